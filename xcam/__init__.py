@@ -1,0 +1,87 @@
+"""Explain image classifiers: one call for every method, trainable or post-hoc."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import version as _version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from xcam import errors, models, testing
+    from xcam._explain import explain
+    from xcam.core import (
+        Explanation,
+        Method,
+        MethodSpec,
+        Metric,
+        MetricSpec,
+        Target,
+        TrainableMethod,
+    )
+    from xcam.hookspecs import hookimpl
+    from xcam.imaging import read_image
+    from xcam.registry import (
+        Registry,
+        get_method,
+        get_metric,
+        list_methods,
+        list_metrics,
+    )
+    from xcam.testing import check_method
+
+# Where each public name lives; loaded at first use, so `import xcam` imports no torch.
+_HOMES = {
+    "Explanation": "xcam.core",
+    "Method": "xcam.core",
+    "MethodSpec": "xcam.core",
+    "Metric": "xcam.core",
+    "MetricSpec": "xcam.core",
+    "Registry": "xcam.registry",
+    "Target": "xcam.core",
+    "TrainableMethod": "xcam.core",
+    "check_method": "xcam.testing",
+    "explain": "xcam._explain",
+    "get_method": "xcam.registry",
+    "get_metric": "xcam.registry",
+    "hookimpl": "xcam.hookspecs",
+    "list_methods": "xcam.registry",
+    "list_metrics": "xcam.registry",
+    "read_image": "xcam.imaging",
+}
+_MODULES = ("errors", "models", "testing")
+
+__all__ = [
+    "Explanation",
+    "Method",
+    "MethodSpec",
+    "Metric",
+    "MetricSpec",
+    "Registry",
+    "Target",
+    "TrainableMethod",
+    "check_method",
+    "errors",
+    "explain",
+    "get_method",
+    "get_metric",
+    "hookimpl",
+    "list_methods",
+    "list_metrics",
+    "models",
+    "read_image",
+    "testing",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    if name in _MODULES:
+        return importlib.import_module(f"xcam.{name}")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name == "__version__":
+        return _version("xcam")
+    raise AttributeError(f"module 'xcam' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

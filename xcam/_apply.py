@@ -1,0 +1,85 @@
+"""Runs a `Method` object on a batch: for `explain`, and for metrics that explain again."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from xcam import forward, imaging
+from xcam.core import Explanation, Method, Reduce, Target
+from xcam.core.explanation import notes_on
+from xcam.errors import ModelOutputError
+from xcam.state import untouched
+
+__all__ = ["apply", "reduce_channels"]
+
+
+def apply(method: Method, model: nn.Module, images: Tensor, target: Target) -> Explanation:
+    """Explains a checked batch, chunk after chunk.
+
+    Args:
+        method: With its layer resolved, if it has one.
+        model: The classifier; left as it was.
+        images: (B, C, H, W), finite, of the model's dtype, on its device.
+        target: For these images.
+
+    Raises:
+        ModelOutputError: The model, or the method, gave values that are not finite.
+    """
+
+    def step(part: slice) -> tuple[Tensor, Target]:
+        chunk = target.select(part)
+        raw = method.maps(model, images[part], chunk)
+        if not chunk.bound:
+            with torch.no_grad():
+                chunk.bind(forward.call(model, images[part]))
+        return raw.detach().float(), chunk
+
+    with untouched(model):
+        done = [result for _, result in forward.chunks(len(images), step, images, method.spec.name)]
+    raw = _checked(torch.cat([raw for raw, _ in done]), images, method)
+    maps = imaging.resize(
+        reduce_channels(raw, getattr(method, "reduce", "sum")), (images.shape[2], images.shape[3])
+    )
+    return Explanation(
+        maps=maps,
+        raw=raw,
+        target=_join([chunk.classes for _, chunk in done]),
+        logits=_join([chunk.logits for _, chunk in done]),
+        method=method,
+        warnings=(*forward.current().notes, *notes_on(maps)),
+    )
+
+
+def reduce_channels(raw: Tensor, reduce: Reduce) -> Tensor:
+    """Makes a (B, C, H, W) attribution one value a pixel; (B, h, w) maps pass through."""
+    if raw.ndim == 3:
+        return raw
+    if reduce == "sum":
+        return raw.sum(1)
+    if reduce == "abs_sum":
+        return raw.abs().sum(1)
+    if reduce == "abs_max":
+        return raw.abs().amax(1)
+    raise ValueError(f"reduce must be 'sum', 'abs_sum' or 'abs_max', got {reduce!r}")
+
+
+def _join(parts: list[Tensor | None]) -> Tensor | None:
+    known = [part for part in parts if part is not None]
+    return torch.cat(known) if len(known) == len(parts) else None
+
+
+def _checked(raw: Tensor, images: Tensor, method: Method) -> Tensor:
+    if raw.ndim not in (3, 4) or len(raw) != len(images):
+        raise ModelOutputError(
+            f"{method.spec.name} must give (B, h, w) or (B, C, H, W) maps for {len(images)} "
+            f"images, got {tuple(raw.shape)}"
+        )
+    finite = raw.flatten(1).isfinite().all(1)
+    if not bool(finite.all()):
+        image = int((~finite).nonzero()[0])
+        raise ModelOutputError(
+            f"{method.spec.name} gave a map that is not finite for image {image}; check the "
+            "model's weights at the explained layer, or use a higher precision"
+        )
+    return raw

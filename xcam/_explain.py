@@ -1,0 +1,140 @@
+"""The verb `explain`."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import warnings
+from typing import Any
+
+from torch import Tensor, nn
+
+from xcam._apply import apply
+from xcam.core import Explanation, Method, Target, TargetLike
+from xcam.errors import XcamWarning
+from xcam.forward import Precision, run_settings
+from xcam.models.layers import default_layer
+from xcam.registry import get_method
+from xcam.state import find_module
+
+__all__ = ["check_images", "explain", "with_layer"]
+
+
+def explain(
+    model: nn.Module,
+    images: Tensor,
+    target: TargetLike = None,
+    method: str | Method = "gradcam",
+    batch_size: int | None = None,
+    *,
+    precision: Precision = "full",
+    progress: bool = False,
+    **params: Any,  # noqa: ANN401
+) -> Explanation:
+    """Explains what a classifier sees in each image.
+
+    The model is used in eval mode and left exactly as it was, in success and in failure. The
+    result does not depend on which images share a call.
+
+    Args:
+        model: From (B, C, H, W) images to (B, K) logits. Wrapped (DataParallel, compiled) or
+            frozen models are fine.
+        images: (B, C, H, W) floating point, finite, what `model` takes, on its device.
+        target: What to explain: None for the class that the model predicts, an int, a sequence
+            or tensor of B ints, or a callable `(output, rows) -> scores`; see `xcam.Target.of`.
+        method: A name from `xcam.list_methods()`, or a method object.
+        batch_size: How many images go through the model at a time; None chooses by device and
+            image size. Changes speed and memory, not the maps.
+        precision: `"full"`, or `"bf16"`/`"fp16"` to run the model under autocast.
+        progress: Show a progress bar.
+        **params: Hyper-parameters of the method, such as `layer="layer3"` or `n_masks=1000`.
+
+    Returns:
+        The maps with everything needed to make them again.
+
+    Raises:
+        TypeError: An argument of the wrong kind, or a parameter that the method does not have.
+        ValueError: An argument out of its range; the message says which, and what to do.
+        UnknownNameError: No such method or layer.
+        ModelOutputError: The output is not one finite (B, K) tensor.
+        LayerError: The layer gives no map, or no gradient.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    check_images(model, images)
+    chosen = _method(method, params)
+    aim = Target.of(target, images)
+    with run_settings(batch_size, precision, progress) as run:
+        explanation = apply(with_layer(chosen, model, images), model, images, aim)
+    for sentence in run.notes:
+        warnings.warn(sentence, XcamWarning, stacklevel=2)
+    return explanation
+
+
+def _method(method: str | Method, params: dict[str, Any]) -> Method:
+    if isinstance(method, str):
+        cls: type[Method] = get_method(method)
+    elif isinstance(method, Method):
+        cls = type(method)
+    else:
+        raise TypeError(f"method must be a name or a Method object, got {method!r}")
+    known = [entry.name for entry in dataclasses.fields(cls) if entry.init]  # type: ignore[arg-type]
+    for name in params:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
+            has = f"did you mean {', '.join(near)}?" if near else "it has none"
+            raise TypeError(f"{cls.spec.name} has no parameter {name!r}: {has}")
+    if isinstance(method, Method):
+        return dataclasses.replace(method, **params)  # type: ignore[type-var]
+    return cls(**params)
+
+
+def with_layer(method: Method, model: nn.Module, images: Tensor) -> Method:
+    """The method with the name of the layer that it will read, if it reads one."""
+    if "layer" not in method.parameters():
+        return method
+    layer = method.parameters()["layer"]
+    name = default_layer(model, images) if layer is None else find_module(model, layer)[0]
+    return dataclasses.replace(method, layer=name)  # type: ignore[type-var]
+
+
+def check_images(model: nn.Module, images: Tensor) -> None:
+    """Refuses images that the model cannot take, in one sentence.
+
+    Raises:
+        TypeError: Not a floating-point tensor of the model's dtype.
+        ValueError: Not (B, C, H, W) with B ≥ 1, not finite, or on another device.
+    """
+    if not isinstance(images, Tensor):
+        raise TypeError(
+            f"images must be a torch tensor of shape (B, C, H, W), got {type(images).__name__}; "
+            "convert arrays with torch.from_numpy"
+        )
+    shape = tuple(images.shape)
+    if images.ndim == 3:
+        raise ValueError(f"images must be (B, C, H, W), got {shape}; add the batch: images[None]")
+    if images.ndim != 4:
+        raise ValueError(f"images must be (B, C, H, W), got {shape}")
+    if images.numel() == 0:
+        raise ValueError(f"images must hold at least one image, got shape {shape}")
+    if not images.is_floating_point():
+        raise TypeError(f"images must be floating point, got {images.dtype}; use images.float()")
+    weight = next((p for p in model.parameters() if p.is_floating_point()), None)
+    if weight is not None:
+        _check_fit(images, weight)
+    finite = images.flatten(1).isfinite().all(1)
+    if not bool(finite.all()):
+        raise ValueError(f"image {int((~finite).nonzero()[0])} holds values that are not finite")
+
+
+def _check_fit(images: Tensor, weight: Tensor) -> None:
+    if images.dtype != weight.dtype:
+        raise TypeError(
+            f"images are {images.dtype} and the model is {weight.dtype}; use "
+            f"images.to({weight.dtype})"
+        )
+    if images.device != weight.device:
+        raise ValueError(
+            f"images are on {images.device} and the model is on {weight.device}; use "
+            f"images.to({str(weight.device)!r})"
+        )

@@ -1,0 +1,115 @@
+"""`Method` and what it declares about itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from xcam.core.target import Target
+
+__all__ = ["Family", "Method", "MethodSpec", "Reduce", "TrainableMethod"]
+
+Family = Literal["cam", "perturbation", "gradient", "control", "trainable"]
+Reduce = Literal["sum", "abs_sum", "abs_max"]
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """What cannot be derived about a method; every flag is checked by `xcam.testing`.
+
+    Attributes:
+        name: The name in the registry, lower case, such as `"gradcam"`.
+        title: The name in print, such as `"Grad-CAM"`.
+        paper: Authors, year and arXiv number or venue of the source; empty for plain controls.
+        family: What the map is made from.
+        cost: Passes an image, in words, such as `"1 forward + tail backward"`.
+        class_specific: The map depends on the target.
+        stochastic: The map depends on a `seed` field, and on nothing else that is random.
+        signed: The map may hold negative values.
+        alters_model: The method works on a changed copy of the model.
+        normalised: The map already lies in [0, 1].
+        exceptions: Contract checks that the method cannot keep, each with the reason.
+    """
+
+    name: str
+    title: str
+    paper: str
+    family: Family
+    cost: str
+    class_specific: bool = True
+    stochastic: bool = False
+    signed: bool = True
+    alters_model: bool = False
+    normalised: bool = False
+    exceptions: Mapping[str, str] = field(default_factory=dict)
+
+
+class Method(ABC):
+    """A way to explain an image classifier: a frozen dataclass of hyper-parameters.
+
+    Subclasses are `@dataclass(frozen=True)`, final, set `spec`, and implement `maps`. Four field
+    names carry a meaning for whoever runs the method: `layer` (filled in with the model's default
+    layer when None), `score` (what of the output is explained), `reduce` (how channels of a pixel
+    map become one), and `seed` (the only source of randomness).
+    """
+
+    spec: ClassVar[MethodSpec]
+
+    @abstractmethod
+    def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
+        """Explains one chunk of images.
+
+        The model is in eval mode with frozen parameters (see `xcam.state.untouched`), and runs
+        only through `xcam.forward`. A method that makes a clean pass hands its output to
+        `target.bind`.
+
+        Args:
+            model: From images to scores.
+            images: (B, C, H, W), floating point, finite.
+            target: What to explain of each of the B images.
+
+        Returns:
+            Raw signed maps: (B, h, w) at any resolution, or (B, C, H, W), a value an element.
+        """
+
+    def __repr__(self) -> str:
+        """The whole recipe; a tensor prints as its shape and a hash of its values."""
+        values = (f"{name}={_show(value)}" for name, value in self.parameters().items())
+        return f"{type(self).__name__}({', '.join(values)})"
+
+    def parameters(self) -> dict[str, Any]:
+        """The hyper-parameters by name, in order of declaration."""
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]  # subclasses are dataclasses
+        return {entry.name: getattr(self, entry.name) for entry in fields}
+
+
+class TrainableMethod(Method):
+    """A method whose map comes from a head that is trained with, or after, the classifier."""
+
+    @abstractmethod
+    def attach(self, model: nn.Module, **options: Any) -> nn.Module:  # noqa: ANN401
+        """Returns a new classifier that carries the head; `model` stays as it was."""
+
+    @abstractmethod
+    def loss(self, module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """The training loss of a batch: a scalar.
+
+        Args:
+            module: What `attach` returned.
+            images: (B, C, H, W).
+            labels: (B,) int64.
+        """
+
+
+def _show(value: object) -> str:
+    if not isinstance(value, Tensor):
+        return repr(value)
+    content = value.detach().float().cpu().numpy().tobytes()
+    return f"tensor{tuple(value.shape)}#{hashlib.sha256(content).hexdigest()[:8]}"

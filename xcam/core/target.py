@@ -1,0 +1,205 @@
+"""`Target`: what of the model's output is explained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from xcam.errors import ModelOutputError
+
+__all__ = ["Score", "ScoreFunction", "Target", "TargetLike", "as_logits"]
+
+Score = Literal["logit", "prob", "logprob"]
+ScoreFunction: TypeAlias = Callable[[object, Tensor], Tensor]
+TargetLike: TypeAlias = "int | Sequence[int] | Tensor | ScoreFunction | Target | None"
+
+
+class Target:
+    """What to explain of each image: a class, or any score that a callable reads off the output.
+
+    Made once a call by `Target.of`; a method sees the part for its chunk of images, binds it with
+    the output of a clean pass, and asks it for scores.
+
+    Attributes:
+        rows: (B,) int64, which of the caller's images each image of this chunk is.
+        classes: (B,) int64; None before `bind` for the predicted class, and always for a callable.
+        function: The callable, if one was given.
+        logits: (B, K) of the clean pass once bound; None if the output holds no such tensor.
+        bound: Whether a clean pass has been seen.
+    """
+
+    def __init__(
+        self, rows: Tensor, classes: Tensor | None = None, function: ScoreFunction | None = None
+    ) -> None:
+        """Use `Target.of`, which checks what it is given."""
+        self.rows = rows
+        self.classes = classes
+        self.function = function
+        self.logits: Tensor | None = None
+        self.bound = False
+
+    @classmethod
+    def of(cls, target: TargetLike, images: Tensor) -> Target:
+        """Turns what users write into a target for `images`.
+
+        Args:
+            target: None for the class that the model predicts, an int for one class for all
+                images, a sequence or tensor of B ints for one class an image, or a callable
+                `(output, rows) -> scores`: the model's output for R rows and, as (R,) int64, the
+                number of the image that each row belongs to; it returns (R,) scores, higher for
+                more of what is to be explained.
+            images: (B, C, H, W).
+
+        Raises:
+            TypeError: `target` is none of these, or not of integers.
+            ValueError: Not one class an image, or a negative class.
+        """
+        rows = torch.arange(len(images), device=images.device)
+        if isinstance(target, Target):
+            if len(target.rows) != len(images):
+                raise ValueError(f"the target is for {len(target.rows)} images, got {len(images)}")
+            return cls(target.rows.to(images.device), target.classes, target.function)
+        if target is None:
+            return cls(rows)
+        if callable(target):
+            return cls(rows, function=target)
+        return cls(rows, classes=_classes(target, len(images)).to(images.device))
+
+    def select(self, part: slice) -> Target:
+        """The unbound target of some of the images."""
+        classes = None if self.classes is None else self.classes[part]
+        return Target(self.rows[part], classes, self.function)
+
+    def bind(self, output: object) -> None:
+        """Takes the output of a clean pass over the chunk's images.
+
+        Fixes the predicted class where that is what is explained, and keeps the logits.
+
+        Raises:
+            ModelOutputError: No single (B, K) tensor in the output, or one that is not finite.
+            ValueError: The target class is out of range.
+        """
+        try:
+            logits = as_logits(output, len(self.rows))
+        except ModelOutputError:
+            if self.function is None:
+                raise
+            self.bound = True
+            return
+        self._check(logits)
+        self.logits, self.bound = logits.detach(), True
+        if self.function is None and self.classes is None:
+            self.classes = self.logits.argmax(1)
+
+    def scores(self, output: object, rows: Tensor | None = None, score: Score = "logit") -> Tensor:
+        """The score of each row of an output, differentiable.
+
+        Args:
+            output: The model's output for R rows.
+            rows: (R,) int64, which image of this chunk each row belongs to; None for the images
+                in their order.
+            score: The class's `"logit"`, its `"prob"` or `"logprob"` under a softmax (under a
+                sigmoid where the model has a single output). A callable speaks for itself.
+
+        Returns:
+            (R,) scores.
+
+        Raises:
+            ModelOutputError: No single (R, K) tensor in the output, or a callable's result is
+                not (R,).
+        """
+        rows = torch.arange(len(self.rows), device=self.rows.device) if rows is None else rows
+        if self.function is not None:
+            return _checked_scores(self.function(output, self.rows[rows]), len(rows))
+        if self.classes is None:
+            raise RuntimeError("the predicted class is not known yet: call target.bind first")
+        logits = as_logits(output, len(rows))
+        return _transform(logits, score).gather(1, self.classes[rows, None])[:, 0]
+
+    def _check(self, logits: Tensor) -> None:
+        finite = logits.isfinite().all(1)
+        if not bool(finite.all()):
+            image = int(self.rows[~finite][0])
+            raise ModelOutputError(
+                f"the model's output for image {image} is not finite: check the weights and the "
+                "normalisation of the images"
+            )
+        if self.classes is not None and bool((self.classes >= logits.shape[1]).any()):
+            wrong, count = int(self.classes.max()), logits.shape[1]
+            raise ValueError(
+                f"target {wrong} is out of range: the model has {count} classes, 0 to {count - 1}"
+            )
+
+
+def as_logits(output: object, rows: int) -> Tensor:
+    """The (rows, K) tensor in a model's output: itself, or the only one in a dict or tuple.
+
+    Raises:
+        ModelOutputError: There is none, or more than one.
+    """
+    found = [t for t in _tensors(output) if t.ndim == 2 and len(t) == rows and t.shape[1] > 0]
+    if len(found) == 1 and found[0].is_floating_point():
+        return found[0].float() if found[0].dtype in (torch.float16, torch.bfloat16) else found[0]
+    shapes = ", ".join(str(tuple(t.shape)) for t in _tensors(output)) or type(output).__name__
+    raise ModelOutputError(
+        f"the model must return one floating-point ({rows}, K) tensor of class scores, got "
+        f"{shapes}; pass a callable (output, rows) -> scores as target to explain anything else"
+    )
+
+
+def _tensors(output: object) -> Iterator[Tensor]:
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, Mapping):
+        for value in output.values():
+            yield from _tensors(value)
+    elif isinstance(output, tuple | list):
+        for value in output:
+            yield from _tensors(value)
+
+
+def _classes(target: object, count: int) -> Tensor:
+    try:
+        classes = torch.as_tensor(target)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"target must be None, an int, {count} ints, or a callable, got {target!r}"
+        ) from error
+    if classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool:
+        raise TypeError(f"target must hold integers, got {classes.dtype}: {target!r}")
+    classes = classes.long()
+    if classes.ndim == 0:
+        classes = classes.expand(count)
+    if classes.shape != (count,):
+        raise ValueError(
+            f"target must name one class for each of the {count} images, got shape "
+            f"{tuple(classes.shape)}; pass a single int to explain one class in all of them"
+        )
+    if bool((classes < 0).any()):
+        raise ValueError(f"target {int(classes.min())} is negative: classes count from 0")
+    return classes
+
+
+def _transform(logits: Tensor, score: Score) -> Tensor:
+    if score == "logit":
+        return logits
+    single = logits.shape[1] == 1  # one output is a binary classifier: a softmax would be constant
+    if score == "prob":
+        return logits.sigmoid() if single else logits.softmax(1)
+    if score == "logprob":
+        return F.logsigmoid(logits) if single else logits.log_softmax(1)
+    raise ValueError(f"score must be 'logit', 'prob' or 'logprob', got {score!r}")
+
+
+def _checked_scores(scores: object, rows: int) -> Tensor:
+    if isinstance(scores, Tensor) and scores.shape == (rows,) and scores.is_floating_point():
+        return scores
+    got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+    raise ModelOutputError(
+        f"the target callable must return a floating-point tensor of shape ({rows},), a score a "
+        f"row, got {got}"
+    )

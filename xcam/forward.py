@@ -1,0 +1,170 @@
+"""The one chunked forward engine, and the run settings that a verb scopes to its call.
+
+A method says how many rows it needs and what to do with a few of them; the engine decides how many
+go through the model at a time, in which memory layout and precision, backs off when memory runs
+out, and shows progress.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from xcam.errors import XcamWarning
+
+__all__ = ["Precision", "Run", "call", "chunks", "current", "note", "run_settings"]
+
+Precision = Literal["full", "bf16", "fp16"]
+T = TypeVar("T")
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass
+class Run:
+    """The settings of one verb's call, and what the engine learns during it.
+
+    Attributes:
+        batch_size: Images through the model at a time; None lets the engine choose. Halved when
+            memory runs out.
+        precision: `"full"` is the model's own; the others run it under autocast.
+        progress: Whether to show progress bars.
+        notes: Sentences for the result's `warnings`.
+        contiguous: The model cannot take channels_last images.
+    """
+
+    batch_size: int | None = None
+    precision: Precision = "full"
+    progress: bool = False
+    notes: list[str] = field(default_factory=list)
+    contiguous: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses settings that cannot be run."""
+        size = self.batch_size
+        if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+            raise ValueError(f"batch_size must be a positive int or None, got {size!r}")
+        if self.precision not in ("full", *_AUTOCAST):
+            raise ValueError(f"precision must be 'full', 'bf16' or 'fp16', got {self.precision!r}")
+
+
+_run: ContextVar[Run | None] = ContextVar("xcam_run", default=None)
+
+
+def current() -> Run:
+    """The settings in force; defaults outside of any verb."""
+    return _run.get() or Run()
+
+
+@contextmanager
+def run_settings(
+    batch_size: int | None = None, precision: Precision = "full", progress: bool = False
+) -> Iterator[Run]:
+    """Scopes run settings to a block, restored whatever happens."""
+    run = Run(batch_size, precision, progress)
+    token = _run.set(run)
+    try:
+        yield run
+    finally:
+        _run.reset(token)
+
+
+def note(sentence: str) -> None:
+    """Tells the user something: in the result's `warnings`, or at once outside of a verb."""
+    run = _run.get()
+    if run is None:
+        warnings.warn(sentence, XcamWarning, stacklevel=3)
+    elif sentence not in run.notes:
+        run.notes.append(sentence)
+
+
+def call(model: Callable[[Tensor], Any], images: Tensor) -> Any:  # noqa: ANN401
+    """Runs the model on a few images, in the fastest layout and the run's precision.
+
+    On a CPU images go in as channels_last, which convolutions run up to 1.5 times faster on with
+    the same numbers (to 1e-5). A model that calls `.view` on its features cannot take that; it
+    gets contiguous images from then on.
+
+    Args:
+        model: The model, or anything that runs it.
+        images: (R, C, H, W).
+    """
+    run = current()
+    if images.device.type != "cpu" or run.contiguous:
+        return _autocast(model, images.contiguous(), run.precision)
+    try:
+        return _autocast(model, images.contiguous(memory_format=torch.channels_last), run.precision)
+    except RuntimeError as error:
+        if "view size is not compatible" not in str(error):
+            raise
+    run.contiguous = True
+    return _autocast(model, images.contiguous(), run.precision)
+
+
+def _autocast(model: Callable[[Tensor], Any], images: Tensor, precision: Precision) -> Any:  # noqa: ANN401
+    if precision == "full":
+        return model(images)
+    with torch.autocast(images.device.type, _AUTOCAST[precision]):
+        return model(images)
+
+
+def chunks(
+    rows: int, step: Callable[[slice], T], like: Tensor, label: str = ""
+) -> Iterator[tuple[slice, T]]:
+    """Works through many rows, as many at a time as pays and fits.
+
+    Args:
+        rows: How many there are: images, or pairs of image and mask, step, noise sample.
+        step: Makes the rows of a slice, runs them, returns what is worth keeping. It may be
+            called again with half of the slice if memory runs out, so the caller accumulates.
+        like: Images of the size and on the device of the rows.
+        label: What the progress bar counts.
+
+    Yields:
+        Each slice with what `step` returned for it.
+    """
+    from tqdm.auto import tqdm
+
+    run = current()
+    start = 0
+    with tqdm(total=rows, desc=label, disable=not run.progress, leave=False) as bar:
+        while start < rows:
+            size = run.batch_size or default_batch_size(like)
+            part = slice(start, min(rows, start + size))
+            result = _attempt(step, part)
+            if result is None:
+                run.batch_size = max(1, (part.stop - part.start) // 2)
+                continue
+            yield part, result[0]
+            start = part.stop
+            bar.update(part.stop - part.start)
+
+
+def _attempt(step: Callable[[slice], T], part: slice) -> tuple[T] | None:
+    try:
+        return (step(part),)
+    except torch.OutOfMemoryError:
+        if part.stop - part.start == 1:
+            raise
+    # Outside of the handler: there the traceback would keep the failed chunk's tensors alive.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return None
+
+
+def default_batch_size(like: Tensor) -> int:
+    """How many images of (…, H, W) pay at a time, from their size and device alone.
+
+    A CPU is fastest on about eight 224-pixel images, an accelerator on hundreds. A rule rather
+    than a trial, so that the same call gives the same bits.
+    """
+    at_224 = 8 if like.device.type == "cpu" else 256
+    pixels = max(1, like.shape[-2] * like.shape[-1])
+    return max(1, min(at_224 * 224 * 224 // pixels, 32 * at_224))

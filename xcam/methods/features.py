@@ -1,0 +1,40 @@
+"""Reading a layer as (B, C, h, w), with or without its gradient: shared by the CAM family."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from xcam.core import Score, Target
+from xcam.models.layers import spatial
+from xcam.state import Layer, capture
+
+__all__ = ["activations", "activations_and_gradients", "named"]
+
+
+def named(layer: Layer | None) -> Layer:
+    """The layer, which whoever runs the method has filled in."""
+    if layer is None:
+        raise ValueError("layer is None: name one, or call xcam.explain, which chooses")
+    return layer
+
+
+def activations(model: nn.Module, images: Tensor, target: Target, layer: Layer | None) -> Tensor:
+    """A layer's output for the images, (B, C, h, w); binds the target with the same pass."""
+    with capture(model, named(layer), grad=False) as tap:
+        target.bind(tap(images))
+        return spatial(tap.activation, images)
+
+
+def activations_and_gradients(
+    model: nn.Module, images: Tensor, target: Target, layer: Layer | None, score: Score
+) -> tuple[Tensor, Tensor]:
+    """A layer's output and the score's gradient there, both (B, C, h, w), in one pass.
+
+    The scores of all images are summed before the backward pass, which is exact since a model in
+    eval mode keeps its images apart.
+    """
+    with capture(model, named(layer)) as tap:
+        output = tap(images)
+        target.bind(output)
+        gradient = tap.gradient(target.scores(output, score=score))
+        return spatial(tap.activation.detach(), images), spatial(gradient, images)

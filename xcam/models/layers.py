@@ -1,0 +1,190 @@
+"""Which layer to explain, and how its output is read as a map.
+
+Both are found from what the model does with tensors, not from a table of architectures: the layout
+from shapes alone, the layer from one pass of the model's skeleton on the meta device.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from xcam import forward
+from xcam.errors import LayerError
+from xcam.state import eager, gradients, untouched, unwrap
+
+__all__ = ["Layout", "default_layer", "spatial"]
+
+_MOST_PREFIX_TOKENS = 16
+_POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+_PASSIVE = (nn.Dropout, nn.Identity, nn.Softmax)  # no layer of its own; softmax: attention matrices
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the map is in a layer's output.
+
+    Attributes:
+        order: `"NCHW"` (B, C, h, w), `"NHWC"` (B, h, w, C), or `"tokens"` (B, prefix + h·w, C).
+        grid: (h, w).
+        prefix: Number of class and register tokens before the patches.
+    """
+
+    order: Literal["NCHW", "NHWC", "tokens"]
+    grid: tuple[int, int]
+    prefix: int = 0
+
+    @classmethod
+    def of(cls, shape: Sequence[int], images: Sequence[int]) -> Layout | None:
+        """The layout of an output's shape for images' shape (B, C, H, W); None if it is no map.
+
+        A 4-D output is read in the order in which h/w is nearer to H/W, channels first where both
+        are within a cell of it. Tokens are the grid (H/p, W/p), rounded down or up, of the patch
+        size p that leaves the fewest prefix tokens, at most 16.
+        """
+        if shape[0] != images[0]:
+            return None
+        size = (images[2], images[3])
+        if len(shape) == 4:
+            first, last = (shape[2], shape[3]), (shape[1], shape[2])
+            grid = min(first, last, key=lambda grid: max(_misfit(grid, size), 1.0))
+            if math.prod(grid) > 1 and _misfit(grid, size) <= 2:
+                return cls("NCHW" if grid is first else "NHWC", grid)
+        if len(shape) == 3:
+            prefixes = {grid: shape[1] - math.prod(grid) for grid in _patch_grids(size)}
+            fitting = [g for g, prefix in prefixes.items() if 0 <= prefix <= _MOST_PREFIX_TOKENS]
+            if fitting:
+                grid = min(fitting, key=lambda grid: prefixes[grid])
+                return cls("tokens", grid, prefixes[grid])
+        return None
+
+    def read(self, tensor: Tensor) -> Tensor:
+        """The map (B, C, h, w) in an output of this layout, or in a gradient there; a view."""
+        if self.order == "NCHW":
+            return tensor
+        if self.order == "NHWC":
+            return tensor.movedim(3, 1)
+        return tensor[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid)
+
+
+def _misfit(grid: tuple[int, int], size: tuple[int, int]) -> float:
+    """By how many cells each side of the grid is off the images' aspect ratio."""
+    (h, w), (height, width) = grid, size
+    return abs(h * width - w * height) / (height + width)
+
+
+def _patch_grids(size: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """The grids of more than one cell that some patch size gives."""
+    for patch in range(1, max(size)):
+        for grid in (
+            (size[0] // patch, size[1] // patch),
+            (-(-size[0] // patch), -(-size[1] // patch)),
+        ):
+            if math.prod(grid) > 1:
+                yield grid
+
+
+def spatial(tensor: Tensor, images: Tensor) -> Tensor:
+    """Reads a layer's output, or the gradient there, as a map.
+
+    Args:
+        tensor: (B, C, h, w), (B, h, w, C), or tokens (B, T, C) after up to 16 prefix tokens (class
+            token, registers), which are dropped.
+        images: The (B, C, H, W) images that it belongs to; only their shape is read.
+
+    Returns:
+        (B, C, h, w), a view of `tensor`.
+
+    Raises:
+        LayerError: The output is a vector, a map of one cell, or nothing of the images' shape.
+    """
+    layout = Layout.of(tensor.shape, images.shape)
+    if layout is None:
+        raise LayerError(
+            f"the layer's output of shape {tuple(tensor.shape)} is not a map of more than one cell "
+            f"for images of shape {tuple(images.shape)}; choose a layer further from the output, "
+            "before pooling and flattening, or use larger images"
+        )
+    return layout.read(tensor)
+
+
+def default_layer(model: nn.Module, images: Tensor) -> str:
+    """The layer to explain when nobody names one: the features that the classifier reads.
+
+    It is the last module whose output is a map with more than one cell on the way to the scores,
+    leaving out pooling, scores that are maps themselves (one channel a class, before the final
+    pooling) and, among tokens, bare projections. So ResNet gives its last stage, VGG and AlexNet
+    the last ReLU before the last max-pooling, DenseNet and EfficientNet `features`. Where
+    only the class token is read, the patches of the last block lead nowhere, and it is that block's
+    first norm. Neither the images' values nor how many there are make a difference.
+
+    The pass runs on a copy of the model's skeleton on the meta device. Models that cannot run there
+    or read from prefix tokens take one more pass, of the first image.
+
+    Args:
+        model: The classifier, in any wrapper.
+        images: (B, C, H, W), what `model` takes.
+
+    Returns:
+        A name as in `named_modules()` of the unwrapped model.
+
+    Raises:
+        LayerError: No module gives such a map.
+    """
+    net = unwrap(model)
+    name = _on_meta(net, images) or _on_first_image(net, images)
+    if name is None:
+        raise LayerError(
+            f"no layer of {type(net).__name__} gives a map of more than one cell for images of "
+            f"shape {tuple(images.shape)}; use larger images, or a method that needs no layer"
+        )
+    return name
+
+
+def _on_meta(net: nn.Module, images: Tensor) -> str | None:
+    """The default layer from shapes alone; None if that takes values."""
+    with torch.inference_mode(False), torch.enable_grad(), eager():
+        # Two images, so that an attention over windows shows by its batch size.
+        probe = torch.empty(2, *images.shape[1:], dtype=images.dtype, device="meta")
+        try:
+            skeleton = _skeleton(net)
+            passage = _pass(skeleton, skeleton, probe)
+            chosen = passage.choose()
+        except Exception:  # whatever a model does that needs values: `.item()`, tensors elsewhere
+            return None
+    if chosen is None or (chosen.layout.prefix and passage.output):
+        return None
+    return chosen.name
+
+
+def _on_first_image(net: nn.Module, images: Tensor) -> str | None:
+    with gradients(net), eager(), untouched(net):
+        run = lambda image: forward.call(net, image)  # noqa: E731
+        chosen = _pass(net, run, images[:1].detach()).choose()
+    return chosen.name if chosen else None
+
+
+def _skeleton(net: nn.Module) -> nn.Module:
+    """A copy in eval mode without weights, hooks or memory."""
+    memo: dict[int, Any] = {}
+    for parameter in net.parameters():
+        empty = torch.empty_like(parameter, device="meta")
+        memo[id(parameter)] = nn.Parameter(empty, requires_grad=False)
+    for buffer in net.buffers():
+        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+    for module in net.modules():
+        for hooks in _HOOKS:
+            memo[id(getattr(module, hooks))] = type(getattr(module, hooks))()
+    skeleton = copy.deepcopy(net, memo)
+    for module in skeleton.modules():
+        module.training = False
+    return skeleton

@@ -1,0 +1,212 @@
+"""Tiny seeded nets, for tests, examples and contract suites: no download, built in milliseconds.
+
+Two nets built with the same arguments are equal, and building one draws nothing from torch's global
+generator. All are in eval mode and in float32 when construction returns.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["GapNet", "LinearNet", "SmallCNN", "TokenNet"]
+
+
+class GapNet(nn.Module):
+    """Two 3x3 convolutions, global average pooling, one linear layer: the net of the CAM paper.
+
+    On it CAM, Grad-CAM and HiResCAM are the same map up to a positive scale. The map's layer is
+    `features`, at half the image's size; the classifier is `fc`.
+
+    Args:
+        channels: channels of the images.
+        classes: number of logits.
+        seed: of the weights.
+        relu: False leaves both ReLUs out: activations are signed and the logits are affine in the
+            image.
+    """
+
+    def __init__(
+        self, channels: int = 3, classes: int = 5, seed: int = 0, relu: bool = True
+    ) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            self.features = nn.Sequential(
+                nn.Conv2d(channels, 8, 3, padding=1),
+                nn.ReLU() if relu else nn.Identity(),
+                nn.Conv2d(8, 12, 3, stride=2, padding=1),
+                nn.ReLU() if relu else nn.Identity(),
+            )
+            self.fc = nn.Linear(12, classes)
+        _fill(self, seed)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, classes) of images (B, channels, H, W) of any size."""
+        features: Tensor = self.features(images)
+        logits: Tensor = self.fc(features.mean(dim=(2, 3)))
+        return logits
+
+
+class LinearNet(nn.Module):
+    """Logits that are affine in the pixels, f(x) = W·x + b: every attribution has a closed form.
+
+    Args:
+        shape: (C, H, W) of one image.
+        classes: number of logits.
+        seed: of the weights.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int] = (3, 8, 8), classes: int = 5, seed: int = 0
+    ) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            self.fc = nn.Linear(math.prod(shape), classes)
+        _fill(self, seed)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, classes) of images (B, C, H, W) of the shape given at construction."""
+        logits: Tensor = self.fc(images.flatten(1))
+        return logits
+
+
+class SmallCNN(nn.Module):
+    """Convolution, batch norm, ReLU and max-pooling blocks; a classifier that sees positions.
+
+    The batch norms carry running statistics and weights that are not the trivial ones, so that a
+    batch norm left in training mode shows. The maps (`features`) are pooled adaptively to 2x2
+    before they are flattened: any image of at least 4 pixels a side (with two blocks) will do.
+
+    Args:
+        channels: channels of the images.
+        classes: number of logits.
+        seed: of the weights and statistics.
+        widths: channels of each block; each halves the map.
+        inplace: whether the ReLUs work in place.
+    """
+
+    def __init__(
+        self,
+        channels: int = 3,
+        classes: int = 5,
+        seed: int = 0,
+        widths: tuple[int, ...] = (8, 16),
+        inplace: bool = False,
+    ) -> None:
+        super().__init__()
+        blocks = []
+        with torch.random.fork_rng(devices=[]):
+            for before, after in zip((channels, *widths), widths, strict=False):
+                convolution = nn.Conv2d(before, after, 3, padding=1, bias=False)
+                relu = nn.ReLU(inplace=inplace)
+                blocks += [convolution, nn.BatchNorm2d(after), relu, nn.MaxPool2d(2)]
+            self.features = nn.Sequential(*blocks)
+            self.pool = nn.AdaptiveAvgPool2d(2)
+            self.classifier = nn.Linear(4 * widths[-1], classes)
+        _fill(self, seed)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, classes) of images (B, channels, H, W)."""
+        pooled: Tensor = self.pool(self.features(images))
+        logits: Tensor = self.classifier(pooled.flatten(1))
+        return logits
+
+
+class TokenNet(nn.Module):
+    """A vision transformer in miniature that classifies from its class token (Dosovitskiy, 2021).
+
+    Pre-norm blocks (`blocks[i].norm1`, `.attention`, `.norm2`, `.mlp`) over one class token and the
+    patches of a convolution `patch_embed`. The positions are interpolated, so that any image whose
+    sides are multiples of `patch` will do.
+
+    Args:
+        channels: channels of the images.
+        classes: number of logits.
+        seed: of the weights.
+        patch: side of a patch, in pixels.
+        width: of a token; a multiple of `heads`.
+        depth: number of blocks.
+        heads: of the attention.
+    """
+
+    def __init__(
+        self,
+        channels: int = 3,
+        classes: int = 5,
+        seed: int = 0,
+        patch: int = 4,
+        width: int = 24,
+        depth: int = 2,
+        heads: int = 3,
+    ) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            self.patch_embed = nn.Conv2d(channels, width, patch, stride=patch)
+            self.class_token = nn.Parameter(torch.zeros(1, 1, width))
+            self.positions = nn.Parameter(torch.zeros(1, width, 4, 4))
+            self.blocks = nn.Sequential(*(_Block(width, heads) for _ in range(depth)))
+            self.norm = nn.LayerNorm(width)
+            self.head = nn.Linear(width, classes)
+        _fill(self, seed)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, classes) of images (B, channels, H, W)."""
+        patches: Tensor = self.patch_embed(images)  # (B, D, h, w)
+        positions = F.interpolate(self.positions, patches.shape[2:], mode="bilinear")
+        tokens = (patches + positions).flatten(2).transpose(1, 2)  # (B, h·w, D)
+        tokens = torch.cat([self.class_token.expand(len(tokens), -1, -1), tokens], dim=1)
+        logits: Tensor = self.head(self.norm(self.blocks(tokens))[:, 0])
+        return logits
+
+
+class _Block(nn.Module):
+    """Pre-norm attention, then a pre-norm two-layer perceptron, each added to its input."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attention = _Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = tokens + self.attention(self.norm1(tokens))
+        mixed: Tensor = tokens + self.mlp(self.norm2(tokens))
+        return mixed
+
+
+class _Attention(nn.Module):
+    """Multi-head self-attention (Vaswani et al., 2017) over tokens (B, T, D)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.projection = nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        qkv: Tensor = self.qkv(tokens).unflatten(2, (3, self.heads, -1))  # (B, T, 3, heads, d)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(query, key, value)  # (B, heads, T, d)
+        projected: Tensor = self.projection(mixed.transpose(1, 2).flatten(2))
+        return projected
+
+
+@torch.no_grad()
+def _fill(net: nn.Module, seed: int) -> None:
+    """Draw every parameter and running statistic from one generator of its own; go to eval mode."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, tensor in net.state_dict().items():
+        noise = torch.randn(tensor.shape, generator=generator)
+        if tensor.ndim > 1 and not name.endswith(("class_token", "positions")):
+            tensor.copy_(noise * math.sqrt(2 / tensor[0].numel()))  # He et al., 2015
+        elif name.endswith(("weight", "running_var")):
+            tensor.copy_(1 + 0.5 * noise.tanh())
+        elif not name.endswith("num_batches_tracked"):
+            tensor.copy_(0.2 * noise)
+    net.eval()
