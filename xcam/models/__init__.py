@@ -1,0 +1,9 @@
+"""Nets and what explaining them takes: loading by name, normalisation inside, layers, toy nets."""
+
+from __future__ import annotations
+
+from xcam.models._load import load
+from xcam.models.layers import Layout, default_layer, spatial
+from xcam.models.normalized import Normalized
+
+__all__ = ["Layout", "Normalized", "default_layer", "load", "spatial"]

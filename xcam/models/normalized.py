@@ -1,0 +1,94 @@
+"""A classifier that takes pixels in [0, 1] and normalises them itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Normalized"]
+
+
+class Normalized(nn.Module):
+    """f((x − mean) / std): with the normalisation inside, black is 0 and a mask masks pixels.
+
+    Mean and deviation are buffers outside of the state dict, which holds the model's weights alone.
+
+    Args:
+        model: From normalised images to scores; kept as `.model`, so that its `layer4` is this
+            net's `model.layer4`.
+        mean: Of each channel, of pixels in [0, 1]; one number serves any number of channels.
+        std: Of each channel, likewise.
+        categories: The names of the classes, in the order of the scores.
+        input_size: (H, W) that the model was made for, or one number for a square.
+
+    Raises:
+        TypeError: `model` is no module.
+        ValueError: Not one mean and one positive deviation a channel, or a size below one pixel.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        categories: Sequence[str] = (),
+        input_size: int | tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        means, deviations = [float(value) for value in mean], [float(value) for value in std]
+        if not means or len(means) != len(deviations) or min(deviations) <= 0:
+            raise ValueError(
+                "mean and std must give one number a channel, std above 0, got "
+                f"mean={tuple(means)} and std={tuple(deviations)}"
+            )
+        self.model = model
+        self.categories = tuple(categories)
+        self.input_size = _size(input_size)
+        like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+        for name, values in (("mean", means), ("std", deviations)):
+            buffer = torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1)
+            self.register_buffer(name, buffer, persistent=False)
+        self.training = model.training
+
+    def forward(self, images: Tensor) -> Any:  # noqa: ANN401 - whatever the model gives
+        """The model's output for images (B, C, H, W) in [0, 1].
+
+        Raises:
+            ValueError: The images do not have a channel for each mean.
+        """
+        if len(self.mean) not in (1, images.shape[1]):
+            raise ValueError(
+                f"the model is normalised for {len(self.mean)} channels, got images of shape "
+                f"{tuple(images.shape)}"
+            )
+        return self.model((images - self.mean) / self.std)
+
+    def extra_repr(self) -> str:
+        """What is not in the model: `mean=(…), std=(…), input_size=(…), 1000 categories`."""
+        parts = [
+            f"{name}=({', '.join(f'{value:.4g}' for value in values.flatten().tolist())})"
+            for name, values in (("mean", self.mean), ("std", self.std))
+        ]
+        if self.input_size:
+            parts.append(f"input_size={self.input_size}")
+        if self.categories:
+            parts.append(f"{len(self.categories)} categories")
+        return ", ".join(parts)
+
+
+def _size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
+        raise ValueError(f"input_size must be (H, W) of at least one pixel, got {size!r}")
+    return int(height), int(width)
