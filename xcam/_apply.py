@@ -26,21 +26,21 @@ def apply(method: Method, model: nn.Module, images: Tensor, target: Target) -> E
     Raises:
         ModelOutputError: The model, or the method, gave values that are not finite.
     """
+    images = images.detach()
 
     def step(part: slice) -> tuple[Tensor, Target]:
         chunk = target.select(part)
-        raw = method.maps(model, images[part], chunk)
+        raw = _checked(method.maps(model, images[part], chunk), chunk, method)
         if not chunk.bound:
             with torch.no_grad():
                 chunk.bind(forward.call(model, images[part]))
-        return raw.detach().float(), chunk
+        return raw, chunk
 
     with untouched(model):
         done = [result for _, result in forward.chunks(len(images), step, images, method.spec.name)]
-    raw = _checked(torch.cat([raw for raw, _ in done]), images, method)
-    maps = imaging.resize(
-        reduce_channels(raw, getattr(method, "reduce", "sum")), (images.shape[2], images.shape[3])
-    )
+    raw = torch.cat([raw for raw, _ in done])
+    reduced = reduce_channels(raw, getattr(method, "reduce", "sum"))
+    maps = imaging.resize(reduced, (images.shape[2], images.shape[3]))
     return Explanation(
         maps=maps,
         raw=raw,
@@ -69,17 +69,20 @@ def _join(parts: list[Tensor | None]) -> Tensor | None:
     return torch.cat(known) if len(known) == len(parts) else None
 
 
-def _checked(raw: Tensor, images: Tensor, method: Method) -> Tensor:
-    if raw.ndim not in (3, 4) or len(raw) != len(images):
+def _checked(raw: object, chunk: Target, method: Method) -> Tensor:
+    """What a method gave for a chunk, as float32, if it is a finite map an image."""
+    count, name = len(chunk.rows), method.spec.name
+    if not isinstance(raw, Tensor) or raw.ndim not in (3, 4) or len(raw) != count:
+        got = tuple(raw.shape) if isinstance(raw, Tensor) else type(raw).__name__
         raise ModelOutputError(
-            f"{method.spec.name} must give (B, h, w) or (B, C, H, W) maps for {len(images)} "
-            f"images, got {tuple(raw.shape)}"
+            f"{name} must give (B, h, w) or (B, C, H, W) maps for {count} images, got {got}"
         )
+    raw = raw.detach().float()
     finite = raw.flatten(1).isfinite().all(1)
     if not bool(finite.all()):
-        image = int((~finite).nonzero()[0])
+        image = int(chunk.rows[~finite][0])
         raise ModelOutputError(
-            f"{method.spec.name} gave a map that is not finite for image {image}; check the "
-            "model's weights at the explained layer, or use a higher precision"
+            f"{name} gave a map that is not finite for image {image}; check the model's weights "
+            "at the explained layer, or use a higher precision"
         )
     return raw

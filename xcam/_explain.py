@@ -7,17 +7,19 @@ import difflib
 import warnings
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from xcam._apply import apply
 from xcam.core import Explanation, Method, Target, TargetLike
 from xcam.errors import XcamWarning
-from xcam.forward import Precision, run_settings
+from xcam.forward import Precision, call, run_settings
 from xcam.models.layers import default_layer
 from xcam.registry import get_method
-from xcam.state import find_module
+from xcam.state import find_module, untouched
 
-__all__ = ["check_images", "explain", "with_layer"]
+__all__ = ["check_images", "check_model", "explain", "with_layer"]
 
 
 def explain(
@@ -54,18 +56,22 @@ def explain(
 
     Raises:
         TypeError: An argument of the wrong kind, or a parameter that the method does not have.
-        ValueError: An argument out of its range; the message says which, and what to do.
+        ValueError: An argument out of its range, or images that the model fails on; the message
+            says which, and what to do.
         UnknownNameError: No such method or layer.
         ModelOutputError: The output is not one finite (B, K) tensor.
         LayerError: The layer gives no map, or no gradient.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    check_model(model)
     check_images(model, images)
     chosen = _method(method, params)
     aim = Target.of(target, images)
     with run_settings(batch_size, precision, progress) as run:
-        explanation = apply(with_layer(chosen, model, images), model, images, aim)
+        try:
+            explanation = apply(with_layer(chosen, model, images), model, images, aim)
+        except RuntimeError as error:
+            _blame_images(error, model, images)
+            raise
     for sentence in run.notes:
         warnings.warn(sentence, XcamWarning, stacklevel=2)
     return explanation
@@ -96,6 +102,36 @@ def with_layer(method: Method, model: nn.Module, images: Tensor) -> Method:
     layer = method.parameters()["layer"]
     name = default_layer(model, images) if layer is None else find_module(model, layer)[0]
     return dataclasses.replace(method, layer=name)  # type: ignore[type-var]
+
+
+def _blame_images(error: RuntimeError, model: nn.Module, images: Tensor) -> None:
+    """Turns an error into a sentence about the images if the model alone fails on them, too."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return
+    try:
+        with untouched(model), torch.no_grad():
+            call(model, images[:1])
+    except RuntimeError as failure:
+        raise ValueError(
+            f"the model fails on images of shape {tuple(images.shape)}; give it the channels and "
+            f"the size that it takes ({failure})"
+        ) from error
+
+
+def check_model(model: nn.Module) -> None:
+    """Refuses what is no model, or not yet one.
+
+    Raises:
+        TypeError: Not a `torch.nn.Module`.
+        ValueError: It has lazy modules that have seen no images yet.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model must be a torch.nn.Module, got {type(model).__name__}; wrap a function in one"
+        )
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if is_lazy(tensor):
+            raise ValueError(f"{name!r} of the model has no shape yet; run the model once first")
 
 
 def check_images(model: nn.Module, images: Tensor) -> None:

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["blur", "colourise", "normalize", "overlay", "read_image", "resize", "stretch"]
+__all__ = [
+    "Fill",
+    "blur",
+    "check_fill",
+    "colourise",
+    "filled",
+    "is_flat",
+    "normalize",
+    "overlay",
+    "read_image",
+    "resize",
+    "stretch",
+]
+
+Fill: TypeAlias = Literal["zero", "mean", "blur"] | Tensor
 
 
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -21,8 +38,15 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
 def normalize(maps: Tensor) -> Tensor:
     """Min-max of each map over its last two axes, into [0, 1]; a flat map becomes zeros."""
     lowest, highest = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
-    span = highest - lowest
-    return torch.where(span > 0, (maps - lowest) / span.where(span > 0, 1), 0)
+    flat = is_flat(maps)[..., None, None]
+    return torch.where(flat, 0, (maps - lowest) / (highest - lowest).where(~flat, 1))
+
+
+def is_flat(maps: Tensor) -> Tensor:
+    """Whether each map of (…, H, W) is the same everywhere, up to the rounding of a resize."""
+    lowest, highest = maps.amin((-2, -1)), maps.amax((-2, -1))
+    largest = torch.maximum(lowest.abs(), highest.abs())
+    return highest - lowest <= 8 * torch.finfo(maps.dtype).eps * largest
 
 
 def blur(images: Tensor, sigma: float) -> Tensor:
@@ -40,6 +64,55 @@ def blur(images: Tensor, sigma: float) -> Tensor:
     return F.conv2d(columns, kernel.transpose(-1, -2), groups=channels)
 
 
+def filled(images: Tensor, fill: Fill) -> Tensor:
+    """What stands in for the pixels of images that are taken away.
+
+    Args:
+        images: (B, C, H, W).
+        fill: `"zero"` (black for a model that takes [0, 1] pixels, the data set's mean colour for
+            one that takes normalised ones), `"mean"` for each image's own mean colour, `"blur"` for
+            the image under a Gaussian of σ = max(H, W)/20 (11 pixels at 224), or a tensor for all
+            images: a scalar, (C,) a colour, or (C, H, W) a picture, with or without a first axis
+            of 1 and with C, H, W of 1 for "the same everywhere".
+
+    Returns:
+        (B, C, H, W) of the images' dtype, on their device; may be an expanded view: do not write.
+
+    Raises:
+        TypeError: `fill` is neither a word nor a tensor.
+        ValueError: An unknown word, or a tensor that does not fit each image alike.
+    """
+    check_fill(fill)
+    if isinstance(fill, Tensor):
+        return _fill_tensor(images, fill)
+    if fill == "zero":
+        return images.new_zeros(()).expand_as(images)
+    if fill == "mean":
+        return images.mean((2, 3), keepdim=True).expand_as(images)
+    return blur(images, max(images.shape[2:]) / 20)
+
+
+def check_fill(fill: object) -> None:
+    """Refuses, with a `TypeError` or `ValueError`, what no images can be filled with."""
+    if not isinstance(fill, str | Tensor):
+        raise TypeError(f"fill must be 'zero', 'mean', 'blur' or a tensor, got {fill!r}")
+    if isinstance(fill, str) and fill not in ("zero", "mean", "blur"):
+        raise ValueError(f"fill must be 'zero', 'mean', 'blur' or a tensor, got {fill!r}")
+
+
+def _fill_tensor(images: Tensor, fill: Tensor) -> Tensor:
+    shape = fill[:, None, None].shape if fill.ndim == 1 else fill.shape
+    one = shape[1:] if len(shape) == 4 and shape[0] == 1 else shape
+    wanted = images.shape[1:]
+    fits = len(one) in (0, 3) and all(n in (1, w) for n, w in zip(one, wanted, strict=False))
+    if not fits:
+        raise ValueError(
+            f"a fill tensor must be a scalar, ({wanted[0]},) or {tuple(wanted)}, the same for all "
+            f"images, got {tuple(fill.shape)}"
+        )
+    return fill.to(images).reshape(one).expand_as(images)
+
+
 def stretch(images: Tensor) -> Tensor:
     """(B, C, H, W) images in [0, 1]: as they are where they fit, else min-max an image."""
     lowest = images.amin((1, 2, 3), keepdim=True)
@@ -53,6 +126,9 @@ def colourise(maps: Tensor, colours: str = "turbo") -> Tensor:
     """Maps (B, H, W) in [0, 1] as colours (B, 3, H, W) in [0, 1], by a matplotlib colour map."""
     import matplotlib as mpl
 
+    if colours not in mpl.colormaps:
+        near = difflib.get_close_matches(colours, mpl.colormaps, n=3, cutoff=0.4) or ["turbo"]
+        raise ValueError(f"no colour map {colours!r}; did you mean {', '.join(near)}?")
     table = torch.as_tensor(mpl.colormaps[colours](range(256))[:, :3], dtype=torch.float32)
     steps = (maps.clamp(0, 1) * 255).round().long()
     return table.to(maps.device)[steps].movedim(-1, 1)
@@ -72,6 +148,8 @@ def overlay(images: Tensor, maps: Tensor, alpha: float = 0.6, colours: str = "tu
     """
     if images.shape[1] not in (1, 3):
         raise ValueError(f"a picture needs 1 or 3 channels, got {images.shape[1]}")
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha must be in [0, 1], got {alpha}")
     base = stretch(images.detach().float()).expand(-1, 3, -1, -1)
     opacity = (alpha * maps)[:, None]
     return base * (1 - opacity) + colourise(maps, colours) * opacity
@@ -90,18 +168,23 @@ def read_image(path: str | Path, size: int | tuple[int, int] | None = None) -> T
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is no picture.
+        ValueError: The file is no picture, or one of more than 8 bits a channel; or a bad `size`.
     """
-    from torchvision.io import ImageReadMode, decode_image
+    import numpy as np
+    from PIL import Image, ImageOps
 
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no picture at {str(path)!r}")
     try:
-        pixels = decode_image(str(path), ImageReadMode.RGB, apply_exif_orientation=True)
-    except RuntimeError as error:
+        with Image.open(path) as file:
+            picture = ImageOps.exif_transpose(file)
+            if picture.mode.startswith(("I", "F")):  # which Pillow would clip, not scale
+                raise OSError(f"mode {picture.mode} has more than 8 bits a channel")
+            pixels = torch.from_numpy(np.array(picture.convert("RGB")))
+    except OSError as error:
         raise ValueError(f"{str(path)!r} is not a picture that can be read: {error}") from error
-    image = pixels.float() / 255
+    image = pixels.movedim(-1, 0).float() / 255
     return image if size is None else fit(image, size)
 
 
@@ -109,7 +192,11 @@ def fit(image: Tensor, size: int | tuple[int, int]) -> Tensor:
     """Resizes (3, H, W) so that `size` is covered, and crops its centre."""
     from torchvision.transforms.v2 import functional as transforms
 
-    height, width = (size, size) if isinstance(size, int) else size
+    sides = (size, size) if isinstance(size, int) else size
+    positive = isinstance(sides, Sequence) and all(isinstance(n, int) and n > 0 for n in sides)
+    if not positive or len(sides) != 2:
+        raise ValueError(f"size must be a positive int, or two, (H, W), got {size!r}")
+    height, width = sides
     scale = max(height / image.shape[-2], width / image.shape[-1])
     covering = [
         max(height, round(image.shape[-2] * scale)),

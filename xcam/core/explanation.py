@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,24 +66,25 @@ class Explanation:
         """The explanation of some of the images, always a batch.
 
         Args:
-            index: An int (negative from the end), a slice, or a sequence or tensor of either
-                ints or booleans.
+            index: An int (negative from the end), a slice, or a sequence, array or tensor of
+                either ints or booleans.
+
+        Raises:
+            IndexError: There is no such image.
         """
-        if isinstance(index, int):
-            if not -len(self) <= index < len(self):
-                raise IndexError(f"image {index} of an explanation of {len(self)} images")
-            index = [index]
-        chosen = index if isinstance(index, slice | Tensor) else torch.as_tensor(list(index))
+        chosen = _positions(index, len(self)).to(self.maps.device)
 
         def pick(values: Tensor | None) -> Tensor | None:
-            return None if values is None else values[chosen]
+            return None if values is None else values[chosen.to(values.device)]
 
+        maps = self.maps[chosen]
         return replace(
             self,
-            maps=self.maps[chosen],
-            raw=self.raw[chosen],
+            maps=maps,
+            raw=self.raw[chosen.to(self.raw.device)],
             target=pick(self.target),
             logits=pick(self.logits),
+            warnings=(*self._general_warnings(), *notes_on(maps)),
         )
 
     @staticmethod
@@ -106,13 +108,15 @@ class Explanation:
             values = [getattr(part, name) for part in parts]
             return None if any(value is None for value in values) else torch.cat(values)
 
+        maps = torch.cat([part.maps for part in parts])
+        general = dict.fromkeys(note for part in parts for note in part._general_warnings())
         return Explanation(
-            maps=torch.cat([part.maps for part in parts]),
+            maps=maps,
             raw=torch.cat([part.raw for part in parts]),
             target=join("target"),
             logits=join("logits"),
             method=first.method,
-            warnings=tuple(dict.fromkeys(note for part in parts for note in part.warnings)),
+            warnings=(*general, *notes_on(maps)),
         )
 
     def normalized(self, relu: bool = True) -> Tensor:
@@ -124,10 +128,9 @@ class Explanation:
         Returns:
             (B, H, W) float32.
         """
-        positive = self.maps.clamp(min=0) if relu else self.maps
-        for note in notes_on(positive if not relu else self.maps):
+        for note in notes_on(self.maps, negative=relu):
             _warnings.warn(note, XcamWarning, stacklevel=2)
-        return imaging.normalize(positive)
+        return imaging.normalize(self.maps.clamp(min=0) if relu else self.maps)
 
     def overlay(self, images: Tensor, alpha: float = 0.6, colours: str = "turbo") -> Tensor:
         """The images under their maps in colour, opaque where the map is high.
@@ -171,7 +174,14 @@ class Explanation:
 
         return files.load_explanation(path)
 
+    def _general_warnings(self) -> list[str]:
+        """The warnings that do not number an image: numbers change when images are chosen."""
+        numbered = notes_on(self.maps)
+        return [note for note in self.warnings if note not in numbered]
+
     def _check(self, images: Tensor) -> None:
+        if not isinstance(images, Tensor):
+            raise TypeError(f"images must be a torch tensor, got {type(images).__name__}")
         expected = (len(self), *self.maps.shape[1:])
         if images.ndim != 4 or (len(images), *images.shape[2:]) != expected:
             raise ValueError(
@@ -180,17 +190,30 @@ class Explanation:
             )
 
 
-def notes_on(maps: Tensor) -> list[str]:
-    """A sentence for each map of (B, H, W) that is flat, or negative everywhere."""
-    lowest, highest = maps.flatten(1).aminmax(dim=1)
-    flat, negative = lowest == highest, (highest <= 0) & (lowest < highest)
-    if not bool((flat | negative).any()):
+def notes_on(maps: Tensor, negative: bool = True) -> list[str]:
+    """A sentence for each map of (B, H, W) that is flat or, if asked for, nowhere positive."""
+    flat = imaging.is_flat(maps)
+    nowhere = (maps.flatten(1).amax(1) <= 0) & negative
+    if not bool((flat | nowhere).any()):
         return []
-    kinds = zip(flat.tolist(), negative.tolist(), strict=True)
     notes = []
-    for image, (is_flat, is_negative) in enumerate(kinds):
-        if is_flat:
+    for image, kinds in enumerate(zip(flat.tolist(), nowhere.tolist(), strict=True)):
+        if kinds[0]:
             notes.append(f"image {image}: the map is flat, it points nowhere")
-        elif is_negative:
+        elif kinds[1]:
             notes.append(f"image {image}: no value is positive, nothing speaks for the target")
     return notes
+
+
+def _positions(index: object, count: int) -> Tensor:
+    """What an index of any kind chooses of `count` images, as int64 positions."""
+    values: Any = index.cpu().numpy() if isinstance(index, Tensor) else index
+    try:
+        chosen = np.atleast_1d(
+            np.arange(count)[list(values) if isinstance(values, tuple) else values]
+        )
+    except IndexError as error:
+        raise IndexError(f"image {index!r} of an explanation of {count} images") from error
+    if chosen.ndim != 1:
+        raise IndexError(f"the index of an explanation must be flat, got shape {chosen.shape}")
+    return torch.from_numpy(chosen.copy())

@@ -130,9 +130,8 @@ class Target:
             )
         if self.classes is not None and bool((self.classes >= logits.shape[1]).any()):
             wrong, count = int(self.classes.max()), logits.shape[1]
-            raise ValueError(
-                f"target {wrong} is out of range: the model has {count} classes, 0 to {count - 1}"
-            )
+            has = f"{count} classes, 0 to {count - 1}" if count > 1 else "a single score, target 0"
+            raise ValueError(f"target {wrong} is out of range: the model has {has}")
 
 
 def as_logits(output: object, rows: int) -> Tensor:
@@ -169,6 +168,8 @@ def _classes(target: object, count: int) -> Tensor:
         raise TypeError(
             f"target must be None, an int, {count} ints, or a callable, got {target!r}"
         ) from error
+    if classes.numel() == 0:
+        raise ValueError(f"target must name one class for each of the {count} images, got none")
     if classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool:
         raise TypeError(f"target must hold integers, got {classes.dtype}: {target!r}")
     classes = classes.long()
@@ -198,7 +199,9 @@ def _transform(logits: Tensor, score: Score) -> Tensor:
 def _checked_scores(scores: object, rows: int) -> Tensor:
     if isinstance(scores, Tensor) and scores.shape == (rows,) and scores.is_floating_point():
         return scores
-    got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+    got: object = type(scores).__name__
+    if isinstance(scores, Tensor):
+        got = f"{tuple(scores.shape)} of {scores.dtype}"
     raise ModelOutputError(
         f"the target callable must return a floating-point tensor of shape ({rows},), a score a "
         f"row, got {got}"

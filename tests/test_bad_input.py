@@ -1,0 +1,432 @@
+"""What goes wrong in users' hands: a sentence with the value and the remedy, the model untouched.
+
+Beside what is refused stands what is odd but right, and has to work.
+"""
+
+import numpy as np
+import pytest
+import torch
+from nets import Pooled, Wrapped, mixed, pictures, unchanged
+from torch import nn
+from torch.testing import assert_close
+from torchvision.models import SwinTransformer
+
+import xcam
+from xcam.errors import LayerError, ModelOutputError, UnknownNameError
+from xcam.methods import GradCAM
+from xcam.models.toy import TokenNet
+
+IMAGES = pictures(4)
+LAYER = "features.3"
+
+
+def with_pixel(value):
+    images = IMAGES.clone()
+    images[2, 1, 4, 4] = value
+    return images
+
+
+REFUSED = {
+    # the method and its parameters
+    "unknown method": (
+        {"method": "gradcan"},
+        UnknownNameError,
+        "no method 'gradcan': did you mean gradcam",
+    ),
+    "method in print": (
+        {"method": "Grad-CAM"},
+        UnknownNameError,
+        "no method 'Grad-CAM': did you mean gradcam",
+    ),
+    "method is a class": ({"method": GradCAM}, TypeError, "a name or a Method object, got <class"),
+    "method is None": ({"method": None}, TypeError, "a name or a Method object, got None"),
+    "unknown parameter": (
+        {"layers": LAYER},
+        TypeError,
+        r"gradcam has no parameter 'layers': did you mean layer",
+    ),
+    "unlike any parameter": (
+        {"xyz": 1},
+        TypeError,
+        "no parameter 'xyz': did you mean layer, score",
+    ),
+    "bad value": (
+        {"score": "odds", "layer": LAYER},
+        ValueError,
+        "score must be 'logit', 'prob' or 'logprob', got 'odds'",
+    ),
+    # the layer
+    "unknown layer": ({"layer": "layer4"}, UnknownNameError, "no layer 'layer4'; the nearest are"),
+    "misspelt layer": (
+        {"layer": "featurs.3"},
+        UnknownNameError,
+        r"no layer 'featurs.3'; the nearest are features.3",
+    ),
+    "layer is the classifier": (
+        {"layer": "fc"},
+        LayerError,
+        r"shape \(4, 10\) is not a map.*choose a layer further from the output",
+    ),
+    "layer of one cell": (
+        {"layer": "avgpool"},
+        LayerError,
+        r"shape \(4, 8, 1, 1\) is not a map of more than one cell",
+    ),
+    "two layers": (
+        {"layer": ["features.0", LAYER]},
+        LayerError,
+        "one layer a call, got 2; explain once for each",
+    ),
+    "no layers": ({"layer": []}, LayerError, "one layer a call, got 0"),
+    "layer of another model": (
+        {"layer": Pooled().features[3]},
+        LayerError,
+        "the Conv2d given as layer is not part of the model",
+    ),
+    "layer is a number": ({"layer": 4}, TypeError, "a name or a module of the model, got 4"),
+    # the target
+    "class out of range": (
+        {"target": 99},
+        ValueError,
+        "target 99 is out of range: the model has 10 classes, 0 to 9",
+    ),
+    "one class out of range": ({"target": [0, 1, 10, 2]}, ValueError, "target 10 is out of range"),
+    "negative class": ({"target": -1}, ValueError, "target -1 is negative: classes count from 0"),
+    "one class for four images": (
+        {"target": [3]},
+        ValueError,
+        r"each of the 4 images, got shape \(1,\); pass a single int",
+    ),
+    "two for four": ({"target": [3, 3]}, ValueError, r"each of the 4 images, got shape \(2,\)"),
+    "one-element tensor": ({"target": torch.tensor([3])}, ValueError, r"got shape \(1,\)"),
+    "float": ({"target": 3.0}, TypeError, "must hold integers, got torch.float32: 3.0"),
+    "bool": ({"target": True}, TypeError, "must hold integers, got torch.bool: True"),
+    "name": ({"target": "cat"}, TypeError, "None, an int, 4 ints, or a callable, got 'cat'"),
+    "callable that returns logits": (
+        {"target": lambda output, rows: output},
+        ModelOutputError,
+        r"tensor of shape \(4,\), a score a row, got \(4, 10\)",
+    ),
+    # the images
+    "NaN": (
+        {"images": with_pixel(float("nan"))},
+        ValueError,
+        "image 2 holds values that are not finite",
+    ),
+    "infinity": (
+        {"images": with_pixel(-float("inf"))},
+        ValueError,
+        "image 2 holds values that are not finite",
+    ),
+    "channels": (
+        {"images": pictures(4, 4)},
+        ValueError,
+        r"fails on images of shape \(4, 4, 8, 8\); give it the channels and the size",
+    ),
+    "channels of a named layer": (
+        {"images": pictures(4, 1), "layer": LAYER},
+        ValueError,
+        r"fails on images of shape \(4, 1, 8, 8\)",
+    ),
+    "too small": (
+        {"images": pictures(4, size=1), "layer": LAYER},
+        ValueError,
+        r"fails on images of shape \(4, 3, 1, 1\)",
+    ),
+    "empty": ({"images": IMAGES[:0]}, ValueError, r"at least one image, got shape \(0, 3, 8, 8\)"),
+    "no pixels": ({"images": IMAGES[..., :0]}, ValueError, r"got shape \(4, 3, 8, 0\)"),
+    "3-D": (
+        {"images": IMAGES[0]},
+        ValueError,
+        r"must be \(B, C, H, W\), got \(3, 8, 8\); add the batch: images\[None\]",
+    ),
+    "5-D": ({"images": IMAGES[None]}, ValueError, r"must be \(B, C, H, W\), got \(1, 4, 3, 8, 8\)"),
+    "uint8": (
+        {"images": IMAGES.mul(255).byte()},
+        TypeError,
+        r"floating point, got torch.uint8; use images.float\(\)",
+    ),
+    "int64": ({"images": IMAGES.long()}, TypeError, "floating point, got torch.int64"),
+    "float64": (
+        {"images": IMAGES.double()},
+        TypeError,
+        r"torch.float64 and the model is torch.float32; use images.to\(torch.float32\)",
+    ),
+    "numpy": (
+        {"images": IMAGES.numpy()},
+        TypeError,
+        "torch tensor.*got ndarray; convert arrays with torch.from_numpy",
+    ),
+    "list": ({"images": list(IMAGES)}, TypeError, "torch tensor.*got list"),
+    "device": (
+        {"images": IMAGES.to("meta")},
+        ValueError,
+        r"images are on meta and the model is on cpu; use images.to\('cpu'\)",
+    ),
+    # the run settings
+    "batch size of nothing": (
+        {"batch_size": 0},
+        ValueError,
+        "batch_size must be a positive int or None, got 0",
+    ),
+    "half a batch": (
+        {"batch_size": 1.5},
+        ValueError,
+        "batch_size must be a positive int or None, got 1.5",
+    ),
+    "precision": (
+        {"precision": "fp8"},
+        ValueError,
+        "precision must be 'full', 'bf16' or 'fp16', got 'fp8'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(case):
+    arguments, error, words = REFUSED[case]
+    net = mixed(Pooled())
+    arguments = {"images": IMAGES, **arguments}
+    tensors = [
+        v for v in arguments.values() if isinstance(v, torch.Tensor) and v.device.type == "cpu"
+    ]
+    with unchanged(net, *tensors), pytest.raises(error, match=words) as caught:
+        xcam.explain(net, **arguments)
+    assert "\n" not in str(caught.value).strip()
+    assert str(caught.value) == str(caught.value).strip()
+
+
+@pytest.mark.parametrize("method", xcam.list_methods())
+@pytest.mark.parametrize("case", ["class out of range", "NaN", "channels"])
+def test_refused_by_every_method(method, case):
+    arguments, error, words = REFUSED[case]
+    net = mixed(Pooled())
+    with unchanged(net, IMAGES), pytest.raises(error, match=words):
+        xcam.explain(net, **{"images": IMAGES, "method": method, **arguments})
+
+
+def poisoned(value):
+    net = Pooled()
+    with torch.no_grad():
+        net.fc.bias[3] = value
+    return net
+
+
+MODELS = {
+    "function": (lambda images: images, TypeError, "must be a torch.nn.Module, got function; wrap"),
+    "class": (Pooled, TypeError, "must be a torch.nn.Module, got type"),
+    "NaN": (
+        poisoned(float("nan")),
+        ModelOutputError,
+        "output for image 0 is not finite: check the weights",
+    ),
+    "infinity": (poisoned(float("inf")), ModelOutputError, "output for image 0 is not finite"),
+    "a score an image": (
+        Wrapped(Pooled(), lambda t: t[:, 0]),
+        ModelOutputError,
+        r"one floating-point \(4, K\) tensor of class scores, got \(4,\); pass a callable",
+    ),
+    "two tensors": (
+        Wrapped(Pooled(), lambda t: (t, t)),
+        ModelOutputError,
+        r"got \(4, 10\), \(4, 10\)",
+    ),
+    "nothing": (Wrapped(Pooled(), lambda t: None), ModelOutputError, "got NoneType"),
+    "labels": (
+        Wrapped(Pooled(), lambda t: t.argmax(1, keepdim=True)),
+        ModelOutputError,
+        r"got \(4, 1\)",
+    ),
+    "detached": (
+        Wrapped(Pooled(), torch.Tensor.detach),
+        LayerError,
+        "the model cuts the graph after it",
+    ),
+    "lazy": (
+        nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten(), nn.LazyLinear(5)),
+        ValueError,
+        "'0.weight' of the model has no shape yet; run the model once first",
+    ),
+    "lazy buffer": (nn.Sequential(nn.LazyBatchNorm2d()), ValueError, "has no shape yet"),
+    "no map": (
+        nn.Sequential(nn.Flatten(), nn.Linear(192, 5)),
+        LayerError,
+        r"no layer of Sequential gives a map .* for images of shape \(4, 3, 8, 8\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_models_refused(case):
+    model, error, words = MODELS[case]
+    with pytest.raises(error, match=words) as caught:
+        xcam.explain(model, IMAGES, **({"layer": "net.features"} if case == "detached" else {}))
+    assert "\n" not in str(caught.value)
+
+
+def test_models_refused_are_untouched():
+    for case in ("NaN", "a score an image", "detached", "labels"):
+        net = mixed(MODELS[case][0])
+        with unchanged(net, IMAGES), pytest.raises(ValueError, match=MODELS[case][2]):
+            xcam.explain(net, IMAGES, layer="net.features" if case == "detached" else None)
+        net.eval()
+
+
+def test_model_made_in_inference_mode():
+    with torch.inference_mode():
+        net = mixed(Pooled())
+    with (
+        unchanged(net, IMAGES),
+        pytest.raises(ModelOutputError, match=r"under torch.inference_mode"),
+    ):
+        xcam.explain(net, IMAGES, layer=LAYER)
+    with unchanged(net, IMAGES):  # no gradients, no objection
+        xcam.explain(net, IMAGES, layer=LAYER, method="eigencam")
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return xcam.explain(Pooled(), IMAGES, 1, layer=LAYER)
+
+
+class TestOddButRight:
+    def check(self, expected, model, images=IMAGES, target=1, layer=LAYER, **options):
+        with unchanged(model, images):
+            got = xcam.explain(model, images, target, layer=layer, **options)
+        assert_close(got.maps, expected.maps, atol=1e-6, rtol=1e-4)
+        assert got.maps.abs().max() > 0
+        return got
+
+    def test_train_mode(self, expected):
+        self.check(expected, mixed(Pooled()))
+        net = Pooled().train()
+        self.check(expected, net)
+        assert net.features[1].num_batches_tracked == 0
+
+    @pytest.mark.parametrize(
+        "target", [[1, 1, 1, 1], torch.ones(4).long(), np.ones(4, int), lambda out, rows: out[:, 1]]
+    )
+    def test_targets(self, expected, target):
+        self.check(expected, Pooled(), target=target)
+
+    @pytest.mark.parametrize("layer", [[LAYER], (LAYER,)])
+    def test_layer_in_a_list(self, expected, layer):
+        self.check(expected, Pooled(), layer=layer)
+
+    def test_layer_as_a_module(self, expected):
+        net = Pooled()
+        got = self.check(expected, net, layer=net.features[3])
+        assert got.method.layer == LAYER
+        assert self.check(expected, net, layer=net.features).method.layer == "features"
+
+    def test_non_contiguous_images(self, expected):
+        wide = torch.zeros(4, 3, 8, 16)
+        wide[..., ::2] = IMAGES
+        images = wide[..., ::2]
+        assert not images.is_contiguous()
+        self.check(expected, Pooled(), images)
+        self.check(expected, Pooled(), IMAGES.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2))
+
+    def test_images_that_require_grad(self, expected):
+        images = IMAGES.clone().requires_grad_()
+        images.grad = torch.ones_like(images)
+        got = self.check(expected, Pooled(), images)
+        assert not got.maps.requires_grad
+        assert not got.raw.requires_grad
+        assert not got.logits.requires_grad
+
+    def test_frozen_weights(self, expected):
+        self.check(expected, Pooled().requires_grad_(False))
+
+    @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+    def test_modes_of_the_caller(self, expected, mode):
+        net = mixed(Pooled())
+        with mode():
+            self.check(expected, net)
+            self.check(expected, net, IMAGES.clone())  # under inference_mode: made there
+
+    def test_inference_mode_images_outside(self, expected):
+        with torch.inference_mode():
+            images = IMAGES.clone()
+        self.check(expected, Pooled(), images)
+
+    @pytest.mark.parametrize(
+        "form",
+        [lambda t: {"logits": t}, lambda t: (t, None), lambda t: [{"a": t}, "x"]],
+        ids=["dict", "tuple", "nested"],
+    )
+    def test_logits_in_containers(self, expected, form):
+        self.check(expected, Wrapped(Pooled(), form), layer=f"net.{LAYER}")
+
+    def test_scores_in_one_dimension_by_a_callable(self, expected):
+        model = Wrapped(Pooled(), lambda t: t[:, 1])
+        self.check(expected, model, target=lambda output, rows: output, layer=f"net.{LAYER}")
+
+    def test_compiled(self, expected):
+        self.check(expected, torch.compile(mixed(Pooled()), backend="eager"))
+
+    def test_data_parallel(self, expected):
+        self.check(expected, nn.DataParallel(mixed(Pooled())))
+
+    def test_float64(self, expected):
+        got = xcam.explain(Pooled().double(), IMAGES.double(), 1, layer=LAYER)
+        assert got.maps.dtype == torch.float32
+        assert_close(got.maps, expected.maps, atol=1e-6, rtol=1e-4)
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_half_precision_model(self, expected, dtype):
+        net = mixed(Pooled()).to(dtype)
+        with unchanged(net):
+            got = xcam.explain(net, IMAGES.to(dtype), 1, layer=LAYER)
+        self.about(got, expected)
+
+    @pytest.mark.parametrize("precision", ["bf16", "fp16"])
+    def test_precision(self, expected, precision):
+        net = mixed(Pooled())
+        with unchanged(net, IMAGES):
+            got = xcam.explain(net, IMAGES, 1, layer=LAYER, precision=precision)
+        self.about(got, expected)
+        assert not torch.equal(got.maps, expected.maps)
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_autocast_of_the_caller(self, expected, dtype):
+        with torch.autocast("cpu", dtype):
+            got = xcam.explain(Pooled(), IMAGES, 1, layer=LAYER)
+        self.about(got, expected)
+
+    def about(self, got, expected):
+        assert got.maps.dtype == torch.float32
+        assert got.logits.dtype == torch.float32
+        span = float(expected.maps.max() - expected.maps.min())
+        assert_close(got.maps, expected.maps, atol=0.05 * span, rtol=0)
+
+    def test_constant_images(self):
+        for value in (0.0, 1.0):
+            got = xcam.explain(Pooled(), torch.full((2, 3, 8, 8), value), layer=LAYER)
+            assert got.maps.isfinite().all()
+
+    def test_classifier_of_zeros(self):
+        net = Pooled()
+        nn.init.zeros_(net.fc.weight)
+        got = xcam.explain(net, IMAGES, layer=LAYER)
+        assert torch.equal(got.maps, torch.zeros(4, 8, 8))
+        assert got.warnings == tuple(
+            f"image {i}: the map is flat, it points nowhere" for i in range(4)
+        )
+        with pytest.warns(xcam.errors.XcamWarning, match="flat"):
+            assert torch.equal(got.normalized(), torch.zeros(4, 8, 8))
+
+    def test_tokens_of_a_vision_transformer(self):
+        got = xcam.explain(TokenNet(), pictures(2, size=16), layer="blocks.1.norm1")
+        assert got.raw.shape == (2, 4, 4)
+        assert got.maps.abs().max() > 0
+
+    def test_channels_last_features_of_a_swin(self):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            net = SwinTransformer([4, 4], 12, [1, 1], [1, 2], [2, 2], num_classes=5).eval()
+        images = pictures(2, size=32)
+        got = xcam.explain(net, images, layer="features.3.0.norm1")  # (B, h, w, C)
+        assert got.raw.shape == (2, 4, 4)
+        assert got.maps.abs().max() > 0
+        assert xcam.explain(net, images).raw.shape == (2, 4, 4)  # by itself, too

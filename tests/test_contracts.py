@@ -1,0 +1,95 @@
+"""Every registered method keeps the contract, and costs what it says."""
+
+import dataclasses
+
+import pytest
+import torch
+
+import xcam
+from xcam.registry import installed
+from xcam.testing import method_checks, quick
+from xcam.testing.probe import ProbeNet, explained, pictures
+
+CHECKS = [check for name in xcam.list_methods() for check in method_checks(xcam.get_method(name)())]
+OWN = [name for name in xcam.list_methods() if installed().owners[name].startswith("xcam:")]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: f"{check.method.spec.name}-{check}")
+def test_contract(check):
+    check()
+
+
+def test_all_of_xcams_methods_are_checked():
+    from xcam.methods import METHODS
+
+    assert {check.method.spec.name for check in CHECKS} >= {cls.spec.name for cls in METHODS}
+    assert {cls.spec.name for cls in METHODS} == set(OWN)
+
+
+def test_few_methods_need_exceptions():
+    excused = [name for name in OWN if xcam.get_method(name).spec.exceptions]
+    assert len(excused) <= 5
+
+
+def once(method, live):
+    return 1
+
+
+def each_channel(method, live):
+    return 1 + live
+
+
+def each(field):
+    return lambda method, live: 1 + getattr(method, field)
+
+
+# Images through the model for each image explained, from the method and how many channels of the
+# layer are live.
+PASSES = {
+    "ablationcam": each_channel,
+    "cam": once,
+    "center_gaussian": once,
+    "conv_output": once,
+    "deconvnet": once,
+    "eigencam": once,
+    "eigengradcam": once,
+    "gradcam": once,
+    "gradcam_plusplus": once,
+    "guided_backprop": once,
+    "guided_gradcam": lambda method, live: 2,
+    "hirescam": once,
+    "input_x_gradient": once,
+    "integrated_gradients": each("n_steps"),
+    "layercam": once,
+    "opticam": each("iterations"),
+    "random": once,
+    "rise": each("n_masks"),
+    "saliency": once,
+    "scorecam": each_channel,
+    "smoothgrad": each("n_samples"),
+    "smoothgrad_squared": each("n_samples"),
+    "sobel": once,
+    "vargrad": each("n_samples"),
+    "xgradcam": once,
+}
+
+
+def test_every_method_of_xcam_has_a_cost():
+    assert sorted(PASSES) == OWN
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("factor", [1, 2])
+def test_passes(name, factor):
+    method, net, images = quick(xcam.get_method(name)()), ProbeNet(), pictures(2)
+    costly = {"n_masks", "n_samples", "n_steps", "iterations"} & method.parameters().keys()
+    more = {field: factor * getattr(method, field) for field in costly}
+    method = dataclasses.replace(method, **more)
+    with torch.no_grad():
+        features = net.features(images).flatten(2)
+    live = (features.amax(2) > features.amin(2)).sum(1).tolist()
+    assert max(live) < features.shape[1]  # or it would not show that the others are skipped
+    rows = []
+    net.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    explained(method, net, images, target=1)
+    assert sum(rows) == sum(PASSES[name](method, count) for count in live)

@@ -1,0 +1,155 @@
+"""Devices, precisions and wrappers: results stay where the images are, and are the same."""
+
+import numpy as np
+import pytest
+import torch
+from nets import mixed, pictures, unchanged
+from torch import nn
+from torch.testing import assert_close
+
+import xcam
+from xcam.models.toy import GapNet
+from xcam.testing import quick
+
+IMAGES = pictures(3, size=16)
+TARGETS = [0, 3, 1]
+METHODS = xcam.list_methods()
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def explained(name, model, images=IMAGES, **options):
+    return xcam.explain(model, images, TARGETS, quick(xcam.get_method(name)()), **options)
+
+
+def correlation(first, second):
+    if first.std() == 0:
+        return float(torch.equal(first, second))
+    return float(np.corrcoef(first.cpu().flatten(), second.cpu().flatten())[0, 1])
+
+
+@pytest.fixture
+def no_host_copies(monkeypatch):
+    """Makes every way from a tensor to the host raise."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("a tensor was copied to the host")
+
+    for name in ("cpu", "numpy", "__array__"):
+        monkeypatch.setattr(torch.Tensor, name, refuse)
+
+
+@pytest.fixture(autouse=True)
+def no_compiled_code_left():
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("name", METHODS)
+class TestEveryMethod:
+    def test_no_tensor_goes_to_the_host(self, name, no_host_copies):
+        with pytest.raises(AssertionError, match="copied to the host"):
+            IMAGES.cpu()
+        explained(name, GapNet())
+
+    def test_bf16_model(self, name):
+        net = mixed(GapNet()).bfloat16()
+        with unchanged(net):
+            got = explained(name, net, IMAGES.bfloat16())
+        self.about(name, got)
+
+    @pytest.mark.parametrize("precision", ["bf16", "fp16"])
+    def test_precision(self, name, precision):
+        net = mixed(GapNet())
+        with unchanged(net, IMAGES):
+            got = explained(name, net, precision=precision)
+        self.about(name, got)
+
+    def about(self, name, got):
+        assert got.maps.dtype == got.logits.dtype == torch.float32
+        assert got.maps.isfinite().all()
+        expected = explained(name, GapNet())
+        for maps, truth in zip(got.maps, expected.maps, strict=True):
+            assert correlation(maps, truth) > 0.9
+
+    @pytest.mark.parametrize("wrap", ["compiled", "compiled in place", "parallel"])
+    def test_wrapped_model(self, name, wrap):
+        expected = explained(name, GapNet())
+        net = mixed(GapNet())
+        model = net
+        if wrap == "compiled":
+            model = torch.compile(net, backend="eager")
+        elif wrap == "parallel":
+            model = nn.DataParallel(net)
+        else:
+            net.compile(backend="eager")
+        with unchanged(model, IMAGES):
+            got = explained(name, model)
+        assert_close(
+            got.maps, expected.maps, atol=1e-5 * float(expected.maps.abs().max()), rtol=1e-4
+        )
+        assert got.method == expected.method
+
+    @CUDA
+    def test_cuda(self, name):
+        expected = explained(name, GapNet())
+        net = mixed(GapNet()).cuda()
+        images = IMAGES.cuda()
+        with unchanged(net, images):
+            got = explained(name, net, images)
+        for tensor in (got.maps, got.raw, got.target, got.logits):
+            assert tensor.is_cuda
+        scale = float(expected.maps.abs().max())
+        assert_close(got.maps.cpu(), expected.maps, atol=1e-3 * scale, rtol=1e-2)
+
+    @CUDA
+    def test_no_wait_for_the_host_on_cuda(self, name):
+        net, images = GapNet().cuda(), IMAGES.cuda()
+        for precision in ("bf16", "fp16"):
+            assert explained(name, net, images, precision=precision).maps.isfinite().all()
+
+
+@CUDA
+class TestCuda:
+    def test_random_state_of_the_device(self):
+        before = torch.cuda.get_rng_state()
+        net = nn.Sequential(GapNet(), nn.Dropout()).cuda().train()
+
+        class Draws(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.net = net
+
+            def forward(self, images):
+                return self.net(images) + torch.rand((), device=images.device)
+
+        xcam.explain(Draws(), IMAGES.cuda(), 1, layer="net.0.features")
+        assert torch.equal(torch.cuda.get_rng_state(), before)
+
+    def test_images_elsewhere(self):
+        with pytest.raises(ValueError, match=r"images are on cpu and the model is on cuda:0"):
+            xcam.explain(GapNet().cuda(), IMAGES)
+
+    def test_targets_and_indices_from_the_host(self):
+        got = xcam.explain(GapNet().cuda(), IMAGES.cuda(), torch.tensor(TARGETS))
+        assert got.target.is_cuda
+        assert got[torch.tensor([0, 2])].maps.is_cuda
+        assert got[torch.tensor([0, 2], device="cuda")].target.tolist() == [0, 1]
+        assert got.overlay(IMAGES.cuda()).is_cuda
+
+    def test_data_parallel(self):
+        model = nn.DataParallel(GapNet().cuda())
+        for name in ("gradcam", "rise", "smoothgrad"):
+            expected = explained(name, GapNet().cuda(), IMAGES.cuda()).maps
+            assert_close(explained(name, model, IMAGES.cuda()).maps, expected)
+
+    def test_backs_off_when_the_memory_runs_out(self):
+        class Hungry(GapNet):
+            def forward(self, images):
+                if len(images) > 2:
+                    torch.empty(2**50, device=images.device)
+                return super().forward(images)
+
+        expected = xcam.explain(GapNet().cuda(), IMAGES.cuda(), 1).maps
+        assert_close(
+            xcam.explain(Hungry().cuda(), IMAGES.cuda(), 1, layer="features").maps, expected
+        )

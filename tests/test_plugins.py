@@ -1,0 +1,310 @@
+"""Packages of others: a good one is found, a bad one is named and harms nothing."""
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+import warnings
+from pathlib import Path
+
+import pytest
+
+import xcam
+from xcam.errors import PluginWarning
+from xcam.registry import Registry
+from xcam.testing import check_method
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "plugin"
+
+METHOD = """
+    from dataclasses import dataclass
+    from typing import ClassVar
+
+    import xcam
+
+    @dataclass(frozen=True)
+    class Grey(xcam.Method):
+        spec: ClassVar[xcam.MethodSpec] = xcam.MethodSpec(
+            name="NAME", title="Grey", paper="", family="control", cost="none",
+            class_specific=False, signed=False, normalised=True,
+        )
+
+        def maps(self, model, images, target):
+            return images.new_full(images.shape[:1] + images.shape[2:], 0.5)
+
+    @xcam.hookimpl
+    def xcam_methods():
+        return [Grey]
+"""
+
+
+def method(name, **changes):
+    source = METHOD.replace("NAME", name)
+    for old, new in changes.values():
+        assert old in source
+        source = source.replace(old, new)
+    return source
+
+
+def hook(body, signature="xcam_methods()"):
+    """The good module, whose hook is another."""
+    head = textwrap.dedent(METHOD.split("@xcam.hookimpl")[0])
+    return f"{head}\n@xcam.hookimpl\ndef {signature}:\n    {body}\n"
+
+
+def publish(folder, package, source, entry="main", suffix=""):
+    """Lays a package and its metadata into a folder as an installer would."""
+    module = package.replace("-", "_")
+    (folder / f"{module}.py").write_text(textwrap.dedent(source))
+    info = folder / f"{module}{suffix}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[xcam]\n{entry} = {module}\n")
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """A folder on sys.path; modules imported from it are forgotten afterwards."""
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def load(*folders):
+    """A registry of xcam itself and of what was published into the folders, and its warnings."""
+    found = [
+        entry_point
+        for distribution in importlib.metadata.distributions(path=[str(f) for f in folders])
+        for entry_point in distribution.entry_points.select(group="xcam")
+    ]
+    own = [e for e in importlib.metadata.entry_points(group="xcam") if e.value == "xcam.methods"]
+    registry = Registry()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        registry.load([*found, *own])
+    assert {entry.category for entry in caught} <= {PluginWarning}
+    return registry, [str(entry.message) for entry in caught]
+
+
+def run(code_or_arguments, *folders, check=True):
+    """A fresh process that finds the packages in the folders."""
+    arguments = code_or_arguments
+    if isinstance(arguments, str):
+        arguments = ["-c", arguments]
+    path = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")]).rstrip(":")
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, "PYTHONPATH": path, "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=check,
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def installed_example(tmp_path_factory):
+    """The example package, installed by pip into a folder of its own."""
+    folder = tmp_path_factory.mktemp("example")
+    leftovers = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
+    shutil.copytree(EXAMPLE, folder / "source", ignore=leftovers)
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--target"]
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install"]
+    subprocess.run([*pip, *options, folder / "site", folder / "source"], check=True, timeout=120)
+    return folder / "site"
+
+
+def test_example_is_found_by_the_library(installed_example):
+    code = "import xcam; print(*xcam.list_methods()); print(xcam.get_method('occlusion')())"
+    names, recipe = run(code, installed_example).stdout.splitlines()
+    assert "occlusion" in names.split()
+    assert "gradcam" in names.split()
+    assert recipe == "Occlusion(cells=7, score='logit')"
+
+
+def test_example_is_found_by_the_command_line(installed_example):
+    table = run(["-m", "xcam", "methods"], installed_example).stdout
+    (row,) = (line for line in table.splitlines() if line.startswith("occlusion "))
+    assert row.split()[:2] == ["occlusion", "Occlusion"]
+    assert row.endswith("xcam-example:example")
+    assert "xcam-example:example" in run(["-m", "xcam", "plugins"], installed_example).stdout
+
+
+def test_example_keeps_the_contract(installed_example):
+    tests = EXAMPLE / "tests"
+    arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", str(tests)]
+    arguments += ["-c", os.devnull, "--rootdir", str(installed_example)]
+    done = run(arguments, installed_example, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(check_method('gradcam'))} passed" in done.stdout
+
+
+def test_example_keeps_the_contract_on_the_command_line(installed_example):
+    table = run(["-m", "xcam", "check", "occlusion"], installed_example).stdout
+    assert "leaves_hooks" in table
+    assert "broken" not in table
+
+
+def test_good_package_is_found(site):
+    publish(site, "good-package", method("grey"))
+    registry, said = load(site)
+    assert registry.owners["grey"] == "good-package:main"
+    assert registry.methods["grey"].__name__ == "Grey"
+    assert registry.plugins() == ["good-package:main", "xcam:methods"]
+    assert (said, registry.failures) == ([], {})
+
+
+BAD = {
+    "import error": ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_mod"),
+    "syntax error": ("def", "SyntaxError: "),
+    "exit at import": ("import sys; sys.exit('bye')", "SystemExit: bye"),
+    "misspelt hook": (
+        hook("return [Grey]", "xcam_method()"),
+        "TypeError: there is no hook 'xcam_method'; did you mean 'xcam_methods'?",
+    ),
+    "hook with an argument": (
+        hook("return [Grey]", "xcam_methods(config)"),
+        "PluginValidationError: ",
+    ),
+    "no hook": (
+        method("grey").replace("    @xcam.hookimpl\n", ""),
+        "TypeError: bad_package implements no hook; decorate xcam_methods or xcam_metrics with "
+        "@xcam.hookimpl",
+    ),
+    "hook that raises": (hook("raise OSError('no disk')"), "OSError: no disk"),
+    "hook that exits": (hook("raise SystemExit(3)"), "SystemExit: 3"),
+    "hook that returns nothing": (
+        hook("pass"),
+        "TypeError: xcam_methods must return a list of classes, got NoneType",
+    ),
+    "hook that returns a class": (
+        hook("return Grey"),
+        "TypeError: xcam_methods must return a list of classes, got ",
+    ),
+    "hook that returns an object": (
+        hook("return [Grey()]"),
+        "TypeError: xcam_methods returned Grey(), which is no Method subclass",
+    ),
+    "hook that returns another class": (
+        hook("return [Grey, int]"),
+        "TypeError: xcam_methods returned int, which is no Method subclass",
+    ),
+    "abstract class": (
+        method("grey", rename=("def maps(", "def map(")),
+        "TypeError: Grey does not implement maps",
+    ),
+    "no spec": (
+        method("grey", rename=("spec: ClassVar", "specs: ClassVar")),
+        "TypeError: Grey has no `spec`, which must be a MethodSpec",
+    ),
+    "no dataclass": (
+        method("grey", drop=("@dataclass(frozen=True)", "")),
+        "TypeError: Grey must be decorated with @dataclass(frozen=True)",
+    ),
+    "dataclass that is not frozen": (
+        method("grey", thaw=("@dataclass(frozen=True)", "@dataclass")),
+        "TypeError: Grey must be decorated with @dataclass(frozen=True)",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_package_is_left_out_by_name(site, kind):
+    source, reason = BAD[kind]
+    publish(site, "bad-package", source)
+    publish(site, "worse-package", method("white"))  # sorted after the bad one
+    registry, said = load(site)
+    assert registry.failures.keys() == {"bad-package:main"}
+    assert registry.failures["bad-package:main"].startswith(reason)
+    assert said == [f"plugin bad-package:main is left out: {registry.failures['bad-package:main']}"]
+    assert "grey" not in registry.methods
+    assert registry.owners["white"] == "worse-package:main"
+    assert registry.plugins() == ["worse-package:main", "xcam:methods"]
+    assert "gradcam" in registry.methods
+
+
+def test_interrupt_is_no_failure_of_the_plugin(site):
+    publish(site, "bad-package", "raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        load(site)
+
+
+def test_package_installed_twice_is_loaded_once(site):
+    publish(site, "twice", method("grey"))
+    publish(site, "twice", method("grey"), suffix="_old")
+    registry, said = load(site)
+    assert said == ["plugin twice:main is installed twice; the first stays"]
+    assert registry.owners["grey"] == "twice:main"
+    assert registry.failures == {}
+
+
+def test_name_brought_twice_stays_with_the_first(site):
+    publish(site, "a-package", method("grey"))
+    publish(site, "b-package", method("grey"))
+    registry, said = load(site)
+    assert said == [
+        "'grey' is brought by both a-package:main and b-package:main; that of a-package:main stays"
+    ]
+    assert registry.methods["grey"].__module__ == "a_package"
+    assert registry.owners["grey"] == "a-package:main"
+    assert registry.failures == {}
+
+
+def test_nobody_takes_a_name_from_xcam(site):
+    publish(site, "aaa", method("gradcam"))
+    registry, said = load(site)
+    assert said == [
+        "'gradcam' is brought by both xcam:methods and aaa:main; that of xcam:methods stays"
+    ]
+    assert registry.methods["gradcam"] is xcam.get_method("gradcam")
+
+
+def test_broken_contract_shows_in_the_table(site):
+    lies = method("grey", lie=("0.5)", "0.5) * images.mean()"))
+    publish(site, "bad-package", lies)
+    registry, said = load(site)
+    assert said == []
+    broken = [r for r in check_method(registry.methods["grey"]()) if r.outcome == "broken"]
+    assert "same_for_any_batch_size" in {result.check for result in broken}
+    assert all(result.message.startswith("grey ") for result in broken)
+
+
+def test_many_bad_packages_harm_nothing(tmp_path):
+    """In a process of its own, as users meet them: found through sys.path, told on stderr."""
+    for index, (source, _) in enumerate(BAD.values()):
+        publish(tmp_path, f"bad-{index:02}", source.replace("bad_package", f"bad_{index:02}"))
+    publish(tmp_path, "good-package", method("white"))
+    code = """
+        import warnings, xcam
+        from xcam.registry import installed
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            assert {"gradcam", "white"} <= set(xcam.list_methods())
+        print(len(caught), len(installed().failures))
+        try:
+            xcam.get_method("grey")
+        except xcam.errors.UnknownNameError as error:
+            print(error)
+    """
+    counts, message = run(textwrap.dedent(code), tmp_path).stdout.splitlines()
+    assert counts == f"{len(BAD)} {len(BAD)}"
+    assert message.startswith("no method 'grey': did you mean ")
+    assert "bad-02:main failed: SystemExit: bye; bad-03:main failed: " in message
+
+
+def test_failed_package_on_the_command_line(tmp_path):
+    publish(tmp_path, "bad-package", "import no_such_module")
+    done = run(["-m", "xcam", "plugins"], tmp_path)
+    assert "bad-package:main" in done.stdout
+    assert "ModuleNotFoundError: No module named 'no_such_module'" in done.stdout
+    done = run(["-m", "xcam", "check", "grey"], tmp_path, check=False)
+    assert done.returncode == 2
+    assert "no method 'grey'" in done.stderr
+    assert "bad-package:main failed: ModuleNotFoundError" in done.stderr
+
+
+def test_importing_xcam_looks_for_no_plugin(tmp_path):
+    publish(tmp_path, "bad-package", "raise SystemExit('found')")
+    assert run("import xcam, xcam.registry; print('quiet')", tmp_path).stdout == "quiet\n"

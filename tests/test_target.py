@@ -1,0 +1,292 @@
+"""`Target`: what users may write, and what it reads off an output."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from nets import Staged, pictures
+from torch import nn
+from torch.testing import assert_close
+
+import xcam
+from xcam.core import Target, as_logits
+from xcam.errors import ModelOutputError
+
+IMAGES = pictures(3)
+LOGITS = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+
+
+def bound(target, output=LOGITS):
+    made = Target.of(target, IMAGES)
+    made.bind(output)
+    return made
+
+
+class TestKinds:
+    @pytest.mark.parametrize(
+        ("target", "classes"),
+        [
+            (2, [2, 2, 2]),
+            (np.int64(2), [2, 2, 2]),
+            (torch.tensor(2), [2, 2, 2]),
+            ([0, 4, 1], [0, 4, 1]),
+            ((0, 4, 1), [0, 4, 1]),
+            (np.array([0, 4, 1]), [0, 4, 1]),
+            (torch.tensor([0, 4, 1], dtype=torch.uint8), [0, 4, 1]),
+            (None, LOGITS.argmax(1).tolist()),
+        ],
+    )
+    def test_classes(self, target, classes):
+        made = bound(target)
+        assert made.classes.tolist() == classes
+        assert made.classes.dtype == torch.int64
+        assert_close(made.scores(LOGITS), LOGITS[range(3), classes])
+        assert_close(made.logits, LOGITS)
+
+    def test_a_target_again(self):
+        made = Target.of(Target.of([0, 4, 1], IMAGES), IMAGES)
+        assert made.classes.tolist() == [0, 4, 1]
+
+    def test_a_target_keeps_its_rows(self):
+        part = Target.of(None, IMAGES).select(slice(1, 3))
+        assert Target.of(part, IMAGES[1:]).rows.tolist() == [1, 2]
+
+    def test_selecting_forgets_the_pass(self):
+        chunk = bound(None).select(slice(0, 2))
+        assert not chunk.bound
+        assert chunk.logits is None
+
+    def test_predicted_class_stays_that_of_the_clean_pass(self):
+        made = bound(None)
+        other = -LOGITS
+        assert_close(made.scores(other), other.gather(1, LOGITS.argmax(1, keepdim=True))[:, 0])
+
+    def test_predicted_class_before_a_pass(self):
+        with pytest.raises(RuntimeError, match=r"call target.bind first"):
+            Target.of(None, IMAGES).scores(LOGITS)
+
+    @pytest.mark.parametrize(
+        ("target", "error", "words"),
+        [
+            (-1, ValueError, "target -1 is negative: classes count from 0"),
+            ([0, -3, 1], ValueError, "target -3 is negative"),
+            ([3, 3], ValueError, r"each of the 3 images, got shape \(2,\); pass a single int"),
+            ([[0, 1, 2]], ValueError, r"got shape \(1, 3\)"),
+            (torch.zeros(1, dtype=torch.long), ValueError, r"got shape \(1,\)"),
+            ([], ValueError, "each of the 3 images, got none"),
+            (1.0, TypeError, "must hold integers, got torch.float32: 1.0"),
+            ([1.0, 2.0, 3.0], TypeError, "must hold integers, got torch.float32"),
+            (True, TypeError, "must hold integers, got torch.bool: True"),
+            ([True, False, True], TypeError, "must hold integers, got torch.bool"),
+            (1j, TypeError, "must hold integers, got torch.complex64"),
+            ("cat", TypeError, "None, an int, 3 ints, or a callable, got 'cat'"),
+            (["cat"] * 3, TypeError, "None, an int, 3 ints, or a callable"),
+            ({0: 1}, TypeError, "None, an int, 3 ints, or a callable"),
+            (Target(torch.arange(2)), ValueError, "the target is for 2 images, got 3"),
+        ],
+    )
+    def test_refused(self, target, error, words):
+        with pytest.raises(error, match=words) as caught:
+            Target.of(target, IMAGES)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("target", [99, [0, 99, 1]])
+    def test_out_of_range(self, target):
+        with pytest.raises(
+            ValueError, match=r"target 99 is out of range: the model has 5 classes, 0 to 4"
+        ):
+            bound(target)
+
+    def test_out_of_range_of_a_single_score(self):
+        with pytest.raises(ValueError, match=r"target 1 is out of range.*a single score, target 0"):
+            bound(1, LOGITS[:, :1])
+
+
+class TestScores:
+    @pytest.mark.parametrize(
+        ("score", "function"),
+        [
+            ("logit", lambda t: t),
+            ("prob", lambda t: t.softmax(1)),
+            ("logprob", lambda t: t.log_softmax(1)),
+        ],
+    )
+    def test_of_many_classes(self, score, function):
+        assert_close(bound(2).scores(LOGITS, score=score), function(LOGITS)[:, 2])
+
+    @pytest.mark.parametrize(
+        ("score", "function"),
+        [
+            ("logit", lambda t: t),
+            ("prob", torch.sigmoid),
+            ("logprob", lambda t: t.sigmoid().log()),
+        ],
+    )
+    def test_of_a_single_output(self, score, function):
+        single = LOGITS[:, :1]
+        made = bound(None, single)
+        assert made.classes.tolist() == [0, 0, 0]
+        assert_close(made.scores(single, score=score), function(single)[:, 0])
+
+    def test_unknown(self):
+        with pytest.raises(ValueError, match="'logit', 'prob' or 'logprob', got 'odds'"):
+            bound(2).scores(LOGITS, score="odds")
+
+    def test_rows_repeat_and_interleave(self):
+        rows = torch.tensor([2, 0, 0, 2, 1])
+        output = torch.randn(5, 5, generator=torch.Generator().manual_seed(1))
+        scores = bound([0, 4, 1]).scores(output, rows)
+        assert_close(scores, output[range(5), [1, 0, 0, 1, 4]])
+
+    def test_differentiable(self):
+        output = LOGITS.clone().requires_grad_()
+        bound(2).scores(output, score="prob").sum().backward()
+        assert output.grad.abs().sum() > 0
+
+    def test_half_precision(self):
+        made = bound(2, LOGITS.bfloat16())
+        assert made.logits.dtype == torch.float32
+        assert made.scores(LOGITS.bfloat16(), score="prob").dtype == torch.float32
+
+    def test_double_stays(self):
+        assert bound(2, LOGITS.double()).scores(LOGITS.double()).dtype == torch.float64
+
+
+class TestOutputs:
+    @pytest.mark.parametrize(
+        "output",
+        [
+            LOGITS,
+            (LOGITS,),
+            [LOGITS, None],
+            {"logits": LOGITS},
+            {"out": {"logits": LOGITS}, "loss": torch.tensor(1.0), "features": torch.ones(3, 4, 2)},
+            (torch.ones(4, 5), LOGITS),  # another batch size
+        ],
+    )
+    def test_one_tensor_is_found(self, output):
+        assert_close(as_logits(output, 3), LOGITS)
+
+    @pytest.mark.parametrize(
+        ("output", "got"),
+        [
+            (LOGITS[:, 0], r"got \(3,\)"),
+            (LOGITS[:, :, None], r"got \(3, 5, 1\)"),
+            ((LOGITS, LOGITS + 1), r"got \(3, 5\), \(3, 5\)"),
+            (LOGITS.long(), r"floating-point \(3, K\)"),
+            (LOGITS[:, :0], r"got \(3, 0\)"),
+            ({}, "got dict"),
+            ("logits", "got str"),
+            (None, "got NoneType"),
+        ],
+    )
+    def test_none_is_found(self, output, got):
+        with pytest.raises(ModelOutputError, match=got) as caught:
+            bound(None, output)
+        assert "pass a callable (output, rows) -> scores" in str(caught.value)
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_not_finite(self, value):
+        output = LOGITS.clone()
+        output[1, 3] = value
+        with pytest.raises(ModelOutputError, match="output for image 1 is not finite: check"):
+            bound(0, output)
+        with pytest.raises(
+            ModelOutputError, match="image 1"
+        ):  # the caller's number, not the chunk's
+            Target.of(0, IMAGES).select(slice(1, 3)).bind(output[1:])
+
+
+class TestCallable:
+    def test_speaks_for_itself(self):
+        made = bound(lambda output, rows: output[:, 3] - output[:, 1])  # a contrast of two classes
+        assert_close(made.scores(LOGITS, score="prob"), LOGITS[:, 3] - LOGITS[:, 1])
+        assert made.classes is None
+        assert_close(made.logits, LOGITS)
+
+    def test_any_output(self):
+        maps = torch.randn(3, 5, 4, 4)
+        made = bound(lambda output, rows: output["masks"][:, 2].mean((1, 2)), {"masks": maps})
+        assert_close(made.scores({"masks": maps}), maps[:, 2].mean((1, 2)))
+        assert made.bound
+        assert made.logits is None
+
+    @pytest.mark.parametrize(
+        ("returned", "got"),
+        [
+            (LOGITS, r"got \(3, 5\) of torch.float32"),
+            (LOGITS[:, :1], r"got \(3, 1\)"),
+            (LOGITS.sum(), r"got \(\)"),
+            (LOGITS[:, 0].long(), r"got \(3,\) of torch.int64"),
+            ([1.0, 2.0, 3.0], "got list"),
+            (None, "got NoneType"),
+        ],
+    )
+    def test_that_returns_no_row_of_scores(self, returned, got):
+        with pytest.raises(ModelOutputError, match=got) as caught:
+            bound(lambda output, rows: returned).scores(LOGITS)
+        assert "floating-point tensor of shape (3,)" in str(caught.value)
+
+
+class Segmenting(Staged):
+    def head(self, features):
+        return {"out": self.tail[:3](features)}  # (B, 4, H, W)
+
+
+class TestInExplain:
+    """Callables are given the caller's image numbers, however the images are batched."""
+
+    @pytest.mark.parametrize("batch_size", [1, 2, None])
+    def test_labels_of_each_image(self, batch_size):
+        labels = torch.tensor([[0, 1, 0, 0, 1], [1, 0, 0, 0, 0], [0, 0, 1, 1, 1]]).float()
+        seen = []
+
+        def present(output, rows):
+            seen.append(rows.tolist())
+            return (output * labels[rows]).sum(1)
+
+        net = Staged()
+        got = xcam.explain(net, IMAGES, present, layer="layer", batch_size=batch_size)
+        assert list(itertools.chain.from_iterable(seen)) == [0, 1, 2]
+        assert got.target is None
+        for image in range(3):
+            alone = xcam.explain(
+                net,
+                IMAGES[image : image + 1],
+                lambda output, rows, image=image: (output * labels[image]).sum(1),
+                layer="layer",
+            )
+            assert_close(got.maps[image], alone.maps[0], atol=1e-6, rtol=1e-4)
+
+    def test_contrast_is_the_difference_of_the_maps(self):
+        net = Staged()
+        first, second, contrast = (
+            xcam.explain(net, IMAGES, target, layer="layer").maps
+            for target in (3, 1, lambda output, rows: output[:, 3] - output[:, 1])
+        )
+        assert_close(contrast, first - second, atol=1e-6, rtol=1e-4)
+
+    def test_segmentation(self):
+        got = xcam.explain(
+            Segmenting(),
+            IMAGES,
+            lambda output, rows: output["out"][:, 2].mean((1, 2)),
+            layer="layer",
+        )
+        assert got.logits is None
+        assert got.maps.abs().max() > 0
+
+    def test_segmentation_needs_a_callable(self):
+        with pytest.raises(
+            xcam.errors.ModelOutputError, match=r"got \(3, 4, 8, 8\); pass a callable"
+        ):
+            xcam.explain(Segmenting(), IMAGES, layer="layer")
+
+    def test_single_score(self):
+        net = Staged()
+        net.fc = nn.Linear(4, 1)
+        got = xcam.explain(net, IMAGES, layer="layer", score="prob")
+        assert got.target.tolist() == [0, 0, 0]
+        assert got.logits.shape == (3, 1)
+        assert got.maps.abs().max() > 0

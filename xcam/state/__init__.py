@@ -1,0 +1,17 @@
+"""The caller's model: found in its wrappers, read from the inside, left as it was."""
+
+from xcam.state.restored import gradients, untouched
+from xcam.state.tap import Capture, capture, replaced
+from xcam.state.wrappers import Layer, eager, find_module, unwrap
+
+__all__ = [
+    "Capture",
+    "Layer",
+    "capture",
+    "eager",
+    "find_module",
+    "gradients",
+    "replaced",
+    "untouched",
+    "unwrap",
+]

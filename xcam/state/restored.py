@@ -1,0 +1,98 @@
+"""Using a model and leaving it as it was."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from xcam.errors import ModelOutputError
+
+__all__ = ["gradients", "untouched"]
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Puts the model into eval mode with frozen parameters, and back, whatever happens.
+
+    Restored are each module's mode, each parameter's `requires_grad` and `.grad`, each buffer's
+    identity and values, and the global random states. Modes are set as flags, without calling
+    `eval()`, which some modules override to merge weights.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    parameters = [(p, p.requires_grad, p.grad) for p in model.parameters()]
+    buffers = [
+        (module, name, buffer, _values(buffer))
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+    ]
+    with _random_states():
+        try:
+            for module, _ in modes:
+                module.training = False
+            for parameter, _, _ in parameters:
+                parameter.grad = None
+                _train(parameter, False)
+            yield
+        finally:
+            for module, training in modes:
+                module.training = training
+            for parameter, trainable, gradient in parameters:
+                _train(parameter, trainable)
+                parameter.grad = gradient
+            for module, name, buffer, values in buffers:
+                module._buffers[name] = buffer
+                if buffer is not None and values is not None:
+                    _write(buffer, values)
+
+
+def _train(parameter: nn.Parameter, trainable: bool) -> None:
+    with torch.inference_mode(parameter.is_inference()):  # refused outside for tensors made there
+        parameter.requires_grad_(trainable)
+
+
+def _values(buffer: Tensor | None) -> Tensor | None:
+    if buffer is None or (buffer.layout == torch.strided and 0 in buffer.stride()):
+        return None  # an expanded tensor cannot be written to, neither by the model nor by us
+    return buffer.detach().clone()
+
+
+def _write(buffer: Tensor, values: Tensor) -> None:
+    # Through `.data`, which leaves the version as it is: a graph of the caller's that has saved
+    # the buffer can still be differentiated. Always, since models write through `.data`, too.
+    with torch.inference_mode(buffer.is_inference()), torch.no_grad():
+        buffer.data.copy_(values)
+
+
+@contextmanager
+def _random_states() -> Iterator[None]:
+    python, numpy = random.getstate(), np.random.get_state()
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if used else []
+    with torch.random.fork_rng(devices):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+@contextmanager
+def gradients(model: nn.Module) -> Iterator[None]:
+    """Turns gradients on, also under the caller's `no_grad` or `inference_mode`.
+
+    Raises:
+        ModelOutputError: The model itself was made under `torch.inference_mode`.
+    """
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.is_inference():
+            raise ModelOutputError(
+                f"{name!r} of the model was made under torch.inference_mode, so there are no "
+                "gradients; make the model, or load its weights, outside"
+            )
+    with torch.inference_mode(False), torch.enable_grad():
+        yield

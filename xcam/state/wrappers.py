@@ -1,0 +1,87 @@
+"""The net inside its wrappers, and its layers by name."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TypeAlias
+
+import torch
+from torch import nn
+
+from xcam.errors import LayerError, UnknownNameError
+
+__all__ = ["Layer", "eager", "find_module", "unwrap"]
+
+Layer: TypeAlias = str | nn.Module | Sequence[str | nn.Module]
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The net inside `DataParallel`, `DistributedDataParallel` and compiled wrappers."""
+    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    while True:
+        inner = model.module if isinstance(model, parallel) else getattr(model, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def eager() -> AbstractContextManager[object]:
+    """Runs compiled code uncompiled: what was traced without hooks would skip them."""
+    if "torch._dynamo" not in sys.modules:  # nothing can be compiled, and its import takes seconds
+        return nullcontext()
+    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
+def find_module(model: nn.Module, layer: Layer) -> tuple[str, nn.Module]:
+    """The name and module of a layer, given either, or a sequence of one.
+
+    The name is that in the net inside the model's wrappers; names through the wrappers, such as
+    `"module.layer4"`, are understood.
+
+    Raises:
+        TypeError: `layer` is neither.
+        UnknownNameError: The model has no such layer; the nearest names are listed.
+        LayerError: No layer or more than one, or a module that is not part of the model.
+    """
+    net = unwrap(model)
+    if isinstance(layer, Sequence) and not isinstance(layer, str):
+        if len(layer) != 1:
+            raise LayerError(f"give one layer a call, got {len(layer)}; explain once for each")
+        layer = layer[0]
+    if isinstance(layer, nn.Module):
+        inside = unwrap(layer)
+        return _name_of(net, inside), inside
+    if not isinstance(layer, str):
+        raise TypeError(f"layer must be a name or a module of the model, got {layer!r}")
+    found = _submodule(net, layer)
+    if found is not None:
+        return layer, found
+    found = _submodule(model, layer)
+    if found is not None:
+        return _name_of(net, found), found
+    names = [name for name, _ in net.named_modules() if name]
+    near = difflib.get_close_matches(layer, names, n=5, cutoff=0.4) or names[-5:]
+    hint = f"the nearest are {', '.join(near)}" if near else "it has no layers with names"
+    raise UnknownNameError(f"the model has no layer {layer!r}; {hint}")
+
+
+def _name_of(net: nn.Module, module: nn.Module) -> str:
+    names: dict[nn.Module, str] = {candidate: name for name, candidate in net.named_modules()}
+    if names.get(module):
+        return names[module]
+    kind = type(module).__name__
+    if module is net:
+        raise LayerError(f"the layer given is the whole model ({kind}); choose a module inside it")
+    raise LayerError(f"the {kind} given as layer is not part of the model; give its name")
+
+
+def _submodule(model: nn.Module, name: str) -> nn.Module | None:
+    """The module of this name, also where it has several; None if there is none."""
+    try:
+        return model.get_submodule(name) if name else None
+    except AttributeError:
+        return None
