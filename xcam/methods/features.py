@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from xcam.core import Score, Target
 from xcam.models.layers import spatial
 from xcam.state import Layer, capture
 
-__all__ = ["activations", "activations_and_gradients", "named"]
+__all__ = [
+    "activations",
+    "activations_and_gradients",
+    "activations_and_scores",
+    "named",
+    "read",
+    "weighted",
+]
 
 
 def named(layer: Layer | None) -> Layer:
@@ -22,7 +30,17 @@ def activations(model: nn.Module, images: Tensor, target: Target, layer: Layer |
     """A layer's output for the images, (B, C, h, w); binds the target with the same pass."""
     with capture(model, named(layer), grad=False) as tap:
         target.bind(tap(images))
-        return spatial(tap.activation, images)
+        return read(tap.activation, images)
+
+
+def activations_and_scores(
+    model: nn.Module, images: Tensor, target: Target, layer: Layer | None, score: Score
+) -> tuple[Tensor, Tensor]:
+    """A layer's output, (B, C, h, w), and the clean images' scores, (B,), in one pass."""
+    with capture(model, named(layer), grad=False) as tap:
+        output = tap(images)
+        target.bind(output)
+        return read(tap.activation, images), target.scores(output, score=score)
 
 
 def activations_and_gradients(
@@ -37,4 +55,15 @@ def activations_and_gradients(
         output = tap(images)
         target.bind(output)
         gradient = tap.gradient(target.scores(output, score=score))
-        return spatial(tap.activation.detach(), images), spatial(gradient, images)
+        return read(tap.activation.detach(), images), read(gradient, images)
+
+
+def read(tensor: Tensor, images: Tensor) -> Tensor:
+    """A layer's tensor as (B, C, h, w), in float32 at least: sums over channels need the digits."""
+    maps = spatial(tensor, images)
+    return maps.float() if maps.dtype in (torch.float16, torch.bfloat16) else maps
+
+
+def weighted(activation: Tensor, weights: Tensor) -> Tensor:
+    """Σ_k w_k A_k: (B, h, w) from (B, C, h, w) and a weight a channel, (B, C)."""
+    return (weights[:, :, None, None] * activation).sum(1)

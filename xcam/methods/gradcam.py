@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from xcam.core import Method, MethodSpec, Score, Target
-from xcam.methods.features import activations_and_gradients
+from xcam.methods.features import activations_and_gradients, weighted
 from xcam.state import Layer
 
 __all__ = ["GradCAM"]
@@ -20,6 +20,8 @@ class GradCAM(Method):
 
     M = Σ_k w_k A_k with w_k = mean_ij ∂y/∂A_k,ij (Selvaraju et al., 2017, arXiv:1610.02391). The
     paper's final ReLU is left to `relu`, so that the map says where the score is lowered, too.
+    White Box's GC is `layer` = the last convolution itself, before its batch norm and ReLU,
+    `score="prob"` and `relu=True`.
 
     Attributes:
         layer: Name or module; None for the model's default layer.
@@ -44,5 +46,5 @@ class GradCAM(Method):
         activation, gradient = activations_and_gradients(
             model, images, target, self.layer, self.score
         )
-        maps = (gradient.mean((2, 3), keepdim=True) * activation).sum(1)
+        maps = weighted(activation, gradient.mean((2, 3)))
         return maps.relu() if self.relu else maps
