@@ -1,0 +1,150 @@
+"""What a method says about itself is true: its spec, its fields, its repr."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from xcam.core import Family, Method, MethodSpec, TrainableMethod
+from xcam.testing.probe import CLASSES, ContractError, ProbeNet, explained, pictures, placed
+
+__all__ = ["CHECKS"]
+
+
+def has_a_spec(method: Method) -> None:
+    """Name, title, family, cost and flags are filled in; a paper, unless it is a control."""
+    spec, kind = getattr(method, "spec", None), type(method).__name__
+    if not isinstance(spec, MethodSpec):
+        raise ContractError(f"{kind} must have a class attribute `spec`, a MethodSpec")
+    if not (spec.name.isidentifier() and spec.name == spec.name.lower()):
+        raise ContractError(f"{kind}: spec.name must be a lower-case identifier, got {spec.name!r}")
+    if spec.family not in get_args(Family):
+        raise ContractError(f"{kind}: there is no spec.family {spec.family!r}")
+    if (spec.family == "trainable") != isinstance(method, TrainableMethod):
+        raise ContractError(f"{kind}: TrainableMethods, and only they, are of family 'trainable'")
+    needed = ("title", "cost") if spec.family == "control" else ("title", "cost", "paper")
+    empty = [name for name in needed if not getattr(spec, name).strip()]
+    if empty:
+        raise ContractError(f"{kind}: spec.{empty[0]} is empty")
+    flags = ("class_specific", "stochastic", "signed", "alters_model", "normalised")
+    wrong = [name for name in flags if not isinstance(getattr(spec, name), bool)]
+    if wrong:
+        raise ContractError(f"{kind}: spec.{wrong[0]} must be True or False")
+
+
+def is_a_frozen_dataclass(method: Method) -> None:
+    """Decorated itself, frozen, with a default for each field."""
+    kind = type(method)
+    options = vars(kind).get("__dataclass_params__")
+    if options is None or not options.frozen:
+        raise ContractError(f"{kind.__name__} must be decorated with @dataclass(frozen=True)")
+    for entry in dataclasses.fields(method):  # type: ignore[arg-type]
+        missing = dataclasses.MISSING
+        if entry.init and entry.default is missing and entry.default_factory is missing:
+            raise ContractError(f"{kind.__name__}: field {entry.name!r} needs a default")
+
+
+def survives_pickling(method: Method) -> None:
+    """Loads as an equal method, so that worker processes can have it."""
+    try:
+        loaded = pickle.loads(pickle.dumps(method))
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ContractError(
+            f"{method.spec.name} cannot be pickled: {error}; a generated class needs its "
+            "__module__ and __qualname__, and to be found there"
+        ) from error
+    if repr(loaded) != repr(method) or not _equal(loaded, method):
+        raise ContractError(f"{method.spec.name} comes back from pickling as {loaded!r}")
+
+
+def _equal(first: Method, second: Method) -> bool:
+    """By value; a class with a tensor field compares by identity."""
+    mine, yours = first.parameters(), second.parameters()
+    return mine.keys() == yours.keys() and all(
+        torch.equal(mine[name], value) if isinstance(value, Tensor) else mine[name] == value
+        for name, value in yours.items()
+    )
+
+
+def shows_its_recipe(method: Method) -> None:
+    """The repr is the class's name and every field with its value, and on one line."""
+    text = repr(method)
+    missing = [name for name in method.parameters() if f"{name}=" not in text]
+    heads = (f"{type(method).__name__}(", f"{type(method).__qualname__}(")
+    if missing or not text.startswith(heads) or "\n" in text:
+        raise ContractError(
+            f"{method.spec.name}: the repr must name every field on one line, got {text!r}; a "
+            "class with a tensor field is a @dataclass(frozen=True, eq=False, repr=False)"
+        )
+
+
+def tells_whether_signed(method: Method) -> None:
+    """No map with a negative value if not `spec.signed`; somewhere a negative value if it is.
+
+    Where only some settings give signed maps, `relu=False`, `reduce="sum"` and `score="logit"` are
+    tried as well.
+    """
+    if not method.spec.signed:
+        if _lowest(method) < 0:
+            raise ContractError(
+                f"{method.spec.name} gives negative values, but has spec.signed=False"
+            )
+        return
+    settings = {"relu": False, "reduce": "sum", "score": "logit"}
+    known = {name: value for name, value in settings.items() if name in method.parameters()}
+    signed: Method = dataclasses.replace(method, **known)  # type: ignore[type-var]
+    if _lowest(method) >= 0 and _lowest(signed) >= 0:
+        raise ContractError(
+            f"{method.spec.name} gives no negative value anywhere, but has spec.signed=True"
+        )
+
+
+def _lowest(method: Method) -> float:
+    """The lowest value over a few classes, with and without ReLUs in the net."""
+    nets = (ProbeNet(), ProbeNet("none"))
+    found = [explained(method, net, pictures(3), c).maps for net in nets for c in CLASSES[:3]]
+    return min(float(maps.min()) for maps in found)
+
+
+def tells_whether_normalised(method: Method) -> None:
+    """Every value of the maps lies in [0, 1] if `spec.normalised`."""
+    if not method.spec.normalised:
+        return
+    maps = explained(method).maps
+    lowest, highest = float(maps.min()), float(maps.max())
+    if lowest < 0 or highest > 1:
+        raise ContractError(
+            f"{method.spec.name} gives values from {lowest:.3g} to {highest:.3g}, but has "
+            "spec.normalised=True"
+        )
+
+
+def tells_whether_it_alters_the_model(method: Method) -> None:
+    """Passes run on the given model as it is, or on a changed copy if `spec.alters_model`."""
+    net, method = ProbeNet(), placed(method)
+    given = (id(net), tuple(type(module) for module in net.modules()))
+    explained(method, net)
+    altered = any(runner != given for runner in net.fuse.runners)
+    if altered and not method.spec.alters_model:
+        raise ContractError(
+            f"{method.spec.name} runs a changed copy of the model; set spec.alters_model=True"
+        )
+    if not altered and method.spec.alters_model:
+        raise ContractError(
+            f"{method.spec.name} runs the model as it is; set spec.alters_model=False"
+        )
+
+
+CHECKS = (
+    has_a_spec,
+    is_a_frozen_dataclass,
+    survives_pickling,
+    shows_its_recipe,
+    tells_whether_signed,
+    tells_whether_normalised,
+    tells_whether_it_alters_the_model,
+)
