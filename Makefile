@@ -1,0 +1,60 @@
+# Everything runs in the project's own .venv, which the first target that needs it makes.
+# `make` lists the targets.
+
+PYTHON ?= python3
+WORKERS ?= 2
+BIN := .venv/bin
+READY := .venv/.ready
+
+# What the shell brings along must not reach the environment.
+unexport PYTHONPATH PYTHONHOME
+# A process a core: threads of several processes on the same cores slow each other down.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: help setup demo test lint format docs readme bench clean
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+setup: $(READY) ## make .venv with everything that the other targets need
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+	  echo "xcam needs Python 3.10 or newer; set PYTHON=/path/to/one ($(PYTHON): \
+	$$($(PYTHON) --version 2>&1))" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot make virtual environments; install its venv package \
+	(Debian, Ubuntu: python3-venv)" >&2; exit 1; }
+	@echo "Making .venv: this downloads PyTorch, once."
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --progress-bar on -e '.[demo,test,docs,timm,bench]'
+	@touch $@
+
+demo: $(READY) ## explain real photographs with a real classifier: demo-out/demo.png
+	@$(BIN)/python examples/demo.py --out demo-out
+
+test: $(READY) ## the tests
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS)
+
+lint: $(READY) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(READY) ## the site: docs/_build/index.html
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
+
+readme: $(READY) ## bring the README's table of methods up to date
+	$(BIN)/python docs/catalogue.py README.md
+
+bench: $(READY) ## time xcam beside its peers: benchmarks/
+	$(BIN)/python benchmarks/explain.py
+
+clean: ## remove .venv and whatever was built
+	rm -rf .venv docs/_build docs/generated demo-out build dist *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,102 @@
+"""Real photographs, a real ImageNet classifier, and what a dozen methods say it looks at.
+
+`make demo` runs it. The photographs come with scikit-image and scikit-learn, the trained
+EfficientNet-Lite0 with a package of its own, so nothing is downloaded at run time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+import xcam
+from xcam import figures
+
+PHOTOGRAPHS = {
+    "cat": ("skimage", "data/chelsea.png"),
+    "coffee": ("skimage", "data/coffee.png"),
+    "motorcycle": ("skimage", "data/motorcycle_left.png"),
+    "rocket": ("skimage", "data/rocket.jpg"),
+    "pavilion": ("sklearn", "datasets/images/china.jpg"),
+    "flower": ("sklearn", "datasets/images/flower.jpg"),
+}
+
+# The methods, in the order of the columns. Score-CAM and Ablation-CAM cost a pass a channel: the
+# last block has 320, the layer after it, which is the default, 1280.
+BLOCK = "model._blocks.15"
+METHODS: dict[str, dict[str, object]] = {
+    "gradcam": {},
+    "gradcam_plusplus": {},
+    "layercam": {},
+    "eigencam": {},
+    "scorecam": {"layer": BLOCK},
+    "ablationcam": {"layer": BLOCK},
+    "opticam": {},
+    "rise": {"n_masks": 500, "estimator": "centred", "sampling": "balanced"},
+    "integrated_gradients": {},
+    "smoothgrad": {},
+    "guided_backprop": {},
+    "guided_gradcam": {},
+}
+
+
+def path_of(name: str) -> Path:
+    """Where a photograph lies in the package that ships it."""
+    package, file = PHOTOGRAPHS[name]
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise SystemExit(f"the photographs come with {package}: pip install 'xcam[demo]'")
+    return Path(spec.origin).parent / file
+
+
+def photographs(size: int | tuple[int, int]) -> Tensor:
+    """All of them, (B, 3, H, W) in [0, 1]."""
+    return torch.stack([xcam.read_image(path_of(name), size) for name in PHOTOGRAPHS])
+
+
+def print_predictions(logits: Tensor, categories: tuple[str, ...]) -> None:
+    """Prints the three most probable classes of each photograph."""
+    for name, odds in zip(PHOTOGRAPHS, logits.softmax(1), strict=True):
+        best = odds.topk(3)
+        classes = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        print(f"  {name:<11}", ", ".join(f"{categories[c]} {p:.0%}" for p, c in classes))
+
+
+def main() -> None:
+    """Explains every photograph by every method, and draws all of it as one picture."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("demo-out"), help="folder for the picture")
+    out: Path = parser.parse_args().out
+    out.mkdir(parents=True, exist_ok=True)
+
+    model = xcam.models.load("xcam:efficientnet_lite0", weights="DEFAULT")
+    images = photographs(model.input_size)
+    with torch.inference_mode():
+        logits = model(images)
+    print("What EfficientNet-Lite0 sees:")
+    print_predictions(logits, model.categories)
+
+    overlays, seconds = {}, {}
+    for name, params in tqdm(METHODS.items(), desc="explaining", unit="method"):
+        start = time.perf_counter()
+        explanation = xcam.explain(model, images, method=name, progress=True, **params)
+        title = xcam.get_method(name).spec.title
+        seconds[title] = time.perf_counter() - start
+        overlays[title] = explanation.overlay(images)
+
+    print(f"Seconds for the {len(images)} photographs:")
+    for title, duration in seconds.items():
+        print(f"  {title:<24}{duration:6.1f}")
+    rows = figures.captions(explanation, model.categories)
+    figures.grid(images, overlays, rows, out / "demo.png")
+    print(f"The picture: {out / 'demo.png'}")
+
+
+if __name__ == "__main__":
+    main()
