@@ -1,0 +1,57 @@
+"""How Sphinx builds the site."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+import catalogue  # noqa: E402
+
+import xcam  # noqa: E402
+
+project = "xcam"
+author = "The xcam developers"
+version = release = xcam.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+]
+source_suffix = {".md": "markdown"}
+exclude_patterns = ["_build"]
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+
+default_role = "code"  # docstrings write `name`, as Markdown does
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # the signature is short, and `Args:` says what a value is
+autodoc_preserve_defaults = True
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+
+html_theme = "furo"
+html_title = f"xcam {version}"
+html_show_sphinx = False
+
+# The page of methods says what is registered here and now.
+(HERE / "generated").mkdir(exist_ok=True)
+(HERE / "generated" / "methods.md").write_text(catalogue.page(), encoding="utf-8")
+
+
+def keep_bars(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]):
+    """Keeps |y|, an absolute value, from being read as a substitution."""
+    lines[:] = [line.replace("|", r"\|") for line in lines]
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("autodoc-process-docstring", keep_bars)
