@@ -746,6 +746,20 @@ def test_exception_excuses_its_check_alone():
     check()  # an excused check does not fail a plugin author's test
 
 
+@dataclass(frozen=True)
+class RaisesAtLength(Method):
+    spec: ClassVar[MethodSpec] = spec()
+
+    def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
+        raise RuntimeError("not now,\n    and not here")
+
+
+def test_error_of_the_method_breaks_a_check_in_one_line():
+    assert broken(RaisesAtLength())["gives_maps"] == (
+        "RaisesAtLength raised RuntimeError: not now, and not here"
+    )
+
+
 def test_check_raises_one_sentence():
     (check,) = (c for c in method_checks(LeaksHook()) if c.name == "leaves_hooks")
     assert str(check) == "leaves_hooks"

@@ -173,6 +173,7 @@ def test_warnings_are_lines_on_stderr(net, picture, tmp_path, monkeypatch):
         (["--param", "masks=5"], "gradcam has no parameter 'masks'"),
         (["--batch-size", "0"], "batch_size must be a positive int or None, got 0"),
         (["--precision", "fp8"], "precision must be 'full', 'bf16' or 'fp16', got 'fp8'"),
+        (["--device", "toaster"], "--device 'toaster' cannot be used"),
         (["--save", "none/maps.safetensors"], "no folder 'none' for --save"),
     ],
 )

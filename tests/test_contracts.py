@@ -19,6 +19,15 @@ def test_contract(check):
     check()
 
 
+@pytest.mark.parametrize("name", OWN)
+def test_state_of_the_model_makes_no_difference(name):
+    """What `explain` does for every method: training mode, trainable or frozen parameters."""
+    method = quick(xcam.get_method(name)())
+    reference = explained(method, ProbeNet()).raw
+    assert torch.equal(explained(method, ProbeNet().train()).raw, reference)
+    assert torch.equal(explained(method, ProbeNet().requires_grad_(False)).raw, reference)
+
+
 def test_all_of_xcams_methods_are_checked():
     from xcam.methods import METHODS
 

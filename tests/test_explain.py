@@ -24,6 +24,7 @@ from torch.testing import assert_close
 
 import xcam
 from xcam import Method, MethodSpec
+from xcam._explain import with_layer
 from xcam.errors import ModelOutputError, UnknownNameError, XcamWarning
 from xcam.forward import Run, current
 from xcam.methods import GradCAM
@@ -116,11 +117,10 @@ class TestModel:
                 raise error
 
         net = mixed(Untidy())
+        method = with_layer(made(method), net, IMAGES)
         net.fc.register_forward_pre_hook(interrupt)
         with unchanged(net, IMAGES), pytest.raises(error):
-            xcam.explain(net, IMAGES, method=made(method), batch_size=3, layer="layer") if (
-                "layer" in made(method).parameters()
-            ) else xcam.explain(net, IMAGES, method=made(method), batch_size=3)
+            xcam.explain(net, IMAGES, method=method, batch_size=3)
         assert current() == Run()
 
     def test_that_normalises_in_place(self):
@@ -157,24 +157,28 @@ class TestModel:
         def target(output, rows):
             raise RuntimeError("in the target")
 
-        with pytest.raises(RuntimeError, match="^in the target$"):
+        with pytest.raises(RuntimeError, match=r"^in the target$"):
             xcam.explain(Pooled(), IMAGES, target)
 
-    def test_in_two_threads(self):
-        results = {}
+    def test_shared_by_threads(self):
+        """Each waits for the other: no hook fires for another's pass, nothing stays changed."""
+        net, results = mixed(Pooled()), {}
+        expected = {name: xcam.explain(net, IMAGES, 1, name) for name in ("gradcam", "scorecam")}
 
-        def work(name, batch_size):
-            results[name] = xcam.explain(Pooled(), IMAGES, 1, batch_size=batch_size).maps
+        def work(number):
+            name = ("gradcam", "scorecam")[number % 2]
+            size = number // 2 + 1
+            results[number] = (name, xcam.explain(net, IMAGES, 1, name, batch_size=size))
 
-        threads = [threading.Thread(target=work, args=(i, i + 1)) for i in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        expected = xcam.explain(Pooled(), IMAGES, 1).maps
-        assert len(results) == 4
-        for maps in results.values():
-            assert_close(maps, expected, atol=1e-6, rtol=1e-4)
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+        with unchanged(net, IMAGES):
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        assert len(results) == 8
+        for name, got in results.values():
+            assert_close(got.maps, expected[name].maps, atol=1e-6, rtol=1e-4)
 
 
 class Hungry(nn.Module):

@@ -100,7 +100,11 @@ def with_layer(method: Method, model: nn.Module, images: Tensor) -> Method:
     if "layer" not in method.parameters():
         return method
     layer = method.parameters()["layer"]
-    name = default_layer(model, images) if layer is None else find_module(model, layer)[0]
+    if layer is None:
+        with untouched(model):
+            name = default_layer(model, images)
+    else:
+        name, _ = find_module(model, layer)
     return dataclasses.replace(method, layer=name)  # type: ignore[type-var]
 
 

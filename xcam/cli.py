@@ -142,7 +142,7 @@ def explain(
     paths = _outputs(images, out, method)
     if save and not save.parent.is_dir():
         raise FileNotFoundError(f"no folder {str(save.parent)!r} for --save")
-    net = xcam.models.load(model, weights=None if weights == "none" else weights).to(device)
+    net = _moved(xcam.models.load(model, None if weights == "none" else weights), device)
     batch = _read(images, net).to(device)
     explanation = xcam.explain(
         net,
@@ -222,6 +222,13 @@ def _target(text: str) -> int | None:
         raise ValueError(
             f"--target takes the number of a class or 'predicted', got {text!r}"
         ) from error
+
+
+def _moved(net: Normalized, device: str) -> Normalized:
+    try:
+        return net.to(device)
+    except (AssertionError, RuntimeError) as error:  # torch without CUDA asserts that it has it
+        raise ValueError(f"--device {device!r} cannot be used: {error}") from error
 
 
 def _outputs(images: Sequence[Path], out: Path, method: str) -> list[Path]:

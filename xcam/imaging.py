@@ -113,6 +113,17 @@ def _fill_tensor(images: Tensor, fill: Tensor) -> Tensor:
     return fill.to(images).reshape(one).expand_as(images)
 
 
+def visible(maps: Tensor) -> Tensor:
+    """Maps (B, H, W) of single bright pixels as something to look at, in [0, 1].
+
+    They are blurred by a hundredth of the longer side, and brightened until their 99th percentile
+    is 1.
+    """
+    smooth = blur(maps[:, None], max(maps.shape[-2:]) / 100)[:, 0]
+    high = smooth.flatten(1).quantile(0.99, dim=1)[:, None, None]
+    return (smooth / high.where(high > 0, 1)).clamp(0, 1)
+
+
 def stretch(images: Tensor) -> Tensor:
     """(B, C, H, W) images in [0, 1]: as they are where they fit, else min-max an image."""
     lowest = images.amin((1, 2, 3), keepdim=True)

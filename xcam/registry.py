@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import functools
 import importlib.metadata
@@ -58,7 +57,7 @@ class Registry:
                 self._manager.set_blocked(owner)
                 if self._manager.has_plugin(owner):
                     self._manager.unregister(name=owner)
-                self.failures[owner] = f"{type(error).__name__}: {error}"
+                self.failures[owner] = " ".join(f"{type(error).__name__}: {error}".split())
                 self._warn(f"plugin {owner} is left out: {self.failures[owner]}")
 
     def plugins(self) -> list[str]:
@@ -129,7 +128,8 @@ def _checked(hook: str, classes: object) -> list[Any]:
             raise TypeError(f"{name} does not implement {missing}")
         if not isinstance(getattr(cls, "spec", None), spec):
             raise TypeError(f"{name} has no `spec`, which must be a {spec.__name__}")
-        if not dataclasses.is_dataclass(cls) or "__dataclass_params__" not in cls.__dict__:
+        options = cls.__dict__.get("__dataclass_params__")
+        if options is None or not options.frozen:
             raise TypeError(f"{name} must be decorated with @dataclass(frozen=True)")
     return list(classes)
 

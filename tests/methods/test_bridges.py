@@ -103,8 +103,20 @@ def expected(net, images, classes=CLASSES):
         torch.Tensor.relu_,
         lambda values: F.relu(values, inplace=True),
         lambda values: F.relu(input=values),
+        lambda values: (F.relu_(values), values)[1],
     ],
-    ids=["module", "inplace", "F", "torch", "method", "F_", "method_", "F inplace", "keyword"],
+    ids=[
+        "module",
+        "inplace",
+        "F",
+        "torch",
+        "method",
+        "F_",
+        "method_",
+        "F inplace",
+        "keyword",
+        "result unused",
+    ],
 )
 def test_the_rule_holds_however_a_relu_is_called(images, method, rule, relu):
     reference = expected(Net(rule), images)

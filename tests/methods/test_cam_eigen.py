@@ -121,6 +121,39 @@ def test_eigengradcam_reads_gradients_times_activations(images):
     assert all(correlation(a, b) > 0 for a, b in zip(got, hires, strict=True))
 
 
+class Weighted(nn.Module):
+    """Features are the image's channels; the one logit is their weighted sum."""
+
+    def __init__(self, weights):
+        super().__init__()
+        self.features, self.weights = nn.Identity(), torch.tensor(weights)
+
+    def forward(self, images):
+        return (self.features(images).sum((2, 3)) @ self.weights)[:, None]
+
+
+def object_of(*values):
+    """One place with these channels on an empty ground, (1, C, 4, 5)."""
+    images = torch.zeros(1, len(values), 4, 5)
+    images[0, :, 1, 2] = torch.tensor(values)
+    return images
+
+
+def test_eigencam_is_positive_where_a_signed_layer_is_active():
+    """The object's few strong channels count, not the many that are silent there."""
+    net = Weighted([1.0, 1.0, 1.0, 1.0])
+    images = object_of(3.0, -1.5, -1.5, -1.5)
+    [got] = xcam.explain(net, images, 0, EigenCAM(layer="features")).raw
+    assert got[1, 2] > 0 > got[0, 0]
+
+
+@pytest.mark.parametrize("weight", [2.0, -2.0])
+def test_eigengradcam_is_positive_where_the_score_is_raised(weight):
+    net = Weighted([weight, weight])
+    [got] = xcam.explain(net, object_of(1.0, 3.0), 0, EigenGradCAM(layer="features")).raw
+    assert got[1, 2] * weight > 0 > got[0, 0] * weight
+
+
 @pytest.mark.parametrize("name", ["eigencam", "eigengradcam"])
 def test_a_silent_layer_gives_zeros(name):
     class Silent(nn.Module):

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 import xcam
-from xcam.errors import LayerError, UnknownNameError
 from xcam.methods import (
     CAM,
     ConvOutput,
@@ -17,6 +16,7 @@ from xcam.methods import (
     LayerCAM,
     XGradCAM,
 )
+from xcam.methods.features import read
 from xcam.models.toy import GapNet, SmallCNN, TokenNet
 from xcam.state import capture
 
@@ -84,55 +84,6 @@ def test_cam_gradcam_and_hirescam_are_one_map_behind_pooling(images, relu):
     assert cam.amin() < 0 < cam.amax()
     torch.testing.assert_close(places * raw(net, images, GradCAM()), cam, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(places * raw(net, images, HiResCAM()), cam, rtol=1e-5, atol=1e-5)
-
-
-def test_cam_averages_to_the_logit_without_its_bias(images):
-    net = GapNet()
-    e = xcam.explain(net, images, TARGETS, "cam")
-    logit = e.logits[range(4), TARGETS] - net.fc.bias[TARGETS]
-    torch.testing.assert_close(e.raw.mean((1, 2)), logit.detach(), rtol=1e-5, atol=1e-5)
-
-
-def test_cam_of_a_callable_weighs_by_its_slope(images):
-    net = GapNet()
-    contrast = xcam.explain(net, images, lambda output, rows: output[:, 2] - output[:, 0], "cam")
-    classes = [raw(net, images, CAM(), target=c) for c in (2, 0)]
-    torch.testing.assert_close(contrast.raw, classes[0] - classes[1], rtol=1e-4, atol=1e-5)
-
-
-def test_cam_finds_the_classifier_beside_other_linear_layers(images):
-    class Crowded(GapNet):
-        """A dead head, a gate that reads the same means, dropout, and a softmax inside the net."""
-
-        def __init__(self):
-            super().__init__()
-            self.gate = nn.Linear(12, 12)
-            self.head = nn.Sequential(nn.Flatten(), nn.Dropout(), self.fc, nn.Softmax(1))
-            self.dead = nn.Linear(12, 5)
-
-        def forward(self, images):
-            means = self.features(images).mean((2, 3), keepdim=True)
-            return self.head(means + 0 * self.gate(means.flatten(1)).sum())
-
-    net = Crowded().eval()
-    torch.testing.assert_close(raw(net, images, CAM()), raw(GapNet(), images, CAM()))
-    torch.testing.assert_close(raw(net, images, CAM(classifier="fc")), raw(net, images, CAM()))
-
-
-@pytest.mark.parametrize(
-    ("net", "method", "error", "sentence"),
-    [
-        (SmallCNN(), CAM(), LayerError, "use gradcam"),
-        (GapNet(), CAM(layer="features.0"), LayerError, "8 channels' means; use gradcam"),
-        (GapNet(), CAM(layer="features.2"), LayerError, "no linear layer with 5 outputs"),
-        (GapNet(), CAM(classifier="features.0"), LayerError, "must be an nn.Linear, got Conv2d"),
-        (GapNet(), CAM(classifier="fd"), UnknownNameError, "no layer 'fd'"),
-    ],
-)
-def test_cam_refuses_other_nets(images, net, method, error, sentence):
-    with pytest.raises(error, match=sentence):
-        xcam.explain(net, images, 0, method)
-    assert not any(module._forward_pre_hooks for module in net.modules())
 
 
 def test_gradcam_weights_are_finite_differences(images):
@@ -311,6 +262,11 @@ def test_tokens_are_read_as_their_grid(images, name):
     grid = xcam.explain(Patches(TokenNet()).eval(), images, TARGETS, name, layer="grid").raw
     span = float(grid.amax() - grid.amin())
     torch.testing.assert_close(tokens, grid, rtol=0, atol=1e-5 * span)
+
+
+def test_channels_are_summed_in_float32_at_least(images):
+    for dtype, read_as in [(torch.bfloat16, torch.float32), (torch.float64, torch.float64)]:
+        assert read(images.to(dtype), images).dtype == read_as
 
 
 @pytest.mark.parametrize("name", ["cam", *NAMES])

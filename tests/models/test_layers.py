@@ -146,6 +146,26 @@ class _WithoutGradients(_Net):
         return super().forward(images)
 
 
+class _OtherwiseInTraining(_Net):
+    def features(self, images):
+        features = super().features(images)
+        return self.aside(features) if self.training else features
+
+
+class _Attention(_Net):
+    """A matrix of attention, as square as the images."""
+
+    def features(self, images):
+        maps = super().features(F.interpolate(images, (6, 6)))
+        tokens = maps.flatten(2).transpose(1, 2)
+        attention = self.softmax((tokens @ tokens.transpose(1, 2))[:, None])
+        return (attention[:, 0] @ tokens).transpose(1, 2)[..., None]
+
+    def __init__(self):
+        super().__init__()
+        self.softmax = nn.Softmax(dim=-1)
+
+
 class _Dictionary(_Net):
     def forward(self, images):
         features = self.features(images)
@@ -172,6 +192,7 @@ class _Pooled(_Net):
         (_OnlyClassMaps, "head"),
         (_NeedsValues, "second"),
         (_WithoutGradients, "second"),
+        (_OtherwiseInTraining, "second"),
         (_Dictionary, "second"),
         (_WritesIntoItsInput, "second"),
         (_Pooled, "second"),
@@ -179,12 +200,22 @@ class _Pooled(_Net):
 )
 def test_how_a_net_runs_its_layers(net, layer):
     images = IMAGES.clone()
-    assert default_layer(net(), images) == layer
+    assert default_layer(net().train(), images) == layer
     assert torch.equal(images, IMAGES)
 
 
+@pytest.mark.parametrize("net", [_SharedRelu, _ClassMaps, _WithoutGradients, _WritesIntoItsInput])
+def test_shapes_suffice(net):
+    assert layers._on_meta(net(), IMAGES) == "second"
+
+
+def test_a_matrix_of_attention_is_no_map():
+    assert default_layer(_Attention(), torch.rand(1, 3, 24, 24)) == "second"
+
+
 def test_neither_pooling_nor_what_only_passes_it_on():
-    features = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
+    convolution = nn.Conv2d(3, 6, 3, padding=1)
+    features = nn.Sequential(convolution, nn.ReLU(), nn.Identity(), nn.MaxPool2d(2))
     net = nn.Sequential(features, nn.Dropout(), nn.Flatten(), nn.Linear(6 * 16 * 12, 5))
     assert default_layer(net, IMAGES) == "0.1"
 

@@ -133,7 +133,9 @@ class Explanation:
         return imaging.normalize(self.maps.clamp(min=0) if relu else self.maps)
 
     def overlay(self, images: Tensor, alpha: float = 0.6, colours: str = "turbo") -> Tensor:
-        """The images under their maps in colour, opaque where the map is high.
+        """The images under their normalized maps in colour, opaque where the map is high.
+
+        The map of a pixel method, a few bright dots, is smoothed and brightened first.
 
         Args:
             images: (B, C, H, W), C of 1 or 3; an image that leaves [0, 1] is stretched into it.
@@ -144,7 +146,10 @@ class Explanation:
             (B, 3, H, W) float32 in [0, 1].
         """
         self._check(images)
-        return imaging.overlay(images, self.normalized(), alpha, colours)
+        maps = self.normalized()
+        if self.raw.ndim == 4:
+            maps = imaging.visible(maps)
+        return imaging.overlay(images, maps, alpha, colours)
 
     def plot(
         self, images: Tensor, path: str | Path | None = None, categories: Sequence[str] = ()

@@ -55,7 +55,7 @@ def modified_backprop(
     stand_in = _StandIn(everywhere=within is None)
 
     def scores(leaf: Tensor) -> Tensor:
-        output = forward.call(net, leaf.clone())
+        output = forward.call(net, leaf)
         if not target.bound:
             target.bind(output)
         return _checked(target.scores(output, score=score), stand_in, within)

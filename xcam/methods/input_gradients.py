@@ -47,8 +47,7 @@ def input_gradients(
     # A compiled model runs eagerly: its backward pass would first have to be compiled, for minutes.
     with gradients(model), eager():
         leaf = images.detach().clone().requires_grad_()
-        # The model gets a copy, so that an in-place first layer does not write to the leaf.
-        output = forward.call(model, leaf.clone())
+        output = forward.call(model, leaf)
         if not target.bound:
             target.bind(output)
         scores = target.scores(output, rows, score)

@@ -23,6 +23,7 @@ class GridMasks:
 
     Attributes:
         size: (H, W).
+        grids: (N, s, s), the cells: 1 where they are seen.
     """
 
     def __init__(self, grids: Tensor, offsets: Tensor, size: tuple[int, int]) -> None:
@@ -34,7 +35,7 @@ class GridMasks:
             size: (H, W).
         """
         self.size = size
-        self._grids = grids
+        self.grids = grids
         axes = [_axis(grids.shape[-1], side) for side in size]
         self._windows = [weights.to(grids) for _, weights in axes]
         starts = [(offsets[:, axis] * cell).long() for axis, (cell, _) in enumerate(axes)]
@@ -42,7 +43,7 @@ class GridMasks:
 
     def __len__(self) -> int:
         """N."""
-        return len(self._grids)
+        return len(self.grids)
 
     def __getitem__(self, part: slice) -> Tensor:
         """Some of the masks, (n, H, W)."""
@@ -50,7 +51,7 @@ class GridMasks:
             windows[starts[part]]
             for windows, starts in zip(self._windows, self._starts, strict=True)
         )
-        return rows.mT @ (self._grids[part] @ columns)
+        return rows.mT @ (self.grids[part] @ columns)
 
 
 def _axis(cells: int, side: int) -> tuple[int, Tensor]:

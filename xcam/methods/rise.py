@@ -77,24 +77,10 @@ class RISE(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, H, W) at the images' size."""
-        batch = len(images)
         masks = self.draw(images)
-
-        def pairs(part: slice) -> tuple[Tensor, Tensor]:
-            # Mask after mask, each for all images, so that a chunk makes few of them.
-            index = torch.arange(part.start, part.stop, device=images.device)
-            first, last = part.start // batch, (part.stop - 1) // batch
-            seen = masks[first : last + 1]
-            shared_or_own = len(seen) in (1, len(index))
-            return index % batch, seen if shared_or_own else seen[index // batch - first]
-
         with torch.no_grad():
             target.bind(forward.call(model, images))
-            rows = batch * self.n_masks
-            scores = masked_scores(
-                model, images, target, rows, pairs, self.score, self.fill, "rise"
-            )
-            return self.estimate(scores.view(self.n_masks, batch).T, masks)
+            return self.estimate(self.scores(model, images, target, masks), masks)
 
     def draw(self, images: Tensor) -> GridMasks:
         """The masks for images of (…, H, W), of their dtype and on their device."""
@@ -109,8 +95,24 @@ class RISE(Method):
         grids = on.to(images).view(self.n_masks, self.cells, self.cells)
         return GridMasks(grids, offsets, (images.shape[-2], images.shape[-1]))
 
+    def scores(self, model: nn.Module, images: Tensor, target: Target, masks: GridMasks) -> Tensor:
+        """The scores (B, N) of images (B, C, H, W) under each mask, for a bound target."""
+        batch = len(images)
+
+        def pairs(part: slice) -> tuple[Tensor, Tensor]:
+            # Mask after mask, each for all images, so that a chunk makes few of them.
+            index = torch.arange(part.start, part.stop, device=images.device)
+            first, last = part.start // batch, (part.stop - 1) // batch
+            seen = masks[first : last + 1]
+            shared_or_own = len(seen) in (1, len(index))
+            return index % batch, seen if shared_or_own else seen[index // batch - first]
+
+        count = batch * len(masks)
+        found = masked_scores(model, images, target, count, pairs, self.score, self.fill, "rise")
+        return found.view(len(masks), batch).T
+
     def estimate(self, scores: Tensor, masks: GridMasks) -> Tensor:
-        """The maps (B, H, W) from the scores (B, N) under N masks."""
+        """The maps (B, H, W) from the scores (B, N) under the first N masks."""
         p, count = self.probability, scores.shape[1]
         if self.estimator == "plain":
             weights = scores / (count * p)
@@ -119,6 +121,6 @@ class RISE(Method):
         maps = weights.new_zeros(len(weights), *masks.size)
         step = forward.default_batch_size(maps)
         for start in range(0, count, step):
-            part = slice(start, start + step)
+            part = slice(start, min(count, start + step))
             maps += torch.tensordot(weights[:, part], masks[part].to(weights.dtype), 1)
         return maps

@@ -125,10 +125,10 @@ def default_layer(model: nn.Module, images: Tensor) -> str:
     It is the last module whose output is a map with more than one cell on the way to the scores,
     leaving out pooling. Taken only if there is no other: scores that are maps themselves (one
     channel a class, before the final pooling), modules that are called several times, and bare
-    projections of tokens. So ResNet gives its last stage, VGG and AlexNet
-    the last ReLU before the last max-pooling, DenseNet and EfficientNet `features`. Where
-    only the class token is read, the patches of the last block lead nowhere, and it is that block's
-    first norm. Neither the images' values nor how many there are make a difference.
+    projections of tokens. So ResNet gives its last stage, DenseNet and EfficientNet `features`,
+    VGG and AlexNet the last ReLU before the last max-pooling. Where only the class token is read,
+    the patches of the last block lead nowhere, and it is that block's first norm. Neither the
+    images' values nor how many there are make a difference.
 
     The pass runs on a copy of the model's skeleton on the meta device. Models that cannot run there
     or read from prefix tokens take one more pass, of the first image.
@@ -155,8 +155,7 @@ def default_layer(model: nn.Module, images: Tensor) -> str:
 
 def _on_meta(net: nn.Module, images: Tensor) -> str | None:
     """The default layer from shapes alone; None if that takes values."""
-    # Two images, so that an attention over windows shows by its batch size.
-    probe = torch.empty(2, *images.shape[1:], dtype=images.dtype, device="meta")
+    probe = torch.empty(1, *images.shape[1:], dtype=images.dtype, device="meta")
     with torch.inference_mode(False), torch.enable_grad(), eager():
         try:
             skeleton = _skeleton(net)
@@ -251,7 +250,7 @@ def _calls(
         for name, module in net.named_modules():
             if name and not isinstance(module, _PASSIVE):
                 stack.callback(module.register_forward_hook(partial(record, name)).remove)
-        images = images.clone().requires_grad_() * 1  # no leaf: the model may write into it
+        images = images.clone().requires_grad_().clone()  # no leaf: the model may write into it
         output = run(images)
     return list(calls.values()), list(_tensors(output)), images
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +15,8 @@ from xcam.errors import ModelOutputError
 
 __all__ = ["gradients", "untouched"]
 
+_ONE_THREAD = threading.RLock()
+
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
@@ -21,8 +24,15 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
     Restored are each module's mode, each parameter's `requires_grad` and `.grad`, each buffer's
     identity and values, and the global random states. Modes are set as flags, without calling
-    `eval()`, which some modules override to merge weights.
+    `eval()`, which some modules override to merge weights. One thread at a time is inside: hooks
+    and modes are the model's, random states the process's.
     """
+    with _ONE_THREAD, _random_states(), _frozen(model):
+        yield
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     parameters = [(p, p.requires_grad, p.grad) for p in model.parameters()]
     buffers = [
@@ -30,24 +40,23 @@ def untouched(model: nn.Module) -> Iterator[None]:
         for module in model.modules()
         for name, buffer in module._buffers.items()
     ]
-    with _random_states():
-        try:
-            for module, _ in modes:
-                module.training = False
-            for parameter, _, _ in parameters:
-                parameter.grad = None
-                _train(parameter, False)
-            yield
-        finally:
-            for module, training in modes:
-                module.training = training
-            for parameter, trainable, gradient in parameters:
-                _train(parameter, trainable)
-                parameter.grad = gradient
-            for module, name, buffer, values in buffers:
-                module._buffers[name] = buffer
-                if buffer is not None and values is not None:
-                    _write(buffer, values)
+    try:
+        for module, _ in modes:
+            module.training = False
+        for parameter, _, _ in parameters:
+            parameter.grad = None
+            _train(parameter, False)
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, trainable, gradient in parameters:
+            _train(parameter, trainable)
+            parameter.grad = gradient
+        for module, name, buffer, values in buffers:
+            module._buffers[name] = buffer
+            if buffer is not None and values is not None:
+                _write(buffer, values)
 
 
 def _train(parameter: nn.Parameter, trainable: bool) -> None:

@@ -122,8 +122,8 @@ def capture(model: nn.Module, layer: Layer, grad: bool = True) -> Iterator[Captu
     tap = Capture(net, name, grad)
     with ExitStack() as stack:
         stack.enter_context(gradients(net) if grad else torch.no_grad())
-        stack.enter_context(eager())
         stack.enter_context(untouched(net))
+        stack.enter_context(eager())
         stack.callback(module.register_forward_hook(tap._hook).remove)
         yield tap
 
@@ -163,8 +163,8 @@ def replaced(
 
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
-        stack.enter_context(eager())
         stack.enter_context(untouched(net))
+        stack.enter_context(eager())
         stack.callback(module.register_forward_hook(hook).remove)
         yield run
 

@@ -70,8 +70,8 @@ class Check:
                 raise
         except Exception as error:
             if self._excuse() is None:
-                kind = type(self.method).__name__
-                raise ContractError(f"{kind} raised {type(error).__name__}: {error}") from error
+                sentence = " ".join(f"{type(error).__name__}: {error}".split())
+                raise ContractError(f"{type(self.method).__name__} raised {sentence}") from error
         else:
             if self._excuse() is not None:
                 raise ContractError(

@@ -1,0 +1,179 @@
+"""Opti-CAM against a plain optimisation by hand, and against the map it starts from."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import xcam
+from xcam.errors import ModelOutputError
+from xcam.methods import OptiCAM
+from xcam.models.toy import GapNet, SmallCNN
+
+
+def pictures(count=2, size=16, seed=0):
+    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def normalised(m, how):
+    if how == "minmax":
+        return (m - m.min()) / (m.max() - m.min())
+    return m / m.max() if how == "max" else m.sigmoid()
+
+
+def by_hand(net, image, target, iterations, loss, normalise, rate=0.1):
+    """Adam, written out, on one (1, C, H, W) image: the best of the maps that are tried."""
+    activation, clean = net.features(image).detach(), net(image)[0, target].detach()
+    u = torch.full((activation.shape[1],), 0.5, requires_grad=True)
+    first, second = torch.zeros_like(u), torch.zeros_like(u)
+    tried = []
+    for step in range(1, iterations + 1):
+        m = (u.softmax(0)[:, None, None] * activation[0]).sum(0)
+        large = F.interpolate(m[None, None], image.shape[2:], mode="bilinear")[0, 0]
+        mask = normalised(large, normalise)
+        score = net(image * mask)[0, target]
+        cost = (clean - score) if loss == "plain" else (clean - score).abs()
+        tried.append((cost.item(), mask.detach()))
+        (gradient,) = torch.autograd.grad(cost, u)
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        move = (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)).sqrt() + 1e-8)
+        u = (u - rate * move).detach().requires_grad_()
+    return min(tried, key=lambda pair: pair[0])
+
+
+@pytest.mark.parametrize("loss", ["plain", "norm"])
+@pytest.mark.parametrize("normalise", ["minmax", "max", "sigmoid"])
+def test_it_is_the_optimisation_by_hand(loss, normalise):
+    net, images, classes = SmallCNN(), pictures(3), [0, 4, 2]
+    method = OptiCAM(layer="features", iterations=8, loss=loss, normalise=normalise)
+    maps = xcam.explain(net, images, classes, method).raw
+    for i, target in enumerate(classes):
+        _, expected = by_hand(net, images[i : i + 1], target, 8, loss, normalise)
+        torch.testing.assert_close(maps[i], expected, rtol=0, atol=2e-5)
+
+
+def score(net, images, maps, target):
+    with torch.no_grad():
+        return net(images * maps[:, None])[:, target]
+
+
+def test_the_map_scores_higher_than_the_uniform_mixture_and_differs():
+    net, images = SmallCNN(), pictures(4)
+    uniform = xcam.explain(net, images, 1, OptiCAM("features", iterations=1)).maps
+    activation = net.features(images).detach()
+    mean = F.interpolate(activation.mean(1, keepdim=True), (16, 16), mode="bilinear")[:, 0]
+    torch.testing.assert_close(uniform, xcam.imaging.normalize(mean))
+    best = xcam.explain(net, images, 1, OptiCAM("features", iterations=30)).maps
+    assert (score(net, images, best, 1) > score(net, images, uniform, 1) + 1e-3).all()
+    assert ((best - uniform).abs().amax((1, 2)) > 0.01).all()
+
+
+def test_on_a_trained_net_the_photographs_score_higher(lite0, photographs):
+    images = F.interpolate(photographs[:2], 96, mode="bilinear")
+    target = int(lite0(images)[0].argmax())
+    uniform, best = (
+        xcam.explain(lite0, images, target, OptiCAM(iterations=n)).maps for n in (1, 12)
+    )
+    assert (score(lite0, images, best, target) > score(lite0, images, uniform, target) + 0.1).all()
+
+
+def test_more_iterations_never_score_lower():
+    """Each image keeps its best: a rate at which Adam overshoots shows it."""
+    net, images = SmallCNN(), pictures(4)
+    scores = [
+        score(net, images, xcam.explain(net, images, 1, OptiCAM(iterations=n, rate=3)).maps, 1)
+        for n in (1, 3, 9, 27)
+    ]
+    for fewer, more in pairwise(scores):
+        assert (more >= fewer - 1e-5).all()
+
+
+def test_an_image_does_not_depend_on_its_batch():
+    net, images = SmallCNN(), pictures(4)
+    together = xcam.explain(net, images, [0, 1, 2, 3], "opticam").maps
+    alone = [xcam.explain(net, images[i : i + 1], i, "opticam").maps for i in range(4)]
+    assert (together - torch.cat(alone)).abs().max() <= 1e-5
+    other = torch.cat([images[:1], 40 * pictures(3, seed=1)])
+    beside = xcam.explain(net, other, [0, 1, 2, 3], "opticam").maps
+    assert (together[0] - beside[0]).abs().max() <= 1e-5
+
+
+def flat_net():
+    net = GapNet()
+    net.features[2].weight.data.zero_()
+    return net
+
+
+@pytest.mark.parametrize("normalise", ["minmax", "max"])
+def test_a_flat_map_becomes_zeros_not_nan(normalise):
+    net = flat_net()
+    net.features[2].bias.data.fill_(0.3 if normalise == "minmax" else -1)
+    e = xcam.explain(net, pictures(), 0, OptiCAM(normalise=normalise, iterations=3))
+    assert torch.equal(e.maps, torch.zeros(2, 16, 16))
+    assert "flat" in e.warnings[0]
+
+
+@pytest.mark.parametrize("guard", [torch.no_grad, torch.inference_mode])
+def test_it_works_where_the_caller_wants_no_gradients(guard):
+    net, images = SmallCNN(), pictures()
+    expected = xcam.explain(net, images, 1, OptiCAM(iterations=4)).maps
+    with guard():
+        maps = xcam.explain(net, images + 0, 1, OptiCAM(iterations=4)).maps
+    assert torch.equal(maps, expected)
+
+
+def test_passes_and_parameters():
+    net, images, seen = SmallCNN(), pictures(), []
+    net.register_forward_pre_hook(
+        lambda module, inputs: seen.append(any(p.requires_grad for p in module.parameters()))
+    )
+    xcam.explain(net, images, 1, OptiCAM(iterations=6))
+    assert seen == [False] * 7
+
+
+class Cut(GapNet):
+    def forward(self, images):
+        return super().forward(images.detach())
+
+
+def test_a_model_without_a_gradient_is_an_error():
+    with pytest.raises(ModelOutputError, match=r"no gradient.*'scorecam'"):
+        xcam.explain(Cut(), pictures(), 1, "opticam")
+
+
+def test_the_fill_is_seen_behind_the_map():
+    class Watching(SmallCNN):
+        def forward(self, images):
+            self.last = images.detach().clone()
+            return super().forward(images)
+
+    net, images = Watching(), pictures()
+    method = OptiCAM(layer="features", iterations=1, fill=torch.tensor(0.4))
+    maps = xcam.explain(net, images, 1, method).maps[:, None]
+    torch.testing.assert_close(net.last, images * maps + 0.4 * (1 - maps))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("iterations", 0),
+        ("rate", 0.0),
+        ("rate", -1.0),
+        ("loss", "cross_entropy"),
+        ("normalise", "softmax"),
+        ("fill", "black"),
+    ],
+)
+def test_bad_fields_are_refused(field, value):
+    with pytest.raises(ValueError, match=f"{field} must be .*got {value!r}"):
+        OptiCAM(**{field: value})
+
+
+def test_a_module_may_be_the_layer():
+    net, images = SmallCNN(), pictures()
+    by_module = xcam.explain(net, images, 1, OptiCAM(layer=net.features, iterations=2))
+    assert isinstance(net.features, nn.Sequential)
+    assert by_module.method.layer == "features"
