@@ -167,6 +167,10 @@ class TestCheckpoint:
         net = Checkpointed(section, reentrant=False)
         net.tail[0].inplace = False  # a checkpointed section must not write to its input
         check(net, images)
+        with capture(net, "layer") as tap:
+            score, activation = tap(images)[:, TARGET], tap.activation
+            tap.gradient(score)  # runs the section again
+            assert tap.activation is activation
         mixed(net)
         with unchanged(net, images):
             captured(net, images)
@@ -234,6 +238,19 @@ class TestContainers:
         with replaced(net, "layer", torch.zeros_like) as run:
             assert_close(run(images), net.head(torch.zeros_like(net.features(images))))
         assert_close(net(images), plain)
+
+    def test_the_models_own_container_is_not_written_to(self, images):
+        kept = {}
+
+        def pack(features):
+            kept.update(features=features)
+            return kept
+
+        net = Packed(pack, lambda output: output["features"].clone())
+        with replaced(net, "layer", torch.zeros_like) as run:
+            run(images)
+        assert_close(kept["features"], net.features(images), check_layout=False)
+        assert kept["features"].abs().max() > 0
 
     @pytest.mark.parametrize("pack", [lambda t: None, lambda t: (t > 0, 3), lambda t: {}])
     def test_no_tensor_at_all(self, images, pack):
@@ -316,6 +333,7 @@ class TestCalls:
         net.tail.register_forward_pre_hook(lambda module, inputs: inputs[0] + 1)
         check(net, images)
         seen.clear()
+        images.requires_grad_()
         with unchanged(net, images):
             captured(net, images)
         assert len(seen) == 1
@@ -409,10 +427,10 @@ class TestReplaced:
         assert_close(output, net.head(net.features(images) * 0.5))
 
     def test_compiled(self, images):
-        net = Staged()
+        net = Staged().requires_grad_(False)
         net.compile(backend="eager")
-        with torch.no_grad():
-            net(images)
+        with torch.no_grad():  # in the layout that it will be fed in: nothing to compile again
+            net(images.contiguous(memory_format=torch.channels_last))
         with replaced(net, "layer", torch.zeros_like) as run:
             assert_close(run(images), Staged().head(torch.zeros(2, 4, 8, 8)))
 

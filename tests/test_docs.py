@@ -1,5 +1,7 @@
+import csv
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -99,3 +101,21 @@ def test_links_between_pages_lead_somewhere():
         for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text("utf-8")):
             if not target.startswith(("http", "generated/")):
                 assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"
+
+
+def test_the_table_of_rise_is_that_of_its_figure():
+    with (ROOT / "docs" / "figures" / "rise_convergence.csv").open() as file:
+        measured = list(csv.DictReader(file))
+    text = (ROOT / "docs" / "results.md").read_text("utf-8")
+    (header,) = [line for line in text.splitlines() if line.startswith("| photograph")]
+    masks = [cell.strip() for cell in header.strip("|").split("|")][3:]
+    for key in {(row["image"], row["estimator"], row["sampling"]) for row in measured}:
+        means = []
+        for count in masks:
+            wanted = dict(zip(("image", "estimator", "sampling"), key, strict=True), n_masks=count)
+            values = [
+                float(row["correlation"]) for row in measured if wanted.items() <= row.items()
+            ]
+            means.append(f"{statistics.mean(values):.2f}")
+        image, estimator, sampling = key
+        assert f"| {image} | `{estimator}` | `{sampling}` | {' | '.join(means)} |" in text

@@ -300,6 +300,16 @@ class TestWhatAMethodGives:
         assert got.raw.dtype == torch.float32
         assert not got.raw.requires_grad
 
+    def test_images_come_without_a_graph(self):
+        seen = []
+
+        def form(images):
+            seen.append(images.requires_grad)
+            return images
+
+        xcam.explain(Pooled(), IMAGES.clone().requires_grad_(), method=Gives(form))
+        assert seen == [False]
+
     def test_unknown_name(self):
         with pytest.raises(UnknownNameError, match="no method 'gives'"):
             xcam.explain(Pooled(), IMAGES, method="gives")

@@ -85,6 +85,12 @@ class TestUntouched:
         with unchanged(net, images), torch.inference_mode(), untouched(net):
             net(images)
 
+    def test_model_made_in_inference_mode_and_used_outside(self, images):
+        with torch.inference_mode():
+            net = mixed(Staged())
+        with unchanged(net, images), untouched(net):
+            net.tail(torch.zeros(1, 4, 8, 8))
+
     def test_in_the_callers_inference_mode(self, images):
         net = mixed(Untidy())
         with torch.inference_mode(), unchanged(net, images), untouched(net):

@@ -23,6 +23,7 @@ __all__ = [
     "read_image",
     "resize",
     "stretch",
+    "visible",
 ]
 
 Fill: TypeAlias = Literal["zero", "mean", "blur"] | Tensor

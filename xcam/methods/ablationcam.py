@@ -78,7 +78,7 @@ class AblationCAM(Method):
 
         def ablate(output: Tensor) -> Tensor:
             changed = output.clone()
-            view = spatial(changed, images[rows])
+            view = spatial(changed, images[:1].expand(len(rows), -1, -1, -1))
             each = torch.arange(len(rows), device=rows.device)
             view[each, channels] = self._ablated(view[each, channels])
             return changed

@@ -53,8 +53,7 @@ def find_module(model: nn.Module, layer: Layer) -> tuple[str, nn.Module]:
             raise LayerError(f"give one layer a call, got {len(layer)}; explain once for each")
         layer = layer[0]
     if isinstance(layer, nn.Module):
-        inside = unwrap(layer)
-        return _name_of(net, inside), inside
+        return _name_of(net, layer), layer
     if not isinstance(layer, str):
         raise TypeError(f"layer must be a name or a module of the model, got {layer!r}")
     found = _submodule(net, layer)
