@@ -78,6 +78,18 @@ class Twice(Staged):
         return self.layer(super().features(images).relu())
 
 
+class SharedReLU(Staged):
+    """One ReLU for all: what the classifier reads is its last call."""
+
+    def __init__(self, seed=0):
+        super().__init__(seed)
+        self.relu = nn.ReLU()
+        self.tail = nn.Identity()
+
+    def features(self, images):
+        return self.relu(self.layer(self.relu(self.stem(images))))
+
+
 class Aliased(Staged):
     """`layer` has a second name."""
 

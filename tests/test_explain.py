@@ -10,6 +10,7 @@ import torch
 from nets import (
     Counting,
     Pooled,
+    SharedReLU,
     Staged,
     Twice,
     Untidy,
@@ -89,6 +90,15 @@ class TestWarnings:
         assert caught[0].filename == __file__
         assert len(got.warnings) == 1
         assert "'layer' is called 2 times" in got.warnings[0]
+
+    def test_none_of_a_shared_layer_that_is_the_default(self):
+        net = SharedReLU()
+        got = xcam.explain(net, pictures())
+        assert got.method.layer == "relu"
+        assert not [note for note in got.warnings if "called" in note]
+        with pytest.warns(XcamWarning, match="'relu' is called 2 times"):
+            named = xcam.explain(net, pictures(), layer="relu")
+        assert torch.equal(got.maps, named.maps)
 
     def test_of_flat_maps_stay_in_the_result(self):
         net = Pooled()

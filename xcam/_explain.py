@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 from xcam._apply import apply
 from xcam.core import Explanation, Method, Target, TargetLike
 from xcam.errors import XcamWarning
-from xcam.forward import Precision, call, run_settings
+from xcam.forward import Precision, call, current, run_settings
 from xcam.models.layers import default_layer
 from xcam.registry import get_method
 from xcam.state import find_module, untouched
@@ -103,6 +103,7 @@ def with_layer(method: Method, model: nn.Module, images: Tensor) -> Method:
     if layer is None:
         with untouched(model):
             name = default_layer(model, images)
+        current().default_layer = name
     else:
         name, _ = find_module(model, layer)
     return dataclasses.replace(method, layer=name)  # type: ignore[type-var]

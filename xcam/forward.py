@@ -37,6 +37,7 @@ class Run:
         precision: `"full"` is the model's own; the others run it under autocast.
         progress: Whether to show progress bars.
         notes: Sentences for the result's `warnings`.
+        default_layer: The layer that was chosen for the user, for what it gives in its last call.
         contiguous: The model cannot take channels_last images.
     """
 
@@ -44,6 +45,7 @@ class Run:
     precision: Precision = "full"
     progress: bool = False
     notes: list[str] = field(default_factory=list)
+    default_layer: str | None = None
     contiguous: bool = False
 
     def __post_init__(self) -> None:

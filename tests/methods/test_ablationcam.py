@@ -9,12 +9,19 @@ from torch import nn
 
 import xcam
 from xcam import imaging
+from xcam.errors import XcamWarning
 from xcam.methods import AblationCAM
 from xcam.models.toy import GapNet, SmallCNN, TokenNet
 
 
 def pictures(count=2, size=16, seed=0):
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def random_resnet():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return torchvision.models.resnet18().eval()
 
 
 @pytest.mark.parametrize("relu", [True, False], ids=["rectified", "signed"])
@@ -108,7 +115,36 @@ def test_a_channel_that_is_zero_takes_no_pass():
     assert live <= 2 * 12
     seen.clear()
     xcam.explain(net, images, 0, AblationCAM(layer="features"))
-    assert sum(seen) == 2 + live
+    assert sum(seen) == 2 * 2 + live
+
+
+class Shared(nn.Module):
+    """A net whose only ReLU is called behind both convolutions."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = GapNet(relu=False)
+        self.relu = nn.ReLU()
+
+    def forward(self, images):
+        first, _, second, _ = self.net.features
+        return self.net.fc(self.relu(second(self.relu(first(images)))).mean((2, 3)))
+
+
+def test_of_a_layer_that_is_called_twice_the_last_call_is_ablated():
+    net, images = Shared().eval(), pictures()
+    expected = xcam.explain(GapNet(), images, 1, AblationCAM(layer="features")).raw
+    with pytest.warns(XcamWarning, match="called 2 times"):
+        found = xcam.explain(net, images, 1, AblationCAM(layer="relu")).raw
+    torch.testing.assert_close(found, expected)
+
+
+def test_many_small_falls_do_not_add_up_the_rounding_of_the_clean_score():
+    net, images = random_resnet(), pictures(3, 64)
+    together = xcam.explain(net, images, 0, AblationCAM(layer="layer4")).raw
+    alone = [xcam.explain(net, images[i : i + 1], 0, AblationCAM(layer="layer4")) for i in range(3)]
+    difference = (together - torch.cat([e.raw for e in alone])).abs().amax((1, 2))
+    assert (difference <= 1e-5 * (together.amax((1, 2)) - together.amin((1, 2)))).all()
 
 
 def test_a_negative_score_does_not_turn_the_map():
@@ -139,10 +175,7 @@ def test_it_is_that_of_grad_cam_behind_a_relu():
         from pytorch_grad_cam import AblationCAM as Theirs
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        net = torchvision.models.resnet18().eval()
-    images = pictures(2, 64)
+    net, images = random_resnet(), pictures(2, 64)
     classes = net(images).argmax(1).tolist()
     assert net(images).amax(1).min() > 0
     ours = xcam.explain(net, images, classes, AblationCAM(layer="layer1", relu=True)).raw

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xcam import forward
 from xcam.core import Method, MethodSpec, Score, Target
-from xcam.methods.features import activations_and_scores, named, weighted
+from xcam.methods.features import named, read, weighted
 from xcam.models.layers import spatial
-from xcam.state import Layer, replaced
+from xcam.state import Layer, capture, replaced
 
 __all__ = ["AblationCAM"]
 
@@ -46,7 +47,7 @@ class AblationCAM(Method):
         title="Ablation-CAM",
         paper="Desai and Ramaswamy, WACV 2020",
         family="perturbation",
-        cost="1 + C forwards, dead channels skipped",
+        cost="2 + C forwards, dead channels skipped",
     )
 
     def __post_init__(self) -> None:
@@ -56,12 +57,18 @@ class AblationCAM(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, h, w) at the layer's size."""
-        activation, scores = activations_and_scores(model, images, target, self.layer, self.score)
-        pairs = (activation != self._ablated(activation)).flatten(2).any(2).nonzero()
-        ablated = self._ablated_scores(model, images, target, pairs)
+        with capture(model, named(self.layer), grad=False) as tap:
+            target.bind(tap(images))
+            activation = read(tap.activation, images)
+        live = (activation != self._ablated(activation)).flatten(2).any(2)
+        # Channel −1 is none. The falls are so small that y must round as the y_k do, so that it
+        # has its own pass among theirs: the clean pass, of another batch size, rounds otherwise.
+        pairs = F.pad(live, (1, 0), value=True).nonzero() - torch.tensor([0, 1], device=live.device)
         rows, channels = pairs.unbind(1)
-        fall = (scores[rows] - ablated) / (scores[rows].abs() + torch.finfo(scores.dtype).eps)
-        weights = scores.new_zeros(activation.shape[:2]).index_put((rows, channels), fall)
+        scores = self._ablated_scores(model, images, target, pairs, tap.calls)
+        clean = scores[channels < 0]
+        fall = (clean[rows] - scores) / (clean[rows].abs() + torch.finfo(scores.dtype).eps)
+        weights = fall.new_zeros(live.shape).masked_scatter(live, fall[channels >= 0])
         maps = weighted(activation, weights)
         return maps.relu() if self.relu else maps
 
@@ -71,23 +78,30 @@ class AblationCAM(Method):
         return channels.new_zeros(())
 
     def _ablated_scores(
-        self, model: nn.Module, images: Tensor, target: Target, pairs: Tensor
+        self, model: nn.Module, images: Tensor, target: Target, pairs: Tensor, calls: int
     ) -> Tensor:
         """The scores (R,) with one channel ablated, for pairs (R, 2) of image and channel."""
         rows, channels = pairs[:0].unbind(1)
+        call = 0
 
         def ablate(output: Tensor) -> Tensor:
+            nonlocal call
+            call += 1
+            if call < calls:  # the map is of the layer's last call
+                return output
             changed = output.clone()
             view = spatial(changed, images[:1].expand(len(rows), -1, -1, -1))
             each = torch.arange(len(rows), device=rows.device)
-            view[each, channels] = self._ablated(view[each, channels])
+            kept = view[each, channels]
+            none = (channels < 0)[:, None, None]
+            view[each, channels] = torch.where(none, kept, self._ablated(kept))
             return changed
 
         with replaced(model, named(self.layer), ablate) as run:
 
             def step(part: slice) -> Tensor:
-                nonlocal rows, channels
-                rows, channels = pairs[part].unbind(1)
+                nonlocal rows, channels, call
+                call, (rows, channels) = 0, pairs[part].unbind(1)
                 return target.scores(run(images[rows]), rows, score=self.score)
 
             parts = forward.chunks(len(pairs), step, images, "ablationcam")

@@ -30,6 +30,10 @@ class OptiCAM(Method):
     keeps the best of its own `iterations` maps, the uniform mixture among them. A map that is flat
     becomes zeros.
 
+    Images go through the model one at a time whatever `batch_size`: Adam steps as far for a small
+    gradient as for a large one, so that the rounding in which batch sizes differ can grow to tenths
+    of the map's range. For the same reason two machines may give visibly different maps.
+
     Attributes:
         layer: Name or module; None for the model's default layer.
         iterations: How many maps are tried, a forward and a backward pass each.
@@ -74,6 +78,17 @@ class OptiCAM(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, H, W) at the images' size."""
+        alone = [target.select(slice(i, i + 1)) for i in range(len(images))]
+        maps = [
+            self._best(model, image[None], aim) for image, aim in zip(images, alone, strict=True)
+        ]
+        logits = [aim.logits for aim in alone if aim.logits is not None]
+        if len(logits) == len(images):
+            target.bind(torch.cat(logits))
+        return torch.cat(maps)
+
+    def _best(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
+        """The best map (1, H, W) of one image (1, C, H, W)."""
         channels, clean = activations_and_scores(model, images, target, self.layer, self.score)
         with gradients(model), eager():
             # Copies, since what was made under inference_mode cannot be saved for a backward pass.
@@ -110,7 +125,7 @@ class OptiCAM(Method):
 
 
 def _gradient(gain: Tensor, mixture: Tensor) -> Tensor:
-    """Of the loss; the gains are summed, since each image's depends on its own mixture alone."""
+    """Of the loss, −gain."""
     gradient = None
     if gain.requires_grad:
         (gradient,) = torch.autograd.grad(-gain.sum(), mixture, allow_unused=True)

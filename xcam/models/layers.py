@@ -124,9 +124,9 @@ def default_layer(model: nn.Module, images: Tensor) -> str:
 
     It is the last module whose output is a map with more than one cell on the way to the scores,
     leaving out pooling. Taken only if there is no other: scores that are maps themselves (one
-    channel a class, before the final pooling), modules that are called several times, and bare
-    projections of tokens. So ResNet gives its last stage, DenseNet and EfficientNet `features`,
-    VGG and AlexNet the last ReLU before the last max-pooling. Where only the class token is read,
+    channel a class, before the final pooling), and bare projections of tokens. So ResNet gives its
+    last stage, DenseNet and EfficientNet `features`, VGG and AlexNet the last ReLU before the last
+    max-pooling, and a net that shares one ReLU the last call of it. Where only the class token is read,
     the patches of the last block lead nowhere, and it is that block's first norm. Neither the
     images' values nor how many there are make a difference.
 
@@ -191,12 +191,11 @@ def _skeleton(net: nn.Module) -> nn.Module:
 
 @dataclass(frozen=True, eq=False)
 class _Call:
-    """A module's last call in a forward pass, and which of its calls that is."""
+    """A module's last call in a forward pass."""
 
     name: str
     module: nn.Module
     tensor: Tensor
-    count: int
 
     @property
     def weighted(self) -> bool:
@@ -241,10 +240,10 @@ def _calls(
     calls: dict[str, _Call] = {}
 
     def record(name: str, module: nn.Module, _inputs: object, output: object) -> None:
-        earlier = calls.pop(name, None)
+        calls.pop(name, None)
         tensor = next(_tensors(output), None)
         if tensor is not None:
-            calls[name] = _Call(name, module, tensor, earlier.count + 1 if earlier else 1)
+            calls[name] = _Call(name, module, tensor)
 
     with ExitStack() as stack:
         for name, module in net.named_modules():
@@ -275,7 +274,7 @@ def _candidates(calls: list[_Call], scores: list[Tensor], images: Tensor) -> lis
             continue
         channels = call.tensor.shape[1 if layout.order == "NCHW" else -1]
         class_maps = index >= last_weights and channels == classes
-        second_choice = class_maps or call.count > 1 or _projects_tokens(call.module, layout)
+        second_choice = class_maps or _projects_tokens(call.module, layout)
         candidates.pop(id(call.tensor), None)
         candidates[id(call.tensor)] = _Candidate(call.name, call.tensor, layout, second_choice)
     return list(candidates.values())

@@ -23,6 +23,7 @@ class Capture:
     Attributes:
         layer: The layer's name.
         activation: The layer's output of the last forward, a leaf that requires grad.
+        calls: How often the layer was called in the last forward; the activation is of the last.
     """
 
     def __init__(self, net: nn.Module, layer: str, grad: bool) -> None:
@@ -44,12 +45,17 @@ class Capture:
         output = forward.call(self._forward, images.detach())
         if self._leaf is None:
             raise _unread(self.layer, self._calls)
-        if self._calls > 1:
+        if self._calls > 1 and self.layer != forward.current().default_layer:
             forward.note(
                 f"layer {self.layer!r} is called {self._calls} times in a forward pass; the map is "
                 "of the last call"
             )
         return output
+
+    @property
+    def calls(self) -> int:
+        """How often the layer was called in the last forward."""
+        return self._calls
 
     @property
     def activation(self) -> Tensor:
