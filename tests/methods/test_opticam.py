@@ -93,13 +93,12 @@ def test_more_iterations_never_score_lower():
 
 
 def test_an_image_does_not_depend_on_its_batch():
-    net, images = SmallCNN(), pictures(4)
-    together = xcam.explain(net, images, [0, 1, 2, 3], "opticam").maps
-    alone = [xcam.explain(net, images[i : i + 1], i, "opticam").maps for i in range(4)]
-    assert (together - torch.cat(alone)).abs().max() <= 1e-5
-    other = torch.cat([images[:1], 40 * pictures(3, seed=1)])
-    beside = xcam.explain(net, other, [0, 1, 2, 3], "opticam").maps
-    assert (together[0] - beside[0]).abs().max() <= 1e-5
+    net, images, method = SmallCNN(), pictures(3), OptiCAM(iterations=10)
+    together = xcam.explain(net, images, [0, 1, 2], method).maps
+    alone = [xcam.explain(net, images[i : i + 1], i, method).maps for i in range(3)]
+    assert torch.equal(together, torch.cat(alone))
+    other = torch.cat([images[:1], 40 * pictures(2, seed=1)])
+    assert torch.equal(together[0], xcam.explain(net, other, [0, 1, 2], method).maps[0])
 
 
 def test_an_optimisation_is_the_same_to_the_bit_in_any_batch():
@@ -108,7 +107,7 @@ def test_an_optimisation_is_the_same_to_the_bit_in_any_batch():
         torch.manual_seed(0)
         net = torchvision.models.resnet18().eval()
         images = torch.rand(3, 3, 64, 64)
-    method = OptiCAM(layer="layer4", iterations=12)
+    method = OptiCAM(layer="layer4", iterations=8)
     together = xcam.explain(net, images, method=method)
     for i, one in enumerate(together):
         alone = xcam.explain(net, images[i : i + 1], method=method)
@@ -184,7 +183,7 @@ def test_the_fill_is_seen_behind_the_map():
             self.last = images.detach().clone()
             return super().forward(images)
 
-    net, images = Watching(), pictures()
+    net, images = Watching(), pictures(1)
     method = OptiCAM(layer="features", iterations=1, fill=torch.tensor(0.4))
     maps = xcam.explain(net, images, 1, method).maps[:, None]
     torch.testing.assert_close(net.last, images * maps + 0.4 * (1 - maps))
