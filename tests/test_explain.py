@@ -82,6 +82,16 @@ class TestResult:
         assert method.layer is None
 
 
+@pytest.mark.parametrize(
+    ("method", "field"), [("gradcam", "score"), ("saliency", "reduce"), ("rise", "score")]
+)
+def test_a_choice_that_there_is_not_costs_no_pass(method, field):
+    net = Counting(GapNet())
+    with pytest.raises(ValueError, match=f"{field} must be one of .*, got 'most'"):
+        xcam.explain(net, IMAGES, method=method, **{field: "most"})
+    assert not net.sizes
+
+
 class TestWarnings:
     def test_of_a_layer_called_twice(self):
         with pytest.warns(XcamWarning, match="'layer' is called 2 times") as caught:
@@ -294,7 +304,7 @@ class TestWhatAMethodGives:
         assert_close(got.maps, function(IMAGES - 0.5))
 
     def test_unknown_reduction(self):
-        with pytest.raises(ValueError, match="'sum', 'abs_sum' or 'abs_max', got 'mean'"):
+        with pytest.raises(ValueError, match="sum, abs_sum, abs_max, got 'mean'"):
             xcam.explain(Pooled(), IMAGES, method=Gives(lambda x: x, "mean"))
 
     def test_clean_pass_is_made_for_it(self):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import warnings
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from xcam._apply import apply
-from xcam.core import Explanation, Method, Target, TargetLike
+from xcam.core import Explanation, Method, Reduce, Score, Target, TargetLike
 from xcam.errors import XcamWarning
 from xcam.forward import Precision, call, current, run_settings
 from xcam.models.layers import default_layer
@@ -20,6 +20,9 @@ from xcam.registry import get_method
 from xcam.state import find_module, untouched
 
 __all__ = ["check_images", "check_model", "explain", "with_layer"]
+
+# Fields that mean the same in every method are checked here, before any pass.
+_CHOICES: dict[str, tuple[str, ...]] = {"score": get_args(Score), "reduce": get_args(Reduce)}
 
 
 def explain(
@@ -90,9 +93,12 @@ def _method(method: str | Method, params: dict[str, Any]) -> Method:
             near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
             has = f"did you mean {', '.join(near)}?" if near else "it has none"
             raise TypeError(f"{cls.spec.name} has no parameter {name!r}: {has}")
-    if isinstance(method, Method):
-        return dataclasses.replace(method, **params)  # type: ignore[type-var]
-    return cls(**params)
+    chosen = dataclasses.replace(method, **params) if isinstance(method, Method) else cls(**params)  # type: ignore[type-var]
+    for name, choices in _CHOICES.items():
+        value = chosen.parameters().get(name, choices[0])
+        if value not in choices:
+            raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+    return chosen
 
 
 def with_layer(method: Method, model: nn.Module, images: Tensor) -> Method:

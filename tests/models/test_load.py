@@ -1,5 +1,6 @@
 import sys
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -80,6 +81,15 @@ def test_torchvision_weights_and_their_recipe(monkeypatch, entry):
     assert asked == [weights]
     assert net.categories == tuple(weights.meta["categories"])
     assert torch.equal(net.model.features[0][0].weight, state["features.0.0.weight"])
+
+
+def test_weights_that_cannot_be_downloaded(monkeypatch):
+    def offline(*_args, **_kwargs):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(torchvision_models, "get_model", offline)
+    with pytest.raises(ConnectionError, match=r"'torchvision:resnet18'.*no route to host.*file"):
+        load("torchvision:resnet18", weights="DEFAULT")
 
 
 def test_torchvision_recipes_that_are_not_imagenets(monkeypatch):

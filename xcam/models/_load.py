@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +51,7 @@ def load(name: str, weights: str | Path | None = None, **kwargs: Any) -> Normali
         UnknownNameError: No such provider, model or weights; the nearest names are listed.
         ImportError: The provider is not installed; the message has the command.
         FileNotFoundError: There is no such file of weights.
+        ConnectionError: The weights cannot be downloaded.
         FileFormatError: The file is damaged or does not hold this model's weights.
     """
     provider, colon, model = name.partition(":")
@@ -62,7 +64,13 @@ def load(name: str, weights: str | Path | None = None, **kwargs: Any) -> Normali
         raise _unknown("provider of models", provider, _PROVIDERS)
     file = _state_file(weights)
     entry = None if file or weights is None else str(weights)
-    net = _PROVIDERS[provider](model, entry, kwargs)
+    try:
+        net = _PROVIDERS[provider](model, entry, kwargs)
+    except URLError as error:
+        raise ConnectionError(
+            f"the weights of {name!r} cannot be downloaded ({error.reason}); fetch them where there "
+            "is a network and give the file as weights"
+        ) from error
     if file:
         _load_state(net, file)
     return net.eval()

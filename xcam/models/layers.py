@@ -126,8 +126,8 @@ def default_layer(model: nn.Module, images: Tensor) -> str:
     leaving out pooling. Taken only if there is no other: scores that are maps themselves (one
     channel a class, before the final pooling), and bare projections of tokens. So ResNet gives its
     last stage, DenseNet and EfficientNet `features`, VGG and AlexNet the last ReLU before the last
-    max-pooling, and a net that shares one ReLU the last call of it. Where only the class token is read,
-    the patches of the last block lead nowhere, and it is that block's first norm. Neither the
+    max-pooling, and a net that shares one ReLU the last call of it. Where only the class token is
+    read, the patches of the last block lead nowhere, and it is that block's first norm. Neither the
     images' values nor how many there are make a difference.
 
     The pass runs on a copy of the model's skeleton on the meta device. Models that cannot run there
