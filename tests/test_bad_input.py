@@ -53,7 +53,7 @@ REFUSED = {
     "bad value": (
         {"score": "odds", "layer": LAYER},
         ValueError,
-        "score must be 'logit', 'prob' or 'logprob', got 'odds'",
+        "score must be one of logit, prob, logprob, got 'odds'",
     ),
     # the layer
     "unknown layer": ({"layer": "layer4"}, UnknownNameError, "no layer 'layer4'; the nearest are"),

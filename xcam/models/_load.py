@@ -68,8 +68,8 @@ def load(name: str, weights: str | Path | None = None, **kwargs: Any) -> Normali
         net = _PROVIDERS[provider](model, entry, kwargs)
     except URLError as error:
         raise ConnectionError(
-            f"the weights of {name!r} cannot be downloaded ({error.reason}); fetch them where there "
-            "is a network and give the file as weights"
+            f"the weights of {name!r} cannot be downloaded ({error.reason}); fetch them where "
+            "there is a network and give the file as weights"
         ) from error
     if file:
         _load_state(net, file)
