@@ -47,6 +47,7 @@ class ChannelsLast(nn.Module):
         super().__init__()
         self.net = SmallCNN()
         self.body = nn.Identity()
+        self.norm = nn.LayerNorm(16)  # not applied: it says that 16 is a width of channels
 
     def forward(self, images):
         features = self.body(self.net.features(images).permute(0, 2, 3, 1))

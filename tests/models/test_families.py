@@ -109,8 +109,8 @@ def check_layer(model, size, expected):
     assert layer == expected
     with capture(model, layer) as tap:
         scores = tap(images).amax(1)
-        activation = spatial(tap.activation.detach(), images)
-        gradient = spatial(tap.gradient(scores), images)
+        activation = spatial(tap.activation.detach(), images, model)
+        gradient = spatial(tap.gradient(scores), images, model)
     assert activation.ndim == 4
     assert activation.shape == gradient.shape
     assert activation[0, 0].numel() > 1

@@ -3,12 +3,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import xcam
 from xcam.errors import LayerError, ModelOutputError
 from xcam.models import Layout, default_layer, layers, spatial
 from xcam.models.toy import GapNet, LinearNet, SmallCNN, TokenNet
 from xcam.state import capture
 
 IMAGES = torch.rand(2, 3, 32, 24, generator=torch.Generator().manual_seed(0))
+TRANSFORMER = nn.Sequential(nn.LayerNorm(12), nn.LayerNorm(512))
 
 
 @pytest.mark.parametrize(
@@ -18,7 +20,8 @@ IMAGES = torch.rand(2, 3, 32, 24, generator=torch.Generator().manual_seed(0))
         ((2, 7, 7, 512), (2, 3, 224, 224), Layout("NHWC", (7, 7))),
         ((2, 8, 8, 8), (2, 3, 32, 32), Layout("NCHW", (8, 8))),
         ((2, 10, 5, 4), (2, 3, 160, 128), Layout("NCHW", (5, 4))),
-        ((2, 5, 4, 10), (2, 3, 160, 128), Layout("NHWC", (5, 4))),
+        ((2, 5, 4, 12), (2, 3, 160, 128), Layout("NHWC", (5, 4))),
+        ((2, 5, 4, 10), (2, 3, 160, 128), None),  # no layer norm is 10 wide
         ((2, 8, 6, 5), (2, 3, 96, 64), Layout("NCHW", (6, 5))),  # rounding: 6/5 for 96/64
         ((2, 256, 3, 1), (2, 3, 96, 64), Layout("NCHW", (3, 1))),
         ((2, 16, 28, 28), (2, 1, 32, 32), Layout("NCHW", (28, 28))),  # unpadded convolutions
@@ -32,7 +35,38 @@ IMAGES = torch.rand(2, 3, 32, 24, generator=torch.Generator().manual_seed(0))
     ],
 )
 def test_layouts(shape, images, layout):
+    assert Layout.of(shape, images, widths={12}) == layout
+
+
+@pytest.mark.parametrize(
+    ("shape", "images", "layout"),
+    [
+        ((2, 64, 64, 16), (2, 1, 64, 64), Layout("NCHW", (64, 16))),  # pooled along time alone
+        ((2, 32, 32, 8), (2, 1, 32, 32), Layout("NCHW", (32, 8))),
+        ((2, 8, 3, 33), (2, 1, 40, 160), Layout("NCHW", (3, 33))),  # unpadded convolutions
+        ((2, 16, 8, 128), (2, 1, 32, 128), Layout("NCHW", (8, 128))),
+        ((2, 7, 7, 512), (2, 3, 224, 224), Layout("NHWC", (7, 7))),  # 512 > 224 is no width
+    ],
+)
+def test_layouts_of_a_net_without_layer_norms(shape, images, layout):
     assert Layout.of(shape, images) == layout
+
+
+def test_a_net_that_pools_one_axis_alone():
+    """Its maps are as wide as a spectrogram's channels are many, and channels come first."""
+    with torch.random.fork_rng():
+        net = nn.Sequential(
+            *(nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d((1, 2))),
+            *(nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d((1, 2))),
+            *(nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1)),
+            *(nn.Flatten(), nn.Linear(32, 3)),
+        ).eval()
+    images = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    features = net[:8](images).detach()
+    got = xcam.explain(net, images, 1)
+    assert got.method.layer == "7"
+    expected = (net[10].weight[1][:, None, None] * features).sum(1) / features[0, 0].numel()
+    torch.testing.assert_close(got.raw, expected)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +88,7 @@ def test_layouts(shape, images, layout):
 def test_what_is_no_map(shape):
     message = r"not a map of more than one cell for images of shape \(2, 3, 224, 224\); choose"
     with pytest.raises(LayerError, match=message):
-        spatial(torch.zeros(shape), torch.zeros(1, 3, 224, 224).expand(2, -1, -1, -1))
+        spatial(torch.zeros(shape), torch.zeros(1, 3, 224, 224).expand(2, -1, -1, -1), TRANSFORMER)
 
 
 def test_every_layout_reads_the_same_map():
@@ -63,12 +97,12 @@ def test_every_layout_reads_the_same_map():
     tokens = planes.flatten(2).transpose(1, 2)
     prefix = torch.rand(2, 3, 12, generator=generator)
     for tensor in (planes, planes.movedim(1, 3), tokens, torch.cat([prefix, tokens], 1)):
-        assert torch.equal(spatial(tensor, IMAGES), planes)
+        assert torch.equal(spatial(tensor, IMAGES, TRANSFORMER), planes)
 
 
 def test_gradients_flow_through_the_reading():
     tokens = torch.zeros(2, 49, 6, requires_grad=True)
-    spatial(tokens, IMAGES)[:, 2, 1, 0].sum().backward()
+    spatial(tokens, IMAGES, TRANSFORMER)[:, 2, 1, 0].sum().backward()
     assert tokens.grad.nonzero().tolist() == [[0, 7, 2], [1, 7, 2]]
 
 
@@ -264,7 +298,7 @@ def test_channels_last_modules():
     with capture(net, "norm") as tap:
         tap(IMAGES)
         assert tap.activation.shape == (2, 8, 6, 12)
-        assert spatial(tap.activation, IMAGES).shape == (2, 12, 8, 6)
+        assert spatial(tap.activation, IMAGES, net).shape == (2, 12, 8, 6)
 
 
 def test_wrapped_models():

@@ -47,7 +47,7 @@ def test_layers_are_found_through_it():
     assert default_layer(net, images()) == "model." + default_layer(net.model, images())
     with capture(net, "model.features") as tap:
         tap(images())
-        assert spatial(tap.activation, images()).shape == (2, 16, 4, 3)
+        assert spatial(tap.activation, images(), net).shape == (2, 16, 4, 3)
 
 
 def test_repr_and_attributes():

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from xcam import forward
 from xcam.core import Method, MethodSpec, Score, Target
 from xcam.methods.features import named, read, weighted
-from xcam.models.layers import spatial
+from xcam.models.layout import spatial
 from xcam.state import Layer, capture, replaced
 
 __all__ = ["AblationCAM"]
@@ -59,7 +59,7 @@ class AblationCAM(Method):
         """See `Method.maps`; gives (B, h, w) at the layer's size."""
         with capture(model, named(self.layer), grad=False) as tap:
             target.bind(tap(images))
-            activation = read(tap.activation, images)
+            activation = read(tap.activation, images, model)
         live = (activation != self._ablated(activation)).flatten(2).any(2)
         # Channel −1 is none. The falls are so small that y must round as the y_k do, so that it
         # has its own pass among theirs: the clean pass, of another batch size, rounds otherwise.
@@ -90,7 +90,7 @@ class AblationCAM(Method):
             if call < calls:  # the map is of the layer's last call
                 return output
             changed = output.clone()
-            view = spatial(changed, images[:1].expand(len(rows), -1, -1, -1))
+            view = spatial(changed, images[:1].expand(len(rows), -1, -1, -1), model)
             each = torch.arange(len(rows), device=rows.device)
             kept = view[each, channels]
             none = (channels < 0)[:, None, None]

@@ -54,7 +54,7 @@ class CAM(Method):
         linear = _linear_layers(unwrap(model), self.classifier)
         with capture(model, named(self.layer), grad=False) as tap, _inputs(linear) as inputs:
             target.bind(tap(images))
-            activation = read(tap.activation, images)
+            activation = read(tap.activation, images, model)
             precision = torch.finfo(tap.activation.dtype).eps
         candidates = _readers(inputs, activation.mean((2, 3)), precision)
         classes = None if target.logits is None else target.logits.shape[1]

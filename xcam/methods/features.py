@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from xcam.core import Score, Target
-from xcam.models.layers import spatial
+from xcam.models.layout import spatial
 from xcam.state import Layer, capture
 
 __all__ = [
@@ -30,7 +30,7 @@ def activations(model: nn.Module, images: Tensor, target: Target, layer: Layer |
     """A layer's output for the images, (B, C, h, w); binds the target with the same pass."""
     with capture(model, named(layer), grad=False) as tap:
         target.bind(tap(images))
-        return read(tap.activation, images)
+        return read(tap.activation, images, model)
 
 
 def activations_and_scores(
@@ -40,7 +40,7 @@ def activations_and_scores(
     with capture(model, named(layer), grad=False) as tap:
         output = tap(images)
         target.bind(output)
-        return read(tap.activation, images), target.scores(output, score=score)
+        return read(tap.activation, images, model), target.scores(output, score=score)
 
 
 def activations_and_gradients(
@@ -55,12 +55,12 @@ def activations_and_gradients(
         output = tap(images)
         target.bind(output)
         gradient = tap.gradient(target.scores(output, score=score))
-        return read(tap.activation.detach(), images), read(gradient, images)
+        return read(tap.activation.detach(), images, model), read(gradient, images, model)
 
 
-def read(tensor: Tensor, images: Tensor) -> Tensor:
+def read(tensor: Tensor, images: Tensor, model: nn.Module) -> Tensor:
     """A layer's tensor as (B, C, h, w), in float32 at least: sums over channels need the digits."""
-    maps = spatial(tensor, images)
+    maps = spatial(tensor, images, model)
     return maps.float() if maps.dtype in (torch.float16, torch.bfloat16) else maps
 
 

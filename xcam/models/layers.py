@@ -1,8 +1,4 @@
-"""Which layer to explain, and how its output is read as a map.
-
-Both are found from what the model does with tensors, not from a table of architectures: the layout
-from shapes alone, the layer from one pass of the model's skeleton on the meta device.
-"""
+"""Which layer to explain: found from one pass of the model's skeleton on the meta device."""
 
 from __future__ import annotations
 
@@ -13,110 +9,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from xcam import forward
 from xcam.errors import LayerError
+from xcam.models.layout import Layout, norm_widths
 from xcam.state import eager, gradients, untouched, unwrap
 
-__all__ = ["Layout", "default_layer", "spatial"]
+__all__ = ["default_layer"]
 
-_MOST_PREFIX_TOKENS = 16
 _POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 _PASSIVE = (nn.Dropout, nn.Identity, nn.Softmax)  # no layer of its own; softmax: attention matrices
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where the map is in a layer's output.
-
-    Attributes:
-        order: `"NCHW"` (B, C, h, w), `"NHWC"` (B, h, w, C), or `"tokens"` (B, prefix + h·w, C).
-        grid: (h, w).
-        prefix: Number of class and register tokens before the patches.
-    """
-
-    order: Literal["NCHW", "NHWC", "tokens"]
-    grid: tuple[int, int]
-    prefix: int = 0
-
-    @classmethod
-    def of(cls, shape: Sequence[int], images: Sequence[int]) -> Layout | None:
-        """The layout of an output's shape for images' shape (B, C, H, W); None if it is no map.
-
-        A 4-D output is read in the order in which h/w is nearer to H/W, channels first where both
-        are within a cell of it. Tokens are the grid (H/p, W/p), rounded down or up, of the patch
-        size p that leaves the fewest prefix tokens, at most 16.
-        """
-        if shape[0] != images[0]:
-            return None
-        size = (images[2], images[3])
-        if len(shape) == 4:
-            first, last = (shape[2], shape[3]), (shape[1], shape[2])
-            grid = min(first, last, key=lambda grid: max(_misfit(grid, size), 1.0))
-            if math.prod(grid) > 1 and _misfit(grid, size) <= 2:
-                return cls("NCHW" if grid is first else "NHWC", grid)
-        if len(shape) == 3:
-            prefixes = {grid: shape[1] - math.prod(grid) for grid in _patch_grids(size)}
-            fitting = [g for g, prefix in prefixes.items() if 0 <= prefix <= _MOST_PREFIX_TOKENS]
-            if fitting:
-                grid = min(fitting, key=lambda grid: prefixes[grid])
-                return cls("tokens", grid, prefixes[grid])
-        return None
-
-    def read(self, tensor: Tensor) -> Tensor:
-        """The map (B, C, h, w) in an output of this layout, or in a gradient there; a view."""
-        if self.order == "NCHW":
-            return tensor
-        if self.order == "NHWC":
-            return tensor.movedim(3, 1)
-        patches = tensor[:, self.prefix :].transpose(1, 2)
-        return patches.reshape(*patches.shape[:2], *self.grid)
-
-
-def _misfit(grid: tuple[int, int], size: tuple[int, int]) -> float:
-    """By how many cells each side of the grid is off the images' aspect ratio."""
-    (h, w), (height, width) = grid, size
-    return abs(h * width - w * height) / (height + width)
-
-
-def _patch_grids(size: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    """The grids of more than one cell that some patch size gives."""
-    for patch in range(1, max(size)):
-        for grid in (
-            (size[0] // patch, size[1] // patch),
-            (-(-size[0] // patch), -(-size[1] // patch)),
-        ):
-            if math.prod(grid) > 1:
-                yield grid
-
-
-def spatial(tensor: Tensor, images: Tensor) -> Tensor:
-    """Reads a layer's output, or the gradient there, as a map.
-
-    Args:
-        tensor: (B, C, h, w), (B, h, w, C), or tokens (B, T, C) after up to 16 prefix tokens (class
-            token, registers), which are dropped.
-        images: The (B, C, H, W) images that it belongs to; only their shape is read.
-
-    Returns:
-        (B, C, h, w), a view of `tensor`.
-
-    Raises:
-        LayerError: The output is a vector, a map of one cell, or nothing of the images' shape.
-    """
-    layout = Layout.of(tensor.shape, images.shape)
-    if layout is None:
-        raise LayerError(
-            f"the layer's output of shape {tuple(tensor.shape)} is not a map of more than one cell "
-            f"for images of shape {tuple(images.shape)}; choose a layer further from the output, "
-            "before pooling and flattening, or use larger images"
-        )
-    return layout.read(tensor)
 
 
 def default_layer(model: nn.Module, images: Tensor) -> str:
@@ -159,7 +66,7 @@ def _on_meta(net: nn.Module, images: Tensor) -> str | None:
     with torch.inference_mode(False), torch.enable_grad(), eager():
         try:
             skeleton = _skeleton(net)
-            chosen = _choose(*_calls(skeleton, skeleton, probe))
+            chosen = _choose(*_calls(skeleton, skeleton, probe), norm_widths(net))
         except Exception:  # whatever the model does that needs values: `.item()`, numpy, deepcopy
             return None
     return None if chosen is None or chosen.layout.prefix else chosen.name
@@ -168,7 +75,8 @@ def _on_meta(net: nn.Module, images: Tensor) -> str | None:
 def _on_first_image(net: nn.Module, images: Tensor) -> str | None:
     """The default layer from the gradients of the first image."""
     with gradients(net), eager(), untouched(net):
-        chosen = _choose(*_calls(net, partial(forward.call, net), images[:1].detach()))
+        passed = _calls(net, partial(forward.call, net), images[:1].detach())
+        chosen = _choose(*passed, norm_widths(net))
     return chosen.name if chosen else None
 
 
@@ -254,22 +162,26 @@ def _calls(
     return list(calls.values()), list(_tensors(output)), images
 
 
-def _choose(calls: list[_Call], scores: list[Tensor], images: Tensor) -> _Candidate | None:
+def _choose(
+    calls: list[_Call], scores: list[Tensor], images: Tensor, widths: set[int]
+) -> _Candidate | None:
     """The last map on the way to the scores; second choices only if there is no other."""
-    ranked = _candidates(calls, scores, images)[::-1]
+    ranked = _candidates(calls, scores, images, widths)[::-1]
     ranked.sort(key=lambda candidate: candidate.second_choice)
     differentiable = [score for score in scores if score.requires_grad]
     return next((candidate for candidate in ranked if candidate.leads_to(differentiable)), None)
 
 
-def _candidates(calls: list[_Call], scores: list[Tensor], images: Tensor) -> list[_Candidate]:
+def _candidates(
+    calls: list[_Call], scores: list[Tensor], images: Tensor, widths: set[int]
+) -> list[_Candidate]:
     """The tensors that hold maps, without what pooling returned, in the order of return."""
     pooled = {id(call.tensor) for call in calls if isinstance(call.module, _POOLING)}
     last_weights = max((i for i, call in enumerate(calls) if call.weighted), default=0)
     classes = next((score.shape[1] for score in scores if score.ndim > 1), None)
     candidates: dict[int, _Candidate] = {}
     for index, call in enumerate(calls):
-        layout = Layout.of(call.tensor.shape, images.shape)
+        layout = Layout.of(call.tensor.shape, images.shape, widths)
         if layout is None or id(call.tensor) in pooled:
             continue
         channels = call.tensor.shape[1 if layout.order == "NCHW" else -1]
