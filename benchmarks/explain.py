@@ -118,7 +118,7 @@ def gradcam(rounds: int, device: str) -> None:
 
 
 def scorecam(rounds: int, device: str) -> None:
-    """512 channels of ResNet-18 on one image, every peer at its own best batch size."""
+    """256 channels of ResNet-18 on one image, every peer at its own best batch size."""
     import pytorch_grad_cam as grad_cam
     import torchcam.methods
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -126,21 +126,21 @@ def scorecam(rounds: int, device: str) -> None:
     model, images = net("resnet18", device), pictures(1, device)
 
     def of_grad_cam(size: int) -> Candidate:
-        method = grad_cam.ScoreCAM(model, [model.layer4])
+        method = grad_cam.ScoreCAM(model, [model.layer3])
         method.batch_size = size
         return lambda: method(images, [ClassifierOutputTarget(TARGET)])
 
     def of_torchcam(size: int) -> Candidate:
         def run() -> None:
-            with torchcam.methods.ScoreCAM(model, "layer4", batch_size=size) as extractor:
+            with torchcam.methods.ScoreCAM(model, "layer3", batch_size=size) as extractor:
                 extractor(TARGET, model(images))
 
         return run
 
     compare(
-        f"Score-CAM, ResNet-18, one image of 224, 512 channels, {rounds} rounds",
+        f"Score-CAM, ResNet-18, one image of 224, 256 channels, {rounds} rounds",
         rounds,
-        lambda: xcam.explain(model, images, TARGET, "scorecam", layer="layer4"),
+        lambda: xcam.explain(model, images, TARGET, "scorecam", layer="layer3"),
         lambda size: partial(bare, model, images, 1 + channels(model, images), size, True),
         {"grad-cam": of_grad_cam, "torchcam": of_torchcam},
         device,
@@ -148,8 +148,8 @@ def scorecam(rounds: int, device: str) -> None:
 
 
 def channels(model: nn.Module, images: Tensor) -> int:
-    """How many channels of layer4 are not flat: the others need no pass."""
-    with capture(model, "layer4", grad=False) as tap:
+    """How many channels of layer3 are not flat: the others need no pass."""
+    with capture(model, "layer3", grad=False) as tap:
         tap(images)
         lowest, highest = tap.activation.flatten(2).aminmax(dim=2)
     return int((highest > lowest).sum())
@@ -159,14 +159,14 @@ def channels(model: nn.Module, images: Tensor) -> int:
 
 
 def rise(rounds: int, device: str) -> None:
-    """500 masks on ResNet-18; no peer has RISE, so beside a loop in the style of the original."""
+    """250 masks on ResNet-18; no peer has RISE, so beside a loop in the style of the original."""
     model, images = net("resnet18", device), pictures(1, device)
     compare(
-        f"RISE, ResNet-18, one image of 224, 500 masks, {rounds} rounds",
+        f"RISE, ResNet-18, one image of 224, 250 masks, {rounds} rounds",
         rounds,
-        lambda: xcam.explain(model, images, TARGET, "rise", n_masks=500),
-        lambda size: partial(bare, model, images, 501, size, True),
-        {"plain loop": lambda size: partial(plain_rise, model, images, 500, size)},
+        lambda: xcam.explain(model, images, TARGET, "rise", n_masks=250),
+        lambda size: partial(bare, model, images, 251, size, True),
+        {"plain loop": lambda size: partial(plain_rise, model, images, 250, size)},
         device,
     )
     title("RISE, peak memory by the number of masks")
@@ -228,13 +228,13 @@ def compare(
     device: str,
 ) -> None:
     """Times a method of many passes against its bare passes and peers, each at its best size."""
-    sizes = [2, 4, 8, 16, 32] if device == "cpu" else [32, 64, 128, 256, 512]
+    sizes = [4, 8, 16, 32] if device == "cpu" else [32, 64, 128, 256, 512]
     size, candidate = best_size(passes, sizes)
     candidates = {f"bare passes, best chunk ({size})": candidate}
     reference = next(iter(candidates))
     candidates["xcam"] = ours
     for name, make in peers.items():
-        size, candidate = best_size(make, [*sizes, 2 * sizes[-1]])
+        size, candidate = best_size(make, sizes)
         candidates[f"{name}, best batch ({size})"] = candidate
     times = interleave(candidates, rounds)
     title(heading)

@@ -71,7 +71,7 @@ def ratio(times: Sequence[float], reference: Sequence[float]) -> Ratio:
 
 
 def best_size(
-    make: Callable[[int], Candidate], sizes: Sequence[int], repeats: int = 2
+    make: Callable[[int], Candidate], sizes: Sequence[int], repeats: int = 1
 ) -> tuple[int, Candidate]:
     """The batch size at which a candidate is fastest, best of `repeats` runs each."""
     best = {size: min(seconds(make(size)) for _ in range(repeats)) for size in sizes}

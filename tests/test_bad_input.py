@@ -3,6 +3,9 @@
 Beside what is refused stands what is odd but right, and has to work.
 """
 
+from dataclasses import dataclass
+from typing import ClassVar, Optional
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +15,7 @@ from torch.testing import assert_close
 from torchvision.models import SwinTransformer
 
 import xcam
+from xcam.core import Method, MethodSpec
 from xcam.errors import LayerError, ModelOutputError, UnknownNameError
 from xcam.methods import GradCAM
 from xcam.models.toy import TokenNet
@@ -54,6 +58,11 @@ REFUSED = {
         {"score": "odds", "layer": LAYER},
         ValueError,
         "score must be one of logit, prob, logprob, got 'odds'",
+    ),
+    "parameter of a method without any": (
+        {"method": "sobel", "foo": 1},
+        TypeError,
+        "^sobel has no parameters, got 'foo'$",
     ),
     # the layer
     "unknown layer": ({"layer": "layer4"}, UnknownNameError, "no layer 'layer4'; the nearest are"),
@@ -102,6 +111,16 @@ REFUSED = {
     "float": ({"target": 3.0}, TypeError, "must hold integers, got torch.float32: 3.0"),
     "bool": ({"target": True}, TypeError, "must hold integers, got torch.bool: True"),
     "name": ({"target": "cat"}, TypeError, "None, an int, 4 ints, or a callable, got 'cat'"),
+    "callable of the output alone": (
+        {"target": lambda output: output[:, 0]},
+        TypeError,
+        r"takes \(output, rows\), .*got one that takes \(output\)",
+    ),
+    "callable that is not finite": (
+        {"target": lambda output, rows: output[:, 0] / (rows != 2)},
+        ModelOutputError,
+        "the target callable's score for image 2 is not finite",
+    ),
     "callable that returns logits": (
         {"target": lambda output, rows: output},
         ModelOutputError,
@@ -145,6 +164,11 @@ REFUSED = {
         {"images": IMAGES.mul(255).byte()},
         TypeError,
         r"floating point, got torch.uint8; use images.float\(\)",
+    ),
+    "complex": (
+        {"images": IMAGES.to(torch.complex64)},
+        TypeError,
+        r"real floating point, got torch.complex64; give the magnitude, images.abs\(\)",
     ),
     "int64": ({"images": IMAGES.long()}, TypeError, "floating point, got torch.int64"),
     "float64": (
@@ -194,6 +218,75 @@ def test_refused(case):
         xcam.explain(net, **arguments)
     assert "\n" not in str(caught.value).strip()
     assert str(caught.value) == str(caught.value).strip()
+
+
+def test_sparse_images_are_refused():
+    with pytest.raises(TypeError, match=r"must be dense, got torch.sparse_coo; use images.to_den"):
+        xcam.explain(Pooled(), IMAGES.to_sparse())
+
+
+@dataclass(frozen=True)
+class Plugin(Method):
+    strength: Optional[float] = None  # noqa: UP045
+    often: "int" = 1
+
+    spec: ClassVar[MethodSpec] = MethodSpec("plugin", "Plugin", "", "control", "1 forward")
+
+    def maps(self, model, images, target):
+        return images.sum(1)
+
+
+@dataclass(frozen=True)
+class ForTypeCheckers(Plugin):
+    other: "Unknown" = "anything"  # noqa: F821
+
+
+WRONG_KINDS = [
+    ("rise", "n_masks", 2.5, "an int, such as 4"),
+    ("rise", "n_masks", "10", "an int, such as 4"),
+    ("rise", "cells", 7.5, "an int, such as 4"),
+    ("random", "seed", 1.5, "an int, such as 4"),
+    ("integrated_gradients", "n_steps", "5", "an int, such as 4"),
+    ("smoothgrad", "n_samples", 2.5, "an int, such as 4"),
+    ("smoothgrad", "n_samples", True, "an int, such as 4"),
+    ("smoothgrad", "n_samples", None, "an int, such as 4"),
+    ("opticam", "rate", "a", "a number, such as 0.5"),
+    ("layercam", "gamma", "a", "a number, such as 0.5 or None"),
+    ("scorecam", "align_corners", "x", "True or False"),
+    ("gradcam", "relu", "yes", "True or False"),
+    ("gradcam", "relu", 1, "True or False"),
+    (Plugin(), "strength", "a", "a number, such as 0.5 or None"),
+    (Plugin(), "often", 2.5, "an int, such as 4"),
+]
+
+
+@pytest.mark.parametrize(("method", "name", "value", "words"), WRONG_KINDS)
+def test_parameters_of_the_wrong_kind_are_refused(method, name, value, words):
+    title = method if isinstance(method, str) else method.spec.name
+    with pytest.raises(TypeError) as caught:
+        xcam.explain(Pooled(), IMAGES, method=method, **{name: value})
+    assert str(caught.value) == f"{title} takes {name} as {words}, got {value!r}"
+
+
+def test_a_method_object_of_the_wrong_kind_is_refused():
+    with pytest.raises(TypeError, match=r"^gradcam takes relu as True or False, got 'yes'$"):
+        xcam.explain(Pooled(), IMAGES, method=GradCAM(relu="yes"))
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("smoothgrad", {"n_samples": np.int64(2), "noise": 1}),
+        ("smoothgrad", {"n_samples": 2, "noise": np.float32(0.5)}),
+        ("layercam", {"gamma": None, "layer": LAYER}),
+        ("layercam", {"gamma": 2, "layer": LAYER}),
+        (Plugin(), {"strength": None}),
+        (Plugin(), {"strength": 2}),
+        (ForTypeCheckers(), {"other": 3}),
+    ],
+)
+def test_parameters_of_the_right_kind_are_taken(method, params):
+    xcam.explain(Pooled(), IMAGES, method=method, **params)
 
 
 @pytest.mark.parametrize("method", xcam.list_methods())

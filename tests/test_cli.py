@@ -132,6 +132,15 @@ def test_explain_writes_an_overlay_and_says_what_was_seen(net, picture, tmp_path
     assert line == f"{picture}: {seen} -> {written}"
 
 
+def test_a_single_output_is_a_sigmoid(net, picture, tmp_path):
+    net.classifier = torch.nn.Linear(net.classifier.in_features, 1)
+    torch.nn.init.zeros_(net.classifier.weight)
+    torch.nn.init.constant_(net.classifier.bias, -1)  # 1 / (1 + e) = 26.9 %
+    done = run("explain", picture, "--out", tmp_path)
+    assert done.exit_code == 0
+    assert done.stdout.splitlines()[1].startswith(f"{picture}: ant 26.9% -> ")
+
+
 def test_explain_passes_everything_on(net, picture, tmp_path):
     saved = tmp_path / "maps.safetensors"
     done = run(

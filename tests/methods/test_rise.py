@@ -77,6 +77,14 @@ def test_balanced_turns_each_cell_on_as_often(probability):
     assert (iid.sum(0) != round(125 * probability)).any()
 
 
+@pytest.mark.parametrize(("n_masks", "probability"), [(1, 0.5), (1, 0.9), (4, 0.1), (4, 0.9)])
+def test_too_few_masks_to_balance_are_refused(n_masks, probability):
+    with pytest.raises(ValueError, match=f"of {n_masks} masks, which hides all cells or none"):
+        RISE(n_masks=n_masks, probability=probability, sampling="balanced")
+    RISE(n_masks=n_masks, probability=probability)
+    RISE(n_masks=10, probability=probability, sampling="balanced")
+
+
 def test_plain_is_the_published_sum():
     net, images, classes = GapNet(), pictures(3), [2, 0, 4]
     method = RISE(cells=3, n_masks=20, probability=0.4)

@@ -10,6 +10,7 @@ import torchvision
 import xcam
 from xcam import imaging
 from xcam.methods import ScoreCAM
+from xcam.methods.scorecam import varied
 from xcam.models.toy import GapNet, SmallCNN
 
 
@@ -117,6 +118,18 @@ def test_flat_channels_weigh_nothing_and_take_no_pass(value, weighting):
     e = xcam.explain(net, images, 1, "scorecam", weighting=weighting)
     assert sum(seen) == 2 * (1 + 8 + (weighting == "cic"))
     assert_close(e.raw, torch.stack(expected))
+
+
+def test_a_channel_of_low_contrast_is_a_mask():
+    net, image = GapNet(relu=False).double(), pictures(1).double()
+    channel = net.features(image).detach()[0, 3]
+    net.features[2].bias.data[3] += 100 * (channel.max() - channel.min())
+    expected = by_hand(net, image, 1, "prob")
+    found = xcam.explain(net, image, 1, "scorecam").raw[0]
+    assert_close(found, expected.to(found.dtype))
+    channels = torch.ones(1, 2, 4, 4)
+    channels[0, :, 0, 0] += torch.tensor([1e-5, 2e-7])  # the second is a rounding
+    assert varied(channels).tolist() == [[True, False]]
 
 
 @pytest.mark.parametrize("weighting", ["prob", "softmax_logit", "cic"])

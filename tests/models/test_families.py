@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torchvision import models
 
+import xcam
 from xcam.models import default_layer, spatial
 from xcam.state import capture
 
@@ -115,9 +116,25 @@ def check_layer(model, size, expected):
     assert activation.shape == gradient.shape
     assert activation[0, 0].numel() > 1
     assert gradient.flatten(1).any(1).all()
+    maps = changes(model, images, layer)
+    assert maps.shape == (5, *size)
     for corner in range(4):
         change = (activation[corner + 1] - activation[0]).abs().sum(0)
         assert quadrant_means(change).argmax() == corner
+        assert quadrant_means(maps[corner + 1]).argmax() == corner
+
+
+def changes(model, images, layer):
+    """Maps of how far each image's features are from those of the first.
+
+    The layer itself takes the difference, for in the mean over the channels of an untrained net
+    changes of either sign cancel.
+    """
+    hook = model.get_submodule(layer).register_forward_hook(
+        lambda module, inputs, output: (output - output[:1]).abs()
+    )
+    with hook:
+        return xcam.explain(model, images, method="conv_output", batch_size=len(images)).maps
 
 
 def corner_images(image, generator):

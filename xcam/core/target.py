@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, TypeAlias
 
@@ -55,7 +56,7 @@ class Target:
             images: (B, C, H, W).
 
         Raises:
-            TypeError: `target` is none of these, or not of integers.
+            TypeError: `target` is none of these, not of integers, or takes other arguments.
             ValueError: Not one class an image, or a negative class.
         """
         rows = torch.arange(len(images), device=images.device)
@@ -66,6 +67,7 @@ class Target:
         if target is None:
             return cls(rows)
         if callable(target):
+            _check_signature(target)
             return cls(rows, function=target)
         return cls(rows, classes=_classes(target, len(images)).to(images.device))
 
@@ -110,11 +112,12 @@ class Target:
 
         Raises:
             ModelOutputError: No single (R, K) tensor in the output, or a callable's result is
-                not (R,).
+                not (R,), or not finite.
         """
         rows = torch.arange(len(self.rows), device=self.rows.device) if rows is None else rows
         if self.function is not None:
-            return _checked_scores(self.function(output, self.rows[rows]), len(rows))
+            images = self.rows[rows]
+            return _checked_scores(self.function(output, images), images)
         if self.classes is None:
             raise RuntimeError("the predicted class is not known yet: call target.bind first")
         logits = as_logits(output, len(rows))
@@ -196,8 +199,30 @@ def _transform(logits: Tensor, score: Score) -> Tensor:
     raise ValueError(f"score must be 'logit', 'prob' or 'logprob', got {score!r}")
 
 
-def _checked_scores(scores: object, rows: int) -> Tensor:
+def _check_signature(function: ScoreFunction) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # builtins may have none
+        return
+    try:
+        signature.bind(None, None)
+    except TypeError as error:
+        raise TypeError(
+            "a target callable takes (output, rows), the model's output and the number of the "
+            f"image that each row belongs to, got one that takes {signature}"
+        ) from error
+
+
+def _checked_scores(scores: object, images: Tensor) -> Tensor:
+    """What a callable returned for rows that belong to these images, (R,) int64."""
+    rows = len(images)
     if isinstance(scores, Tensor) and scores.shape == (rows,) and scores.is_floating_point():
+        finite = scores.isfinite()
+        if not bool(finite.all()):
+            raise ModelOutputError(
+                f"the target callable's score for image {int(images[~finite][0])} is not finite: "
+                "check what it computes, and the model's output"
+            )
         return scores
     got: object = type(scores).__name__
     if isinstance(scores, Tensor):

@@ -60,9 +60,10 @@ class CAM(Method):
         classes = None if target.logits is None else target.logits.shape[1]
         fitting = [name for name in candidates if classes in (None, len(linear[name].weight))]
         if not fitting:
+            outputs = "" if classes is None else f" with {classes} outputs"
             raise LayerError(
                 "cam needs global average pooling and one linear layer behind the explained layer, "
-                f"and no linear layer with {classes} outputs reads its {activation.shape[1]} "
+                f"and no linear layer{outputs} reads its {activation.shape[1]} "
                 "channels' means; use gradcam, which needs none, or name the layer before pooling"
             )
         maps = weighted(activation, _weights(model, images, target, linear, fitting[-1]))

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from xcam import forward
 from xcam.core import Score, Target
-from xcam.errors import ModelOutputError
+from xcam.methods.input_gradients import no_gradient
 from xcam.state import eager, find_module, gradients, unwrap
 
 __all__ = ["modified_backprop"]
@@ -28,11 +28,12 @@ def modified_backprop(
     score: Score,
     within: str | None = None,
 ) -> Tensor:
-    """The score's gradient at the images, with every ReLU's backward pass changed by captum.
+    """The score's gradient at the images, with the ReLUs' backward pass changed by captum.
 
     captum changes the ReLU modules that it finds in the net it is given. It is given one ReLU of
-    ours, which stands in for each ReLU that the model calls, as module or function, in place or
-    not: so none is missed, one that is called twice is no trouble, and the model gets no hook.
+    ours, which stands in for each ReLU and ReLU6 that the model calls, as module or function, in
+    place or not: one that is called twice is no trouble, and the model gets no hook. What rectifies
+    by another name (`clamp(min=0)`, `maximum`, LeakyReLU, Threshold) keeps its own gradient.
 
     Args:
         model: The classifier.
@@ -46,12 +47,15 @@ def modified_backprop(
         (B, C, H, W).
 
     Raises:
+        TypeError: A scripted module, whose ReLUs cannot be seen, would have to be changed.
         UnknownNameError: The model has no module `within`.
         ModelOutputError: The score does not depend on the images.
     """
     import captum.attr
 
     net = unwrap(model)
+    module = net if within is None else find_module(net, within)[1]
+    _refuse_scripted(module)
     stand_in = _StandIn(everywhere=within is None)
 
     def scores(leaf: Tensor) -> Tensor:
@@ -64,7 +68,6 @@ def modified_backprop(
         stack.enter_context(gradients(net))
         stack.enter_context(eager())
         if within is not None:
-            module = find_module(net, within)[1]
             stack.callback(module.register_forward_pre_hook(stand_in.enter).remove)
             stack.callback(module.register_forward_hook(stand_in.leave).remove)
         stack.enter_context(warnings.catch_warnings())
@@ -73,6 +76,16 @@ def modified_backprop(
         method = getattr(captum.attr, rule)(_Net(scores, stand_in.relu))
         gradient: Tensor = method.attribute(images.detach().clone().requires_grad_())
     return gradient.detach()
+
+
+def _refuse_scripted(module: nn.Module) -> None:
+    for name, part in module.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            which = f"{name!r} of the model" if name else "the model"
+            raise TypeError(
+                f"the ReLUs of scripted modules cannot be guided, and {which} is scripted; give "
+                "the nn.Module that it was made from"
+            )
 
 
 class _Net(nn.Module):
@@ -161,11 +174,7 @@ _RECTIFIERS: dict[Any, Callable[..., _Call | None]] = {
 
 def _checked(scores: Tensor, stand_in: _StandIn, within: str | None) -> Tensor:
     if not scores.requires_grad:
-        raise ModelOutputError(
-            "the score has no gradient at the images: the model cuts the graph (no_grad, detach, "
-            "argmax), or the target callable does not read the output; use a method that needs no "
-            "gradient, such as 'rise'"
-        )
+        raise no_gradient()
     if not stand_in.calls:
         where = "the model" if within is None else f"module {within!r}"
         forward.note(

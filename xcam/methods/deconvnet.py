@@ -15,12 +15,12 @@ __all__ = ["DeconvNet"]
 
 @dataclass(frozen=True)
 class DeconvNet(Method):
-    """DeconvNet: the score sent back to the image, rectified on its way at every ReLU.
+    """DeconvNet: the score sent back to the image, rectified on its way at the ReLUs.
 
     A ReLU passes R_in = 1[R_out > 0] · R_out back, whatever its input was (Zeiler and Fergus,
-    2013, arXiv:1311.2901, as a backward rule: Springenberg et al., 2014). Each ReLU counts, as for
-    `guided_backprop`; ReLU6's upper bound keeps its gradient. White Box's deconvolution net has
-    random weights and ignores the class; not reproduced.
+    2013, arXiv:1311.2901, as a backward rule: Springenberg et al., 2014). What counts as a ReLU is
+    said at `guided_backprop`; ReLU6's upper bound keeps its gradient. White Box's deconvolution net
+    has random weights and ignores the class; not reproduced.
 
     Attributes:
         score: What of the output is sent back.

@@ -15,12 +15,14 @@ __all__ = ["GuidedBackprop"]
 
 @dataclass(frozen=True)
 class GuidedBackprop(Method):
-    """Guided Backpropagation: the gradient, with what is negative cut at every ReLU.
+    """Guided Backpropagation: the gradient, with what is negative cut at the ReLUs.
 
     A ReLU passes R_in = 1[x > 0] · 1[R_out > 0] · R_out back (Springenberg et al., 2014,
-    arXiv:1412.6806). Each ReLU counts, module or function, in place or not, and ReLU6; GELU, SiLU
-    and the like keep their gradient, and a model without ReLUs gives a warning. captum by itself
-    changes `nn.ReLU` modules only, and where something else reads a ReLU's input, that branch too.
+    arXiv:1412.6806). ReLU and ReLU6 count, module or function, in place or not; what rectifies by
+    another name (`clamp(min=0)`, `torch.maximum`, LeakyReLU, Threshold), GELU, SiLU and the like
+    keep their gradient. A model without ReLUs gives a warning, a scripted one is refused. captum by
+    itself changes `nn.ReLU` modules only, and where something else reads a ReLU's input, that
+    branch too.
     White Box leaves the classifier's ReLU alone: `within="features"`, `score="prob"`.
 
     Attributes:

@@ -23,6 +23,7 @@ class GuidedGradCAM(Method):
     M = up(ReLU(Grad-CAM)) ⊙ GuidedBackprop (Selvaraju et al., 2017, arXiv:1610.02391). The CAM is
     resized bilinearly, as published; captum's default is nearest neighbour. White Box multiplies
     maps that were each stretched to [0, 1]; not reproduced, for there a gradient of zero is grey.
+    What counts as a ReLU is said at `guided_backprop`.
 
     Attributes:
         layer: Of Grad-CAM: name or module; None for the model's default layer.

@@ -13,7 +13,15 @@ from xcam.core import Score, Target
 from xcam.errors import ModelOutputError
 from xcam.state import eager, gradients
 
-__all__ = ["check_noise", "clean_pass", "copy_gradients", "input_gradients", "noisy_gradients"]
+__all__ = [
+    "check_noise",
+    "clean_pass",
+    "copy_gradients",
+    "input_gradients",
+    "no_gradient",
+    "noisy_gradients",
+    "summed_gradient",
+]
 
 
 def clean_pass(model: nn.Module, images: Tensor, target: Target) -> None:
@@ -50,17 +58,30 @@ def input_gradients(
         output = forward.call(model, leaf)
         if not target.bound:
             target.bind(output)
-        scores = target.scores(output, rows, score)
-        gradient = None
-        if scores.requires_grad:
-            (gradient,) = torch.autograd.grad(scores.sum(), leaf, allow_unused=True)
-        if gradient is None:
-            raise ModelOutputError(
-                "the score has no gradient at the images: the model cuts the graph (no_grad, "
-                "detach, argmax), or the target callable does not read the output; use a method "
-                "that needs no gradient, such as 'rise'"
-            )
-        return gradient
+        return summed_gradient(target.scores(output, rows, score), leaf)
+
+
+def summed_gradient(scores: Tensor, leaf: Tensor) -> Tensor:
+    """∂ Σ scores / ∂ leaf, of the leaf's shape.
+
+    Raises:
+        ModelOutputError: The scores do not depend on the leaf.
+    """
+    gradient: Tensor | None = None
+    if scores.requires_grad:
+        (gradient,) = torch.autograd.grad(scores.sum(), leaf, allow_unused=True)
+    if gradient is None:
+        raise no_gradient()
+    return gradient
+
+
+def no_gradient() -> ModelOutputError:
+    """What to raise where the score does not depend on the images."""
+    return ModelOutputError(
+        "the score has no gradient at the images: the model cuts the graph (no_grad, detach, "
+        "argmax), or the target callable does not read the output; use a method that needs no "
+        "gradient, such as 'rise' or 'scorecam'"
+    )
 
 
 def copy_gradients(

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from xcam import forward
 from xcam.core import Method, MethodSpec, Score, Target
-from xcam.errors import ModelOutputError
 from xcam.imaging import Fill, check_fill, normalize, resize
 from xcam.methods.features import activations_and_scores, weighted
+from xcam.methods.input_gradients import summed_gradient
 from xcam.methods.masking import blended
 from xcam.state import Layer, eager, gradients
 
@@ -104,7 +104,7 @@ class OptiCAM(Method):
                 better = gain > best
                 best = torch.where(better, gain, best).detach()
                 best_maps = torch.where(better[:, None, None], maps, best_maps).detach()
-                mixture.grad = _gradient(gain, mixture)
+                mixture.grad = summed_gradient(-gain, mixture)
                 adam.step()
             return best_maps
 
@@ -122,17 +122,3 @@ class OptiCAM(Method):
 
     def _gain(self, scores: Tensor, clean: Tensor) -> Tensor:
         return scores if self.loss == "plain" else -(clean - scores).abs()
-
-
-def _gradient(gain: Tensor, mixture: Tensor) -> Tensor:
-    """Of the loss, −gain."""
-    gradient = None
-    if gain.requires_grad:
-        (gradient,) = torch.autograd.grad(-gain.sum(), mixture, allow_unused=True)
-    if gradient is None:
-        raise ModelOutputError(
-            "the score has no gradient at the images: the model cuts the graph (no_grad, detach, "
-            "argmax), or the target callable does not read the output; use a method that needs no "
-            "gradient, such as 'scorecam'"
-        )
-    return gradient

@@ -73,7 +73,17 @@ class RISE(Method):
             raise ValueError(f"estimator must be 'plain' or 'centred', got {self.estimator!r}")
         if self.sampling not in ("iid", "balanced"):
             raise ValueError(f"sampling must be 'iid' or 'balanced', got {self.sampling!r}")
+        if self.sampling == "balanced" and self._on() in (0, self.n_masks):
+            raise ValueError(
+                f"balanced sampling turns a cell on in round(n_masks · probability) = {self._on()} "
+                f"of {self.n_masks} masks, which hides all cells or none: raise n_masks, or use "
+                "sampling='iid'"
+            )
         check_fill(self.fill)
+
+    def _on(self) -> int:
+        """In how many masks each cell is on, if balanced."""
+        return round(self.n_masks * self.probability)
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, H, W) at the images' size."""
@@ -88,10 +98,7 @@ class RISE(Method):
         # A row a mask, the offset at its end: fewer masks of a seed are the first of more.
         numbers = torch.rand(self.n_masks, self.cells**2 + 2, generator=generator)
         bits, offsets = numbers[:, :-2], numbers[:, -2:]
-        if self.sampling == "iid":
-            on = bits < self.probability
-        else:
-            on = bits.argsort(0) < round(self.n_masks * self.probability)
+        on = bits < self.probability if self.sampling == "iid" else bits.argsort(0) < self._on()
         grids = on.to(images).view(self.n_masks, self.cells, self.cells)
         return GridMasks(grids, offsets, (images.shape[-2], images.shape[-1]))
 
