@@ -23,7 +23,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
     """Puts the model into eval mode with frozen parameters, and back, whatever happens.
 
     Restored are each module's mode, each parameter's `requires_grad` and `.grad`, each buffer's
-    identity and values, and the global random states. Modes are set as flags, without calling
+    identity and values, and the global random states. Parameter values are not: a copy would take
+    as much memory as the model, which only one that writes to them in its forward needs. Modes are set as flags, without calling
     `eval()`, which some modules override to merge weights. One thread at a time is inside: hooks
     and modes are the model's, random states the process's.
     """
