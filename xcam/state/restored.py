@@ -24,9 +24,9 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
     Restored are each module's mode, each parameter's `requires_grad` and `.grad`, each buffer's
     identity and values, and the global random states. Parameter values are not: a copy would take
-    as much memory as the model, which only one that writes to them in its forward needs. Modes are set as flags, without calling
-    `eval()`, which some modules override to merge weights. One thread at a time is inside: hooks
-    and modes are the model's, random states the process's.
+    as much memory as the model, which only one that writes to them in its forward needs. Modes are
+    set as flags, without calling `eval()`, which some modules override to merge weights. One thread
+    at a time is inside: hooks and modes are the model's, random states the process's.
     """
     with _ONE_THREAD, _random_states(), _frozen(model):
         yield
