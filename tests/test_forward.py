@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from xcam import forward
 from xcam.errors import XcamWarning
-from xcam.forward import call, chunks, current, default_batch_size, note, run_settings
+from xcam.forward import call, chunks, collect, current, default_batch_size, note, run_settings
 
 
 def worked(rows, step=lambda part: list(range(part.start, part.stop)), like=None):
@@ -256,3 +256,22 @@ class TestNote:
     def test_outside(self):
         with pytest.warns(XcamWarning, match="one"):
             note("one")
+
+
+class TestCollect:
+    @pytest.mark.parametrize("size", [1, 3, 100])
+    def test_gathers_rows_in_order(self, size):
+        table = torch.arange(20, dtype=torch.float64).view(10, 2)
+        with run_settings(batch_size=size):
+            found = collect(10, lambda part: table[part], torch.zeros(1, 3, 8, 8))
+        assert_close(found, table, rtol=0, atol=0)
+
+    def test_of_no_rows_is_empty(self):
+        found = collect(0, lambda part: torch.ones(1), torch.zeros(1, 3, 8, 8))
+        assert found.shape == (0,)
+
+    def test_survives_lack_of_memory(self):
+        memory = Memory(room=3)
+        with run_settings(batch_size=8):
+            found = collect(10, lambda part: torch.tensor(memory.step(part)), torch.zeros(1, 3, 8))
+        assert found.tolist() == list(range(10))

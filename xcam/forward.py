@@ -19,7 +19,7 @@ from torch import Tensor
 
 from xcam.errors import XcamWarning
 
-__all__ = ["Precision", "Run", "call", "chunks", "current", "note", "run_settings"]
+__all__ = ["Precision", "Run", "call", "chunks", "collect", "current", "note", "run_settings"]
 
 Precision = Literal["full", "bf16", "fp16"]
 T = TypeVar("T")
@@ -147,6 +147,20 @@ def chunks(
             yield part, result[0]
             start = part.stop
             bar.update(part.stop - part.start)
+
+
+def collect(rows: int, step: Callable[[slice], Tensor], like: Tensor, label: str = "") -> Tensor:
+    """What `step` gives for every row, (rows, …), worked through as by `chunks`.
+
+    The results lie in one tensor from the start: small ones kept from every chunk would pin the
+    memory that large ones leave between them.
+    """
+    found = like.new_zeros(0)
+    for part, values in chunks(rows, step, like, label):
+        if part.start == 0:
+            found = values.new_empty(rows, *values.shape[1:])
+        found[part] = values
+    return found
 
 
 def _bar(rows: int, label: str, show: bool) -> Any:  # noqa: ANN401

@@ -104,5 +104,4 @@ class AblationCAM(Method):
                 call, (rows, channels) = 0, pairs[part].unbind(1)
                 return target.scores(run(images[rows]), rows, score=self.score)
 
-            parts = forward.chunks(len(pairs), step, images, "ablationcam")
-            return torch.cat([images.new_zeros(0), *(scores for _, scores in parts)])
+            return forward.collect(len(pairs), step, images, "ablationcam")

@@ -106,5 +106,4 @@ def masked_scores(
         return target.scores(forward.call(model, blended(chunk, seen, fill)), rows, score=score)
 
     with torch.no_grad():
-        parts = [scores for _, scores in forward.chunks(pairs, step, images, label)]
-        return torch.cat([images.new_zeros(0), *parts])
+        return forward.collect(pairs, step, images, label)
