@@ -49,7 +49,7 @@ format: $(READY) ## let ruff mend what it can
 docs: $(READY) ## the site: docs/_build/index.html
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
 
-readme: $(READY) ## bring the README's table of methods up to date
+readme: $(READY) ## bring the README's tables of methods and metrics up to date
 	$(BIN)/python docs/catalogue.py README.md
 
 bench: $(READY) ## time xcam beside its peers: benchmarks/

@@ -23,7 +23,7 @@ from xcam import forward
 from xcam.core import Target
 from xcam.imaging import fit
 from xcam.methods import RISE
-from xcam.methods.masking import GridMasks
+from xcam.methods.grid_masks import GridMasks
 from xcam.models import load
 from xcam.state import untouched
 

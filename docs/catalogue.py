@@ -1,6 +1,6 @@
-"""The registered methods as Markdown: the table in the README, and a page of the site.
+"""What is registered as Markdown: the tables in the README, and two pages of the site.
 
-`python docs/catalogue.py README.md` writes the table between its markers.
+`python docs/catalogue.py README.md` writes the tables between their markers.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import xcam
-from xcam.core import Method, MethodSpec
+from xcam.core import Method, MethodSpec, Metric, MetricSpec
 
 FAMILIES = {
     "cam": "Class activation maps",
@@ -18,7 +18,12 @@ FAMILIES = {
     "control": "Controls: what a method must beat",
     "trainable": "Trainable heads",
 }
-START, END = "<!-- methods: made by `make readme` -->", "<!-- end of methods -->"
+QUESTIONS = {
+    "faithfulness": "Faithfulness: do the maps say what the model does?",
+    "localisation": "Localisation: do they fall on the object?",
+    "shape": "Shape: what do they look like?",
+}
+NEEDS = {"none": "", "labels": "labels", "boxes": "boxes or masks", "masks": "boxes or masks"}
 
 
 def by_family() -> dict[str, list[type[Method]]]:
@@ -28,7 +33,14 @@ def by_family() -> dict[str, list[type[Method]]]:
     return {family: group for family, group in groups.items() if group}
 
 
-def table() -> str:
+def by_question() -> dict[str, list[type[Metric]]]:
+    """The metric classes of each question that has any, in the order of their names."""
+    classes = [xcam.get_metric(name) for name in xcam.list_metrics()]
+    groups = {asked: [cls for cls in classes if cls.spec.question == asked] for asked in QUESTIONS}
+    return {asked: group for asked, group in groups.items() if group}
+
+
+def methods_table() -> str:
     """A row a method: name, title, passes an image, source."""
     rows = ["| name | method | passes an image | source |", "|---|---|---|---|"]
     for family, classes in by_family().items():
@@ -38,7 +50,29 @@ def table() -> str:
     return "\n".join(rows)
 
 
-def page() -> str:
+def metrics_table() -> str:
+    """A row a metric: name, title, direction, range, truth, passes an image, source."""
+    rows = [
+        "| name | metric | better | range | needs | passes an image | source |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for question, classes in by_question().items():
+        rows.append(f"| **{QUESTIONS[question]}** | | | | | | |")
+        for spec in (cls.spec for cls in classes):
+            cells = (
+                f"`{spec.name}`",
+                spec.title,
+                spec.direction,
+                spec.interval,
+                NEEDS[spec.truth],
+                spec.cost,
+                linked(spec.paper),
+            )
+            rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(rows)
+
+
+def methods_page() -> str:
     """A section a method, with its docstring."""
     parts = [
         "# Methods",
@@ -48,19 +82,31 @@ def page() -> str:
     ]
     for family, classes in by_family().items():
         parts.append(f"## {FAMILIES[family]}")
-        parts += [section(cls) for cls in classes]
+        parts += [section(cls, [cls.spec.cost, *traits(cls.spec)]) for cls in classes]
     return "\n\n".join(parts) + "\n"
 
 
-def section(cls: type[Method]) -> str:
-    """One method: what it is called, costs and promises, then its docstring."""
-    spec = cls.spec
-    facts = [f"`{spec.name}`", linked(spec.paper), spec.cost, *traits(spec)]
+def metrics_page() -> str:
+    """A section a metric, with its docstring."""
+    parts = [
+        "# Metrics",
+        "This page is made from the registry: every metric by its name, with its formula, its "
+        "settings and their defaults. How to score with them is told in [Scoring](../metrics.md).",
+    ]
+    for question, classes in by_question().items():
+        parts.append(f"## {QUESTIONS[question]}")
+        parts += [section(cls, claims(cls.spec)) for cls in classes]
+    return "\n\n".join(parts) + "\n"
+
+
+def section(cls: type[Method] | type[Metric], facts: list[str]) -> str:
+    """One method or metric: its name, source and what there is to know, then its docstring."""
+    line = [f"`{cls.spec.name}`", linked(cls.spec.paper), *facts]
     return "\n".join(
         [
-            f"### {spec.title}",
+            f"### {cls.spec.title}",
             "",
-            " · ".join(fact for fact in facts if fact),
+            " · ".join(fact for fact in line if fact),
             "",
             "```{eval-rst}",
             f".. autoclass:: {cls.__module__}.{cls.__qualname__}",
@@ -68,6 +114,17 @@ def section(cls: type[Method]) -> str:
             "```",
         ]
     )
+
+
+def claims(spec: MetricSpec) -> list[str]:
+    """Formula, direction, range, truth and passes of a metric."""
+    return [
+        spec.formula,
+        "neither is better" if spec.direction == "neither" else f"{spec.direction} is better",
+        spec.interval,
+        f"needs {NEEDS[spec.truth]}" if NEEDS[spec.truth] else "",
+        "no pass" if spec.cost == "0" else f"{spec.cost} passes an image",
+    ]
 
 
 def traits(spec: MethodSpec) -> list[str]:
@@ -89,10 +146,13 @@ def linked(paper: str) -> str:
 
 
 def updated(readme: str) -> str:
-    """The README with the table of today."""
-    before, rest = readme.split(START)
-    _, after = rest.split(END)
-    return f"{before}{START}\n{table()}\n{END}{after}"
+    """The README with the tables of today."""
+    for kind, table in (("methods", methods_table()), ("metrics", metrics_table())):
+        start, end = f"<!-- {kind}: made by `make readme` -->", f"<!-- end of {kind} -->"
+        before, rest = readme.split(start)
+        _, after = rest.split(end)
+        readme = f"{before}{start}\n{table}\n{end}{after}"
+    return readme
 
 
 if __name__ == "__main__":

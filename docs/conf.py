@@ -43,9 +43,10 @@ html_theme = "furo"
 html_title = f"xcam {version}"
 html_show_sphinx = False
 
-# The page of methods says what is registered here and now.
+# The pages of methods and metrics say what is registered here and now.
 (HERE / "generated").mkdir(exist_ok=True)
-(HERE / "generated" / "methods.md").write_text(catalogue.page(), encoding="utf-8")
+for name, page in (("methods", catalogue.methods_page()), ("metrics", catalogue.metrics_page())):
+    (HERE / "generated" / f"{name}.md").write_text(page, encoding="utf-8")
 
 
 def keep_bars(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]):

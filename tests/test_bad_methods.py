@@ -798,4 +798,4 @@ class Costly(Method):
 def test_quick_lowers_what_is_costly_and_nothing_else():
     assert quick(Costly()) == Costly(n_masks=16, n_samples=2)
     assert quick(Good()) == Good()
-    assert {check.method for check in method_checks(Costly())} == {Costly(n_masks=16)}
+    assert {check.subject for check in method_checks(Costly())} == {Costly(n_masks=16)}

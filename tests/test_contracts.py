@@ -14,7 +14,7 @@ CHECKS = [check for name in xcam.list_methods() for check in method_checks(xcam.
 OWN = [name for name in xcam.list_methods() if installed().owners[name].startswith("xcam:")]
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: f"{check.method.spec.name}-{check}")
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: f"{check.subject.spec.name}-{check}")
 def test_contract(check):
     check()
 
@@ -31,7 +31,7 @@ def test_state_of_the_model_makes_no_difference(name):
 def test_all_of_xcams_methods_are_checked():
     from xcam.methods import METHODS
 
-    assert {check.method.spec.name for check in CHECKS} >= {cls.spec.name for cls in METHODS}
+    assert {check.subject.spec.name for check in CHECKS} >= {cls.spec.name for cls in METHODS}
     assert {cls.spec.name for cls in METHODS} == set(OWN)
 
 

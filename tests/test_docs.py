@@ -14,7 +14,7 @@ import xcam
 from xcam.core import MethodSpec
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "docs/quickstart.md", "docs/targets.md"]
+PAGES = ["README.md", "docs/quickstart.md", "docs/targets.md", "docs/metrics.md"]
 
 
 def blocks(page, language):
@@ -71,14 +71,28 @@ def test_the_readme_table_is_current():
 @pytest.mark.parametrize("name", xcam.list_methods())
 def test_every_method_is_on_its_page_and_in_the_readme(name):
     cls = xcam.get_method(name)
-    assert f"\n### {cls.spec.title}\n\n`{name}`" in catalogue.page()
-    assert f".. autoclass:: {cls.__module__}.{cls.__qualname__}\n" in catalogue.page()
-    assert f"\n| `{name}` | {cls.spec.title} | {cls.spec.cost} |" in catalogue.table()
+    page, table = catalogue.methods_page(), catalogue.methods_table()
+    assert f"\n### {cls.spec.title}\n\n`{name}`" in page
+    assert f".. autoclass:: {cls.__module__}.{cls.__qualname__}\n" in page
+    assert f"\n| `{name}` | {cls.spec.title} | {cls.spec.cost} |" in table
 
 
-def test_every_family_has_a_heading():
+@pytest.mark.parametrize("name", xcam.list_metrics())
+def test_every_metric_is_on_its_page_and_in_the_readme(name):
+    cls = xcam.get_metric(name)
+    page, table = catalogue.metrics_page(), catalogue.metrics_table()
+    assert f"\n### {cls.spec.title}\n\n`{name}`" in page
+    assert f" · {cls.spec.formula} · " in page
+    assert f".. autoclass:: {cls.__module__}.{cls.__qualname__}\n" in page
+    assert f"\n| `{name}` | {cls.spec.title} | {cls.spec.direction} | " in table
+
+
+def test_every_family_and_question_has_a_heading():
     assert {xcam.get_method(name).spec.family for name in xcam.list_methods()} == set(
         catalogue.by_family()
+    )
+    assert {xcam.get_metric(name).spec.question for name in xcam.list_metrics()} == set(
+        catalogue.by_question()
     )
 
 

@@ -17,7 +17,7 @@ ROOT = Path(xcam.__file__).parent
 # Each area may import itself and those of the lines above.
 LAYERS = [
     {"errors", "core", "imaging", "hookspecs"},
-    {"state", "forward", "_apply"},
+    {"state", "forward", "masking", "_apply"},
     {"models"},
     {"methods", "metrics", "data"},
     {"registry"},

@@ -7,7 +7,7 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from xcam import errors, models, testing
+    from xcam import data, errors, models, testing
     from xcam._explain import explain
     from xcam.core import (
         Explanation,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         list_methods,
         list_metrics,
     )
-    from xcam.testing import check_method
+    from xcam.testing import check_method, check_metric
 
 # Where each public name lives; loaded at first use, so `import xcam` imports no torch.
 _HOMES = {
@@ -40,6 +40,7 @@ _HOMES = {
     "Target": "xcam.core",
     "TrainableMethod": "xcam.core",
     "check_method": "xcam.testing",
+    "check_metric": "xcam.testing",
     "explain": "xcam._explain",
     "get_method": "xcam.registry",
     "get_metric": "xcam.registry",
@@ -48,7 +49,7 @@ _HOMES = {
     "list_metrics": "xcam.registry",
     "read_image": "xcam.imaging",
 }
-_MODULES = ("errors", "models", "testing")
+_MODULES = ("data", "errors", "models", "testing")
 
 __all__ = [
     "Explanation",
@@ -60,6 +61,8 @@ __all__ = [
     "Target",
     "TrainableMethod",
     "check_method",
+    "check_metric",
+    "data",
     "errors",
     "explain",
     "get_method",

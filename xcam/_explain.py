@@ -20,7 +20,7 @@ from xcam.models.layers import default_layer
 from xcam.registry import get_method
 from xcam.state import find_module, untouched
 
-__all__ = ["check_images", "check_model", "explain", "with_layer"]
+__all__ = ["check_images", "check_model", "explain", "method_of", "with_layer"]
 
 # Fields that mean the same in every method are checked here, before any pass.
 _CHOICES: dict[str, tuple[str, ...]] = {"score": get_args(Score), "reduce": get_args(Reduce)}
@@ -74,7 +74,7 @@ def explain(
     """
     check_model(model)
     check_images(model, images)
-    chosen = _method(method, params)
+    chosen = method_of(method, params)
     aim = Target.of(target, images)
     with run_settings(batch_size, precision, progress) as run:
         try:
@@ -87,7 +87,14 @@ def explain(
     return explanation
 
 
-def _method(method: str | Method, params: dict[str, Any]) -> Method:
+def method_of(method: str | Method, params: dict[str, Any]) -> Method:
+    """The method of a name, or a method object, with some parameters, checked.
+
+    Raises:
+        TypeError: Neither a name nor a method, or a parameter of the wrong name or kind.
+        ValueError: A parameter out of its range.
+        UnknownNameError: No such method.
+    """
     if isinstance(method, str):
         cls: type[Method] = get_method(method)
     elif isinstance(method, Method):

@@ -85,6 +85,29 @@ def methods() -> None:
 
 
 @app.command()
+def metrics(
+    long: Annotated[bool, typer.Option("--long", help="Also formula, source, settings.")] = False,
+) -> None:
+    """List the metrics."""
+    from xcam.registry import installed
+
+    registry = installed()
+    classes = [cls for _, cls in sorted(registry.metrics.items())]
+    header: tuple[str, ...] = ("name", "title", "better", "range", "truth", "cost", "from")
+    rows: list[tuple[str, ...]] = [
+        (s.name, s.title, s.direction, s.interval, s.truth, s.cost, registry.owners[s.name])
+        for s in (cls.spec for cls in classes)
+    ]
+    if long:
+        header += ("formula", "source", "settings")
+        rows = [
+            (*row, cls.spec.formula, cls.spec.paper, repr(cls()))
+            for row, cls in zip(rows, classes, strict=True)
+        ]
+    _table(header, rows)
+
+
+@app.command()
 def plugins() -> None:
     """List the plugins, and why any failed."""
     from xcam.registry import installed
@@ -99,14 +122,15 @@ def plugins() -> None:
 
 
 @app.command()
-def check(name: Annotated[str, typer.Argument(help="A method, see `xcam methods`.")]) -> None:
-    """Test a method against the contracts.
+def check(name: Annotated[str, typer.Argument(help="A method or a metric.")]) -> None:
+    """Test a method or metric against the contract.
 
     The exit code is 1 if it breaks one.
     """
-    from xcam.testing import check_method
+    from xcam.registry import list_metrics
+    from xcam.testing import check_method, check_metric
 
-    results = check_method(name)
+    results = check_metric(name) if name in list_metrics() else check_method(name)
     _table(("check", "outcome", ""), [(r.check, r.outcome, r.message) for r in results])
     if any(result.outcome == "broken" for result in results):
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""Explanations as pictures to show: matplotlib figures, without its global state."""
+"""Explanations and results as pictures: matplotlib figures, without its global state."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from xcam import files, imaging
 from xcam.core import Explanation, SavedMethod
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["captions", "grid", "plot"]
+__all__ = ["captions", "curves", "grid", "plot"]
 
 _DPI = 120
 _INK = "#222222"
@@ -103,6 +104,33 @@ def grid(
         axes[row, 0].set_ylabel(
             label, rotation=0, ha="right", va="center", fontsize=9, color=_INK, labelpad=6
         )
+    return _written(figure, path)
+
+
+def curves(points: pd.DataFrame, title: str, path: str | Path | None = None) -> Figure:
+    """Draws curves with their intervals as bands, a model a panel.
+
+    Args:
+        points: Columns `model`, `method`, `x`, `y`, `low` and `high`; see `Results.curves`.
+        title: Above the panels.
+        path: Where to write the picture; see `plot`.
+
+    Raises:
+        ValueError: matplotlib writes no such kind of file.
+        OSError: The folder is missing or cannot be written to.
+    """
+    from matplotlib.figure import Figure
+
+    models = points["model"].unique()
+    figure = Figure(figsize=(5 * len(models), 3.5), dpi=_DPI, layout="constrained")
+    panels = figure.subplots(1, len(models), squeeze=False, sharey=True)[0]
+    for axes, model in zip(panels, models, strict=True):
+        for method, curve in points[points["model"] == model].groupby("method"):
+            axes.plot(curve["x"], curve["y"], label=str(method), linewidth=1.2)
+            axes.fill_between(curve["x"], curve["low"], curve["high"], alpha=0.2, linewidth=0)
+        axes.set_title(model, fontsize=9, color=_INK)
+        axes.legend(fontsize=8, frameon=False)
+    figure.suptitle(title, fontsize=10, color=_INK)
     return _written(figure, path)
 
 

@@ -101,6 +101,8 @@ def load_explanation(path: str | Path) -> Explanation:
 def write(path: str | Path, content: bytes) -> None:
     """Writes a file whole or not at all: into a temporary file beside it, then renamed.
 
+    Its content is on the disk before its name is: a machine that stops leaves no empty file.
+
     Raises:
         OSError: The folder is missing or cannot be written to; a sentence that names the file.
     """
@@ -108,7 +110,10 @@ def write(path: str | Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         try:
-            partial.write_bytes(content)
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)

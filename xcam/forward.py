@@ -19,7 +19,18 @@ from torch import Tensor
 
 from xcam.errors import XcamWarning
 
-__all__ = ["Precision", "Run", "call", "chunks", "collect", "current", "note", "run_settings"]
+__all__ = [
+    "Precision",
+    "Run",
+    "call",
+    "chunks",
+    "collect",
+    "current",
+    "laid_out",
+    "note",
+    "out_of_memory",
+    "run_settings",
+]
 
 Precision = Literal["full", "bf16", "fp16"]
 T = TypeVar("T")
@@ -38,7 +49,8 @@ class Run:
         progress: Whether to show progress bars.
         notes: Sentences for the result's `warnings`.
         default_layer: The layer that was chosen for the user, for what it gives in its last call.
-        contiguous: The model cannot take channels_last images.
+        contiguous: Whether the model cannot take channels_last images; None before its first pass.
+        passes: Images that went through the model so far.
     """
 
     batch_size: int | None = None
@@ -46,7 +58,8 @@ class Run:
     progress: bool = False
     notes: list[str] = field(default_factory=list)
     default_layer: str | None = None
-    contiguous: bool = False
+    contiguous: bool | None = None
+    passes: int = 0
 
     def __post_init__(self) -> None:
         """Refuses settings that cannot be run."""
@@ -87,28 +100,44 @@ def note(sentence: str) -> None:
         run.notes.append(sentence)
 
 
-def call(model: Callable[[Tensor], Any], images: Tensor) -> Any:  # noqa: ANN401
+def call(model: Callable[[Tensor], Any], images: Tensor, own: bool = False) -> Any:  # noqa: ANN401
     """Runs the model on a few images, in the fastest layout and the run's precision.
 
     On a CPU images go in as channels_last, which convolutions run up to 1.5 times faster on with
     the same numbers (to 1e-5). A model that calls `.view` on its features cannot take that; it
-    gets contiguous images from then on. The model gets a copy either way, since it may work in
-    place on its input.
+    gets contiguous images from then on. The model may work in place on its input, so that it
+    gets a copy of images that are the caller's.
 
     Args:
         model: The model, or anything that runs it.
         images: (R, C, H, W).
+        own: The images were made for this pass, and nobody needs them after it.
     """
     run = current()
-    if images.device.type == "cpu" and not run.contiguous:
-        fast = images.clone(memory_format=torch.channels_last)
-        try:
-            return _autocast(model, fast, run.precision)
-        except RuntimeError as error:
-            if "stride" not in str(error):
-                raise
+    run.passes += len(images)
+    if images.device.type != "cpu" or run.contiguous:
+        return _autocast(model, _given(images, torch.contiguous_format, own), run.precision)
+    # Until a pass has gone well a copy: if this one fails the images are needed once more.
+    own = own and run.contiguous is False
+    try:
+        output = _autocast(model, _given(images, torch.channels_last, own), run.precision)
+    except RuntimeError as error:
+        if own or "stride" not in str(error):
+            raise
         run.contiguous = True
-    return _autocast(model, images.clone(memory_format=torch.contiguous_format), run.precision)
+        return _autocast(model, _given(images, torch.contiguous_format, own), run.precision)
+    run.contiguous = False
+    return output
+
+
+def laid_out(images: Tensor) -> Tensor:
+    """The images in the layout in which `call` runs the model, as far as that is known."""
+    last = images.device.type == "cpu" and current().contiguous is False
+    return images.contiguous(memory_format=torch.channels_last) if last else images
+
+
+def _given(images: Tensor, layout: torch.memory_format, own: bool) -> Tensor:
+    return images.contiguous(memory_format=layout) if own else images.clone(memory_format=layout)
 
 
 def _autocast(model: Callable[[Tensor], Any], images: Tensor, precision: Precision) -> Any:  # noqa: ANN401
@@ -173,7 +202,7 @@ def _attempt(step: Callable[[slice], T], part: slice) -> tuple[T] | None:
     try:
         return (step(part),)
     except RuntimeError as error:
-        if part.stop - part.start == 1 or not _out_of_memory(error):
+        if part.stop - part.start == 1 or not out_of_memory(error):
             raise
     # Outside of the handler: there the traceback would keep the failed chunk's tensors alive.
     if torch.cuda.is_available():
@@ -181,7 +210,8 @@ def _attempt(step: Callable[[slice], T], part: slice) -> tuple[T] | None:
     return None
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on the device or, as torch says it, on the host."""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 

@@ -93,7 +93,7 @@ class Registry:
     def _add(self, hook: str, cls: Any, owner: str) -> None:  # noqa: ANN401
         name = cls.spec.name
         names: dict[str, Any] = self.methods if hook == "xcam_methods" else self.metrics
-        if name in names:
+        if name in self.owners:  # methods and metrics share one space of names: `xcam check NAME`
             first = self.owners[name]
             self._warn(f"{name!r} is brought by both {first} and {owner}; that of {first} stays")
             return

@@ -10,8 +10,9 @@ from torch import nn
 import xcam
 from xcam import forward, imaging
 from xcam.core import Target
+from xcam.masking import blended
 from xcam.methods import RISE
-from xcam.methods.masking import GridMasks, blended
+from xcam.methods.grid_masks import GridMasks
 from xcam.models.toy import GapNet, LinearNet
 
 

@@ -2,7 +2,8 @@
 
 from xcam.core.explanation import Explanation, SavedMethod
 from xcam.core.method import Family, Method, MethodSpec, Reduce, TrainableMethod
-from xcam.core.metric import Metric, MetricSpec
+from xcam.core.metric import Metric, MetricSpec, Question, Truth
+from xcam.core.recipe import Recipe
 from xcam.core.target import Score, ScoreFunction, Target, TargetLike, as_logits
 
 __all__ = [
@@ -12,6 +13,8 @@ __all__ = [
     "MethodSpec",
     "Metric",
     "MetricSpec",
+    "Question",
+    "Recipe",
     "Reduce",
     "SavedMethod",
     "Score",
@@ -19,5 +22,6 @@ __all__ = [
     "Target",
     "TargetLike",
     "TrainableMethod",
+    "Truth",
     "as_logits",
 ]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import Tensor, nn
+
+from xcam.core.recipe import Recipe
 
 if TYPE_CHECKING:
     from xcam.core.target import Target
@@ -51,7 +51,7 @@ class MethodSpec:
     exceptions: Mapping[str, str] = field(default_factory=dict)
 
 
-class Method(ABC):
+class Method(Recipe, ABC):
     """A way to explain an image classifier: a frozen dataclass of hyper-parameters.
 
     Subclasses are `@dataclass(frozen=True)`, final, set `spec`, and implement `maps`. Four field
@@ -79,16 +79,6 @@ class Method(ABC):
             Raw signed maps: (B, h, w) at any resolution, or (B, C, H, W), a value an element.
         """
 
-    def __repr__(self) -> str:
-        """The whole recipe; a tensor prints as its shape and a hash of its values."""
-        values = (f"{name}={_show(value)}" for name, value in self.parameters().items())
-        return f"{type(self).__name__}({', '.join(values)})"
-
-    def parameters(self) -> dict[str, Any]:
-        """The hyper-parameters by name, in order of declaration."""
-        fields = dataclasses.fields(self)  # type: ignore[arg-type]  # subclasses are dataclasses
-        return {entry.name: getattr(self, entry.name) for entry in fields}
-
 
 class TrainableMethod(Method):
     """A method whose map comes from a head that is trained with, or after, the classifier."""
@@ -106,10 +96,3 @@ class TrainableMethod(Method):
             images: (B, C, H, W).
             labels: (B,) int64.
         """
-
-
-def _show(value: object) -> str:
-    if not isinstance(value, Tensor):
-        return repr(value)
-    content = value.detach().float().cpu().numpy().tobytes()
-    return f"tensor{tuple(value.shape)}#{hashlib.sha256(content).hexdigest()[:8]}"

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
 from xcam.core.explanation import Explanation
+from xcam.core.recipe import Recipe
 
-__all__ = ["Metric", "MetricSpec"]
+__all__ = ["Metric", "MetricSpec", "Question", "Truth"]
+
+Truth = Literal["none", "labels", "boxes", "masks"]
+Question = Literal["faithfulness", "localisation", "shape"]
 
 
 @dataclass(frozen=True)
@@ -21,21 +27,48 @@ class MetricSpec:
         name: The name in the registry.
         title: The name in print.
         paper: The source.
-        higher_is_better: The direction.
+        formula: The result in one line.
+        higher_is_better: The direction; None where neither is.
         bounds: The range of the result.
+        question: What it asks: do the maps say what the model does (`"faithfulness"`),
+            do they fall on the object (`"localisation"`), or what do they look like (`"shape"`)?
         truth: What it needs beside the maps.
+        cost: Images through the model for each one scored, such as `"n_steps + 1"`; "0" for none.
+        exceptions: Contract checks that the metric cannot keep, each with the reason.
     """
 
     name: str
     title: str
     paper: str
-    higher_is_better: bool
+    formula: str
+    higher_is_better: bool | None
     bounds: tuple[float, float]
-    truth: Literal["none", "boxes", "masks"] = "none"
+    question: Question = "faithfulness"
+    truth: Truth = "none"
+    cost: str = "0"
+    exceptions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def direction(self) -> Literal["higher", "lower", "neither"]:
+        """What is better."""
+        return {True: "higher", False: "lower", None: "neither"}[self.higher_is_better]  # type: ignore[return-value]
+
+    @property
+    def interval(self) -> str:
+        """The bounds as mathematicians write them, such as `"[0, 1]"` or `"[0, ∞)"`."""
+        low, high = self.bounds
+        left = "(−∞" if math.isinf(low) else f"[{low:g}"
+        right = "∞)" if math.isinf(high) else f"{high:g}]"
+        return f"{left}, {right}".replace("[-", "[−")
 
 
-class Metric(ABC):
-    """A way to score maps: a frozen dataclass of settings, like `Method`."""
+class Metric(Recipe, ABC):
+    """A way to score maps: a frozen dataclass of settings, like `Method`.
+
+    `score` gives a statistic an image, `finish` reads the result off the mean of those statistics
+    over any set of images. That one form serves plain means, thresholds chosen for a whole data
+    set and means over classes; processes add up sums, and every result gets an interval.
+    """
 
     spec: ClassVar[MetricSpec]
 
@@ -47,16 +80,18 @@ class Metric(ABC):
         explanation: Explanation,
         truth: Tensor | None = None,
     ) -> Tensor:
-        """The statistic of each image.
+        """The statistic of each image, independent of its neighbours in the batch.
 
         Args:
-            model: The classifier that was explained.
-            images: (B, C, H, W).
+            model: The classifier that was explained; left as it was.
+            images: (B, C, H, W), those that were explained.
             explanation: Of these images.
-            truth: (B, H, W) masks or (B, 4) boxes, where the metric needs them.
+            truth: What `spec.truth` says: (B,) int64 labels, (B, N, 4) boxes or (B, H, W) masks;
+                see `xcam.metrics.inputs`.
 
         Returns:
-            (B, …): anything whose mean over images `finish` can read.
+            (B, …) floating point, on the images' device: anything whose mean over images `finish`
+            can read.
         """
 
     @abstractmethod
@@ -69,3 +104,14 @@ class Metric(ABC):
         Returns:
             (…) results.
         """
+
+    def curve(self, mean: Tensor) -> tuple[Tensor, Tensor] | None:
+        """What of the statistic is worth plotting, if anything.
+
+        Args:
+            mean: (…, *statistic shape), a mean over images.
+
+        Returns:
+            The (P,) abscissae and the (…, P) ordinates of a curve, or None.
+        """
+        return None

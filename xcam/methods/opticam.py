@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from xcam import forward
 from xcam.core import Method, MethodSpec, Score, Target
 from xcam.imaging import Fill, check_fill, normalize, resize
+from xcam.masking import blended
 from xcam.methods.features import activations_and_scores, weighted
 from xcam.methods.input_gradients import summed_gradient
-from xcam.methods.masking import blended
 from xcam.state import Layer, eager, gradients
 
 __all__ = ["OptiCAM"]

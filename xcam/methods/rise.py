@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from xcam import forward
 from xcam.core import Method, MethodSpec, Score, Target
 from xcam.imaging import Fill, check_fill
-from xcam.methods.masking import GridMasks, masked_scores
+from xcam.masking import masked_scores
+from xcam.methods.grid_masks import GridMasks
 
 __all__ = ["RISE"]
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from xcam.core import Method, MethodSpec, Score, Target
 from xcam.imaging import Fill, check_fill, normalize
+from xcam.masking import masked_scores
 from xcam.methods.features import activations, weighted
-from xcam.methods.masking import masked_scores
 from xcam.state import Layer
 
 __all__ = ["ScoreCAM", "varied"]

@@ -1,14 +1,9 @@
-"""The contract that every method keeps, as checks that anyone can run on theirs."""
+"""The contracts that every method and metric keeps, as checks that anyone can run on theirs."""
 
+from xcam.testing.check import Check, CheckResult, Outcome
+from xcam.testing.metrics import check_metric, metric_checks
 from xcam.testing.probe import ContractError
-from xcam.testing.suite import (
-    Check,
-    CheckResult,
-    Outcome,
-    check_method,
-    method_checks,
-    quick,
-)
+from xcam.testing.suite import check_method, method_checks, quick
 
 __all__ = [
     "Check",
@@ -16,6 +11,8 @@ __all__ = [
     "ContractError",
     "Outcome",
     "check_method",
+    "check_metric",
     "method_checks",
+    "metric_checks",
     "quick",
 ]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from xcam.core import Method, Target, TargetLike
 from xcam.errors import XcamError
 from xcam.models.toy import LinearNet, SmallCNN, TokenNet
+from xcam.testing.device import LeftDeviceError, StayOnDevice
 from xcam.testing.probe import (
     CLASSES,
     ContractError,
@@ -102,43 +101,14 @@ def runs_or_refuses_clearly(method: Method) -> None:
             ) from error
 
 
-class _StayOnDevice(TorchFunctionMode):
-    """Makes whatever brings values to the host raise.
-
-    Python's `bool`, `int` and `float` of a single value, and lists of integers such as classes,
-    are let through: they are small, and control flow needs them.
-    """
-
-    _NEVER = frozenset({Tensor.cpu, Tensor.numpy, Tensor.__array__})
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401
-        kwargs = kwargs or {}
-        leaves = func in self._NEVER
-        leaves |= func is Tensor.tolist and args[0].is_floating_point() and args[0].numel() > 1
-        leaves |= func is Tensor.to and "cpu" in (*args[1:2], kwargs.get("device"))
-        if leaves:
-            raise _LeftDeviceError(func.__name__)
-        return func(*args, **kwargs)
-
-
-class _LeftDeviceError(Exception):
-    pass
-
-
 def stays_on_device(method: Method) -> None:
     """No `.cpu()`, `.to("cpu")`, `.numpy()`, or `.tolist()` of floats inside `maps`."""
     images = pictures()
     method, net = placed(method), ProbeNet().requires_grad_(False)
     try:
-        with _StayOnDevice():
+        with StayOnDevice():
             method.maps(net, images, Target.of(CLASSES, images))
-    except _LeftDeviceError as error:
+    except LeftDeviceError as error:
         raise ContractError(
             f"{method.spec.name} moves values to the host by Tensor.{error}; compute with tensors "
             "on the images' device"

@@ -1,4 +1,4 @@
-"""What a caller owns, and every part of it that a method could leave changed."""
+"""What a caller owns, and every part of it that a method or metric could leave changed."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from xcam.core import Explanation
 from xcam.testing.probe import ProbeNet, pictures
 
-__all__ = ["FACETS", "State", "World", "mixed", "promised"]
+__all__ = ["FACETS", "SCORED", "State", "World", "mixed", "promised"]
 
 _GLOBAL_HOOKS = [name for name in vars(nn.modules.module) if name.startswith("_global_")]
 
 
 @dataclass(frozen=True)
 class World:
-    """What a caller owns: a model and images."""
+    """What a caller owns: a model and images; for a metric, what it is given of them."""
 
     net: ProbeNet
     images: Tensor
+    explanation: Explanation | None = None
+    truth: Tensor | None = None
 
 
 State = dict[str, Any]
@@ -119,6 +122,17 @@ def _images(world: World) -> State:
     }
 
 
+def _explanation(world: World) -> State:
+    """The explanation and the truth: never written to."""
+    names = ("maps", "raw", "target", "logits")
+    given = {f"the explanation's {name}": getattr(world.explanation, name) for name in names}
+    given["the truth"] = world.truth
+    return {
+        name: tensor if tensor is None else (tensor._version, _copy(tensor))
+        for name, tensor in given.items()
+    }
+
+
 def _random_state(_world: World) -> State:
     """The global generators."""
     name, keys, *rest = np.random.get_state()
@@ -152,3 +166,6 @@ FACETS: dict[str, Callable[[World], State]] = {
     "grad_mode": _grad_mode,
 }
 """What is looked at before and after a call; each is the check `leaves_` and its name."""
+
+SCORED: dict[str, Callable[[World], State]] = {**FACETS, "explanation": _explanation}
+"""The same for a metric, which is given more."""

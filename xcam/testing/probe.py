@@ -34,11 +34,11 @@ Rectifier = Literal["module", "inplace", "functional", "reused", "none"]
 
 
 class ContractError(AssertionError):
-    """A method does not keep what every method promises; the message is one sentence."""
+    """A method or metric does not keep what all promise; the message is one sentence."""
 
 
 class PlannedError(Exception):
-    """The failure that a check planned; a method must let it pass."""
+    """The failure that a check planned; whoever runs the model must let it pass."""
 
 
 class Fuse:
@@ -61,6 +61,11 @@ class Fuse:
     def passes(self) -> int:
         """How many passes there were."""
         return len(self.runners)
+
+    def failures(self) -> list[Fuse]:
+        """Fuses that fail the first, a middle and the last of the passes that there were."""
+        chosen = {1, (self.passes + 1) // 2, self.passes} if self.passes else set()
+        return [Fuse(limit) for limit in sorted(chosen)]
 
     def burn(self, net: nn.Module) -> None:
         """Counts a pass.

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Method, Target
+from xcam.core import Method, Metric, Target
 from xcam.testing.facets import FACETS, State, World, mixed, promised
 from xcam.testing.probe import (
     CLASSES,
@@ -23,20 +23,36 @@ from xcam.testing.probe import (
     placed,
 )
 
-__all__ = ["Record", "passes_errors_on"]
+__all__ = ["Record", "Visit", "leaves", "passes_errors_on", "visits"]
+
+
+class Visit(Protocol):
+    """One call of a method or metric, and where it is made to fail; `str` says which."""
+
+    @property
+    def planned(self) -> bool:
+        """Whether a failure is planned."""
+
+    def world(self) -> World:
+        """What the caller owns, afresh."""
+
+    def run(self, world: World) -> None:
+        """Makes the call."""
 
 
 @dataclass(frozen=True)
 class _Visit:
-    """One call of the method, and where it is made to fail.
+    """One call of a method.
 
     Attributes:
+        method: The method, with its layer.
         direct: Calls `maps` itself, on a model in eval mode and frozen, as promised to it;
             otherwise `explain`, on a model in a mixture of states.
         net: Counts the passes, and fails one.
         scores: Counts the uses of a callable target, and fails one; None for targets of ints.
     """
 
+    method: Method
     direct: bool
     net: Fuse = field(default_factory=Fuse)
     scores: Fuse | None = None
@@ -50,6 +66,11 @@ class _Visit:
         return call
 
     @property
+    def planned(self) -> bool:
+        """Whether a failure is planned."""
+        return self.net.limit is not None or self.scores is not None
+
+    @property
     def failed(self) -> bool:
         """Whether the planned failure has happened."""
         return any(fuse and fuse.passes == fuse.limit for fuse in (self.net, self.scores))
@@ -60,7 +81,7 @@ class _Visit:
         world.net.fuse = self.net
         return world
 
-    def run(self, method: Method, world: World) -> None:
+    def run(self, world: World) -> None:
         """Makes the call.
 
         Raises:
@@ -68,24 +89,24 @@ class _Visit:
         """
         target: Any = list(CLASSES[:3]) if self.scores is None else _callable(self.scores)
         if self.direct:
-            method.maps(world.net, world.images, Target.of(target, world.images))
+            self.method.maps(world.net, world.images, Target.of(target, world.images))
         else:
-            explained(method, world.net, world.images, target, batch_size=2)
+            explained(self.method, world.net, world.images, target, batch_size=2)
 
 
-def _visits(method: Method) -> Iterator[_Visit]:
+def visits(method: Method) -> Iterator[_Visit]:
     """Success; failure in the first, a middle and the last pass; in the first and second score.
 
     Whoever asks for the next visit has made the one before, which says how many passes there are.
     """
+    method = placed(method)
     for direct in (False, True):
-        success = _Visit(direct)
+        success = _Visit(method, direct)
         yield success
-        passes = success.net.passes
-        for n in sorted({1, (passes + 1) // 2, passes} - {0}):
-            yield _Visit(direct, net=Fuse(n))
+        for fuse in success.net.failures():
+            yield _Visit(method, direct, net=fuse)
         for n in (1, 2):
-            yield _Visit(direct, scores=Fuse(n))
+            yield _Visit(method, direct, scores=Fuse(n))
 
 
 def _callable(fuse: Fuse) -> Callable[[object, Tensor], Tensor]:
@@ -99,37 +120,52 @@ def _callable(fuse: Fuse) -> Callable[[object, Tensor], Tensor]:
 
 
 class Record:
-    """What a method changes, in each of `FACETS`; its calls are made once, when first needed."""
+    """What a method or metric changes, in each facet; its calls are made once, when first needed.
 
-    def __init__(self, method: Method) -> None:
-        self._method = method
+    Args:
+        subject: The method or metric.
+        visits: Starts its calls.
+        facets: What is looked at before and after each.
+    """
+
+    def __init__(
+        self,
+        subject: Method | Metric,
+        visits: Callable[[], Iterable[Visit]],
+        facets: Mapping[str, Callable[[World], State]] = FACETS,
+    ) -> None:
+        self._subject, self._visits, self._facets = subject, visits, facets
 
     def require_unchanged(self, facet: str) -> None:
         """Checks one facet.
 
         Raises:
-            ContractError: The method changed something there.
+            ContractError: Something there was changed.
         """
         if facet in self._changes:
-            raise ContractError(f"{self._method.spec.name} changed {self._changes[facet]}")
+            raise ContractError(f"{self._subject.spec.name} changed {self._changes[facet]}")
 
     @cached_property
     def _changes(self) -> dict[str, str]:
-        method = placed(self._method)
         changes: dict[str, str] = {}
-        for visit in _visits(method):
+        for visit in self._visits():
             world = visit.world()
-            _draw()  # so that a method that seeds a generator finds it in another state
-            before = {facet: look(world) for facet, look in FACETS.items()}
+            _draw()  # so that whoever seeds a generator finds it in another state
+            before = {facet: look(world) for facet, look in self._facets.items()}
             try:
-                visit.run(method, world)
+                visit.run(world)
             except Exception:
-                if visit.net.limit is None and visit.scores is None:
+                if not visit.planned:
                     raise
-            for facet, look in FACETS.items():
+            for facet, look in self._facets.items():
                 for change in _differences(before[facet], look(world)):
                     changes.setdefault(facet, f"{change}, seen after {visit}; {_REMEDY}")
         return changes
+
+
+def leaves(facet: str) -> str:
+    """The name of the check of a facet."""
+    return f"leaves_{facet}"
 
 
 _REMEDY = "put it back in a `finally`, or work inside xcam.state.untouched"
@@ -157,10 +193,9 @@ def _same(first: Any, second: Any) -> bool:  # noqa: ANN401
 
 def passes_errors_on(method: Method) -> None:
     """An error in the model or the target reaches the caller."""
-    method = placed(method)
-    for visit in _visits(method):
+    for visit in visits(method):
         try:
-            visit.run(method, visit.world())
+            visit.run(visit.world())
         except PlannedError:
             continue
         except (TypeError, ValueError):  # a method that needs a class may refuse a callable

@@ -1,17 +1,11 @@
-"""Masks, and the scores of masked images: many (image, mask) pairs, a few at a time."""
+"""RISE's masks, made a few at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from xcam import forward
-from xcam.core import Score, Target
-from xcam.imaging import Fill, filled
-
-__all__ = ["GridMasks", "blended", "masked_scores"]
+__all__ = ["GridMasks"]
 
 
 class GridMasks:
@@ -62,48 +56,3 @@ def _axis(cells: int, side: int) -> tuple[int, Tensor]:
     mirrored = (cells - 1) - ((cells - 1) - centres).abs()
     weights = (1 - (mirrored[:, None] - torch.arange(cells)).abs()).clamp(min=0)
     return cell, weights.unfold(0, side, 1)
-
-
-def blended(images: Tensor, masks: Tensor, fill: Fill = "zero") -> Tensor:
-    """Images (R, C, H, W) seen through masks (R, H, W) in [0, 1]: x ⊙ M + fill ⊙ (1 − M)."""
-    masks = masks[:, None].to(images.dtype)
-    if isinstance(fill, str) and fill == "zero":
-        return images * masks
-    return torch.lerp(filled(images, fill), images, masks)
-
-
-def masked_scores(
-    model: nn.Module,
-    images: Tensor,
-    target: Target,
-    pairs: int,
-    masks: Callable[[slice], tuple[Tensor, Tensor]],
-    score: Score,
-    fill: Fill = "zero",
-    label: str = "",
-) -> Tensor:
-    """The scores of many pairs of image and mask, without a graph.
-
-    Args:
-        model: The classifier.
-        images: (B, C, H, W).
-        target: Bound.
-        pairs: How many pairs there are.
-        masks: Makes a slice of the pairs: which image each is of, (R,) int64, and the masks
-            (R, H, W), or (1, H, W) if they share one. Called for a few at a time, so that the
-            memory does not grow with their number.
-        score: What of the output is read.
-        fill: What is seen where the mask is zero.
-        label: For the progress bar.
-
-    Returns:
-        (pairs,) scores.
-    """
-
-    def step(part: slice) -> Tensor:
-        rows, seen = masks(part)
-        chunk = images if len(images) == 1 else images[rows]
-        return target.scores(forward.call(model, blended(chunk, seen, fill)), rows, score=score)
-
-    with torch.no_grad():
-        return forward.collect(pairs, step, images, label)

@@ -1,0 +1,117 @@
+"""Accuracy on the images and behind their maps, against topk, and what rounding may not change."""
+
+import pytest
+import torch
+from by_hand import explained, seeded
+from nets import Staged, Wrapped, mixed, unchanged
+from torch import nn
+from torch.testing import assert_close
+
+from xcam.forward import run_settings
+from xcam.metrics import Accuracy, MaskedAccuracy
+from xcam.metrics.accuracy import reads_top
+from xcam.models import Normalized
+from xcam.models.toy import LinearNet, SmallCNN
+
+IMAGES = seeded(8, 3, 8, 8)
+LABELS = torch.arange(8) % 5
+MAPS = explained(seeded(8, 8, 8, seed=1), [0] * 8)
+
+
+def by_topk(model, images, top):
+    with torch.no_grad():
+        found = model(images).topk(top, dim=1).indices
+    return (found == LABELS[:, None]).any(1).float()
+
+
+@pytest.mark.parametrize("top", [1, 2, 4])
+class TestAgainstTopK:
+    def test_on_the_images(self, top):
+        net = SmallCNN()
+        assert_close(Accuracy(top).score(net, IMAGES, MAPS, LABELS), by_topk(net, IMAGES, top))
+
+    @pytest.mark.parametrize("space", ["input", "normalised"])
+    def test_behind_the_maps(self, top, space):
+        net = Normalized(SmallCNN(), (0.4, 0.5, 0.6), (0.2, 0.3, 0.2))
+        metric = MaskedAccuracy(top, normalise=None, space=space)
+        masks = MAPS.maps[:, None]
+        hidden = IMAGES * masks + (0 if space == "input" else net.mean * (1 - masks))
+        assert_close(metric.score(net, IMAGES, MAPS, LABELS), by_topk(net, hidden, top))
+
+    def test_map_of_ones_hides_nothing(self, top):
+        ones = explained(torch.ones(8, 8, 8), [0] * 8)
+        net = SmallCNN()
+        behind = MaskedAccuracy(top, normalise=None).score(net, IMAGES, ones, LABELS)
+        assert torch.equal(behind, Accuracy(top).score(net, IMAGES, ones, LABELS))
+
+
+@pytest.mark.parametrize("metric", [Accuracy(), Accuracy(3), MaskedAccuracy(muted=0.5)])
+class TestMetric:
+    @pytest.mark.parametrize("size", [1, 3])
+    def test_any_chunk_size(self, metric, size):
+        whole = metric.score(SmallCNN(), IMAGES, MAPS, LABELS)
+        with run_settings(batch_size=size):
+            assert torch.equal(metric.score(SmallCNN(), IMAGES, MAPS, LABELS), whole)
+
+    def test_finish_is_the_share_of_hits(self, metric):
+        hits = metric.score(SmallCNN(), IMAGES, MAPS, LABELS)
+        assert hits.shape == (8,)
+        assert set(hits.tolist()) <= {0.0, 1.0}
+        assert metric.finish(hits.mean(0)).item() == hits.sum().item() / 8
+
+    def test_is_left_as_it_was(self, metric):
+        net = mixed(Staged())
+        with unchanged(net, IMAGES, MAPS.maps, LABELS):
+            metric.score(net, IMAGES, MAPS, LABELS)
+
+    @pytest.mark.parametrize(
+        ("truth", "error", "sentence"),
+        [
+            (None, TypeError, "truth must be a tensor of 8 integer labels, got NoneType"),
+            (LABELS.float(), TypeError, "truth must be .*got torch.float32"),
+            (LABELS > 2, TypeError, "truth must be .*got torch.bool"),
+            (LABELS[:5], ValueError, r"truth must be \(8,\) labels, one an image, got \(5,\)"),
+            (LABELS[:, None], ValueError, r"truth must be \(8,\) labels.*got \(8, 1\)"),
+            (LABELS - 1, ValueError, "label -1 is negative"),
+            (LABELS + 1, ValueError, "label 5 is out of range: the model has 5 classes"),
+        ],
+    )
+    def test_refuses_other_truth(self, metric, truth, error, sentence):
+        with pytest.raises(error, match=sentence):
+            metric.score(SmallCNN(), IMAGES, MAPS, truth)
+
+    def test_refuses_a_model_with_a_single_score(self, metric):
+        net = Wrapped(LinearNet(), lambda logits: logits[:, :1])
+        with pytest.raises(ValueError, match="top must be below the model's number of classes, 1"):
+            metric.score(net, IMAGES, MAPS, torch.zeros(8, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("cls", [Accuracy, MaskedAccuracy])
+@pytest.mark.parametrize("top", [0, -1, 1.5, True, "5"])
+def test_refuses_other_tops(cls, top):
+    with pytest.raises(ValueError, match="top must be a positive int"):
+        cls(top=top)
+
+
+class TestTies:
+    def read(self, logits, labels, top=1):
+        labels = torch.tensor(labels)
+        return reads_top(labels, top)(torch.tensor(logits), torch.arange(len(labels))).tolist()
+
+    def test_the_first_of_equals_goes_first(self):
+        assert self.read([[0.0, 0.0, 0.0]] * 3, [0, 1, 2]) == [1, 0, 0]
+        assert self.read([[0.0, 0.0, 0.0]] * 3, [0, 1, 2], top=2) == [1, 1, 0]
+
+    @pytest.mark.parametrize("noise", [-2e-6, 0, 2e-6])
+    def test_rounding_changes_nothing(self, noise):
+        logits = [[1.0, 1.0 + noise, 0.0], [0.0, 1.0, 1.0 + noise]]
+        assert self.read(logits, [0, 1]) == [1, 1]
+        assert self.read(logits, [1, 2]) == [0, 0]
+
+    def test_a_model_without_an_opinion(self):
+        class Silent(nn.Module):
+            def forward(self, images):
+                return images.new_zeros(len(images), 5)
+
+        hits = Accuracy().score(Silent(), IMAGES, MAPS, LABELS)
+        assert hits.tolist() == (LABELS == 0).float().tolist()

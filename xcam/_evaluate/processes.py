@@ -1,0 +1,48 @@
+"""The processes of one evaluation: which of them this is, and where they meet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+
+__all__ = ["Processes", "launched"]
+
+_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+_PATIENCE = timedelta(days=7)  # for a process whose batches take longer than the others'
+
+
+@dataclass(frozen=True)
+class Processes:
+    """One of the processes that share the work.
+
+    Attributes:
+        rank: Of this one; 0 is the main process.
+        count: Of them.
+        meet: Waits until all have called it.
+    """
+
+    rank: int = 0
+    count: int = 1
+    meet: Callable[[], Any] = lambda: None
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that starts folders and prints."""
+        return self.rank == 0
+
+
+def launched() -> Processes:
+    """This process among those that `accelerate launch`, `torchrun` or `mpirun` started."""
+    several = any(int(os.environ.get(name) or 1) > 1 for name in _SIZES)
+    if not several and not torch.distributed.is_initialized():
+        return Processes()
+    from accelerate import PartialState
+
+    forced = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    state = PartialState(cpu=forced or not torch.accelerator.is_available(), timeout=_PATIENCE)
+    return Processes(state.process_index, state.num_processes, state.wait_for_everyone)

@@ -1,0 +1,92 @@
+"""The verb `evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from torch.utils.data import DataLoader, Dataset
+
+from xcam._evaluate.batches import Data
+from xcam._evaluate.entries import Entries, Maps, Methods, Metrics, Models
+from xcam._evaluate.processes import launched
+from xcam.forward import Precision
+from xcam.results import Results
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    model: Models,
+    loader: DataLoader[Any] | Dataset[Any] | list[Any],
+    methods: Methods = ("gradcam",),
+    metrics: Metrics = ("insertion", "deletion"),
+    target: Literal["predicted", "label"] = "predicted",
+    maps: Maps = None,
+    out: str | Path | None = None,
+    *,
+    controls: bool = True,
+    fraction: float = 1.0,
+    indices: Iterable[int] | None = None,
+    batch_size: int | None = None,
+    precision: Precision = "full",
+    progress: bool = False,
+    seed: int = 0,
+    save_maps: bool = False,
+    dry_run: bool = False,
+) -> Results:
+    """Scores methods by metrics on a data set, and can be stopped and gone on with at any moment.
+
+    Every method explains a batch once, and all metrics score its maps; the three controls (random
+    noise, a Gaussian in the centre, edges) stand beside the methods. Rows go to Parquet parts in
+    `out`, a part a batch: called again with the same arguments, an evaluation that was interrupted,
+    or killed, loads and computes only what is missing, and ends with the same rows. A method or
+    metric that fails on an image leaves a row with the error. Memory does not grow with the number
+    of images. Under `accelerate launch` the processes share the batches.
+
+    Args:
+        model: A classifier, or several by name, which see the same images.
+        loader: A `DataLoader` that does not shuffle, a data set, or a list of batches. A batch is
+            (images, labels) or (images, labels, truth): images (B, C, H, W) as the models take
+            them, labels (B,) int64, truth for metrics that need it, boxes (B, N, 4) or masks
+            (B, H, W). A data set's `ids`, one an image, name the images in the rows.
+        methods: Names from `xcam.list_methods()` or method objects, or a dict that labels them.
+        metrics: Names from `xcam.list_metrics()` or metric objects, or a dict that labels them.
+        target: Explain the class that the model predicts, or the label.
+        maps: Maps from elsewhere to score beside the methods: a folder (what `save_maps` wrote,
+            explanations or `.npy` arrays by image id), a callable `(images, ids, target) -> maps`,
+            or a dict that labels several.
+        out: The folder; None for one that lives as long as the result.
+        controls: Whether to score the controls, too.
+        fraction: The share of the images to use, drawn by `seed`.
+        indices: Positions of the images to use; None for all.
+        batch_size: Images through the model at a time; None chooses. Changes speed and memory, not
+            the rows.
+        precision: `"full"`, or `"bf16"`/`"fp16"` to run the models under autocast.
+        progress: Show a progress bar.
+        seed: Of `fraction` and of the control that is random.
+        save_maps: Also write the methods' maps, in half precision at their own resolution, to
+            `out/maps/METHOD` (`out/maps/MODEL/METHOD` if there are several models).
+        dry_run: Measure one batch, print passes and the estimated time, write nothing to `out`.
+
+    Returns:
+        The results; of one batch for a dry run.
+
+    Raises:
+        TypeError: An argument of the wrong kind.
+        ValueError: An argument out of its range, a loader that shuffles, labels or truth that are
+            needed and missing, or an `out` of another evaluation, each difference named.
+        UnknownNameError: No such method or metric.
+        FileFormatError: A damaged file in `out`, or among the maps.
+    """
+    entries = Entries.of(
+        model, methods, metrics, maps, target, controls, seed, batch_size, precision
+    )
+    data = Data.of(loader, indices, fraction, seed)
+    first = data.first()
+    _check_first(first, entries)
+    layered = _layered(entries, first)
+    processes = launched()
+    with _folder(None if dry_run else out, processes) as folder:
+        ...

@@ -1,0 +1,179 @@
+"""The work of an evaluation: batch after batch, each done when its rows are written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import nn
+
+from xcam import manifest
+from xcam._apply import reduce_channels
+from xcam._evaluate.attempts import Attempts, Outcome
+from xcam._evaluate.batches import Batch, Data
+from xcam._evaluate.entries import Entries, source_name
+from xcam._evaluate.processes import Processes
+from xcam._evaluate.scoring import Case, device_of
+from xcam._explain import check_images, with_layer
+from xcam.core import Explanation, Method
+from xcam.errors import XcamError
+from xcam.forward import run_settings
+from xcam.store import Row, Store
+from xcam.stored_maps import write_maps
+
+__all__ = ["Work"]
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What is to be done.
+
+    Attributes:
+        entries: What is compared.
+        data: On which images.
+        methods: Each model's methods, with the layers that they read.
+        seed: Of all that is drawn.
+        save_maps: Whether maps are kept.
+        notes: Filled with what is to be said of the whole.
+    """
+
+    entries: Entries
+    data: Data
+    methods: Mapping[str, Mapping[str, Method]]
+    seed: int
+    save_maps: bool
+    notes: dict[str, None] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, entries: Entries, data: Data, seed: int, save_maps: bool) -> Work:
+        """Looks at the first image: what is missing there is missing everywhere.
+
+        Raises:
+            TypeError: Images or labels of the wrong kind.
+            ValueError: Images that a model cannot take; labels or truth missing.
+        """
+        first = data.first()
+        _check_truth(first, entries)
+        for model in entries.models.values():
+            check_images(model, first.images.to(device_of(model, first.images)))
+        methods = {
+            name: {
+                label: _layered(method, model, first, entries)
+                for label, method in entries.methods.items()
+            }
+            for name, model in entries.models.items()
+        }
+        return cls(entries, data, methods, seed, save_maps)
+
+    def measure(self) -> tuple[list[Row], float]:
+        """The rows of the first batch, and the seconds that it took."""
+        begun = time.perf_counter()
+        batch = next(self.data.load([0]))
+        return self._rows(batch), time.perf_counter() - begun
+
+    def finish(self, store: Store, team: Processes, progress: bool) -> None:
+        """Does this process's share of what is not done yet; returns when all have."""
+        from tqdm.auto import tqdm
+
+        if team.main:
+            store.open(self.manifest())
+            store.clean()
+        team.meet()
+        if not team.main:
+            store.open(self.manifest())
+        done = store.done()
+        mine = [n for n in range(len(self.data.groups)) if n not in done][team.rank :: team.count]
+        team.meet()  # nobody writes before all have seen what was there
+        bar = tqdm(mine, desc="batches", disable=not (progress and team.main))
+        for batch in self.data.load(mine):
+            store.write(batch.number, self._rows(batch, store))
+            bar.update()
+        bar.close()
+        team.meet()
+
+    def manifest(self) -> dict[str, Any]:
+        """What the rows depend on, as JSON."""
+        entries, data = self.entries, self.data
+        images = (
+            f"{number} {index} {data.ids[index]}".encode()
+            for number, group in enumerate(data.groups)
+            for index in group
+        )
+        return {
+            "format": 1,
+            "versions": {"xcam": version("xcam"), "torch": str(torch.__version__)},
+            "models": {name: manifest.of_model(net) for name, net in entries.models.items()},
+            "methods": {
+                label: manifest.of_recipe(method, method.spec.name)
+                | {"layers": {name: _layer(self.methods[name][label]) for name in self.methods}}
+                for label, method in entries.methods.items()
+            },
+            "maps": {label: source_name(source) for label, source in entries.maps.items()},
+            "metrics": {
+                label: manifest.of_recipe(metric, metric.spec.name)
+                for label, metric in entries.metrics.items()
+            },
+            "target": "label" if entries.labelled else "predicted",
+            "images": {"count": len(data), "sha256": manifest.digest(images)},
+            "batch_size": data.size,
+            "precision": entries.precision,
+            "seed": self.seed,
+            "save_maps": self.save_maps,
+        }
+
+    def _rows(self, batch: Batch, store: Store | None = None) -> list[Row]:
+        """All rows of a batch; its maps are kept in the store, if there is one to keep them."""
+        rows: list[Row] = []
+        for name, model in self.entries.models.items():
+            images = batch.images.to(device_of(model, batch.images))
+            settings = (self.entries.batch_size, self.entries.precision)
+            attempts = Attempts(images.device, *settings, self.notes)
+            case = Case(batch, name, model, images, self.entries, self.methods[name], attempts)
+            rows += case.rows(partial(self._keep, store) if store and self.save_maps else None)
+        return rows
+
+    def _keep(self, store: Store, case: Case, label: str, told: Outcome[Explanation]) -> None:
+        if told.result is None:
+            return
+        within = [case.name, label] if len(self.entries.models) > 1 else [label]
+        path = store.maps(*within) / f"batch-{case.batch.number:08d}.safetensors"
+        reduce = getattr(case.methods[label], "reduce", "sum")
+        write_maps(
+            path,
+            reduce_channels(told.result.raw, reduce),
+            [case.batch.ids[row] for row in told.rows],
+            [case.targets[row] for row in told.rows],
+        )
+
+
+def _check_truth(first: Batch, entries: Entries) -> None:
+    needy = {metric.spec.truth: name for name, metric in entries.metrics.items()}
+    if first.labels is None and (entries.labelled or "labels" in needy):
+        who = "target='label'" if entries.labelled else f"the metric {needy['labels']!r}"
+        raise ValueError(f"{who} needs labels, and the data has none; give (images, labels)")
+    for kind in ("boxes", "masks"):
+        if first.truth is None and kind in needy:
+            raise ValueError(
+                f"the metric {needy[kind]!r} needs {kind}, and the data has none; give (images, "
+                "labels, truth)"
+            )
+
+
+def _layered(method: Method, model: nn.Module, first: Batch, entries: Entries) -> Method:
+    """The method with the layer it reads; as it is where there is none, so that its rows say why."""
+    with run_settings(entries.batch_size, entries.precision):
+        try:
+            images = first.images.to(device_of(model, first.images))
+            return with_layer(method, model, images)
+        except (XcamError, RuntimeError, TypeError, ValueError):
+            return method
+
+
+def _layer(method: Method) -> str | None:
+    layer = method.parameters().get("layer")
+    return None if layer is None else str(layer)

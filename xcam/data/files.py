@@ -1,0 +1,188 @@
+"""Images on disk as a data set; `folder` finds them by class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from xcam.imaging import read_image
+
+__all__ = ["Box", "ImageFiles", "Transform", "fitted", "folder"]
+
+Box: TypeAlias = tuple[float, float, float, float]
+Transform: TypeAlias = Callable[..., Any]
+"""From an image, or an image and its truth, to the same as the model takes it."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFiles(Dataset[tuple[Any, ...]]):
+    """Image files as a data set of `(image,)`, `(image, label)` or `(image, label, truth)`.
+
+    An image is (3, H, W) float32 in [0, 1] unless `transform` makes something else of it. A truth
+    is a mask, (H, W) uint8 with 1 on the object, 0 elsewhere and 255 where it is not known, or
+    boxes, (N, 4) float32 x0, y0, x1, y1 in pixels, x1 and y1 exclusive, with rows of NaN where an
+    image has fewer than the data set's most. Boxes are cut to the part of the image that is left;
+    one that is cut off entirely is a row of NaN too.
+
+    Attributes:
+        paths: The files.
+        ids: The name of each image.
+        labels: Of each image, from 0; empty for none.
+        truths: Of each image, a file with a mask or boxes in pixels of the file; empty for none.
+        classes: The names of the classes, as far as they are known.
+        transform: Called with a uint8 image and, if there is one, its truth, as tensors of
+            `torchvision.tv_tensors`, so that a transform of `torchvision.transforms.v2` moves both.
+        ignore: The value of mask files for pixels of which it is not known what they are; all
+            other values but 0 are the object.
+    """
+
+    paths: tuple[Path, ...]
+    ids: tuple[str, ...]
+    labels: tuple[int, ...]
+    truths: tuple[Path | tuple[Box, ...], ...]
+    classes: tuple[str, ...]
+    transform: Transform
+    ignore: int | None = None
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        """The item; files are read anew each time.
+
+        Raises:
+            ValueError: A file that cannot be read, a mask of another size than its image, or a box
+                outside of it.
+        """
+        from torchvision import tv_tensors
+        from torchvision.transforms.v2 import functional as transforms
+
+        index = range(len(self))[index]
+        pixels = read_image(self.paths[index])
+        image = tv_tensors.Image(transforms.to_dtype(pixels, torch.uint8, scale=True))
+        label = self.labels[index : index + 1]
+        if not self.truths:
+            return (_plain(self.transform(image)), *label)
+        truth = self.truths[index]
+        size = (int(image.shape[1]), int(image.shape[2]))
+        if isinstance(truth, Path):
+            mask = tv_tensors.Mask(_mask(truth, size, self.ignore))
+            image, mask = self.transform(image, mask)
+            return (_plain(image), *label, _plain(mask))
+        boxes = _boxes(truth, size, self.paths[index])
+        image, boxes = self.transform(image, boxes)
+        most = max(len(boxes) for boxes in self.truths)  # type: ignore[arg-type]  # no paths here
+        return (_plain(image), *label, _padded(_plain(boxes), most))
+
+
+def folder(root: str | Path, size: int = 224, transform: Transform | None = None) -> ImageFiles:
+    """The images in a folder: with a folder a class, or all in one and without labels.
+
+    Classes are numbered in the order of their folders' names, as torchvision does; images come in
+    that order too, by name within a class. Ids are paths within `root`.
+
+    Args:
+        root: The folder.
+        size: Side of the images in pixels: the shorter side is resized to it (bicubic,
+            antialiased) and the centre is cropped.
+        transform: What is done to an image instead; see `ImageFiles`.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or no picture in it.
+    """
+    from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
+
+    root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(f"no folder {str(root)!r}")
+    names: list[str] = []
+    if any(entry.is_dir() for entry in root.iterdir()):
+        names, numbers = find_classes(root)
+        found = make_dataset(root, numbers, IMG_EXTENSIONS, allow_empty=True)
+    else:
+        files = sorted(path for path in root.iterdir() if path.suffix.lower() in IMG_EXTENSIONS)
+        found = [(path, 0) for path in files]
+    if not found:
+        raise FileNotFoundError(f"no pictures in {str(root)!r}, of {', '.join(IMG_EXTENSIONS)}")
+    paths = tuple(Path(path) for path, _ in found)
+    return ImageFiles(
+        paths=paths,
+        ids=tuple(path.relative_to(root).as_posix() for path in paths),
+        labels=tuple(label for _, label in found) if names else (),
+        truths=(),
+        classes=tuple(names),
+        transform=transform or fitted(size),
+    )
+
+
+def fitted(size: int) -> Transform:
+    """The shorter side resized to `size` (bicubic, antialiased), the centre cropped, in [0, 1].
+
+    Raises:
+        ValueError: `size` is no positive int.
+    """
+    from torchvision.transforms import v2
+
+    if not isinstance(size, int) or size < 1:
+        raise ValueError(f"size must be a positive int, got {size!r}")
+    bicubic = v2.InterpolationMode.BICUBIC
+    steps: Transform = v2.Compose(
+        [
+            v2.Resize(size, interpolation=bicubic, antialias=True),
+            v2.CenterCrop(size),
+            v2.ToDtype(torch.float32, scale=True),
+        ]
+    )
+    return steps
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - a transform may return anything
+    return value.as_subclass(Tensor) if isinstance(value, Tensor) else value
+
+
+def _mask(path: Path, size: tuple[int, int], ignore: int | None) -> Tensor:
+    """A mask file as (H, W) uint8: 1 object, 0 background, 255 unknown."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as file:
+            values = np.array(file)
+    except OSError as error:
+        raise ValueError(f"{str(path)!r} is not a mask that can be read: {error}") from error
+    if values.ndim == 3:  # of a picture: the object is what is not black
+        values = values[..., :3].max(2)
+    if values.shape != size:
+        raise ValueError(
+            f"the mask {str(path)!r} is {values.shape[0]}×{values.shape[1]}, its image "
+            f"{size[0]}×{size[1]}: they must agree"
+        )
+    mask = torch.from_numpy((values != 0).astype(np.uint8))
+    return mask if ignore is None else mask.masked_fill(torch.from_numpy(values == ignore), 255)
+
+
+def _boxes(boxes: tuple[Box, ...], size: tuple[int, int], path: Path) -> Tensor:
+    from torchvision import tv_tensors
+
+    for box in boxes:
+        if box[2] > size[1] or box[3] > size[0]:
+            raise ValueError(f"box {box} is not within {str(path)!r} of {size[0]}×{size[1]}")
+    moved: Tensor = tv_tensors.BoundingBoxes(
+        torch.tensor(boxes), format=tv_tensors.BoundingBoxFormat.XYXY, canvas_size=size
+    )
+    return moved
+
+
+def _padded(boxes: Tensor, most: int) -> Tensor:
+    """(most, 4), rows of NaN for boxes that are missing or have no area left."""
+    gone = (boxes[:, 2:] <= boxes[:, :2]).any(1)
+    padded = boxes.new_full((most, 4), torch.nan)
+    padded[: len(boxes)] = boxes.masked_fill(gone[:, None], torch.nan)
+    return padded

@@ -1,0 +1,142 @@
+"""Lists of image files, with labels and truth in columns."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from xcam.data.files import Box, ImageFiles, Transform, fitted
+
+__all__ = ["listed"]
+
+
+def listed(
+    path: str | Path,
+    root: str | Path | None = None,
+    size: int = 224,
+    transform: Transform | None = None,
+    classes: Sequence[str] = (),
+    ignore: int | None = None,
+) -> ImageFiles:
+    """The images of a list, a line each: `file label`, or `file label truth`.
+
+    Columns are separated by commas, if the line has any, or by white space. Truth is the file of a
+    mask, or boxes as numbers x0 y0 x1 y1 in pixels of the image file, four a box. Either all lines
+    have truth, all of the same kind, or none has. A first line that is no image with a number is
+    taken for the header; empty lines are skipped. Ids are the files as the list names them, so
+    that lines with the same file are about the same image.
+
+    Args:
+        path: The list, UTF-8.
+        root: Where the files of relative paths lie; None for the list's own folder.
+        size: As of `folder`.
+        transform: What is done to an image and its truth instead; see `ImageFiles`.
+        classes: The names of the classes, if labels are to be checked against their number.
+        ignore: As of `ImageFiles`, such as 255.
+
+    Raises:
+        FileNotFoundError: There is no such list, or no such file as a line of it names.
+        ValueError: A line that cannot be read so; the message has its number.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no list at {str(path)!r}")
+    lines = list(_lines(path, path.parent if root is None else Path(root), len(classes)))
+    if not lines:
+        raise ValueError(f"{str(path)!r} lists no images")
+    for line in lines:
+        if type(line.truth) is not type(lines[0].truth):
+            raise ValueError(
+                f"{line.place} has another kind of truth than line {lines[0].number}: all images "
+                "need a mask, or all boxes, or none has truth"
+            )
+    return ImageFiles(
+        paths=tuple(line.file for line in lines),
+        ids=tuple(line.id for line in lines),
+        labels=tuple(line.label for line in lines),
+        truths=tuple(line.truth for line in lines if line.truth is not None),
+        classes=tuple(classes),
+        transform=transform or fitted(size),
+        ignore=ignore,
+    )
+
+
+@dataclass(frozen=True)
+class _Line:
+    """What a line of a list says."""
+
+    place: str
+    number: int
+    file: Path
+    id: str
+    label: int
+    truth: Path | tuple[Box, ...] | None
+
+
+def _lines(path: Path, root: Path, classes: int) -> Iterator[_Line]:
+    first = True
+    for number, text in enumerate(path.read_text("utf-8-sig").splitlines(), start=1):
+        if not text.strip():
+            continue
+        place = f"line {number} of {str(path)!r}"
+        columns = _columns(text)
+        header = first and len(columns) > 1 and not _is_number(columns[1])
+        first = False
+        if header and not (root / columns[0]).is_file():
+            continue
+        if len(columns) < 2:
+            raise ValueError(f"{place} must be 'file label' or 'file label truth', got {text!r}")
+        file = root / columns[0]
+        if not file.is_file():
+            raise FileNotFoundError(f"{place}: no picture at {str(file)!r}")
+        label = _label(columns[1], classes, place)
+        yield _Line(place, number, file, columns[0], label, _truth(columns[2:], root, place))
+
+
+def _columns(text: str) -> list[str]:
+    if "," not in text:
+        return text.split()
+    (columns,) = csv.reader([text], skipinitialspace=True)
+    return [column.strip() for column in columns]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _label(text: str, classes: int, place: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f"{place}: the label must be a number of a class, from 0, got {text!r}")
+    label = int(text)
+    if classes and label >= classes:
+        raise ValueError(f"{place}: label {label} is out of range, there are {classes} classes")
+    return label
+
+
+def _truth(columns: list[str], root: Path, place: str) -> Path | tuple[Box, ...] | None:
+    words = " ".join(columns).split()
+    if not words:
+        return None
+    if not all(map(_is_number, words)):
+        file = root / " ".join(columns)
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"{place}: the truth must be the file of a mask or numbers x0 y0 x1 y1, and there "
+                f"is no file at {str(file)!r}"
+            )
+        return file
+    values = [float(word) for word in words]
+    boxes = tuple(tuple(values[start : start + 4]) for start in range(0, len(values), 4))
+    for box in boxes:
+        if len(box) != 4 or not (0 <= box[0] < box[2] and 0 <= box[1] < box[3]):
+            raise ValueError(
+                f"{place}: a box must be x0 y0 x1 y1 in pixels with x0 < x1 and y0 < y1, got "
+                f"{' '.join(words)!r}"
+            )
+    return boxes  # type: ignore[return-value]  # each of four, as was just seen

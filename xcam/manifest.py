@@ -1,0 +1,118 @@
+"""What an evaluation is of: said before the first row, and the same whenever it goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from xcam import files
+from xcam.core.recipe import Recipe
+from xcam.errors import FileFormatError
+from xcam.state import unwrap
+
+__all__ = ["differences", "digest", "of_model", "of_recipe", "settle"]
+
+
+def of_model(model: nn.Module) -> dict[str, str]:
+    """The class of a model, and a hash of its modules' classes, its parameters and buffers."""
+    net = unwrap(model)
+    kinds = (f"{name} {_kind(module)}".encode() for name, module in net.named_modules())
+    return {"class": _kind(net), "sha256": digest([*kinds, *_tensors(net)])}
+
+
+def of_recipe(recipe: Recipe, name: str) -> dict[str, Any]:
+    """A method or metric by its name in the registry, its settings and its repr."""
+    settings = {key: _plain(value) for key, value in recipe.parameters().items()}
+    return {"name": name, "parameters": settings, "repr": repr(recipe)}
+
+
+def digest(contents: Iterable[bytes]) -> str:
+    """The SHA-256 of some contents, each kept apart from the next."""
+    total = hashlib.sha256()
+    for content in contents:
+        total.update(hashlib.sha256(content).digest())
+    return total.hexdigest()
+
+
+def settle(path: Path, said: Mapping[str, Any], begun: bool) -> None:
+    """Writes a manifest where there is none, or compares it with the one that is there.
+
+    Args:
+        path: Of the manifest.
+        said: What it must hold: JSON.
+        begun: Rows are already there, so that a manifest must be.
+
+    Raises:
+        ValueError: It holds something else; each difference is named.
+        FileFormatError: It is missing though it must be there, or damaged.
+    """
+    now = json.loads(json.dumps(said))
+    if not path.exists():
+        if begun:
+            raise FileFormatError(f"{str(path.parent)!r} holds rows but no manifest.json")
+        files.write(path, json.dumps(now, indent=1, ensure_ascii=False).encode())
+        return
+    found = list(differences(_read(path), now))
+    if found:
+        raise ValueError(
+            f"{str(path.parent)!r} holds another evaluation ({'; '.join(found)}); use another "
+            "folder, or the settings that are there"
+        )
+
+
+def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Each entry that is not the same in two manifests, and what it is in either."""
+    for key in dict.fromkeys([*there, *now]):
+        old, new = there.get(key), now.get(key)
+        if old == new:
+            continue
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            if old.keys() != new.keys():
+                yield f"{key}: {', '.join(old) or 'none'} there, {', '.join(new) or 'none'} now"
+            shared = [name for name in old if name in new and old[name] != new[name]]
+            for name in shared:
+                yield f"{key}, {name}: {_show(old[name])} there, {_show(new[name])} now"
+        else:
+            yield f"{key}: {_show(old)} there, {_show(new)} now"
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise FileFormatError(f"{str(path)!r} is damaged: {error}") from error
+    if not isinstance(found, Mapping):
+        raise FileFormatError(f"{str(path)!r} holds no manifest")
+    return found
+
+
+def _show(value: Any) -> str:  # noqa: ANN401 - whatever JSON holds
+    if isinstance(value, Mapping) and "repr" in value:
+        layers = value.get("layers")
+        return f"{value['repr']}{f' on {json.dumps(layers)}' if layers else ''}"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _plain(value: object) -> object:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return type(value).__name__  # tensors and objects: the recipe's repr tells them apart
+
+
+def _kind(module: nn.Module) -> str:
+    return f"{type(module).__module__}.{type(module).__qualname__}"
+
+
+def _tensors(net: nn.Module) -> Iterator[bytes]:
+    for name, tensor in [*net.named_parameters(), *net.named_buffers()]:
+        yield f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
+        values = tensor.detach().cpu().contiguous()
+        yield values.flatten().view(torch.uint8).numpy().tobytes()

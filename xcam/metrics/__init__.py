@@ -1,0 +1,86 @@
+"""Xcam's own metrics: a file a question."""
+
+from xcam.core import Metric
+from xcam.hookspecs import hookimpl
+from xcam.metrics.accuracy import Accuracy, MaskedAccuracy
+from xcam.metrics.adcc import ADCC, Coherency, Complexity
+from xcam.metrics.boxes import MaxBoxAcc, MaxBoxAccV2
+from xcam.metrics.confidence import AverageDrop, AverageGain, IncreaseInConfidence
+from xcam.metrics.insertion_deletion import Deletion, Insertion
+from xcam.metrics.irof import IROF
+from xcam.metrics.perturbation_accuracy import NegativePerturbation, PositivePerturbation
+from xcam.metrics.pixel_flipping import PixelFlipping
+from xcam.metrics.pointing import EnergyPointingGame, PointingGame, RelevanceRank
+from xcam.metrics.pxap import PxAP
+from xcam.metrics.remove_and_classify import RemoveAndClassify
+from xcam.metrics.road import ROAD, ROADLeRF, ROADMoRF
+from xcam.metrics.selectivity import Selectivity
+from xcam.metrics.shape import Entropy, Sparseness
+
+__all__ = [
+    "ADCC",
+    "IROF",
+    "METRICS",
+    "ROAD",
+    "Accuracy",
+    "AverageDrop",
+    "AverageGain",
+    "Coherency",
+    "Complexity",
+    "Deletion",
+    "EnergyPointingGame",
+    "Entropy",
+    "IncreaseInConfidence",
+    "Insertion",
+    "MaskedAccuracy",
+    "MaxBoxAcc",
+    "MaxBoxAccV2",
+    "NegativePerturbation",
+    "PixelFlipping",
+    "PointingGame",
+    "PositivePerturbation",
+    "PxAP",
+    "ROADLeRF",
+    "ROADMoRF",
+    "RelevanceRank",
+    "RemoveAndClassify",
+    "Selectivity",
+    "Sparseness",
+    "xcam_metrics",
+]
+
+METRICS: list[type[Metric]] = [
+    Accuracy,
+    ADCC,
+    AverageDrop,
+    AverageGain,
+    Coherency,
+    Complexity,
+    Deletion,
+    EnergyPointingGame,
+    Entropy,
+    IncreaseInConfidence,
+    Insertion,
+    IROF,
+    MaskedAccuracy,
+    MaxBoxAcc,
+    MaxBoxAccV2,
+    NegativePerturbation,
+    PixelFlipping,
+    PointingGame,
+    PositivePerturbation,
+    PxAP,
+    RelevanceRank,
+    RemoveAndClassify,
+    ROAD,
+    ROADLeRF,
+    ROADMoRF,
+    Selectivity,
+    Sparseness,
+]
+
+
+@hookimpl
+def xcam_metrics() -> list[type[Metric]]:
+    """Xcam's own metrics."""
+    return METRICS

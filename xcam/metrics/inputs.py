@@ -1,0 +1,73 @@
+"""What metrics are given, checked once: maps, classes, and where images are masked."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from torch import Tensor, nn
+
+from xcam.core import Explanation, Target
+from xcam.forward import note
+from xcam.imaging import is_flat
+from xcam.models.normalized import Normalized
+from xcam.state import unwrap
+
+__all__ = ["Space", "in_space", "maps_of", "target_of"]
+
+Space: TypeAlias = Literal["input", "normalised"]
+"""Where images are masked: as the model takes them, or after its own normalisation.
+
+They differ for a `Normalized` model alone: in `"input"`, zero is black; in `"normalised"`, the
+data set's mean colour. A model without normalisation of its own takes what it takes: `"input"`.
+"""
+
+
+def in_space(model: nn.Module, images: Tensor, space: Space) -> tuple[nn.Module, Tensor]:
+    """The model and the images (B, C, H, W) it takes, before or after its own normalisation."""
+    if space not in ("input", "normalised"):
+        raise ValueError(f"space must be 'input' or 'normalised', got {space!r}")
+    inner = unwrap(model)
+    if space == "normalised" and isinstance(inner, Normalized):
+        return inner.model, (images - inner.mean) / inner.std
+    return model, images
+
+
+def maps_of(explanation: Explanation, images: Tensor, order: bool = False) -> Tensor:
+    """The maps (B, H, W) of an explanation, if they are of these images.
+
+    Args:
+        explanation: To be scored.
+        images: (B, C, H, W).
+        order: The metric reads the order of the pixels, of which a flat map has none: each such
+            image is noted.
+
+    Raises:
+        ValueError: Another number or size of maps, or values that are not finite.
+    """
+    maps, wanted = explanation.maps.to(images.device), (len(images), *images.shape[2:])
+    if maps.shape != wanted:
+        raise ValueError(
+            f"maps must be {wanted} for images of shape {tuple(images.shape)}, got "
+            f"{tuple(maps.shape)}"
+        )
+    finite = maps.flatten(1).isfinite().all(1)
+    if not bool(finite.all()):
+        raise ValueError(f"the map of image {int((~finite).nonzero()[0])} is not finite")
+    if order:
+        for image in is_flat(maps).nonzero().flatten().tolist():
+            note(f"image {image}: the map is flat, its pixels are taken row after row")
+    return maps
+
+
+def target_of(explanation: Explanation, images: Tensor) -> Target:
+    """The classes that were explained, as a target for these images.
+
+    Raises:
+        ValueError: A callable chose the score that was explained, so that there is no class.
+    """
+    if explanation.target is None:
+        raise ValueError(
+            "the metric reads the class that was explained, and a callable target has none; "
+            "explain a class, or give the explanation one"
+        )
+    return Target.of(explanation.target.to(images.device), images)

@@ -1,0 +1,89 @@
+"""What a map looks like, whatever the model does: how concentrated, how many pixels it needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from xcam.core import Explanation, Metric, MetricSpec
+from xcam.metrics.inputs import maps_of
+
+__all__ = ["Entropy", "Sparseness"]
+
+
+@dataclass(frozen=True)
+class Sparseness(Metric):
+    """Gini index of the absolute map: 0 if all pixels are alike, 1 − 1/n if only one is not 0.
+
+    G = Σ_i (2i − n − 1) a_i / (n Σ a), with the n values a = |map| in ascending order (Chalasani
+    et al., 2020, arXiv:1810.06583). A map of zeros gives 0.
+    """
+
+    spec: ClassVar[MetricSpec] = MetricSpec(
+        name="sparseness",
+        title="Sparseness",
+        paper="Chalasani et al., 2020, arXiv:1810.06583",
+        formula="Gini index of |map|",
+        higher_is_better=True,
+        bounds=(0.0, 1.0),
+        question="shape",
+    )
+
+    def score(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        explanation: Explanation,
+        truth: Tensor | None = None,
+    ) -> Tensor:
+        """See `Metric.score`; gives (B,) indices."""
+        values = maps_of(explanation, images).abs().flatten(1).sort(1).values
+        count = values.shape[1]
+        ranks = torch.arange(1, count + 1, device=values.device, dtype=values.dtype)
+        total = values.sum(1)
+        spread = (values * (2 * ranks - count - 1)).sum(1)
+        return spread / (count * total).where(total > 0, 1)
+
+    def finish(self, mean: Tensor) -> Tensor:
+        """The mean itself."""
+        return mean
+
+
+@dataclass(frozen=True)
+class Entropy(Metric):
+    """Entropy of the absolute map as a distribution over pixels: how many matter, in nats.
+
+    H = −Σ q ln q with q = |map| / Σ|map|: 0 if one pixel has all the mass, ln n if all have the
+    same (Bhatt et al., 2020, arXiv:2005.00631, who call it complexity). A map of zeros says
+    nothing of any pixel and gives ln n.
+    """
+
+    spec: ClassVar[MetricSpec] = MetricSpec(
+        name="entropy",
+        title="Entropy",
+        paper="Bhatt et al., 2020, arXiv:2005.00631",
+        formula="−Σ q ln q, q = |map| / Σ|map|",
+        higher_is_better=False,
+        bounds=(0.0, float("inf")),
+        question="shape",
+    )
+
+    def score(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        explanation: Explanation,
+        truth: Tensor | None = None,
+    ) -> Tensor:
+        """See `Metric.score`; gives (B,) entropies."""
+        values = maps_of(explanation, images).abs().flatten(1)
+        total = values.sum(1, keepdim=True)
+        shares = torch.where(total > 0, values, 1) / total.where(total > 0, values.shape[1])
+        return torch.special.entr(shares).sum(1)
+
+    def finish(self, mean: Tensor) -> Tensor:
+        """The mean itself."""
+        return mean

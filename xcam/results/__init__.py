@@ -1,0 +1,5 @@
+"""The results of an evaluation: tables, intervals, comparisons, ranks and curves from its rows."""
+
+from xcam.results.results import Results
+
+__all__ = ["Results"]

@@ -1,0 +1,153 @@
+"""Differences between methods, or models, on the same images, and how often one wins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any, Literal, TypeAlias
+
+import pandas as pd
+from torch import Tensor
+
+from xcam.core import Metric
+from xcam.results.rows import Group, Rows
+from xcam.statistics import Estimate, Sample, estimate, holm, per_image
+
+__all__ = ["By", "compare", "pairs_of", "wins"]
+
+By: TypeAlias = Literal["method", "model"]
+_COLUMNS = ["model", "method", "metric", "a", "b", "difference", "low", "high", "p", "n"]
+
+
+def pairs_of(
+    names: Sequence[str], a: str | None, b: str | None, reference: str | None
+) -> list[tuple[str, str]]:
+    """The pairs that are asked for: one, every name with the reference, or all.
+
+    Raises:
+        ValueError: An unknown name, half a pair, or both a pair and a reference.
+    """
+    for name in (a, b, reference):
+        if name is not None and name not in names:
+            raise ValueError(f"no results of {name!r}; there are {', '.join(names)}")
+    if (a is None) != (b is None) or (a is not None and reference is not None):
+        raise ValueError("give two names, or a reference, or nothing for all pairs")
+    if a is not None and b is not None:
+        return [(a, b)]
+    if reference is not None:
+        return [(name, reference) for name in names if name != reference]
+    return list(combinations(names, 2))
+
+
+def compare(
+    rows: Rows,
+    metrics: Mapping[str, Metric],
+    pairs: Sequence[tuple[str, str]],
+    by: By,
+    resamples: int,
+    seed: int,
+) -> pd.DataFrame:
+    """The table of `Results.compare`."""
+    lines = []
+    for label, metric in metrics.items():
+        matched = _matched(rows.groups(label), pairs, by)
+        for line in _contrasts(rows, label, metric, matched, resamples, seed):
+            lines.append({"metric": label, **line})
+    table = pd.DataFrame(lines, columns=_COLUMNS).drop(columns=by)
+    table["p_holm"] = holm(table["p"].tolist())
+    signs = {True: 1, False: -1, None: 0}
+    table["better"] = [
+        _better(line, signs[metrics[line["metric"]].spec.higher_is_better])
+        for line in table.to_dict("records")
+    ]
+    return table
+
+
+def wins(label: str, metric: Metric, samples: Mapping[str, Sample]) -> pd.DataFrame:
+    """The table of `Results.wins`, from the statistics of each method."""
+    if metric.spec.higher_is_better is None:
+        raise ValueError(f"{label!r} has no direction, so that no method wins by it")
+    sign = 1 if metric.spec.higher_is_better else -1
+    values = {name: sign * _of_images(label, metric, sample) for name, sample in samples.items()}
+    return pd.DataFrame({b: {a: _share(values[a] - values[b]) for a in values} for b in values})
+
+
+def _matched(
+    groups: Sequence[Group], pairs: Sequence[tuple[str, str]], by: By
+) -> list[tuple[Group, Group]]:
+    """The pairs of groups that differ in the method, or the model, and in nothing else."""
+    side = 0 if by == "method" else 1  # what two groups share
+    shared = dict.fromkeys(group[side] for group in groups)
+    found = [
+        ((name, a), (name, b)) if by == "method" else ((a, name), (b, name))
+        for name in shared
+        for a, b in pairs
+    ]
+    return [(first, second) for first, second in found if {first, second} <= set(groups)]
+
+
+def _contrasts(
+    rows: Rows,
+    label: str,
+    metric: Metric,
+    pairs: Sequence[tuple[Group, Group]],
+    resamples: int,
+    seed: int,
+) -> Iterator[dict[str, Any]]:
+    """A line for each pair, on the rows that worked for both."""
+
+    def estimates(
+        groups: Sequence[Group], only: Tensor | None = None
+    ) -> Iterator[tuple[Group, Estimate, Tensor]]:
+        for batch in rows.batches(label, groups, only):
+            found = estimate(batch.samples, metric.finish, resamples, seed)
+            yield from zip(batch.groups, found, batch.present, strict=True)
+
+    own = {
+        group: (found, present)
+        for group, found, present in estimates(list(dict.fromkeys(sum(pairs, ()))))
+    }
+    for first, second in pairs:
+        (one, here), (other, there) = own[first], own[second]
+        if not here.equal(there):
+            one, other = (found for _, found, _ in estimates([first, second], here & there))
+        difference = one - other
+        low, high = difference.interval()
+        yield {
+            "model": first[0],
+            "method": first[1],
+            "a": first[1] if first[0] == second[0] else first[0],
+            "b": second[1] if first[0] == second[0] else second[0],
+            "difference": difference.value,
+            "low": low,
+            "high": high,
+            "p": difference.p_value(),
+            "n": difference.images,
+        }
+
+
+def _better(line: Mapping[str, Any], sign: int) -> str:
+    """The one that is significantly better, if any and if the metric has a direction."""
+    if not line["p_holm"] < 0.05 or sign == 0:
+        return ""
+    return str(line["a"] if sign * line["difference"] > 0 else line["b"])
+
+
+def _of_images(label: str, metric: Metric, sample: Sample) -> Tensor:
+    """The result of each image, (C,), where the result of all is the mean over images."""
+    values = per_image(sample, metric.finish)
+    known = sample.sizes > 0
+    mean = float((values * sample.sizes)[known].sum() / sample.sizes.sum())
+    whole = float(metric.finish(sample.mean()))
+    if abs(mean - whole) > 1e-6 * (1 + abs(whole)):
+        raise ValueError(
+            f"{label!r} is no mean over images (theirs is {mean:.6g}, it is {whole:.6g}), so that "
+            "no image has a value to win by; see compare()"
+        )
+    return values
+
+
+def _share(gains: Tensor) -> float:
+    """How often a gain is positive, in percent, ties half; images without one are left out."""
+    known = gains[~gains.isnan()]
+    return float(50 * (1 + known.sign()).mean())

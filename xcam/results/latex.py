@@ -1,0 +1,82 @@
+"""The table of results in LaTeX."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+__all__ = ["escaped", "table"]
+
+_ARROWS = {"higher": r" $\uparrow$", "lower": r" $\downarrow$", "neither": ""}
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+}
+
+
+def table(results: pd.DataFrame, intervals: bool, digits: int) -> str:
+    """A booktabs tabular: a line a method, a column a metric, the best of each in bold.
+
+    Args:
+        results: What `Results.table` gives.
+        intervals: Print the interval behind each value.
+        digits: After the point.
+    """
+    columns = results.drop_duplicates("metric")
+    heads = [
+        escaped(metric) + _ARROWS[direction]
+        for metric, direction in zip(columns["metric"], columns["direction"], strict=True)
+    ]
+    lines = [
+        rf"\begin{{tabular}}{{l{'c' * len(heads)}}}",
+        r"\toprule",
+        " & ".join(["Method", *heads]) + r" \\",
+    ]
+    models = list(results.groupby("model"))
+    for model, part in models:
+        lines.append(r"\midrule")
+        if len(models) > 1:
+            lines += [rf"\multicolumn{{{len(heads) + 1}}}{{l}}{{{escaped(str(model))}}} \\"]
+        lines += _body(part, list(columns["metric"]), intervals, digits)
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def escaped(text: str) -> str:
+    """The text as LaTeX prints it."""
+    return "".join(_SPECIAL.get(letter, letter) for letter in text)
+
+
+def _body(part: pd.DataFrame, metrics: list[str], intervals: bool, digits: int) -> list[str]:
+    """The lines of one model, the controls last."""
+    cells = {
+        (line["method"], line["metric"]): _cell(line, intervals, digits)
+        for line in _marked(part).to_dict("records")
+    }
+    lines = []
+    for control, methods in part.groupby("control")["method"]:
+        if control and lines:
+            lines.append(r"\addlinespace")
+        for method in sorted(methods.unique()):
+            row = [escaped(method), *(cells.get((method, metric), "--") for metric in metrics)]
+            lines.append(" & ".join(row) + r" \\")
+    return lines
+
+
+def _marked(part: pd.DataFrame) -> pd.DataFrame:
+    """With a column `best`: no other method has a better value of this metric."""
+    sign = part["direction"].map({"higher": 1.0, "lower": -1.0, "neither": float("nan")})
+    score = sign * part["value"]
+    return part.assign(best=score == score.groupby(part["metric"]).transform("max"))
+
+
+def _cell(line: dict[str, object], intervals: bool, digits: int) -> str:
+    value, low, high = (float(str(line[name])) for name in ("value", "low", "high"))
+    if value != value:
+        return "--"
+    shown = f"{value:.{digits}f}"
+    if line["best"]:
+        shown = rf"\textbf{{{shown}}}"
+    if not intervals or low != low:
+        return shown
+    return rf"{shown} {{\scriptsize [{low:.{digits}f}, {high:.{digits}f}]}}"

@@ -1,0 +1,62 @@
+"""What the manifest of an evaluation says of its methods and metrics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from xcam.core import Metric
+from xcam.errors import FileFormatError
+from xcam.registry import get_metric, installed
+
+__all__ = ["controls", "metrics"]
+
+
+def metrics(folder: Path) -> dict[str, Metric]:
+    """The metrics by label, made again from their names and settings.
+
+    Raises:
+        FileFormatError: The manifest is missing or damaged.
+        UnknownNameError: A metric is not installed.
+        ValueError: A setting that no file can hold, such as a tensor.
+    """
+    return {label: _metric(label, entry) for label, entry in _entries(folder, "metrics").items()}
+
+
+def controls(folder: Path, labels: Iterable[str]) -> set[str]:
+    """The labels of control methods; one that is not installed counts as none."""
+    known, entries = installed().methods, _entries(folder, "methods")
+    names = {label: str(entries.get(label, {}).get("name", label)) for label in labels}
+    return {
+        label
+        for label, name in names.items()
+        if name in known and known[name].spec.family == "control"
+    }
+
+
+def _metric(label: str, entry: Mapping[str, Any]) -> Metric:
+    kind = get_metric(entry["name"])
+    settings = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in entry["parameters"].items()
+    }
+    try:
+        found = kind(**settings)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"cannot make {entry['repr']} again: {error}; give metrics=") from error
+    if repr(found) != entry["repr"]:
+        raise ValueError(f"{label!r} was {entry['repr']} and would be {found!r}; give metrics=")
+    return found
+
+
+def _entries(folder: Path, part: str) -> dict[str, Any]:
+    path = folder / "manifest.json"
+    try:
+        entries = json.loads(path.read_bytes())[part]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FileFormatError(f"{str(path)!r} is no manifest to read: {error!r}") from error
+    if not isinstance(entries, dict):
+        raise FileFormatError(f"{str(path)!r} has no {part} by label")
+    return entries

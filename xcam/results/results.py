@@ -1,0 +1,294 @@
+"""`Results`: what an evaluation says, how certain, and against which controls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from xcam.core import Metric
+from xcam.results import latex, recipes
+from xcam.results.contrasts import By, compare, pairs_of, wins
+from xcam.results.rows import Group, Rows
+from xcam.statistics import Sample, estimate, resampled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Results"]
+
+_DIRECTIONS = {True: "higher", False: "lower", None: "neither"}
+_NOTHING = (float("nan"), float("nan"), float("nan"), 0)  # no row worked
+
+
+class Results:
+    """The rows of an evaluation, and what can be read off them.
+
+    Nothing is held but the folder and a summary: each call reads the rows it needs, one metric at
+    a time. Intervals are 95 % BCa bootstrap intervals over images; results are the same whenever
+    they are asked for.
+
+    Attributes:
+        folder: Where the rows are.
+        metrics: The metrics by their labels.
+    """
+
+    def __init__(self, folder: str | Path, metrics: Mapping[str, Metric] | None = None) -> None:
+        """Opens a folder that `evaluate` wrote.
+
+        Args:
+            folder: Holds `manifest.json` and `rows/`.
+            metrics: The metrics by their labels; by default they are made again from the
+                manifest, which takes settings that can be written down.
+
+        Raises:
+            FileNotFoundError: The folder holds no rows.
+            FileFormatError: It is damaged.
+            ValueError: A metric of the rows is not given, or cannot be made again.
+        """
+        self.folder = Path(folder)
+        self._rows = Rows(self.folder)
+        labels = self._rows.summary["metric"].unique()
+        self.metrics = dict(recipes.metrics(self.folder) if metrics is None else metrics)
+        missing = [label for label in labels if label not in self.metrics]
+        if missing:
+            raise ValueError(f"the rows are of metrics that are not given: {', '.join(missing)}")
+        self.metrics = {label: self.metrics[label] for label in sorted(labels)}
+        self._controls = recipes.controls(self.folder, self._rows.summary["method"].unique())
+        self._tables: dict[tuple[int, int], pd.DataFrame] = {}
+
+    def table(self, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+        """Every result with its interval.
+
+        Args:
+            resamples: Of the bootstrap.
+            seed: Of the bootstrap.
+
+        Returns:
+            A line for each model, metric and method, the best method first and the controls after
+            the others: `model`, `metric`, `direction` (`"higher"`, `"lower"` or `"neither"` is
+            better), `method`, `control`, `value`, `low` and `high` (the 95 % interval; NaN of a
+            single image), `n` (images), `rows`, `errors`.
+        """
+        if (resamples, seed) not in self._tables:
+            lines = [line for label in self.metrics for line in self._lines(label, resamples, seed)]
+            self._tables[resamples, seed] = _sorted(pd.DataFrame(lines))
+        return self._tables[resamples, seed].copy()
+
+    def compare(
+        self,
+        a: str | None = None,
+        b: str | None = None,
+        *,
+        reference: str | None = None,
+        by: By = "method",
+        resamples: int = 10_000,
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        """Differences between methods, or models, on the same images.
+
+        Give `a` and `b` for that pair, `reference` for every other one against it, nothing for all
+        pairs. A row counts if it worked for both.
+
+        Args:
+            a: A method (or model).
+            b: Another.
+            reference: One that all others are compared with.
+            by: What the names are of: methods on the same model, or models under the same method.
+            resamples: Of the bootstrap; no p is below 2 / (resamples + 2).
+            seed: Of the bootstrap.
+
+        Returns:
+            A line for each metric and pair: `a`, `b`, `difference` (a − b), `low` and `high` (its
+            95 % interval), `p` (two-sided, for a difference of zero), `p_holm` (for all lines of
+            this table together), `better` (the one that is better if p_holm < 0.05, else empty),
+            `n` (images).
+
+        Raises:
+            ValueError: No such method or model, or both a pair and a reference.
+        """
+        if by not in ("method", "model"):
+            raise ValueError(f"by must be 'method' or 'model', got {by!r}")
+        names = sorted(self._rows.summary[by].unique())
+        pairs = pairs_of(names, a, b, reference)
+        return compare(self._rows, self.metrics, pairs, by, resamples, seed)
+
+    def ranks(self) -> pd.DataFrame:
+        """The methods' places, 1 the best and ties sharing theirs, by model.
+
+        Returns:
+            A line for each model and method (the index), a column for each metric that has a
+            direction, and `mean`, over the metrics that a method has results of; best first.
+        """
+        table = self.table()
+        table = table[table["direction"] != "neither"]
+        sign = table["direction"].map({"higher": -1.0, "lower": 1.0})
+        table["rank"] = (sign * table["value"]).groupby([table["model"], table["metric"]]).rank()
+        ranks = table.pivot_table(index=["model", "method"], columns="metric", values="rank")
+        ranks["mean"] = ranks.mean(axis=1)
+        ranks.columns.name = None
+        return ranks.sort_values(["model", "mean", "method"])
+
+    def wins(self, metric: str, model: str | None = None) -> pd.DataFrame:
+        """Win %: the share of images on which a method (line) is better than another (column).
+
+        Ties count half, so that a method beats itself on 50 %.
+
+        Args:
+            metric: One with a direction whose result is a mean over images; of any other, a
+                single image has no value of its own.
+            model: Which; the only one by default.
+
+        Raises:
+            ValueError: No such metric or model, or the metric is not of that kind.
+        """
+        models = sorted(self._rows.summary["model"].unique())
+        if model is None and len(models) > 1:
+            raise ValueError(f"say which model: there are {', '.join(models)}")
+        if model is not None and model not in models:
+            raise ValueError(f"no results of {model!r}; there are {', '.join(models)}")
+        samples = self._samples(metric, model)
+        return wins(metric, self._metric(metric), {method: one for (_, method), one in samples})
+
+    def curves(self, metric: str, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
+        """The curve behind a metric, with 95 % percentile bootstrap intervals at each point.
+
+        Returns:
+            A line for each model, method and point: `x`, `y`, `low`, `high`.
+
+        Raises:
+            ValueError: No such metric, or one without a curve.
+        """
+        read = self._metric(metric).curve
+        frames = []
+        for (model, method), sample in self._samples(metric):
+            curve = read(sample.mean())
+            if curve is None:
+                raise ValueError(f"{metric!r} has no curve")
+            (draws,) = resampled([sample], lambda mean: _ordinates(read(mean)), resamples, seed)
+            low, high = draws.double().nanquantile(torch.tensor([0.025, 0.975]).double(), 0)
+            points = {"x": curve[0], "y": curve[1], "low": low, "high": high}
+            columns = {name: values.double().numpy() for name, values in points.items()}
+            frames.append(pd.DataFrame({"model": model, "method": method, **columns}))
+        return pd.concat(frames, ignore_index=True)
+
+    def plot_curves(self, metric: str, path: str | Path | None = None) -> Figure:
+        """Draws `curves`, a picture a model, the intervals as bands.
+
+        Args:
+            metric: One with a curve.
+            path: Where to write the picture, of the kind that its suffix says.
+
+        Raises:
+            ValueError: See `curves`; or matplotlib writes no such kind of file.
+        """
+        from xcam import figures
+
+        return figures.curves(self.curves(metric), self._metric(metric).spec.title, path)
+
+    def costs(self) -> pd.DataFrame:
+        """What an image cost: a line for each model, method and metric.
+
+        Returns:
+            `model`, `method`, `metric`, `seconds` and `passes` (images through the model) to
+            score one image, `explain_seconds` and `explain_passes` to explain it once.
+        """
+        return self._rows.summary.drop(columns=["rows", "errors"])
+
+    def errors(self) -> pd.DataFrame:
+        """The rows that failed: `index`, `image`, `model`, `method`, `metric`, `error`."""
+        columns = ["index", "image", "model", "method", "metric", "error"]
+        return self._rows.frame(failed=True)[columns]
+
+    def to_pandas(self, metric: str | None = None) -> pd.DataFrame:
+        """The rows as they are, of one metric or all; they take the memory they take."""
+        return self._rows.frame(metric)
+
+    def to_latex(self, intervals: bool = True, digits: int = 3) -> str:
+        """The table in LaTeX: a line a method, a column a metric, the best in bold.
+
+        It needs the packages booktabs and, for intervals, nothing more.
+
+        Args:
+            intervals: Print the 95 % interval behind each value.
+            digits: After the point.
+        """
+        return latex.table(self.table(), intervals, digits)
+
+    def __str__(self) -> str:
+        """The table, and how many rows failed."""
+        shown = self.table().to_string(index=False, float_format="{:.4f}".format)
+        return f"{shown}\n{self._counts()}"
+
+    def __repr__(self) -> str:
+        """Where the results are and what they are of; `print` shows the table."""
+        return f"<Results in {str(self.folder)!r}: {self._counts()}>"
+
+    def _repr_html_(self) -> str:
+        """The table, for notebooks."""
+        shown = self.table().to_html(index=False, float_format="{:.4f}".format)
+        return f"{shown}\n<p>{self._counts()}</p>"
+
+    def _counts(self) -> str:
+        summary = self._rows.summary
+        names = (f"{summary[name].nunique()} {name}s" for name in ("model", "method", "metric"))
+        failed = int(summary["errors"].sum())
+        return f"{', '.join(names)}, {len(self._rows.index)} rows each, {failed} errors"
+
+    def _metric(self, label: str) -> Metric:
+        if label not in self.metrics:
+            raise ValueError(f"no results of {label!r}; there are {', '.join(self.metrics)}")
+        return self.metrics[label]
+
+    def _samples(self, label: str, model: str | None = None) -> Iterator[tuple[Group, Sample]]:
+        """The statistics of each group, of one model alone if it is named."""
+        groups = [group for group in self._rows.groups(label) if model is None or group[0] == model]
+        for batch in self._rows.batches(label, groups):
+            yield from zip(batch.groups, batch.samples, strict=True)
+
+    def _lines(self, label: str, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
+        """The lines of the table on one metric."""
+        metric = self.metrics[label]
+        found = {}
+        for batch in self._rows.batches(label, self._rows.groups(label)):
+            estimates = estimate(batch.samples, metric.finish, resamples, seed)
+            found |= {
+                group: (result.value, *result.interval(), result.images)
+                for group, result in zip(batch.groups, estimates, strict=True)
+            }
+        summary = self._rows.summary
+        for line in summary[summary["metric"] == label].to_dict("records"):
+            value, low, high, images = found.get((line["model"], line["method"]), _NOTHING)
+            yield {
+                "model": line["model"],
+                "metric": label,
+                "direction": _DIRECTIONS[metric.spec.higher_is_better],
+                "method": line["method"],
+                "control": line["method"] in self._controls,
+                "value": value,
+                "low": low,
+                "high": high,
+                "n": images,
+                "rows": line["rows"],
+                "errors": line["errors"],
+            }
+
+
+def _sorted(table: pd.DataFrame) -> pd.DataFrame:
+    """By model and metric; the controls last, the best first, and by name without a direction."""
+    sign = table["direction"].map({"higher": -1.0, "lower": 1.0, "neither": 0.0})
+    ordered = table.assign(place=sign * table["value"]).sort_values(
+        ["model", "metric", "control", "place", "method"], ignore_index=True
+    )
+    return ordered.drop(columns="place")
+
+
+def _ordinates(curve: tuple[Tensor, Tensor] | None) -> Tensor:
+    """The (…, P) ordinates of a metric that is known to have a curve."""
+    if curve is None:
+        raise ValueError("the metric has a curve of some means and not of others")
+    return curve[1]

@@ -1,0 +1,207 @@
+"""The rows of an evaluation, read from their Parquet parts without holding more than is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import torch
+from pyarrow import acero
+from torch import Tensor
+
+from xcam.errors import FileFormatError
+from xcam.statistics import Sample
+from xcam.store import SCHEMA
+
+__all__ = ["Batch", "Group", "Rows"]
+
+Group: TypeAlias = tuple[str, str]
+"""A model and a method."""
+
+_BUDGET = 2**26  # numbers of a statistic that are held at a time: 256 MB
+_COSTS = ("seconds", "passes", "explain_seconds", "explain_passes")
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One metric's statistics of some groups.
+
+    Attributes:
+        groups: Whose.
+        samples: Those of each group, over the images of the whole evaluation.
+        present: (G, N) bool, the rows that each sample holds, of all N.
+    """
+
+    groups: list[Group]
+    samples: list[Sample]
+    present: Tensor
+
+
+class Rows:
+    """The rows in a folder.
+
+    Attributes:
+        folder: That of the evaluation; its `rows/` holds the parts.
+        summary: A line for each model, method and metric: `rows` that worked, `errors`, and the
+            mean seconds and passes of a row.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Opens the parts and counts their rows.
+
+        Raises:
+            FileNotFoundError: There are none.
+            FileFormatError: A part is damaged, or they are not those of one evaluation.
+        """
+        self.folder = folder
+        parts = sorted((folder / "rows").glob("batch-*.parquet"))
+        if not parts:
+            raise FileNotFoundError(
+                f"no rows in {str(folder)!r}: its rows/batch-*.parquet are what `evaluate` writes"
+            )
+        with self._readable():
+            self._data = ds.dataset([str(part) for part in parts], format="parquet")
+            missing = [name for name in SCHEMA.names if name not in self._data.schema.names]
+            if missing:
+                raise FileFormatError(f"the rows in {str(folder)!r} lack {', '.join(missing)}")
+            self.summary = self._summary()
+        doubled = self.summary["rows"] + self.summary["errors"] > len(self.index)
+        if self._ids.index.has_duplicates or doubled.any():
+            raise FileFormatError(f"{str(folder)!r} holds several evaluations, or rows twice")
+
+    @cached_property
+    def index(self) -> Tensor:
+        """(N,) int64, the position in the data set of each row of a group, ascending."""
+        return torch.from_numpy(self._ids.index.to_numpy(copy=True))
+
+    @cached_property
+    def images(self) -> Tensor | None:
+        """(N,) int64, which image each row of a group is of; None if each has its own."""
+        codes, ids = pd.factorize(self._ids)
+        return None if len(ids) == len(codes) else torch.from_numpy(codes.astype(np.int64))
+
+    def groups(self, metric: str) -> list[Group]:
+        """The models and methods of which there is a row of this metric that worked."""
+        found = self.summary[(self.summary["metric"] == metric) & (self.summary["rows"] > 0)]
+        return list(zip(found["model"], found["method"], strict=True))
+
+    def batches(
+        self, metric: str, groups: Sequence[Group], only: Tensor | None = None
+    ) -> Iterator[Batch]:
+        """The statistics of one metric, as many groups at a time as fit into the memory's budget.
+
+        Args:
+            metric: Its label.
+            groups: Such as `groups` gives.
+            only: (N,) bool, the rows to take; all that worked by default.
+
+        Raises:
+            FileFormatError: A part is damaged, or holds statistics of another shape.
+        """
+        if not groups:
+            return
+        shape = self._shape(metric)
+        numbers = len(self.index) * max(int(np.prod(shape)), 1)
+        step = max(1, _BUDGET // numbers)
+        for start in range(0, len(groups), step):
+            some = list(groups[start : start + step])
+            values, present = self._values(metric, some, shape)
+            if only is not None:
+                present &= only
+            samples = [
+                Sample.of(rows, self.images, flags)
+                for rows, flags in zip(values, present, strict=True)
+            ]
+            yield Batch(some, samples, present)
+
+    def frame(self, metric: str | None = None, failed: bool = False) -> pd.DataFrame:
+        """The rows as they are, of one metric or all; or those that failed alone."""
+        chosen = pc.scalar(True)
+        if metric is not None:
+            chosen &= ds.field("metric") == metric
+        if failed:
+            chosen &= ds.field("error").is_valid()
+        with self._readable():
+            return self._data.to_table(filter=chosen).to_pandas()
+
+    @cached_property
+    def _ids(self) -> pd.Series[str]:
+        """The image id of each position in the data set."""
+        with self._readable():
+            found = self._aggregate(["index", "image"], [("image", "hash_count", None, "rows")])
+        return found.set_index("index")["image"].sort_index()
+
+    def _summary(self) -> pd.DataFrame:
+        keys = ["model", "method", "metric"]
+        valid = pc.CountOptions(mode="only_valid")
+        counts = [
+            ("values", "hash_count", valid, "rows"),
+            ("error", "hash_count", valid, "errors"),
+        ]
+        means = [(name, "hash_mean", None, name) for name in _COSTS]
+        return self._aggregate(keys, [*counts, *means]).sort_values(keys, ignore_index=True)
+
+    def _aggregate(
+        self, keys: list[str], asked: list[tuple[str, str, object, str]]
+    ) -> pd.DataFrame:
+        """A line for each value of the keys, from one pass over the parts."""
+        names = dict.fromkeys([*keys, *(column for column, *_ in asked)])
+        columns = {name: ds.field(name) for name in names}
+        scan = acero.Declaration("scan", acero.ScanNodeOptions(self._data, columns=columns))
+        named = acero.ProjectNodeOptions([*columns.values()], [*columns])
+        chosen = acero.Declaration("project", named)
+        total = acero.Declaration("aggregate", acero.AggregateNodeOptions(asked, keys))
+        return acero.Declaration.from_sequence([scan, chosen, total]).to_table().to_pandas()
+
+    def _shape(self, metric: str) -> tuple[int, ...]:
+        """The shape of a metric's statistic, that of its first row."""
+        with self._readable():
+            first = self._data.head(1, columns=["shape"], filter=_worked(metric))
+        return tuple(first["shape"][0].as_py())
+
+    def _values(
+        self, metric: str, groups: list[Group], shape: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """(G, N, *shape) float32 statistics and (G, N) bool, which of them there are."""
+        values = torch.zeros(len(groups), len(self.index), *shape)
+        present = torch.zeros(values.shape[:2], dtype=torch.bool)
+        place = {group: number for number, group in enumerate(groups)}
+        width = int(np.prod(shape))
+        columns = ["index", "model", "method", "values"]
+        chosen = _worked(metric) & ds.field("method").isin([method for _, method in groups])
+        with self._readable():
+            for part in self._data.to_batches(columns=columns, filter=chosen):
+                names = zip(part["model"].to_pylist(), part["method"].to_pylist(), strict=True)
+                group = torch.tensor([place.get(name, -1) for name in names], dtype=torch.int64)
+                taken = group >= 0
+                flat = part["values"].flatten().to_numpy(zero_copy_only=False)
+                if len(flat) != len(part) * width:
+                    raise FileFormatError(f"the values of {metric!r} are not all of shape {shape}")
+                rows = torch.from_numpy(flat.copy()).reshape(len(part), *shape)[taken]
+                index = torch.from_numpy(part["index"].to_numpy().copy())
+                at = group[taken], torch.searchsorted(self.index, index[taken])
+                values[at], present[at] = rows, True
+        return values, present
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Says in a sentence which file is damaged."""
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
+            raise FileFormatError(
+                f"a part in {str(self.folder / 'rows')!r} is damaged: {error}"
+            ) from error
+
+
+def _worked(metric: str) -> ds.Expression:
+    return (ds.field("metric") == metric) & ds.field("error").is_null()

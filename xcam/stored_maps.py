@@ -1,0 +1,176 @@
+"""Maps in a folder: written by an evaluation, or made by anyone and found by image id."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from xcam import files
+from xcam.errors import FileFormatError
+
+__all__ = ["StoredMaps", "write_maps"]
+
+_HEADER = "xcam.maps"
+
+
+def write_maps(path: Path, maps: Tensor, ids: Sequence[str], targets: Sequence[int]) -> None:
+    """Writes the maps of a batch in half precision, each divided by its largest magnitude.
+
+    Args:
+        path: The file; its folder is made where it is missing.
+        maps: (B, h, w), at their own resolution.
+        ids: Of the images.
+        targets: The class that each map is of.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scale = maps.abs().flatten(1).amax(1)
+    unit = maps / scale.where(scale > 0, 1)[:, None, None]
+    tensors = {
+        "maps": unit.half().cpu().contiguous(),
+        "scale": scale.float().cpu(),
+        "target": torch.tensor(targets, dtype=torch.int64),
+    }
+    files.write(path, save(tensors, {_HEADER: json.dumps({"format": 1, "ids": list(ids)})}))
+
+
+_Key: TypeAlias = tuple[str, "int | None"]  # an image's id, and the class if the file says it
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a map is: a file and, where that holds many, which of them."""
+
+    path: Path
+    row: int | None = None
+
+
+class StoredMaps:
+    """The maps of a folder by image id.
+
+    Read are what an evaluation with `save_maps=True` wrote; an `Explanation` of one image saved as
+    `<id>.safetensors`; and arrays (h, w) or (C, h, w) in `<id>.npy`, whose channels are summed. An
+    id may have slashes, and its file may lack the suffix of the picture: `n01/cat.jpg` is in
+    `n01/cat.jpg.npy` or `n01/cat.npy`.
+
+    Args:
+        folder: To read from.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or none of these files in it.
+        FileFormatError: One of them is damaged.
+        ValueError: There are two maps of an image.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f"no folder of maps at {str(self.folder)!r}")
+        self._places: dict[_Key, _Place] = {}
+        for path in sorted(self.folder.rglob("*")):
+            if path.suffix in (".npy", ".safetensors") and not path.name.startswith("."):
+                self._add(path)
+        if not self._places:
+            raise FileNotFoundError(
+                f"{str(self.folder)!r} holds no maps; give a folder of .npy or .safetensors files"
+            )
+        self._held: tuple[Path, list[Tensor], int | None] | None = None
+
+    def __call__(self, images: Tensor, ids: Sequence[str], target: Tensor) -> list[Tensor]:
+        """The map of each image, (h, w) float32, each at its own resolution.
+
+        Raises:
+            FileNotFoundError: An image has no map here.
+            ValueError: A map was made for another class than the one that is asked for, or is none.
+        """
+        return [self._one(name, wanted) for name, wanted in zip(ids, target.tolist(), strict=True)]
+
+    def _add(self, path: Path) -> None:
+        name = path.relative_to(self.folder).with_suffix("").as_posix()
+        content = _content(path) if path.suffix == ".safetensors" else None
+        keys: list[_Key] = [(name, None)] if content is None else content
+        for row, key in enumerate(keys):
+            place = _Place(path, None if content is None else row)
+            there = self._places.setdefault(key, place)
+            # An image may be in a data set twice, but two folders are two methods.
+            if there != place and (content is None or there.path.parent != path.parent):
+                raise ValueError(
+                    f"{str(there.path)!r} and {str(path)!r} both have a map of image {key[0]!r}; "
+                    "give a folder with the maps of one method"
+                )
+
+    def _one(self, name: str, wanted: int) -> Tensor:
+        bare = Path(name).with_suffix("").as_posix()
+        keys: list[_Key] = [(name, wanted), (name, None), (bare, None)]
+        place = next((self._places[key] for key in keys if key in self._places), None)
+        if place is None:
+            others = sorted(of for image, of in self._places if image == name and of is not None)
+            raise _missing(name, wanted, others, self.folder)
+        maps, target = self._read(place.path)
+        if place.row is not None:
+            return maps[place.row]
+        if len(maps) != 1:
+            raise ValueError(f"{str(place.path)!r} must hold the map of one image, got {len(maps)}")
+        if target is not None and target != wanted:
+            raise _missing(name, wanted, [target], self.folder)
+        return maps[0]
+
+    def _read(self, path: Path) -> tuple[list[Tensor], int | None]:
+        if self._held is None or self._held[0] != path:  # a batch's maps are mostly in one file
+            read = _array if path.suffix == ".npy" else _tensors
+            self._held = (path, *read(path))
+        return self._held[1:]
+
+
+def _missing(name: str, wanted: int, others: Sequence[int], folder: Path) -> Exception:
+    if not others:
+        return FileNotFoundError(f"no map of image {name!r} in {str(folder)!r}")
+    return ValueError(
+        f"the map of image {name!r} is of class {', '.join(map(str, others))}, and class {wanted} "
+        "is asked for; score with the target and the model that the maps were made for"
+    )
+
+
+def _content(path: Path) -> list[_Key] | None:
+    """The image and class of each map in a file of a batch's maps; None for an explanation."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get(_HEADER)
+            if header is None:
+                return None
+            targets = file.get_tensor("target").tolist()
+        return list(zip(map(str, json.loads(header)["ids"]), targets, strict=True))
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise FileFormatError(f"{str(path)!r} is damaged, or no file of maps: {error}") from error
+
+
+def _tensors(path: Path) -> tuple[list[Tensor], int | None]:
+    """The maps of a file, and the class of that of an explanation."""
+    if _content(path) is None:
+        explanation = files.load_explanation(path)
+        target = explanation.target
+        return list(explanation.maps), None if target is None else int(target[0])
+    with safe_open(path, framework="pt") as file:
+        maps, scale = file.get_tensor("maps"), file.get_tensor("scale")
+    return list(maps.float() * scale[:, None, None]), None
+
+
+def _array(path: Path) -> tuple[list[Tensor], None]:
+    try:
+        values = np.load(path, allow_pickle=False)
+        single = torch.from_numpy(np.ascontiguousarray(values, np.float32))
+    except (EOFError, OSError, TypeError, ValueError) as error:
+        raise FileFormatError(f"{str(path)!r} is damaged, or no array: {error}") from error
+    if single.ndim == 3:
+        single = single.sum(0)
+    if single.ndim != 2:
+        raise ValueError(f"{str(path)!r} must hold (h, w) or (C, h, w), got {values.shape}")
+    return [single], None
