@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -226,9 +226,10 @@ def compare(
     passes: Callable[[int], Candidate],
     peers: dict[str, Callable[[int], Candidate]],
     device: str,
+    sizes: Sequence[int] | None = None,
 ) -> None:
-    """Times a method of many passes against its bare passes and peers, each at its best size."""
-    sizes = [4, 8, 16, 32] if device == "cpu" else [32, 64, 128, 256, 512]
+    """Times what makes many passes against its bare passes and peers, each at its best size."""
+    sizes = sizes or ([4, 8, 16, 32] if device == "cpu" else [32, 64, 128, 256, 512])
     size, candidate = best_size(passes, sizes)
     candidates = {f"bare passes, best chunk ({size})": candidate}
     reference = next(iter(candidates))

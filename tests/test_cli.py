@@ -61,7 +61,7 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for command in ("methods", "plugins", "explain", "check"):
+    for command in ("methods", "metrics", "plugins", "explain", "evaluate", "score", "check"):
         assert f"\n  {command} " in done.stdout
 
 
@@ -106,6 +106,7 @@ def test_check_prints_the_contract_table(monkeypatch, outcome, code):
     asked = []
     module = types.ModuleType("xcam.testing")
     module.check_method = lambda name: asked.append(name) or results
+    module.check_metric = None
     monkeypatch.setitem(sys.modules, "xcam.testing", module)
     done = run("check", "gradcam")
     assert asked == ["gradcam"]
@@ -214,6 +215,6 @@ def test_traceback_on_request(net, picture):
      ("'5'", "5"), ("a=b", "a=b"), ("layer4.1", "layer4.1"), ("", "")],
 )  # fmt: skip
 def test_parameter_values_are_literals_or_strings(text, value):
-    parsed = cli._parameters([f"name={text}"])
+    parsed = cli.explaining._parameters([f"name={text}"])
     assert parsed == {"name": value}
     assert type(parsed["name"]) is type(value)

@@ -202,12 +202,10 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch
     path = tmp_path / "e"
     files.write(path, b"old")
 
-    def full(self, content):
-        with self.open("wb") as file:
-            file.write(content[:1])
+    def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match=r"cannot write .*: no space left on device"):
         files.write(path, b"new")
     assert path.read_bytes() == b"old"

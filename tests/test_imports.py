@@ -21,7 +21,16 @@ LAYERS = [
     {"models"},
     {"methods", "metrics", "data"},
     {"registry"},
-    {"files", "figures", "statistics", "store", "report"},
+    {
+        "figures",
+        "files",
+        "manifest",
+        "report",
+        "results",
+        "statistics",
+        "store",
+        "stored_maps",
+    },
     {"_explain", "_fit", "_evaluate", "_roar"},
     {"testing", "cli", ""},  # "" is `import xcam`, which loads any of its names
     {"__main__"},

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from xcam import data, errors, models, testing
+    from xcam._evaluate import evaluate
     from xcam._explain import explain
     from xcam.core import (
         Explanation,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         list_methods,
         list_metrics,
     )
+    from xcam.results import Results
     from xcam.testing import check_method, check_metric
 
 # Where each public name lives; loaded at first use, so `import xcam` imports no torch.
@@ -37,10 +39,12 @@ _HOMES = {
     "Metric": "xcam.core",
     "MetricSpec": "xcam.core",
     "Registry": "xcam.registry",
+    "Results": "xcam.results",
     "Target": "xcam.core",
     "TrainableMethod": "xcam.core",
     "check_method": "xcam.testing",
     "check_metric": "xcam.testing",
+    "evaluate": "xcam._evaluate",
     "explain": "xcam._explain",
     "get_method": "xcam.registry",
     "get_metric": "xcam.registry",
@@ -58,12 +62,14 @@ __all__ = [
     "Metric",
     "MetricSpec",
     "Registry",
+    "Results",
     "Target",
     "TrainableMethod",
     "check_method",
     "check_metric",
     "data",
     "errors",
+    "evaluate",
     "explain",
     "get_method",
     "get_metric",

@@ -15,7 +15,8 @@ __all__ = ["Estimate", "Sample", "estimate", "holm", "jackknife", "per_image", "
 Finish: TypeAlias = Callable[[Tensor], Tensor]
 """From means (…, *statistic shape) to results, such as `Metric.finish`."""
 
-_BLOCK = 2**21  # numbers handled at a time: 16 MB in double precision
+_BLOCK = 2**20  # numbers handled at a time: 8 MB in double precision
+_RESAMPLES = 256  # for which rows are read once
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ class Sample:
         m = Σ_c w_c sums_c / Σ_c w_c sizes_c
 
         Args:
-            weights: (R, C) float64, one set of weights a mean; each image once by default.
+            weights: (R, C), one set of weights a mean; each image once by default.
 
         Returns:
             (R, *statistic shape) float64, or (*statistic shape) without weights; NaN of no rows.
@@ -77,11 +78,13 @@ class Sample:
         if weights is None:
             return self.mean(torch.ones(1, len(self.sizes), dtype=torch.float64))[0]
         flat = self.sums.reshape(len(self.sums), -1)
-        total = weights.new_zeros(len(weights), flat.shape[1])
+        total = torch.zeros(len(weights), flat.shape[1], dtype=torch.float64)
+        rows = torch.zeros(len(weights), dtype=torch.float64)
         for part in _blocks(*flat.shape):
-            total.addmm_(weights[:, part], flat[part].double())
-        means = total / (weights @ self.sizes)[:, None]
-        return means.reshape(len(weights), *self.sums.shape[1:])
+            drawn = weights[:, part].double()
+            total.addmm_(drawn, flat[part].double())
+            rows.addmv_(drawn, self.sizes[part])
+        return (total / rows[:, None]).reshape(len(weights), *self.sums.shape[1:])
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,9 +229,8 @@ def resampled(
 
 def jackknife(sample: Sample, finish: Finish) -> Tensor:
     """The result without each image in turn, (C,) float64; NaN for images without rows."""
-    weights = torch.ones(1, len(sample.sizes), dtype=torch.float64)
     rows = sample.sizes.sum()
-    total = sample.mean(weights)[0] * rows
+    total = sample.mean() * rows
     return _over_images(
         sample, lambda sums, sizes: finish((total - sums) / _like(rows - sizes, sums))
     )
@@ -255,13 +257,22 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _weights(count: int, resamples: int, seed: int) -> Iterator[Tensor]:
-    """How often each of `count` images is drawn, (R, count) float64 in parts of some resamples."""
+    """How often each of `count` images is drawn, (R, count) uint8 in parts of some resamples."""
     generator = torch.Generator().manual_seed(seed)
-    for part in _blocks(resamples, count):
-        rows = part.stop - part.start
-        drawn = torch.randint(count, (rows, count), generator=generator)
-        drawn += torch.arange(rows)[:, None] * count
-        yield drawn.flatten().bincount(minlength=rows * count).reshape(rows, count).double()
+    for start in range(0, resamples, _RESAMPLES):
+        parts = [
+            _draws(part.stop - part.start, count, generator)
+            for part in _blocks(min(_RESAMPLES, resamples - start), count)
+        ]
+        yield torch.cat(parts)
+
+
+def _draws(resamples: int, count: int, generator: torch.Generator) -> Tensor:
+    """(resamples, count) uint8: no image is drawn 256 times but with a chance of 1 / 256!."""
+    drawn = torch.randint(count, (resamples, count), generator=generator)
+    drawn += torch.arange(resamples)[:, None] * count
+    times = drawn.flatten().bincount(minlength=resamples * count)
+    return times.reshape(resamples, count).to(torch.uint8)
 
 
 def _over_images(sample: Sample, read: Callable[[Tensor, Tensor], Tensor]) -> Tensor:

@@ -129,7 +129,7 @@ class Store:
         files.write(self._rows / f"batch-{number:08d}.parquet", content.getvalue())
 
     def maps(self, *labels: str) -> Path:
-        """The folder of a method's maps; a label that is no name of a folder gets one by its hash."""
+        """The folder of a method's maps; a label that is no name for one is hashed."""
         names = (
             label if _FOLDER.fullmatch(label) else sha256(label.encode()).hexdigest()[:16]
             for label in labels

@@ -1,6 +1,7 @@
 """Coherency, complexity and their harmonic mean: closed forms, a plain loop, grad-cam's numbers."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from xcam.core import SavedMethod
 from xcam.errors import XcamWarning
 from xcam.forward import run_settings
 from xcam.imaging import normalize
-from xcam.metrics import ADCC, Coherency, Complexity
-from xcam.metrics.adcc import correlation, harmonic
+from xcam.metrics import ADCC, ARCC, ROAD, Coherency, Complexity
+from xcam.metrics.adcc import harmonic
+from xcam.metrics.coherency import coherency, correlation
 from xcam.models import Normalized
 from xcam.models.toy import GapNet, LinearNet, SmallCNN
 
@@ -68,13 +70,12 @@ class TestComplexity:
 class TestCoherency:
     images = seeded(4, 3, 12, 12)
 
-    def test_linear_net_is_explained_alike_whatever_it_sees(self):
-        net, images = LinearNet(), seeded(3, 3, 8, 8)
-        explanation = xcam.explain(net, images, [0, 1, 2], "vargrad")
-        explanation = (
-            xcam.explain(net, images, [0, 1, 2], "gradcam", layer="fc") if False else (explanation)
-        )
-        assert explanation.maps.shape == (3, 8, 8)
+    @pytest.mark.parametrize("space", ["input", "normalised"])
+    def test_what_hides_nothing_is_explained_alike(self, space):
+        net = Normalized(GapNet(), (0.4, 0.5, 0.6), (0.2, 0.3, 0.2))
+        explanation = xcam.explain(net, self.images, [0, 1, 2, 3])
+        found = coherency(net, self.images, explanation, torch.ones(4, 12, 12), "zero", space)
+        assert_close(found, torch.ones(4))
 
     @pytest.mark.parametrize("space", ["input", "normalised"])
     @pytest.mark.parametrize("method", ["gradcam", "input_x_gradient"])
@@ -144,15 +145,13 @@ class TestADCC:
         explanation = xcam.explain(self.net, self.images, method="gradcam", relu=True)
         explanation = explanation[[0]]
         flat = torch.ones_like(explanation.maps), torch.ones_like(explanation.raw)
-        from dataclasses import replace
-
         explanation = replace(explanation, maps=flat[0], raw=flat[1])
         with pytest.warns(XcamWarning, match="the map is flat"):
             found = ADCC().score(self.net, self.images[:1], explanation)[0]
         assert found[0].item() == 0
         assert math.isfinite(found.sum())
 
-    @pytest.mark.parametrize("metric", [Coherency(), ADCC()])
+    @pytest.mark.parametrize("metric", [Coherency(), ADCC(), ARCC()])
     @pytest.mark.parametrize("size", [1, 3])
     def test_any_chunk_size(self, metric, size):
         explanation = xcam.explain(self.net, self.images)
@@ -161,14 +160,40 @@ class TestADCC:
             parts = metric.score(self.net, self.images, explanation)
         assert_close(parts, whole, atol=1e-5, rtol=0)
 
-    @pytest.mark.parametrize("metric", [Coherency(), ADCC(), Complexity()])
+    @pytest.mark.parametrize("metric", [Coherency(), ADCC(), ARCC(), Complexity()])
     def test_is_left_as_it_was(self, metric):
         net = mixed(Staged())
         explanation = xcam.explain(net, self.images, 1, layer="layer")
         with unchanged(net, self.images, explanation.maps, explanation.raw):
             metric.score(net, self.images, explanation)
 
-    @pytest.mark.parametrize("cls", [Coherency, ADCC, Complexity])
+    @pytest.mark.parametrize("cls", [Coherency, ADCC, ARCC, Complexity])
     def test_refuses_bad_fields(self, cls):
-        with pytest.raises(ValueError, match="normalise must be .*got 'minmax'"):
+        with pytest.raises(ValueError, match=r"normalise must be .*got 'minmax'"):
             cls(normalise="minmax")
+
+
+class TestARCC:
+    net, images = GapNet(seed=1), seeded(5, 3, 12, 12)
+
+    def test_terms(self):
+        explanation = xcam.explain(self.net, self.images, [0, 1, 2, 3, 4], relu=True)
+        total, *terms = ARCC().score(self.net, self.images, explanation).unbind(1)
+        road = ROAD((0.2, 0.4, 0.6, 0.8), "prob")
+        gaps = road.finish(road.score(self.net, self.images, explanation))
+        assert_close(terms[0], Coherency().score(self.net, self.images, explanation))
+        assert_close(terms[1], Complexity().score(self.net, self.images, explanation))
+        assert_close(terms[2], (2 * gaps).clamp(0, 1))
+        assert bool((gaps < 0).any())
+        assert bool((gaps > 0).any())
+        for index, (a, b, c) in enumerate(zip(*(t.tolist() for t in terms), strict=True)):
+            wanted = 3 / (1 / a + 1 / (1 - b) + 1 / c) if c else 0
+            assert total[index].item() == pytest.approx(wanted, rel=1e-5)
+
+    def test_finish_is_vectorised(self):
+        means = seeded(7, 4)
+        assert torch.equal(ARCC().finish(means), means[:, 0])
+
+    def test_refuses_fractions_beyond_one(self):
+        with pytest.raises(ValueError, match="fractions must"):
+            ARCC(fractions=(0.5, 1.5))

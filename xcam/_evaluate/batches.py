@@ -156,8 +156,8 @@ def _check_loader(loader: DataLoader[Any]) -> None:
     _check_dataset(loader.dataset)
     if loader.batch_size is None or type(loader.batch_sampler) is not BatchSampler:
         raise ValueError(
-            "the loader makes its own batches; give DataLoader(dataset, batch_size=…), or a list of "
-            "batches"
+            "the loader makes its own batches; give DataLoader(dataset, batch_size=…), or a list "
+            "of batches"
         )
     if not isinstance(loader.sampler, SequentialSampler):
         raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
@@ -20,7 +21,8 @@ def estimate(rows: Sequence[Row], seconds: float, images: int, processes: int) -
         processes: How many share them.
     """
     measured = len({row.index for row in rows})
-    total = timedelta(seconds=round(seconds / measured * images / processes))
+    total = timedelta(seconds=math.ceil(seconds / measured * images / processes))
+    among = f" in {processes} processes" if processes > 1 else ""
     lines = [("model", "method", "step", "passes", "seconds"), *_steps(rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     table = (
@@ -32,9 +34,7 @@ def estimate(rows: Sequence[Row], seconds: float, images: int, processes: int) -
         [
             *table,
             f"{failed} of {len(rows)} rows are errors" if failed else "no errors",
-            f"about {total} for {images} images in {processes} processes, measured on {measured}"
-            if processes > 1
-            else f"about {total} for {images} images, measured on {measured}",
+            f"about {total} for {images} images{among}, measured on {measured}",
         ]
     )
 

@@ -24,11 +24,15 @@ class Processes:
         rank: Of this one; 0 is the main process.
         count: Of them.
         meet: Waits until all have called it.
+        part: Ends their connection, before they exit.
+        device: Where this one is to work.
     """
 
     rank: int = 0
     count: int = 1
     meet: Callable[[], Any] = lambda: None
+    part: Callable[[], Any] = lambda: None
+    device: str = "cpu"
 
     @property
     def main(self) -> bool:
@@ -45,4 +49,10 @@ def launched() -> Processes:
 
     forced = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
     state = PartialState(cpu=forced or not torch.accelerator.is_available(), timeout=_PATIENCE)
-    return Processes(state.process_index, state.num_processes, state.wait_for_everyone)
+    return Processes(
+        state.process_index,
+        state.num_processes,
+        state.wait_for_everyone,
+        state.destroy_process_group,
+        str(state.device),
+    )

@@ -55,7 +55,8 @@ class Case:
         Args:
             keep: Is given each method's label and explanation.
         """
-        for label, way in {**self.methods, **self.entries.maps}.items():
+        ways: dict[str, Method | MapSource] = {**self.methods, **self.entries.maps}
+        for label, way in ways.items():
             told = self._told(label, way)
             if keep and isinstance(way, Method):
                 keep(self, label, told)

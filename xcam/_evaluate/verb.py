@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import shutil
+import sys
+import tempfile
+import warnings
+import weakref
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 from torch.utils.data import DataLoader, Dataset
 
 from xcam._evaluate.batches import Data
+from xcam._evaluate.dry_run import estimate
 from xcam._evaluate.entries import Entries, Maps, Methods, Metrics, Models
-from xcam._evaluate.processes import launched
+from xcam._evaluate.processes import Processes, launched
+from xcam._evaluate.work import Work
+from xcam.errors import XcamWarning
 from xcam.forward import Precision
 from xcam.results import Results
+from xcam.store import Store
 
 __all__ = ["evaluate"]
 
@@ -84,9 +93,39 @@ def evaluate(
         model, methods, metrics, maps, target, controls, seed, batch_size, precision
     )
     data = Data.of(loader, indices, fraction, seed)
-    first = data.first()
-    _check_first(first, entries)
-    layered = _layered(entries, first)
-    processes = launched()
-    with _folder(None if dry_run else out, processes) as folder:
-        ...
+    team = launched()
+    if out is None and team.count > 1 and not dry_run:
+        raise ValueError(f"{team.count} processes need a folder to share; give out=…")
+    work = Work.of(entries, data, seed, save_maps and not dry_run)
+    if dry_run:
+        results = _in_passing(lambda folder: _measured(work, folder, team), entries)
+    elif out is None:
+        results = _in_passing(lambda folder: work.finish(Store(folder), team, progress), entries)
+    else:
+        work.finish(Store(Path(out)), team, progress)
+        results = Results(out, entries.metrics)
+    for note in work.notes:
+        warnings.warn(note, XcamWarning, stacklevel=2)
+    return results
+
+
+def _measured(work: Work, folder: Path, team: Processes) -> None:
+    store = Store(folder)
+    store.open(work.manifest())
+    rows, seconds = work.measure()
+    store.write(0, rows)
+    if team.main:
+        sys.stdout.write(estimate(rows, seconds, len(work.data), team.count) + "\n")
+
+
+def _in_passing(work: Callable[[Path], None], entries: Entries) -> Results:
+    """Results in a folder that lives as long as they do."""
+    folder = Path(tempfile.mkdtemp(prefix="xcam-"))
+    try:
+        work(folder)
+        results = Results(folder, entries.metrics)
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    weakref.finalize(results, shutil.rmtree, folder, ignore_errors=True)
+    return results

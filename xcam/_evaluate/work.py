@@ -20,7 +20,7 @@ from xcam._evaluate.entries import Entries, source_name
 from xcam._evaluate.processes import Processes
 from xcam._evaluate.scoring import Case, device_of
 from xcam._explain import check_images, with_layer
-from xcam.core import Explanation, Method
+from xcam.core import Explanation, Method, Reduce
 from xcam.errors import XcamError
 from xcam.forward import run_settings
 from xcam.store import Row, Store
@@ -99,8 +99,8 @@ class Work:
     def manifest(self) -> dict[str, Any]:
         """What the rows depend on, as JSON."""
         entries, data = self.entries, self.data
-        images = (
-            f"{number} {index} {data.ids[index]}".encode()
+        images = (  # and, where the caller made the batches, which of them each image is in
+            f"{0 if data.size else number} {index} {data.ids[index]}".encode()
             for number, group in enumerate(data.groups)
             for index in group
         )
@@ -142,7 +142,7 @@ class Work:
             return
         within = [case.name, label] if len(self.entries.models) > 1 else [label]
         path = store.maps(*within) / f"batch-{case.batch.number:08d}.safetensors"
-        reduce = getattr(case.methods[label], "reduce", "sum")
+        reduce: Reduce = getattr(case.methods[label], "reduce", "sum")
         write_maps(
             path,
             reduce_channels(told.result.raw, reduce),
@@ -165,7 +165,7 @@ def _check_truth(first: Batch, entries: Entries) -> None:
 
 
 def _layered(method: Method, model: nn.Module, first: Batch, entries: Entries) -> Method:
-    """The method with the layer it reads; as it is where there is none, so that its rows say why."""
+    """The method with the layer it reads; as it is if there is none, so that its rows say why."""
     with run_settings(entries.batch_size, entries.precision):
         try:
             images = first.images.to(device_of(model, first.images))

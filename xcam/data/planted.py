@@ -70,7 +70,7 @@ def planted_cues(
     Raises:
         ValueError: A setting is out of its range; the message says which range.
     """
-    sides = (size, size) if isinstance(size, int) else tuple(size)
+    sides = (size, size) if isinstance(size, int) else size
     palette = PALETTE if colours is None else colours
     settings = PlantedCues(
         count, sides, classes, mode, seed, background, distractors, cues, extent, palette
@@ -130,8 +130,7 @@ class PlantedCues(Dataset[tuple[Tensor, int, Tensor]]):
         layout = _layout(len(kinds), self.size, self.extent, generator)
         for label, (top, left, radius) in zip(kinds, layout, strict=True):
             rows, columns = (torch.arange(side, dtype=torch.float32) for side in self.size)
-            y, x = ((rows - top) / radius)[:, None], ((columns - left) / radius)[None]
-            x, y = torch.broadcast_tensors(x, y)
+            y, x = torch.meshgrid((rows - top) / radius, (columns - left) / radius, indexing="ij")
             mask = self._silhouette(label, x, y, generator) & (torch.hypot(x, y) <= 1)
             image = torch.where(mask, self._surface(label, x, y, generator), image)
             masks.append(mask)

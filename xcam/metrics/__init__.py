@@ -3,8 +3,9 @@
 from xcam.core import Metric
 from xcam.hookspecs import hookimpl
 from xcam.metrics.accuracy import Accuracy, MaskedAccuracy
-from xcam.metrics.adcc import ADCC, Coherency, Complexity
+from xcam.metrics.adcc import ADCC, ARCC
 from xcam.metrics.boxes import MaxBoxAcc, MaxBoxAccV2
+from xcam.metrics.coherency import Coherency, Complexity
 from xcam.metrics.confidence import AverageDrop, AverageGain, IncreaseInConfidence
 from xcam.metrics.insertion_deletion import Deletion, Insertion
 from xcam.metrics.irof import IROF
@@ -19,6 +20,7 @@ from xcam.metrics.shape import Entropy, Sparseness
 
 __all__ = [
     "ADCC",
+    "ARCC",
     "IROF",
     "METRICS",
     "ROAD",
@@ -52,6 +54,7 @@ __all__ = [
 METRICS: list[type[Metric]] = [
     Accuracy,
     ADCC,
+    ARCC,
     AverageDrop,
     AverageGain,
     Coherency,

@@ -12,7 +12,7 @@ from xcam import forward
 from xcam.core import Explanation, Metric, MetricSpec, as_logits
 from xcam.imaging import Fill
 from xcam.masking import masked_passes
-from xcam.metrics.inputs import Space, in_space
+from xcam.metrics.inputs import Space, in_space, maps_of
 from xcam.metrics.muting import Normalise, check_masking, masks_of
 from xcam.metrics.removal import Read
 from xcam.state import untouched
@@ -28,7 +28,7 @@ class Accuracy(Metric):
     """How often the true class is among the model's `top` highest, whatever the map says.
 
     1/N Σ 1[fewer than k classes score above the label], in [0, 1], higher is better. It speaks of
-    the model: stands beside `MaskedAccuracy` and compares networks.
+    the model: it stands beside `MaskedAccuracy`, as in L-CAM's tables (Gkartzonika et al., 2022).
 
     Attributes:
         top: k, of top-k.
@@ -39,7 +39,7 @@ class Accuracy(Metric):
     spec: ClassVar[MetricSpec] = MetricSpec(
         name="accuracy",
         title="Accuracy",
-        paper="",
+        paper="Gkartzonika et al., 2022, ECCV Workshops",
         formula="share of images whose label is among the k highest scores",
         higher_is_better=True,
         bounds=(0.0, 1.0),
@@ -59,6 +59,7 @@ class Accuracy(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """See `Metric.score`; gives (B,) hits, 0 or 1, from (B,) labels."""
+        maps_of(explanation, images)  # which refuses an explanation of other images
         read = reads_top(labels_of(truth, images), self.top)
 
         def step(part: slice) -> Tensor:

@@ -1,4 +1,4 @@
-"""Average drop, coherency and complexity, and the harmonic means that make one number of them."""
+"""One number of several: harmonic means of what a map shows, covers and keeps."""
 
 from __future__ import annotations
 
@@ -8,112 +8,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from xcam._apply import apply
-from xcam.core import Explanation, Method, Metric, MetricSpec
-from xcam.imaging import Fill, normalize
-from xcam.masking import blended
+from xcam.core import Explanation, Metric, MetricSpec
+from xcam.imaging import Fill
+from xcam.metrics.coherency import coherency, complexity
 from xcam.metrics.confidence import confidences, relative_drop
-from xcam.metrics.inputs import Space, in_space, maps_of, target_of
+from xcam.metrics.inputs import Space
 from xcam.metrics.muting import Normalise, check_masking, masks_of
-from xcam.models.normalized import Normalized
-from xcam.state import unwrap
+from xcam.metrics.road import ROAD
 
-__all__ = ["ADCC", "Coherency", "Complexity"]
-
-_PAPER = "Poppi et al., 2021, arXiv:2104.10252"
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Coherency(Metric):
-    """How much the map of what the map shows looks like the map.
-
-    (ρ(e(x), e(x ⊙ m)) + 1) / 2, with e the method that made the maps, for the same class, m the
-    map in [0, 1] and ρ Pearson's correlation over pixels; 0 if either map is flat (Poppi et al.,
-    2021, arXiv:2104.10252). In [0, 1], higher is better. The authors' code masks in
-    `space="normalised"` and always explains the predicted class.
-
-    Attributes:
-        normalise: Min-max of each map `"before_resize"` or `"after_resize"` to the image's size,
-            or None for maps that lie in [0, 1].
-        fill: What is seen where the map is 0.
-        space: Where the images are masked: as pixels, or after a `Normalized` model's own
-            normalisation.
-    """
-
-    normalise: Normalise = "before_resize"
-    fill: Fill = "zero"
-    space: Space = "input"
-
-    spec: ClassVar[MetricSpec] = MetricSpec(
-        name="coherency",
-        title="Coherency",
-        paper=_PAPER,
-        formula="(Pearson(e(x), e(x ⊙ m)) + 1) / 2",
-        higher_is_better=True,
-        bounds=(0.0, 1.0),
-        cost="1 explanation",
-    )
-
-    def __post_init__(self) -> None:
-        """Refuses masks that cannot be made."""
-        check_masking(0.0, self.normalise, self.fill, self.space)
-
-    def score(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        explanation: Explanation,
-        truth: Tensor | None = None,
-    ) -> Tensor:
-        """See `Metric.score`; gives (B,) similarities."""
-        masks = masks_of(explanation, images, self.normalise)
-        return coherency(model, images, explanation, masks, self.fill, self.space)
-
-    def finish(self, mean: Tensor) -> Tensor:
-        """The mean itself."""
-        return mean
-
-
-@dataclass(frozen=True)
-class Complexity(Metric):
-    """How much of the image the map covers: the mean of the map in [0, 1].
-
-    1/(H·W) Σ |m| (Poppi et al., 2021, arXiv:2104.10252). In [0, 1], lower is better.
-
-    Attributes:
-        normalise: Min-max of each map `"before_resize"` or `"after_resize"` to the image's size,
-            or None for maps that lie in [0, 1].
-    """
-
-    normalise: Normalise = "before_resize"
-
-    spec: ClassVar[MetricSpec] = MetricSpec(
-        name="complexity",
-        title="Complexity",
-        paper=_PAPER,
-        formula="mean of m",
-        higher_is_better=False,
-        bounds=(0.0, 1.0),
-        question="shape",
-    )
-
-    def __post_init__(self) -> None:
-        """Refuses an unknown `normalise`."""
-        check_masking(0.0, self.normalise, "zero", "input")
-
-    def score(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        explanation: Explanation,
-        truth: Tensor | None = None,
-    ) -> Tensor:
-        """See `Metric.score`; gives (B,) means."""
-        return complexity(masks_of(explanation, images, self.normalise))
-
-    def finish(self, mean: Tensor) -> Tensor:
-        """The mean itself."""
-        return mean
+__all__ = ["ADCC", "ARCC", "harmonic"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -140,7 +43,7 @@ class ADCC(Metric):
     spec: ClassVar[MetricSpec] = MetricSpec(
         name="adcc",
         title="ADCC",
-        paper=_PAPER,
+        paper="Poppi et al., 2021, arXiv:2104.10252",
         formula="3 / (1/coherency + 1/(1 − complexity) + 1/(1 − AD))",
         higher_is_better=True,
         bounds=(0.0, 1.0),
@@ -171,52 +74,70 @@ class ADCC(Metric):
         return mean[..., 0]
 
 
-def coherency(
-    model: nn.Module,
-    images: Tensor,
-    explanation: Explanation,
-    masks: Tensor,
-    fill: Fill,
-    space: Space,
-) -> Tensor:
-    """The likeness (B,) in [0, 1] of maps and the maps of the masked images, for their classes.
+@dataclass(frozen=True, eq=False, repr=False)
+class ARCC(Metric):
+    """ADCC with ROAD in the place of the drop: the harmonic mean of three.
 
-    Raises:
-        ValueError: The method that made the maps is not at hand.
+    3 / (1/coherency + 1/(1 − complexity) + 1/R) an image, 0 where a term is 0, with R = 2·ROAD cut
+    to [0, 1], ROAD the mean over fractions of (LeRF − MoRF)/2 of the class's probability
+    (arXiv:2605.14641, as computed by pytorch-grad-cam, which masks and adds noise in
+    `space="normalised"`, and takes differences of whatever its target reads). In [0, 1], higher is
+    better; a map that orders the pixels worse than chance gets 0.
+
+    Attributes:
+        normalise: Min-max of each map `"before_resize"` or `"after_resize"` to the image's size,
+            or None for maps that lie in [0, 1].
+        fill: What is seen where the map is 0, for coherency.
+        space: Where the images are masked and noise is added: as pixels, or after a `Normalized`
+            model's own normalisation.
+        fractions: Of the pixels that ROAD removes, each in [0, 1].
+        noise: Standard deviation of ROAD's noise on imputed pixels.
+        seed: Of that noise, and of the order of equal values.
     """
-    method = explanation.method
-    if not isinstance(method, Method):
-        raise ValueError(
-            f"coherency explains the masked images, but {method.name!r} is not installed here: "
-            "install what brings it, or explain again"
-        )
-    target = target_of(explanation, images)
-    again = apply(method, model, masked(model, images, masks, fill, space), target)
-    return (correlation(maps_of(explanation, images), again.maps) + 1) / 2
 
+    normalise: Normalise = "before_resize"
+    fill: Fill = "zero"
+    space: Space = "input"
+    fractions: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)
+    noise: float = 0.01
+    seed: int = 0
 
-def masked(model: nn.Module, images: Tensor, masks: Tensor, fill: Fill, space: Space) -> Tensor:
-    """The masked images (B, C, H, W) as the model takes them, wherever they were masked."""
-    inner, shown = in_space(model, images, space)
-    hidden = blended(shown, masks, fill)
-    outer = unwrap(model)
-    if inner is not model and isinstance(outer, Normalized):
-        return hidden * outer.std + outer.mean
-    return hidden
+    spec: ClassVar[MetricSpec] = MetricSpec(
+        name="arcc",
+        title="ARCC",
+        paper="arXiv:2605.14641",
+        formula="3 / (1/coherency + 1/(1 − complexity) + 1/(2·ROAD))",
+        higher_is_better=True,
+        bounds=(0.0, 1.0),
+        cost="2 × fractions + 1 explanation",
+    )
 
+    def __post_init__(self) -> None:
+        """Refuses masks that cannot be made, and settings by which nothing can be removed."""
+        check_masking(0.0, self.normalise, self.fill, self.space)
+        object.__setattr__(self, "fractions", self._road().fractions)
 
-def complexity(masks: Tensor) -> Tensor:
-    """The mean (B,) of masks (B, H, W) in [0, 1]."""
-    return masks.flatten(1).mean(1)
+    def _road(self) -> ROAD:
+        return ROAD(self.fractions, "prob", self.noise, self.seed, self.space)
 
+    def score(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        explanation: Explanation,
+        truth: Tensor | None = None,
+    ) -> Tensor:
+        """See `Metric.score`; gives (B, 4): ARCC, coherency, complexity, 2·ROAD cut to [0, 1]."""
+        masks = masks_of(explanation, images, self.normalise)
+        similar = coherency(model, images, explanation, masks, self.fill, self.space)
+        covered = complexity(masks)
+        road = self._road()
+        gap = (2 * road.finish(road.score(model, images, explanation))).clamp(0, 1).float()
+        return torch.stack([harmonic(similar, 1 - covered, gap), similar, covered, gap], 1)
 
-def correlation(first: Tensor, second: Tensor) -> Tensor:
-    """Pearson's ρ (B,) over the pixels of maps (B, H, W); −1 if either is flat."""
-    a, b = (normalize(maps).flatten(1).double() for maps in (first, second))
-    a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
-    scale = a.norm(dim=1) * b.norm(dim=1)
-    found = (a * b).sum(1) / scale.where(scale > 0, 1)
-    return torch.where(scale > 0, found, -1).clamp(-1, 1).float()
+    def finish(self, mean: Tensor) -> Tensor:
+        """The mean ARCC; the mean terms follow it in the statistic."""
+        return mean[..., 0]
 
 
 def harmonic(*terms: Tensor) -> Tensor:

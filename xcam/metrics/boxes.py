@@ -17,6 +17,8 @@ from xcam.metrics.truth import boxes_of
 
 __all__ = ["MaxBoxAcc", "MaxBoxAccV2"]
 
+_ON_THE_HOST = {"stays_on_device": "OpenCV traces contours on the CPU"}
+
 
 @dataclass(frozen=True)
 class MaxBoxAcc(Metric):
@@ -49,6 +51,7 @@ class MaxBoxAcc(Metric):
         bounds=(0.0, 100.0),
         question="localisation",
         truth="boxes",
+        exceptions=_ON_THE_HOST,
     )
 
     def __post_init__(self) -> None:
@@ -103,6 +106,7 @@ class MaxBoxAccV2(Metric):
         bounds=(0.0, 100.0),
         question="localisation",
         truth="boxes",
+        exceptions=_ON_THE_HOST,
     )
 
     def __post_init__(self) -> None:

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from xcam.core import Explanation, Metric, MetricSpec, as_logits
-from xcam.errors import ModelOutputError
 from xcam.imaging import Fill
 from xcam.masking import masked_passes
 from xcam.metrics.inputs import Space, in_space, target_of
 from xcam.metrics.muting import Normalise, check_masking, masks_of
-from xcam.metrics.removal import reads_score
+from xcam.metrics.removal import check_finite, reads_score
 from xcam.state import untouched
 
 __all__ = ["AverageDrop", "AverageGain", "IncreaseInConfidence", "confidences", "relative_drop"]
@@ -63,13 +62,7 @@ def confidences(
 
     with untouched(model):
         found = masked_passes(inner, shown, 2 * len(images), pairs, read, fill, "confidence")
-    p, o = found.view(-1, 2).unbind(1)
-    finite = p.isfinite() & o.isfinite()
-    if not bool(finite.all()):
-        raise ModelOutputError(
-            f"the model's output for image {int((~finite).nonzero()[0])}, clean or masked, is not "
-            "finite: check the weights and the normalisation of the images"
-        )
+    p, o = check_finite(found.view(-1, 2)).unbind(1)
     return p, torch.where((masks == 1).flatten(1).all(1), p, o)
 
 

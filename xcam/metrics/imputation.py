@@ -15,7 +15,7 @@ from torch import Tensor
 
 __all__ = ["impute"]
 
-_SWEEPS = 16  # of Jacobi on the coarsest grid, a few pixels wide
+_SWEEPS = 4  # of Jacobi on the coarsest grid, a few pixels wide
 _LIMIT = 200  # iterations; about ten are needed
 
 
@@ -45,16 +45,16 @@ def impute(images: Tensor, removed: Tensor, tolerance: float = 1e-5) -> Tensor:
     count = known.sum((2, 3), keepdim=True)
     mean = (values * known).sum((2, 3), keepdim=True) / count.clamp(min=1)
     mean = torch.where(count > 0, mean, values.mean((2, 3), keepdim=True))
-    # Solved for the distance from the mean: rounding is then relative to what varies.
+    # In units of what varies, so that rounding and the tolerance are relative to it.
     distance = (values - mean) * known
+    unit = distance.abs().amax((2, 3), keepdim=True)
+    unit = unit.where(unit > 0, 1)
     levels = _levels(known)
     height, width = images.shape[2:]
     right, bottom = (levels[0].unknown.shape[3] - width, levels[0].unknown.shape[2] - height)
-    given = F.pad(distance, (0, right, 0, bottom))
-    wanted = levels[0].unknown * _neighbours(given)
-    precise = tolerance * given.abs().amax((2, 3), keepdim=True)
-    solved = _conjugate_gradients(levels, wanted, precise)[..., :height, :width]
-    return torch.where(unknown, (mean + solved).to(images.dtype), images)
+    wanted = levels[0].unknown * _neighbours(F.pad(distance / unit, (0, right, 0, bottom)))
+    solved = _conjugate_gradients(levels, wanted, tolerance)[..., :height, :width]
+    return torch.where(unknown, (mean + unit * solved).to(images.dtype), images)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,10 +115,11 @@ def _levels(known: Tensor) -> list[_Level]:
     inside = F.pad(torch.ones_like(known[:1]), (0, right, 0, bottom))
     known = F.pad(known, (0, right, 0, bottom))
     levels = []
-    for _ in range(depth + 1):
+    for halvings in range(depth + 1):
+        if halvings:
+            known, inside = F.max_pool2d(known, 2), F.max_pool2d(inside, 2)
         degree = _neighbours(inside)
         levels.append(_Level(inside - known, degree.where(degree > 0, 1)))
-        known, inside = F.max_pool2d(known, 2), F.max_pool2d(inside, 2)
     return levels
 
 
@@ -135,8 +136,8 @@ def _cycle(levels: list[_Level], residual: Tensor) -> Tensor:
     return error + (residual - level.laplacian(error)) / level.degree
 
 
-def _conjugate_gradients(levels: list[_Level], wanted: Tensor, tolerance: Tensor) -> Tensor:
-    """Solves laplacian(x) = wanted to tolerances (R, C, 1, 1), each row and channel by itself."""
+def _conjugate_gradients(levels: list[_Level], wanted: Tensor, tolerance: float) -> Tensor:
+    """Solves laplacian(x) = wanted, each row and channel by itself."""
 
     def dot(first: Tensor, second: Tensor) -> Tensor:
         return (first * second).sum((2, 3), keepdim=True)
@@ -145,7 +146,7 @@ def _conjugate_gradients(levels: list[_Level], wanted: Tensor, tolerance: Tensor
     error = direction = _cycle(levels, residual)
     energy = dot(residual, error)
     for _ in range(_LIMIT):
-        going = error.abs().amax((2, 3), keepdim=True) > tolerance
+        going = ~(error.abs().amax((2, 3), keepdim=True) <= tolerance)  # so is what is not finite
         if not bool(going.any()):
             return solution
         image = levels[0].laplacian(direction)

@@ -82,7 +82,8 @@ class Entropy(Metric):
         values = maps_of(explanation, images).abs().flatten(1)
         total = values.sum(1, keepdim=True)
         shares = torch.where(total > 0, values, 1) / total.where(total > 0, values.shape[1])
-        return torch.special.entr(shares).sum(1)
+        entropies: Tensor = torch.special.entr(shares).sum(1)
+        return entropies
 
     def finish(self, mean: Tensor) -> Tensor:
         """The mean itself."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Any, Literal, TypeAlias
 
 import pandas as pd
 from torch import Tensor
 
 from xcam.core import Metric
-from xcam.results.rows import Group, Rows
+from xcam.results.rows import Batch, Group, Rows
 from xcam.statistics import Estimate, Sample, estimate, holm, per_image
 
 __all__ = ["By", "compare", "pairs_of", "wins"]
@@ -30,8 +30,8 @@ def pairs_of(
     for name in (a, b, reference):
         if name is not None and name not in names:
             raise ValueError(f"no results of {name!r}; there are {', '.join(names)}")
-    if (a is None) != (b is None) or (a is not None and reference is not None):
-        raise ValueError("give two names, or a reference, or nothing for all pairs")
+    if (a is None) != (b is None) or (a is not None and (a == b or reference is not None)):
+        raise ValueError("give two different names, or a reference, or nothing for all pairs")
     if a is not None and b is not None:
         return [(a, b)]
     if reference is not None:
@@ -95,22 +95,15 @@ def _contrasts(
     seed: int,
 ) -> Iterator[dict[str, Any]]:
     """A line for each pair, on the rows that worked for both."""
-
-    def estimates(
-        groups: Sequence[Group], only: Tensor | None = None
-    ) -> Iterator[tuple[Group, Estimate, Tensor]]:
-        for batch in rows.batches(label, groups, only):
-            found = estimate(batch.samples, metric.finish, resamples, seed)
-            yield from zip(batch.groups, found, batch.present, strict=True)
-
-    own = {
-        group: (found, present)
-        for group, found, present in estimates(list(dict.fromkeys(sum(pairs, ()))))
-    }
+    groups = list(dict.fromkeys(chain.from_iterable(pairs)))
+    own: dict[Group, tuple[Estimate, Tensor]] = {}
+    for portion in rows.portions(label, groups):
+        own |= _estimates(rows.batch(label, portion), metric, resamples, seed)
     for first, second in pairs:
         (one, here), (other, there) = own[first], own[second]
         if not here.equal(there):
-            one, other = (found for _, found, _ in estimates([first, second], here & there))
+            both = rows.batch(label, [first, second], here & there)
+            (one, _), (other, _) = _estimates(both, metric, resamples, seed).values()
         difference = one - other
         low, high = difference.interval()
         yield {
@@ -124,6 +117,14 @@ def _contrasts(
             "p": difference.p_value(),
             "n": difference.images,
         }
+
+
+def _estimates(
+    batch: Batch, metric: Metric, resamples: int, seed: int
+) -> dict[Group, tuple[Estimate, Tensor]]:
+    """What is estimated of each group, and from which rows."""
+    found = estimate(batch.samples, metric.finish, resamples, seed)
+    return dict(zip(batch.groups, zip(found, batch.present, strict=True), strict=True))
 
 
 def _better(line: Mapping[str, Any], sign: int) -> str:

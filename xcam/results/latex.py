@@ -53,7 +53,7 @@ def _body(part: pd.DataFrame, metrics: list[str], intervals: bool, digits: int) 
         (line["method"], line["metric"]): _cell(line, intervals, digits)
         for line in _marked(part).to_dict("records")
     }
-    lines = []
+    lines: list[str] = []
     for control, methods in part.groupby("control")["method"]:
         if control and lines:
             lines.append(r"\addlinespace")

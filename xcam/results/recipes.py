@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,14 @@ def metrics(folder: Path) -> dict[str, Metric]:
     return {label: _metric(label, entry) for label, entry in _entries(folder, "metrics").items()}
 
 
-def controls(folder: Path, labels: Iterable[str]) -> set[str]:
-    """The labels of control methods; one that is not installed counts as none."""
-    known, entries = installed().methods, _entries(folder, "methods")
-    names = {label: str(entries.get(label, {}).get("name", label)) for label in labels}
+def controls(folder: Path) -> set[str]:
+    """The labels of the methods that are controls; one that is not installed counts as none.
+
+    Raises:
+        FileFormatError: The manifest is missing or damaged.
+    """
+    known = installed().methods
+    names = {label: entry["name"] for label, entry in _entries(folder, "methods").items()}
     return {
         label
         for label, name in names.items()

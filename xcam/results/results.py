@@ -58,7 +58,7 @@ class Results:
         if missing:
             raise ValueError(f"the rows are of metrics that are not given: {', '.join(missing)}")
         self.metrics = {label: self.metrics[label] for label in sorted(labels)}
-        self._controls = recipes.controls(self.folder, self._rows.summary["method"].unique())
+        self._controls = recipes.controls(self.folder)
         self._tables: dict[tuple[int, int], pd.DataFrame] = {}
 
     def table(self, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
@@ -125,10 +125,9 @@ class Results:
             direction, and `mean`, over the metrics that a method has results of; best first.
         """
         table = self.table()
-        table = table[table["direction"] != "neither"]
-        sign = table["direction"].map({"higher": -1.0, "lower": 1.0})
-        table["rank"] = (sign * table["value"]).groupby([table["model"], table["metric"]]).rank()
-        ranks = table.pivot_table(index=["model", "method"], columns="metric", values="rank")
+        score = table["value"] * table["direction"].map({"higher": -1.0, "lower": 1.0})
+        ranked = table.assign(rank=score.groupby([table["model"], table["metric"]]).rank())
+        ranks = ranked.pivot_table(index=["model", "method"], columns="metric", values="rank")
         ranks["mean"] = ranks.mean(axis=1)
         ranks.columns.name = None
         return ranks.sort_values(["model", "mean", "method"])
@@ -211,7 +210,7 @@ class Results:
     def to_latex(self, intervals: bool = True, digits: int = 3) -> str:
         """The table in LaTeX: a line a method, a column a metric, the best in bold.
 
-        It needs the packages booktabs and, for intervals, nothing more.
+        It needs the package booktabs.
 
         Args:
             intervals: Print the 95 % interval behind each value.
@@ -247,18 +246,21 @@ class Results:
     def _samples(self, label: str, model: str | None = None) -> Iterator[tuple[Group, Sample]]:
         """The statistics of each group, of one model alone if it is named."""
         groups = [group for group in self._rows.groups(label) if model is None or group[0] == model]
-        for batch in self._rows.batches(label, groups):
+        for portion in self._rows.portions(label, groups):
+            batch = self._rows.batch(label, portion)
             yield from zip(batch.groups, batch.samples, strict=True)
 
     def _lines(self, label: str, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
         """The lines of the table on one metric."""
         metric = self.metrics[label]
-        found = {}
-        for batch in self._rows.batches(label, self._rows.groups(label)):
-            estimates = estimate(batch.samples, metric.finish, resamples, seed)
+        found: dict[Group, tuple[float, float, float, int]] = {}
+        for portion in self._rows.portions(label, self._rows.groups(label)):
+            samples = self._rows.batch(label, portion).samples
+            estimates = estimate(samples, metric.finish, resamples, seed)
+            del samples  # before the next are read
             found |= {
                 group: (result.value, *result.interval(), result.images)
-                for group, result in zip(batch.groups, estimates, strict=True)
+                for group, result in zip(portion, estimates, strict=True)
             }
         summary = self._rows.summary
         for line in summary[summary["metric"] == label].to_dict("records"):

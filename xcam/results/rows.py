@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,34 +95,32 @@ class Rows:
         found = self.summary[(self.summary["metric"] == metric) & (self.summary["rows"] > 0)]
         return list(zip(found["model"], found["method"], strict=True))
 
-    def batches(
-        self, metric: str, groups: Sequence[Group], only: Tensor | None = None
-    ) -> Iterator[Batch]:
-        """The statistics of one metric, as many groups at a time as fit into the memory's budget.
+    def portions(self, metric: str, groups: Sequence[Group]) -> Iterator[list[Group]]:
+        """As many of the groups at a time as the memory's budget has room for."""
+        if not groups:
+            return
+        numbers = len(self.index) * max(math.prod(self._shape(metric)), 1)
+        step = max(1, _BUDGET // numbers)
+        yield from (list(groups[start : start + step]) for start in range(0, len(groups), step))
+
+    def batch(self, metric: str, groups: list[Group], only: Tensor | None = None) -> Batch:
+        """The statistics of one metric.
 
         Args:
             metric: Its label.
-            groups: Such as `groups` gives.
+            groups: Each with a row that worked, such as `portions` gives.
             only: (N,) bool, the rows to take; all that worked by default.
 
         Raises:
             FileFormatError: A part is damaged, or holds statistics of another shape.
         """
-        if not groups:
-            return
-        shape = self._shape(metric)
-        numbers = len(self.index) * max(int(np.prod(shape)), 1)
-        step = max(1, _BUDGET // numbers)
-        for start in range(0, len(groups), step):
-            some = list(groups[start : start + step])
-            values, present = self._values(metric, some, shape)
-            if only is not None:
-                present &= only
-            samples = [
-                Sample.of(rows, self.images, flags)
-                for rows, flags in zip(values, present, strict=True)
-            ]
-            yield Batch(some, samples, present)
+        values, present = self._values(metric, groups, self._shape(metric))
+        if only is not None:
+            present &= only
+        samples = [
+            Sample.of(rows, self.images, flags) for rows, flags in zip(values, present, strict=True)
+        ]
+        return Batch(groups, samples, present)
 
     def frame(self, metric: str | None = None, failed: bool = False) -> pd.DataFrame:
         """The rows as they are, of one metric or all; or those that failed alone."""
@@ -144,7 +143,7 @@ class Rows:
         keys = ["model", "method", "metric"]
         valid = pc.CountOptions(mode="only_valid")
         counts = [
-            ("values", "hash_count", valid, "rows"),
+            ("shape", "hash_count", valid, "rows"),  # there where values are, and much smaller
             ("error", "hash_count", valid, "errors"),
         ]
         means = [(name, "hash_mean", None, name) for name in _COSTS]
@@ -175,7 +174,7 @@ class Rows:
         values = torch.zeros(len(groups), len(self.index), *shape)
         present = torch.zeros(values.shape[:2], dtype=torch.bool)
         place = {group: number for number, group in enumerate(groups)}
-        width = int(np.prod(shape))
+        width = math.prod(shape)
         columns = ["index", "model", "method", "values"]
         chosen = _worked(metric) & ds.field("method").isin([method for _, method in groups])
         with self._readable():

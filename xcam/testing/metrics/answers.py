@@ -90,14 +90,19 @@ def draws_any_number_of_curves(metric: Metric) -> None:
 
 
 def stays_within_its_bounds(metric: Metric) -> None:
-    """The result of each image, and of all, for maps of many kinds, lies in `spec.bounds`."""
+    """The result of each image, and of all, for maps of many kinds, lies in `spec.bounds`.
+
+    A ratio over a data set may be undefined, NaN, for one image; not for all together.
+    """
     low, high = metric.spec.bounds
     slack = _SLACK * max([1.0, *(abs(bound) for bound in (low, high) if math.isfinite(bound))])
     for what, case in _kinds(metric):
         rows = scored(metric, case)
         _require_finite(metric, rows, what)
         results = metric.finish(torch.cat([rows, rows.mean(0, keepdim=True)]))
-        if not bool(((results >= low - slack) & (results <= high + slack)).all()):
+        within = (results >= low - slack) & (results <= high + slack)
+        within[:-1] |= results[:-1].isnan()
+        if not bool(within.all()):
             raise ContractError(
                 f"{metric.spec.name} gives results from {float(results.min()):.3g} to "
                 f"{float(results.max()):.3g} for {what}, but has spec.bounds={metric.spec.bounds}"

@@ -1,0 +1,11 @@
+"""The command line: it parses, calls xcam, prints.
+
+Everything that imports torch is imported inside a command, so that `xcam --help` answers at once.
+"""
+
+from __future__ import annotations
+
+from xcam.cli import evaluating, explaining, listing
+from xcam.cli.application import app
+
+__all__ = ["app", "evaluating", "explaining", "listing"]

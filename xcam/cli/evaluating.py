@@ -1,0 +1,243 @@
+"""The commands `evaluate` and `score`: a data set in, a table out."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from xcam.cli.application import app
+from xcam.cli.nets import loaded
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+
+    from xcam.models import Normalized
+
+__all__ = ["evaluate", "score"]
+
+T = TypeVar("T")
+
+_Data = Annotated[
+    Path, typer.Option(help="A folder of pictures, or a list: file, label, truth a line.")
+]
+_Models = Annotated[list[str], typer.Option(help="As provider:name; may be repeated.")]
+_Weights = Annotated[
+    list[str], typer.Option(help="A name of the provider's, a file, or 'none'; one, or one each.")
+]
+_Methods = Annotated[str, typer.Option(help='See `xcam methods`: a,b or "a,b(setting=1)".')]
+_Metrics = Annotated[str, typer.Option(help='See `xcam metrics`: a,b or "a,b(setting=1)".')]
+_Maps = Annotated[list[Path], typer.Option(help="A folder of maps by image id; may be repeated.")]
+_Target = Annotated[str, typer.Option(help="The class that is explained: predicted or label.")]
+_Out = Annotated[
+    Path | None, typer.Option(help="Folder for the rows; the same command goes on with it.")
+]
+_Root = Annotated[Path | None, typer.Option(help="Where the files of a list are.")]
+_Size = Annotated[
+    int | None, typer.Option(help="Side of the pictures.", show_default="the model's, or 224")
+]
+_Controls = Annotated[bool, typer.Option(help="Also random, center_gaussian and sobel.")]
+_Fraction = Annotated[float, typer.Option(help="The share of the pictures to use.")]
+_Load = Annotated[int, typer.Option(help="Pictures loaded, explained and stored together.")]
+_Workers = Annotated[int, typer.Option(help="Processes that load pictures.")]
+_BatchSize = Annotated[int | None, typer.Option(help="Pictures through the model at a time.")]
+_Precision = Annotated[str, typer.Option(help="full, bf16 or fp16.")]
+_Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda …", show_default="the launcher's, or cpu")
+]
+_Seed = Annotated[int, typer.Option(help="Of the fraction and of the random control.")]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what it would take.")]
+
+_MODEL, _WEIGHTS = ["torchvision:resnet50"], ["DEFAULT"]
+
+
+@app.command()
+def evaluate(
+    data: _Data,
+    methods: _Methods = "gradcam",
+    metrics: _Metrics = "insertion,deletion",
+    model: _Models = _MODEL,
+    weights: _Weights = _WEIGHTS,
+    maps: _Maps = [],  # noqa: B006 - typer hands out a copy
+    target: _Target = "predicted",
+    out: _Out = None,
+    root: _Root = None,
+    size: _Size = None,
+    controls: _Controls = True,
+    fraction: _Fraction = 1.0,
+    load: _Load = 16,
+    workers: _Workers = 0,
+    batch_size: _BatchSize = None,
+    precision: _Precision = "full",
+    device: _Device = None,
+    seed: _Seed = 0,
+    save_maps: Annotated[bool, typer.Option("--save-maps", help="Store the maps, too.")] = False,
+    dry_run: _DryRun = False,
+) -> None:
+    """Score methods by metrics on a data set.
+
+    An evaluation that was stopped, or killed, goes on where it was. `accelerate launch -m xcam
+    evaluate …` shares it among processes.
+    """
+    nets = _nets(model, weights, device)
+    _run(
+        nets,
+        _loader(data, root, size, nets, load, workers),
+        methods=_methods(methods),
+        metrics=_metrics(metrics),
+        maps=_folders(maps),
+        target=target,
+        out=out,
+        controls=controls,
+        fraction=fraction,
+        batch_size=batch_size,
+        precision=precision,
+        seed=seed,
+        save_maps=save_maps,
+        dry_run=dry_run,
+    )
+
+
+@app.command()
+def score(
+    maps: _Maps,
+    data: _Data,
+    metrics: _Metrics = "insertion,deletion",
+    model: _Models = _MODEL,
+    weights: _Weights = _WEIGHTS,
+    target: _Target = "predicted",
+    out: _Out = None,
+    root: _Root = None,
+    size: _Size = None,
+    controls: _Controls = True,
+    fraction: _Fraction = 1.0,
+    load: _Load = 16,
+    workers: _Workers = 0,
+    batch_size: _BatchSize = None,
+    precision: _Precision = "full",
+    device: _Device = None,
+    seed: _Seed = 0,
+    dry_run: _DryRun = False,
+) -> None:
+    """Score maps that were made elsewhere.
+
+    A map is `<id>.npy`, (h, w), where the id is the picture's path in the folder or the list, with
+    or without its suffix; or what `xcam evaluate --save-maps` stored.
+    """
+    nets = _nets(model, weights, device)
+    _run(
+        nets,
+        _loader(data, root, size, nets, load, workers),
+        methods=(),
+        metrics=_metrics(metrics),
+        maps=_folders(maps),
+        target=target,
+        out=out,
+        controls=controls,
+        fraction=fraction,
+        batch_size=batch_size,
+        precision=precision,
+        seed=seed,
+        dry_run=dry_run,
+    )
+
+
+def _run(nets: dict[str, Normalized], loader: DataLoader[Any], **arguments: Any) -> None:  # noqa: ANN401
+    import xcam
+    from xcam._evaluate.processes import launched
+
+    model = nets if len(nets) > 1 else next(iter(nets.values()))
+    try:
+        results = xcam.evaluate(model, loader, progress=sys.stderr.isatty(), **arguments)
+    except KeyboardInterrupt:
+        goes_on = arguments["out"] and not arguments["dry_run"]
+        typer.echo("xcam: stopped" + ("; the same command goes on" if goes_on else ""), err=True)
+        raise typer.Exit(130) from None
+    team = launched()
+    if team.main and not arguments["dry_run"]:
+        typer.echo(str(results))
+    team.part()
+
+
+def _nets(models: Sequence[str], weights: Sequence[str], device: str | None) -> dict[str, Any]:
+    from xcam._evaluate.processes import launched
+
+    if len(weights) not in (1, len(models)):
+        raise ValueError(f"give --weights once, or one for each of the {len(models)} models")
+    place = launched().device if device is None else device
+    each = list(weights) * (len(models) if len(weights) == 1 else 1)
+    return {name: loaded(name, one, place) for name, one in zip(models, each, strict=True)}
+
+
+def _loader(
+    path: Path,
+    root: Path | None,
+    size: int | None,
+    nets: dict[str, Normalized],
+    load: int,
+    workers: int,
+) -> DataLoader[Any]:
+    from torch.utils.data import DataLoader
+
+    from xcam import data
+
+    side = size or _side(nets)
+    files = data.folder(path, side) if path.is_dir() else data.listed(path, root, side)
+    return DataLoader(files, batch_size=load, num_workers=workers)
+
+
+def _side(nets: dict[str, Normalized]) -> int:
+    """The side of the square that all models were made for."""
+    sides = {side for net in nets.values() for side in net.input_size or (224,)}
+    if len(sides) > 1:
+        raise ValueError(f"the models take pictures of sides {sorted(sides)}; give one --size")
+    return sides.pop()
+
+
+def _folders(maps: Sequence[Path]) -> dict[str, Path] | None:
+    labels = {path.resolve().name: path for path in maps}
+    if len(labels) < len(maps):
+        raise ValueError("two folders of maps have the same name, which is their name in the table")
+    return labels or None
+
+
+def _methods(text: str) -> list[Any]:
+    from xcam._explain import method_of
+
+    return _recipes("--methods", text, method_of)
+
+
+def _metrics(text: str) -> list[Any]:
+    from xcam.registry import get_metric
+
+    return _recipes("--metrics", text, lambda name, settings: get_metric(name)(**settings))
+
+
+def _recipes(option: str, text: str, make: Callable[[str, dict[str, Any]], T]) -> list[T]:
+    """`a,b(setting=1)` as objects; a setting is a Python literal, or else a word."""
+    if "(" not in text:
+        return [make(name.strip(), {}) for name in text.split(",") if name.strip()]
+    try:
+        entries = ast.parse(f"[{text}]", mode="eval").body
+        found = [_entry(node) for node in getattr(entries, "elts", [])]
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(
+            f'{option} takes names, with settings as in "a,b(setting=1)", got {text!r}'
+        ) from error
+    return [make(name, settings) for name, settings in found]
+
+
+def _entry(node: ast.expr) -> tuple[str, dict[str, Any]]:
+    if isinstance(node, ast.Name):
+        return node.id, {}
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)) or node.args:
+        raise ValueError(ast.unparse(node))
+    return node.func.id, {str(word.arg): _value(word.value) for word in node.keywords}
+
+
+def _value(node: ast.expr) -> Any:  # noqa: ANN401 - whatever a literal is
+    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)

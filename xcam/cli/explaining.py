@@ -1,0 +1,149 @@
+"""The command `explain`: pictures in, overlays out."""
+
+from __future__ import annotations
+
+import ast
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from xcam.cli.application import app
+from xcam.cli.nets import loaded
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from xcam.core import Explanation
+    from xcam.models import Normalized
+
+__all__ = ["explain"]
+
+
+@app.command()
+def explain(
+    images: Annotated[list[Path], typer.Argument(help="Pictures.", show_default=False)],
+    model: Annotated[str, typer.Option(help="As provider:name.")] = "torchvision:resnet50",
+    weights: Annotated[
+        str, typer.Option(help="A name of the provider's, a file, or 'none'.")
+    ] = "DEFAULT",
+    method: Annotated[str, typer.Option(help="See `xcam methods`.")] = "gradcam",
+    target: Annotated[str, typer.Option(help="The number of a class.")] = "predicted",
+    layer: Annotated[str | None, typer.Option(help="Of the model.", show_default="choose")] = None,
+    param: Annotated[
+        list[str] | None, typer.Option(help="Of the method: name=value; may be repeated.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the overlays.")] = Path(),
+    save: Annotated[Path | None, typer.Option(help="Also write the maps (.safetensors).")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images at a time.")] = None,
+    precision: Annotated[str, typer.Option(help="full, bf16 or fp16.")] = "full",
+    device: Annotated[str, typer.Option(help="cpu, cuda …")] = "cpu",
+) -> None:
+    """Explain pictures; write overlays.
+
+    Each picture gets a PNG of its map in colour over it.
+    """
+    import xcam
+
+    params = _parameters(param or []) | ({} if layer is None else {"layer": layer})
+    aim = _target(target)
+    paths = _outputs(images, out, method)
+    if save and not save.parent.is_dir():
+        raise FileNotFoundError(f"no folder {str(save.parent)!r} for --save")
+    net = loaded(model, weights, device)
+    batch = _read(images, net).to(device)
+    explanation = xcam.explain(
+        net,
+        batch,
+        aim,
+        method,
+        batch_size,
+        precision=precision,  # type: ignore[arg-type]  # checked by explain
+        progress=sys.stderr.isatty(),
+        **params,
+    )
+    typer.echo(repr(explanation.method))
+    _write_overlays(explanation, batch, paths)
+    for image, (source, path) in enumerate(zip(images, paths, strict=True)):
+        typer.echo(f"{source}: {_classes(explanation, image, net.categories)} -> {path}")
+    if save:
+        explanation.save(save)
+        typer.echo(f"maps -> {save}")
+
+
+def _parameters(pairs: Sequence[str]) -> dict[str, Any]:
+    """`name=value` pairs; a value is a Python literal, or else a string."""
+    params: dict[str, Any] = {}
+    for pair in pairs:
+        name, sign, value = pair.partition("=")
+        if not (sign and name.isidentifier()):
+            raise ValueError(f"--param takes name=value, such as n_masks=500, got {pair!r}")
+        try:
+            params[name] = ast.literal_eval(value)
+        except (SyntaxError, ValueError):
+            params[name] = value
+    return params
+
+
+def _target(text: str) -> int | None:
+    if text == "predicted":
+        return None
+    try:
+        return int(text)
+    except ValueError as error:
+        raise ValueError(
+            f"--target takes the number of a class or 'predicted', got {text!r}"
+        ) from error
+
+
+def _outputs(images: Sequence[Path], out: Path, method: str) -> list[Path]:
+    """Where each overlay goes: no two to the same file, and the folder is there."""
+    paths = [out / f"{image.stem}.{method}.png" for image in images]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise ValueError(f"two pictures would go to {str(path)!r}: rename one, or call twice")
+    out.mkdir(parents=True, exist_ok=True)
+    return paths
+
+
+def _read(images: Sequence[Path], net: Normalized) -> Tensor:
+    import torch
+
+    from xcam.imaging import read_image
+
+    pictures = [read_image(path, net.input_size) for path in images]
+    if len({picture.shape for picture in pictures}) > 1:
+        raise ValueError("the pictures differ in size and the model does not name one; call each")
+    return torch.stack(pictures)
+
+
+def _write_overlays(explanation: Explanation, images: Tensor, paths: Sequence[Path]) -> None:
+    from PIL import Image
+
+    from xcam import files
+
+    pixels = (explanation.overlay(images) * 255).round().byte().movedim(1, -1).cpu().numpy()
+    for picture, path in zip(pixels, paths, strict=True):
+        content = io.BytesIO()
+        Image.fromarray(picture).save(content, "PNG")
+        files.write(path, content.getvalue())
+
+
+def _classes(explanation: Explanation, image: int, categories: Sequence[str]) -> str:
+    """The three most probable classes, and the explained one if it is another."""
+    if explanation.logits is None or explanation.target is None:
+        return "no classes"
+    logits = explanation.logits[image]
+    odds = logits.softmax(0) if len(logits) > 1 else logits.sigmoid()
+    best = odds.topk(min(3, len(odds))).indices.tolist()
+    explained = int(explanation.target[image])
+
+    def show(index: int) -> str:
+        name = categories[index] if index < len(categories) else f"class {index}"
+        return f"{name} {float(odds[index]):.1%}"
+
+    listed = ", ".join(show(index) for index in best)
+    return listed if explained == best[0] else f"{listed}; explained: {show(explained)}"
