@@ -15,8 +15,8 @@ __all__ = ["Estimate", "Sample", "estimate", "holm", "jackknife", "per_image", "
 Finish: TypeAlias = Callable[[Tensor], Tensor]
 """From means (…, *statistic shape) to results, such as `Metric.finish`."""
 
-_BLOCK = 2**20  # numbers handled at a time: 8 MB in double precision
-_RESAMPLES = 256  # for which rows are read once
+_BLOCK = 2**18  # numbers handled at a time: 2 MB in double precision
+_RESAMPLES = 128  # for which rows are read once
 
 
 @dataclass(frozen=True, eq=False)
@@ -277,12 +277,10 @@ def _draws(resamples: int, count: int, generator: torch.Generator) -> Tensor:
 
 def _over_images(sample: Sample, read: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """What `read` makes of sums and sizes, block by block, for each image that has rows."""
-    width = sample.sums[0].numel()
-    parts = [
-        read(sample.sums[part].double(), sample.sizes[part]).double()
-        for part in _blocks(len(sample.sizes), width)
-    ]
-    return torch.cat(parts).where(sample.sizes > 0, torch.nan)
+    found = torch.empty(len(sample.sizes), dtype=torch.float64)
+    for part in _blocks(len(found), sample.sums[0].numel()):
+        found[part] = read(sample.sums[part].double(), sample.sizes[part])
+    return found.where(sample.sizes > 0, torch.nan)
 
 
 def _like(sizes: Tensor, sums: Tensor) -> Tensor:

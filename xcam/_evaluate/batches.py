@@ -207,33 +207,37 @@ def _choose(
     return tuple(chosen[place] for place in sorted(order[:kept].tolist()))
 
 
-def _parts(found: Any) -> tuple[Any, Any, Any]:  # noqa: ANN401 - whatever the data gives
-    """Images, labels and truth of a batch, as given; None for what is not there."""
+def _parts(found: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:  # noqa: ANN401
+    """Images, labels and truth of a batch, as the data gives it; None for what is not there."""
     parts = tuple(found) if isinstance(found, list | tuple) else (found,)
     if not 1 <= len(parts) <= 3 or not isinstance(parts[0], Tensor):
         raise TypeError(
-            "a batch must be images, (images, labels) or (images, labels, truth), tensors all, got "
-            f"{type(found).__name__} of {', '.join(type(part).__name__ for part in parts)}"
+            "a batch must be images, (images, labels) or (images, labels, truth), images a tensor, "
+            f"got {type(found).__name__} of {', '.join(type(part).__name__ for part in parts)}"
         )
     images, labels, truth = (*parts, None, None)[:3]
-    return images, labels, truth
-
-
-def _batch(found: object, number: int, indices: Sequence[int], ids: tuple[str, ...]) -> Batch:
-    images, labels, truth = _parts(found)
-    for name, part in (("images", images), ("labels", labels), ("truth", truth)):
-        if part is not None and len(part) != len(indices):
-            raise ValueError(f"batch {number} has {len(indices)} images, got {len(part)} {name}")
-    if labels is not None:
-        labels = torch.as_tensor(labels)
-        if labels.ndim != 1 or labels.is_floating_point():
-            raise TypeError(
-                f"labels must be (B,) integers, got {tuple(labels.shape)} of {labels.dtype}"
-            )
-        labels = labels.long()
+    for name, part in (("labels", labels), ("truth", truth)):
+        if part is not None and len(part) != len(images):
+            raise ValueError(f"a batch has {len(images)} images and {len(part)} {name}")
     if truth is not None and not isinstance(truth, Tensor):
         raise TypeError(
             f"truth must be a tensor of boxes (B, N, 4) or masks (B, H, W), got "
             f"{type(truth).__name__}; pad boxes with NaN"
         )
+    return images, None if labels is None else _labels(labels), truth
+
+
+def _labels(given: object) -> Tensor:
+    labels = torch.as_tensor(given)
+    if labels.ndim != 1 or labels.is_floating_point():
+        raise TypeError(
+            f"labels must be (B,) integers, got {tuple(labels.shape)} of {labels.dtype}"
+        )
+    return labels.long()
+
+
+def _batch(found: object, number: int, indices: Sequence[int], ids: tuple[str, ...]) -> Batch:
+    images, labels, truth = _parts(found)
+    if len(images) != len(indices):
+        raise ValueError(f"the data gave {len(images)} images for {len(indices)} indices")
     return Batch(number, tuple(indices), ids, images, labels, truth)

@@ -29,6 +29,7 @@ Group: TypeAlias = tuple[str, str]
 """A model and a method."""
 
 _BUDGET = 2**26  # numbers of a statistic that are held at a time: 256 MB
+_AHEAD = {"batch_readahead": 1, "fragment_readahead": 1}  # parts read before they are asked for
 _COSTS = ("seconds", "passes", "explain_seconds", "explain_passes")
 
 
@@ -178,7 +179,7 @@ class Rows:
         columns = ["index", "model", "method", "values"]
         chosen = _worked(metric) & ds.field("method").isin([method for _, method in groups])
         with self._readable():
-            for part in self._data.to_batches(columns=columns, filter=chosen):
+            for part in self._data.to_batches(columns=columns, filter=chosen, **_AHEAD):
                 names = zip(part["model"].to_pylist(), part["method"].to_pylist(), strict=True)
                 group = torch.tensor([place.get(name, -1) for name in names], dtype=torch.int64)
                 taken = group >= 0
@@ -193,13 +194,15 @@ class Rows:
 
     @contextmanager
     def _readable(self) -> Iterator[None]:
-        """Says in a sentence which file is damaged."""
+        """Says in a sentence that a part is damaged, and gives back what Arrow has read it into."""
         try:
             yield
         except (pa.ArrowException, OSError) as error:
             raise FileFormatError(
                 f"a part in {str(self.folder / 'rows')!r} is damaged: {error}"
             ) from error
+        finally:
+            pa.default_memory_pool().release_unused()  # the bootstrap needs the room
 
 
 def _worked(metric: str) -> ds.Expression:

@@ -108,11 +108,12 @@ def require_same(metric: Metric, rows: Tensor, reference: Tensor, circumstance: 
     Raises:
         ContractError: They are not.
     """
+    rows, reference = rows.detach(), reference.detach()
     low, high = metric.spec.bounds
     scale = max(1.0, float(reference.abs().max()), high - low if math.isfinite(high - low) else 0)
     off = math.inf
     if rows.shape == reference.shape:
-        off = float((rows - reference).detach().abs().max()) / scale
+        off = float((rows - reference).abs().max()) / scale
     if not off <= TOLERANCE:
         raise ContractError(
             f"{metric.spec.name} gives other scores {circumstance}: off by {off:.1e} of their "

@@ -1,0 +1,98 @@
+"""Several processes share an evaluation and leave the rows that one leaves."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from evaluations import Pictures, assert_same_rows, parts, rows
+from PIL import Image
+from torch.utils.data import DataLoader
+
+import xcam
+from xcam._evaluate import verb
+from xcam._evaluate.processes import Processes, launched
+from xcam.models.toy import GapNet
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    generator = np.random.default_rng(0)
+    for number in range(7):
+        path = tmp_path / "pictures" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = generator.integers(0, 256, (20, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+    return tmp_path / "pictures"
+
+
+def test_two_launched_processes_give_the_rows_of_one(pictures, tmp_path):
+    command = [
+        "-m", "xcam", "evaluate", "--data", str(pictures), "--size", "16", "--model",
+        "xcam:gap_net", "--weights", "none", "--methods", "gradcam,rise(n_masks=5)", "--metrics",
+        "deletion,sparseness", "--load", "1", "--batch-size", "4", "--out",
+    ]  # fmt: skip
+    # The launcher's name for several processes on one machine, with or without accelerators.
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
+              "--main_process_port", "0"]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+    several = run(*launch, *command, str(tmp_path / "several"))
+    assert several.returncode == 0, several.stderr
+    alone = run(*command, str(tmp_path / "one"))
+    assert alone.returncode == 0, alone.stderr
+    assert several.stdout == alone.stdout  # the table, once
+    assert parts(tmp_path / "several") == parts(tmp_path / "one")
+    assert_same_rows(rows(tmp_path / "several"), rows(tmp_path / "one"))
+    dry = run(*launch, *command, str(tmp_path / "dry"), "--dry-run")
+    assert dry.stdout.splitlines()[-1].endswith("for 7 images in 2 processes, measured on 1")
+
+
+def evaluate(monkeypatch, team, out):
+    monkeypatch.setattr(verb, "launched", lambda: team)
+    data = Pictures(10)
+    xcam.evaluate(GapNet(), DataLoader(data, batch_size=2), "gradcam", "sparseness", out=out)
+    return sorted(set(data.loaded) - {0})
+
+
+def test_each_takes_its_share_of_what_is_to_be_done(monkeypatch, tmp_path):
+    """One after the other, as if the second had started before the first wrote a row."""
+    met = []
+
+    def second(out):
+        if not met:  # the main process has made the folder, and waits
+            met.append(1)
+            team = Processes(rank=1, count=2)
+            met.append(evaluate(monkeypatch, team, out))
+
+    first = evaluate(
+        monkeypatch, Processes(rank=0, count=2, meet=lambda: second(tmp_path / "a")), tmp_path / "a"
+    )
+    # The second has finished its share by now, so that the first shares what it finds left.
+    assert met[1] == [2, 3, 6, 7]
+    assert first == [1, 8, 9] or first == [1, 4, 5, 8, 9]
+    evaluate(monkeypatch, Processes(), tmp_path / "a")
+    evaluate(monkeypatch, Processes(), tmp_path / "b")
+    assert_same_rows(rows(tmp_path / "a"), rows(tmp_path / "b"))
+
+
+def test_several_need_a_folder(monkeypatch):
+    with pytest.raises(ValueError, match=r"2 processes need a folder to share; give out="):
+        evaluate(monkeypatch, Processes(count=2), None)
+
+
+def test_one_is_the_main_process_of_itself():
+    team = launched()
+    assert (team.rank, team.count, team.main, team.device) == (0, 1, True, "cpu")
+    assert not Processes(rank=1, count=2).main

@@ -1,0 +1,218 @@
+"""An evaluation that is stopped at any moment goes on, and ends with the rows of one that is not.
+
+What is killed are processes of a fork server, which has all imports done and one thread.
+"""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+from evaluations import Pictures, assert_same_rows, parts, rows
+from torch.utils.data import DataLoader
+
+import xcam
+from xcam.core import Metric, MetricSpec
+from xcam.models.toy import GapNet
+
+KILLS = 20
+METRICS = ("deletion", "sparseness")
+
+
+def evaluate(out, data=None, batch_size=2, model=None, **arguments):
+    data = Pictures(64) if data is None else data
+    arguments = {"methods": "gradcam", "metrics": METRICS, "save_maps": True, **arguments}
+    loader = DataLoader(data, batch_size=batch_size)
+    return xcam.evaluate(model or GapNet(), loader, out=out, **arguments)
+
+
+def work(out, begun, dies_at=None):
+    """What a killed process does; `dies_at` has it kill itself at that write to the disk."""
+    torch.set_num_threads(1)
+    if dies_at is not None:
+        written, sync = [], os.fsync
+
+        def fsync(descriptor):
+            written.append(descriptor)
+            if len(written) == dies_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            sync(descriptor)
+
+        os.fsync = fsync
+    begun.send(True)
+    evaluate(out)
+
+
+@pytest.fixture(scope="module")
+def server():
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["test_evaluate_resume", "xcam._evaluate", "xcam.metrics"])
+    return context
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """A whole evaluation: its folder, and how long it took."""
+    out = tmp_path_factory.mktemp("unbroken")
+    evaluate(out / "warm")
+    begun = time.perf_counter()
+    evaluate(out / "rows")
+    return out / "rows", time.perf_counter() - begun
+
+
+def started(server, *arguments):
+    receiver, sender = server.Pipe(duplex=False)
+    process = server.Process(target=work, args=(arguments[0], sender, *arguments[1:]))
+    process.start()
+    sender.close()
+    assert receiver.poll(120)
+    receiver.recv()
+    return process
+
+
+def test_killed_at_random_moments_nothing_is_lost_and_nothing_doubled(server, unbroken, tmp_path):
+    expected, seconds = unbroken
+    dice, kills, finished = random.Random(0), 0, 0
+    progress = set()
+    while kills < KILLS or not finished:
+        out = tmp_path / str(finished)
+        process = started(server, out)
+        # A share of the whole, so that an evaluation is killed several times before it ends.
+        process.join(dice.uniform(0, 0.3 * seconds) if kills < KILLS else None)
+        if process.exitcode is None:
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            kills += process.exitcode == -signal.SIGKILL
+        if (out / "rows").is_dir():
+            progress.add(len(parts(out)))
+        if process.exitcode == 0:
+            finished += 1
+            assert_same_rows(rows(out), rows(expected))
+            assert parts(out) == parts(expected)
+    assert kills >= KILLS
+    assert len(progress) > 2  # else the moments were not those at which something happens
+
+
+@pytest.mark.parametrize("write", [1, 2, 3, 6, 7, 12])
+def test_killed_at_a_write(server, unbroken, tmp_path, write):
+    """The manifest, the maps of a method, the rows: each may be the one that is cut short."""
+    process = started(server, tmp_path, write)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    left = [path.name for path in tmp_path.rglob(".*.part")]
+    assert len(left) == 1
+    evaluate(tmp_path)
+    assert list(tmp_path.rglob(".*.part")) == []
+    assert_same_rows(rows(tmp_path), rows(unbroken[0]))
+    assert parts(tmp_path) == parts(unbroken[0])
+    maps = [sorted(p.relative_to(out) for p in (out / "maps").rglob("*.safetensors"))
+            for out in (tmp_path, unbroken[0])]  # fmt: skip
+    assert maps[0] == maps[1]
+
+
+@dataclass(frozen=True)
+class Interrupted(Metric):
+    """Somebody presses Ctrl-C at its third batch."""
+
+    seen: ClassVar[list] = []
+    spec: ClassVar[MetricSpec] = MetricSpec(
+        name="interrupted", title="", paper="", formula="", higher_is_better=None, bounds=(0, 1)
+    )
+
+    def score(self, model, images, explanation, truth=None):
+        self.seen.append(len(images))
+        if len(self.seen) == 7:
+            signal.raise_signal(signal.SIGINT)
+        return images.flatten(1).mean(1)
+
+    def finish(self, mean):
+        return mean
+
+
+def test_control_c_leaves_a_folder_to_go_on_with(tmp_path):
+    Interrupted.seen.clear()
+    settings = {"metrics": Interrupted(), "controls": False, "methods": ["gradcam", "sobel"]}
+    data = Pictures(10)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(tmp_path / "a", data, **settings)
+    assert len(parts(tmp_path / "a")) == 3
+    data.loaded.clear()
+    results = evaluate(tmp_path / "a", data, **settings)
+    assert sorted(set(data.loaded)) == [0, 6, 7, 8, 9]  # the first shows what the models take
+    assert len(Interrupted.seen) == 7 + 4
+    evaluate(tmp_path / "b", Pictures(10), **settings)
+    assert_same_rows(rows(tmp_path / "a"), rows(tmp_path / "b"))
+    assert set(results.table()["n"]) == {10}
+
+
+def test_what_is_done_is_not_done_again(tmp_path):
+    data = Pictures(6)
+    first = evaluate(tmp_path, data).table()
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    data.loaded.clear()
+    again = evaluate(tmp_path, data).table()
+    assert set(data.loaded) == {0}
+    assert again.equals(first)
+    assert written == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
+
+
+def test_a_part_that_is_taken_away_is_made_again(tmp_path):
+    evaluate(tmp_path / "a", Pictures(6))
+    expected = rows(tmp_path / "a")
+    (tmp_path / "a" / "rows" / "batch-00000001.parquet").unlink()
+    data = Pictures(6)
+    evaluate(tmp_path / "a", data)
+    assert sorted(set(data.loaded)) == [0, 2, 3]
+    assert_same_rows(rows(tmp_path / "a"), expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"methods": ["gradcam", "hirescam"]}, "methods: gradcam, .* there, gradcam, hirescam, "),
+        ({"methods": xcam.get_method("gradcam")(relu=True)}, r"methods, gradcam: .*relu=True"),
+        ({"methods": xcam.get_method("gradcam")(layer="features.0")}, r"on .*features\.0"),
+        ({"metrics": "deletion"}, "metrics: deletion, sparseness there, deletion now"),
+        ({"model": GapNet(seed=1)}, "models, GapNet: "),
+        ({"model": {"mine": GapNet()}}, "models: GapNet there, mine now"),
+        ({"target": "label"}, 'target: "predicted" there, "label" now'),
+        ({"batch_size": 3}, "batch_size: 2 there, 3 now"),
+        ({"controls": False}, "methods: gradcam, center_gaussian, random, sobel there, gradcam"),
+        ({"indices": [0, 1]}, "images, count: 6 there, 2 now"),
+        ({"data": Pictures(7)}, "images, count: 6 there, 7 now"),
+        ({"precision": "bf16"}, 'precision: "full" there, "bf16" now'),
+        ({"seed": 1}, "seed: 0 there, 1 now"),
+        ({"save_maps": False}, "save_maps: true there, false now"),
+        ({"maps": {"mine": lambda images, ids, target: images}}, "maps: none there, mine now"),
+    ],
+)
+def test_another_evaluation_is_refused_with_the_difference(once, change, sentence):
+    before = {path: path.read_bytes() for path in once.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=rf"holds another evaluation \(.*{sentence}"):
+        evaluate(once, **{"data": Pictures(6), **change})
+    assert before == {path: path.read_bytes() for path in once.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    out = tmp_path_factory.mktemp("once")
+    evaluate(out, Pictures(6))
+    return out
+
+
+def test_how_the_model_is_fed_may_change(once):
+    evaluate(once, Pictures(6), progress=True)
+    xcam.evaluate(
+        GapNet(),
+        DataLoader(Pictures(6), batch_size=2, num_workers=0),
+        "gradcam",
+        METRICS,
+        out=once,
+        batch_size=1,
+        save_maps=True,
+    )
