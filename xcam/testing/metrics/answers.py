@@ -59,7 +59,7 @@ def finishes_any_number_of_means(metric: Metric) -> None:
             f"{tuple(each[0].shape)}"
         )
     for dtype in (means.dtype, torch.float64):
-        shaped = means.to(dtype).unflatten(0, (2, 2))
+        shaped = means.to(dtype).reshape(2, 2, *means.shape[1:])
         results = metric.finish(shaped)
         if results.shape != (2, 2):
             raise ContractError(
