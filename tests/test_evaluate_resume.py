@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import signal
+import threading
 import time
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,6 +16,7 @@ import pytest
 import torch
 from evaluations import Pictures, assert_same_rows, parts, rows
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 import xcam
 from xcam.core import Metric, MetricSpec
@@ -34,6 +36,7 @@ def evaluate(out, data=None, batch_size=2, model=None, **arguments):
 def work(out, begun, dies_at=None):
     """What a killed process does; `dies_at` has it kill itself at that write to the disk."""
     torch.set_num_threads(1)
+    tqdm.set_lock(threading.RLock())  # its semaphores would outlive a process that is killed
     if dies_at is not None:
         written, sync = [], os.fsync
 
@@ -51,7 +54,11 @@ def work(out, begun, dies_at=None):
 @pytest.fixture(scope="module")
 def server():
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["test_evaluate_resume", "xcam._evaluate", "xcam.metrics"])
+    # Also what torch imports late, at the first pass on its meta device.
+    late = ["torch._dynamo", "torch._refs", "torch._decomp"]
+    context.set_forkserver_preload(
+        ["test_evaluate_resume", "xcam._evaluate", "xcam.metrics", *late]
+    )
     return context
 
 

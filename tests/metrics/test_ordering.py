@@ -31,8 +31,10 @@ SETTINGS = {
     "arcc": {"fractions": (0.2, 0.6)},
     "max_box_acc": {"step": 0.01},
     "max_box_acc_v2": {"step": 0.01},
+    "masked_accuracy": {"muted": 0.85},
 }
-"""Coarser than the defaults where those take long."""
+"""Coarser than the defaults where those take long; and where this net is right on noise, too, the
+15 % of pixels that are published beside all of them."""
 
 DO_NOT_ORDER = {
     ("accuracy", "oracle above random"): "it is of the model alone, whatever the map",
@@ -95,7 +97,7 @@ def holed(images):
     return images * torch.where(kind == 0, pixels, torch.where(kind == 1, blocks, kind > 1))
 
 
-def train(net, images, labels, epochs=14, batch=64):
+def train(net, images, labels, epochs=10, batch=64):
     optimizer = torch.optim.AdamW(net.parameters())
     steps = epochs * len(images) // batch
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-2, total_steps=steps)
@@ -110,7 +112,7 @@ def train(net, images, labels, epochs=14, batch=64):
 
 @pytest.fixture(scope="module")
 def net():
-    images, labels, _ = planted(1024, seed=0)
+    images, labels, _ = planted(768, seed=0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return train(build(), images, labels)

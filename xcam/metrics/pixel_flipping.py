@@ -30,8 +30,9 @@ class PixelFlipping(Metric):
 
     AUC = (Σ_k z_k − z_0/2 − z_n/2)/n, z_k = the logit of x without its k·step highest pixels (Bach
     et al., 2015, doi:10.1371/journal.pone.0130140). Deletion differs from it in what is read and
-    in where pixels are replaced. Quantus flips one pixel a pass by default (`step=1`), and its
-    curve is this one without the first point. Lower is better; as wide as the logits.
+    in where pixels are replaced. Quantus flips one pixel a pass (`step=1`), reads the probability
+    (`output="prob"`), and its curve is then this one without the first point, for images of one
+    channel: of others it flips single elements. Lower is better; as wide as the logits.
 
     Attributes:
         step: Pixels from pass to pass; a float is their share of the image, which makes

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from xcam import Method, MethodSpec, Target, forward
 from xcam.core import Score
 
-__all__ = ["Occlusion"]
+__all__ = ["Occlusion", "cell_grid"]
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,13 @@ class Occlusion(Method):
 
     def _hide(self, images: Tensor, cells: Tensor) -> Tensor:
         """Each of (R, C, H, W) images with one cell, of number (R,), in its mean colour."""
-        height, width = images.shape[2:]
-        y = torch.arange(height, device=images.device) * self.cells // height
-        x = torch.arange(width, device=images.device) * self.cells // width
-        grid = y[:, None] * self.cells + x  # (H, W): the cell of each pixel
-        hidden = grid == cells[:, None, None, None]  # (R, 1, H, W)
+        hidden = cell_grid(images, self.cells) == cells[:, None, None, None]  # (R, 1, H, W)
         return torch.where(hidden, images.mean((2, 3), keepdim=True), images)
+
+
+def cell_grid(images: Tensor, cells: int) -> Tensor:
+    """Which of cells × cells each pixel of (…, H, W) lies in, (H, W) int64."""
+    height, width = images.shape[-2:]
+    y = torch.arange(height, device=images.device) * cells // height
+    x = torch.arange(width, device=images.device) * cells // width
+    return y[:, None] * cells + x

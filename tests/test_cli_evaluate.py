@@ -1,0 +1,171 @@
+import numpy as np
+import pytest
+from evaluations import Pictures, rows
+from PIL import Image
+from test_cli import refused, run
+
+import xcam
+from xcam.cli import evaluating
+from xcam.models import Normalized
+from xcam.models.toy import GapNet
+
+
+@pytest.fixture
+def nets(monkeypatch):
+    """What every --model gives, and the arguments of each call."""
+    loaded = []
+
+    def load(name, weights=None):
+        loaded.append((name, weights))
+        return Normalized(GapNet(seed=len(name)), (0.5,), (0.5,), input_size=16)
+
+    monkeypatch.setattr(xcam.models, "load", load)
+    return loaded
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    data = Pictures(5)
+    for name, image in zip(data.ids, data.images, strict=True):
+        path = tmp_path / "pictures" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((image * 255).byte().movedim(0, -1).numpy()).save(path)
+    return tmp_path / "pictures"
+
+
+def test_evaluate_prints_the_table_and_keeps_the_rows(nets, pictures, tmp_path):
+    out = tmp_path / "out"
+    done = run(
+        "evaluate", "--data", pictures, "--methods", "gradcam, rise(n_masks=5)", "--metrics",
+        "sparseness", "--load", "2", "--out", out,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert nets == [("torchvision:resnet50", "DEFAULT")]
+    data = xcam.data.folder(pictures, 16)
+    methods = ["gradcam", xcam.get_method("rise")(n_masks=5)]
+    net = Normalized(GapNet(seed=20), (0.5,), (0.5,))
+    expected = xcam.evaluate(net, data, methods, "sparseness")
+    assert done.stdout == f"{expected}\n"
+    assert {row["image"] for row in rows(out)} == set(data.ids)
+    assert len(list((out / "rows").iterdir())) == 3
+    assert run("evaluate", "--data", pictures, "--out", out, "--load", "3").exit_code == 2
+
+
+def test_evaluate_passes_everything_on(nets, pictures, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(xcam, "evaluate", lambda *given, **named: calls.append((given, named)))
+    done = run(
+        "evaluate", "--data", pictures, "--model", "a:b", "--model", "c:d", "--weights", "none",
+        "--metrics", "deletion(preset=castream),entropy", "--target", "label", "--no-controls",
+        "--fraction", "0.5", "--workers", "1", "--batch-size", "3", "--precision", "bf16",
+        "--seed", "4", "--save-maps", "--size", "24", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert nets == [("a:b", None), ("c:d", None)]
+    (((models, loader), named),) = calls
+    assert list(models) == ["a:b", "c:d"]
+    assert (loader.batch_size, loader.num_workers) == (16, 1)
+    assert loader.dataset[0][0].shape == (3, 24, 24)
+    metrics = [xcam.get_metric("deletion")(preset="castream"), xcam.get_metric("entropy")()]
+    assert repr(named.pop("metrics")) == repr(metrics)
+    assert repr(named.pop("methods")) == repr([xcam.get_method("gradcam")()])
+    assert named == {
+        "maps": None, "target": "label", "controls": False, "fraction": 0.5, "batch_size": 3,
+        "precision": "bf16", "seed": 4, "save_maps": True, "out": tmp_path / "out",
+        "dry_run": False, "progress": False,
+    }  # fmt: skip
+
+
+def test_score_reads_the_maps_of_others(nets, pictures, tmp_path):
+    data = xcam.data.folder(pictures, 16)
+    for name in data.ids:
+        path = (tmp_path / "mine" / name).with_suffix(".npy")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, np.eye(16, dtype=np.float32))
+    done = run(
+        "score", "--maps", tmp_path / "mine", "--data", pictures, "--metrics", "sparseness",
+        "--no-controls", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    found = rows(tmp_path / "out")
+    assert {(row["method"], row["error"]) for row in found} == {("mine", None)}
+    assert [row["values"][0] for row in found] == pytest.approx([1 - 16 / 256] * 5)
+
+
+def test_a_list_with_truth_is_a_data_set_too(nets, pictures, tmp_path):
+    names = xcam.data.folder(pictures, 16).ids
+    text = "".join(f"{name} 1 2 2 9 9\n" for name in names)
+    (tmp_path / "list.txt").write_text(text)
+    done = run(
+        "evaluate", "--data", tmp_path / "list.txt", "--root", pictures, "--metrics",
+        "energy_pointing_game", "--target", "label", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert {row["target"] for row in rows(tmp_path / "out")} == {1}
+    assert {row["error"] for row in rows(tmp_path / "out")} == {None}
+
+
+def test_dry_run_prints_the_estimate_alone(nets, pictures, tmp_path):
+    out = tmp_path / "out"
+    done = run("evaluate", "--data", pictures, "--metrics", "sparseness", "--dry-run", "--out", out)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[-1].endswith("for 5 images, measured on 5")
+    assert "direction" not in done.stdout
+    assert not out.exists()
+
+
+def test_control_c_says_that_it_goes_on(nets, pictures, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(xcam, "evaluate", interrupted)
+    done = run("evaluate", "--data", pictures, "--out", tmp_path / "out")
+    assert (done.exit_code, done.stderr) == (130, "xcam: stopped; the same command goes on\n")
+    done = run("evaluate", "--data", pictures)
+    assert (done.exit_code, done.stderr) == (130, "xcam: stopped\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--methods", "gradcan"], "no method 'gradcan': did you mean gradcam"),
+        (["--metrics", "sparsness"], "no metric 'sparsness'"),
+        (["--methods", "rise(masks=3)"], "rise has no parameter 'masks'"),
+        (["--methods", "rise(3)"], "--methods takes names, with settings as in"),
+        (["--metrics", "deletion(step="], "--metrics takes names, with settings as in"),
+        (["--metrics", "deletion(__import__('os'))"], "--metrics takes names"),
+        (["--target", "cat"], "target must be 'predicted' or 'label', got 'cat'"),
+        (["--weights", "a", "--weights", "b"], "give --weights once, or one for each of the 1"),
+        (["--maps", "x/a", "--maps", "y/a"], "two folders of maps have the same name"),
+        (["--device", "toaster"], "--device 'toaster' cannot be used"),
+        (["--fraction", "0"], "fraction must be above 0 and at most 1, got 0.0"),
+        (["--metrics", "max_box_acc"], "the metric 'max_box_acc' needs boxes"),
+        (["--size", "-1"], "size must be a positive int, got -1"),
+    ],
+)
+def test_mistakes_are_one_sentence(nets, pictures, tmp_path, arguments, sentence):
+    out = tmp_path / "out"
+    assert sentence in refused("evaluate", "--data", pictures, "--out", out, *arguments)
+    assert not out.exists()
+
+
+def test_data_that_is_not_there_is_one_sentence(nets):
+    assert "no list at 'nowhere'" in refused("evaluate", "--data", "nowhere")
+
+
+def test_models_of_different_sizes_need_one(monkeypatch, pictures):
+    def load(name, weights=None):
+        return Normalized(GapNet(), (0.5,), (0.5,), input_size=int(name))
+
+    monkeypatch.setattr(xcam.models, "load", load)
+    sentence = "the models take pictures of sides [16, 24]; give one --size"
+    assert sentence in refused("evaluate", "--data", pictures, "--model", "16", "--model", "24")
+
+
+def test_settings_are_literals_or_words():
+    seen = []
+    evaluating._recipes("--x", "a, b(c=[1, 2], d=word), e(f=-0.5)", lambda *one: seen.append(one))
+    assert seen == [("a", {}), ("b", {"c": [1, 2], "d": "word"}), ("e", {"f": -0.5})]
+    seen.clear()
+    evaluating._recipes("--x", "my-cam, other.cam", lambda *one: seen.append(one))
+    assert seen == [("my-cam", {}), ("other.cam", {})]
