@@ -83,6 +83,27 @@ def test_methods_lists_every_method_with_its_owner():
     assert all(line[column - 1] == " " != line[column] for line in lines)
 
 
+def test_metrics_lists_every_metric_with_its_owner():
+    lines = run("metrics").stdout.splitlines()
+    assert lines[0].split() == ["name", "title", "better", "range", "truth", "cost", "from"]
+    assert [line.split()[0] for line in lines[1:]] == xcam.list_metrics()
+    for line in lines[1:]:
+        spec = xcam.get_metric(line.split()[0]).spec
+        for cell in (spec.title, spec.direction, spec.interval, spec.truth, spec.cost):
+            assert f" {cell} " in line
+        assert line.endswith(registry.installed().owners[spec.name])
+
+
+def test_metrics_tells_formula_source_and_defaults_if_asked():
+    lines = run("metrics", "--long").stdout.splitlines()
+    assert lines[0].endswith("settings")
+    for line in lines[1:]:
+        cls = xcam.get_metric(line.split()[0])
+        assert f" {cls.spec.formula} " in line
+        assert f" {cls.spec.paper} " in line
+        assert line.endswith(repr(cls()))
+
+
 def test_plugins_lists_owners_and_failures(monkeypatch):
     monkeypatch.setitem(registry.installed().failures, "bad:methods", "ImportError: no foo")
     lines = run("plugins").stdout.splitlines()
@@ -100,16 +121,17 @@ class Result:
     message: str = ""
 
 
+@pytest.mark.parametrize("name", ["gradcam", "insertion"])
 @pytest.mark.parametrize(("outcome", "code"), [("kept", 0), ("excused", 0), ("broken", 1)])
-def test_check_prints_the_contract_table(monkeypatch, outcome, code):
+def test_check_prints_the_contract_table(monkeypatch, outcome, code, name):
     results = [Result("shape", "kept"), Result("batching", outcome, "maps differ")]
     asked = []
     module = types.ModuleType("xcam.testing")
-    module.check_method = lambda name: asked.append(name) or results
-    module.check_metric = None
+    module.check_method = lambda name: asked.append(("method", name)) or results
+    module.check_metric = lambda name: asked.append(("metric", name)) or results
     monkeypatch.setitem(sys.modules, "xcam.testing", module)
-    done = run("check", "gradcam")
-    assert asked == ["gradcam"]
+    done = run("check", name)
+    assert asked == [("method" if name == "gradcam" else "metric", name)]
     assert done.exit_code == code
     rows = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
     assert rows == [["check", "outcome"], ["shape", "kept"], ["batching", outcome, "maps differ"]]

@@ -14,7 +14,7 @@ import pytest
 import xcam
 from xcam.errors import PluginWarning
 from xcam.registry import Registry
-from xcam.testing import check_method, method_checks
+from xcam.testing import check_method, method_checks, metric_checks
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "plugin"
 
@@ -131,6 +131,8 @@ def test_example_is_found_by_the_library(installed_example, monkeypatch, forgetf
     assert (said, registry.failures) == ([], {})
     assert registry.owners["occlusion"] == "xcam-example:example"
     assert repr(registry.methods["occlusion"]()) == "Occlusion(cells=7, score='logit')"
+    assert registry.owners["cell_correlation"] == "xcam-example:example"
+    assert repr(registry.metrics["cell_correlation"]()).startswith("CellCorrelation(cells=4, ")
 
 
 def test_example_is_found_by_the_command_line(installed_example):
@@ -139,6 +141,10 @@ def test_example_is_found_by_the_command_line(installed_example):
     assert row.split()[:2] == ["occlusion", "Occlusion"]
     assert row.endswith("xcam-example:example")
     assert any(line.startswith("gradcam ") for line in table.splitlines())
+    table = run(["-m", "xcam", "metrics"], installed_example).stdout
+    (row,) = (line for line in table.splitlines() if line.startswith("cell_correlation "))
+    assert row.endswith("xcam-example:example")
+    assert any(line.startswith("insertion ") for line in table.splitlines())
 
 
 def test_example_passes_its_own_tests(installed_example):
@@ -147,7 +153,8 @@ def test_example_passes_its_own_tests(installed_example):
     done = run(arguments, installed_example, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     promises = method_checks(xcam.get_method("random")())
-    assert f"{len(promises)} passed" in done.stdout
+    promises += metric_checks(xcam.get_metric("entropy")())
+    assert f"{len(promises) + 1} passed" in done.stdout
 
 
 def test_good_package_is_found(site):
@@ -263,6 +270,40 @@ def test_nobody_takes_a_name_from_xcam(site):
         "'gradcam' is brought by both xcam:methods and aaa:main; that of xcam:methods stays"
     ]
     assert registry.methods["gradcam"] is xcam.get_method("gradcam")
+
+
+def test_metric_never_has_the_name_of_a_method(site):
+    """So that `xcam check NAME` means one thing."""
+    source = """
+        from dataclasses import dataclass
+        from typing import ClassVar
+
+        import xcam
+
+        @dataclass(frozen=True)
+        class Shade(xcam.Metric):
+            spec: ClassVar[xcam.MetricSpec] = xcam.MetricSpec(
+                name="gradcam", title="", paper="", formula="", higher_is_better=True,
+                bounds=(0.0, 1.0),
+            )
+
+            def score(self, model, images, explanation, truth=None):
+                return images.flatten(1).mean(1)
+
+            def finish(self, mean):
+                return mean
+
+        @xcam.hookimpl
+        def xcam_metrics():
+            return [Shade]
+    """
+    publish(site, "shade", source)
+    registry, said = load(site)
+    assert said == [
+        "'gradcam' is brought by both xcam:methods and shade:main; that of xcam:methods stays"
+    ]
+    assert registry.metrics == {}
+    assert registry.owners["gradcam"] == "xcam:methods"
 
 
 def test_broken_contract_shows_in_the_table(site):

@@ -221,6 +221,7 @@ class TestInterval:
         rows = torch.tensor([[1.0, 1.0], [2, 0], [3, 0], [4, 0], [5, 0]])
         found = one(rows, lambda mean: torch.where(mean[..., 1] > 0, ratio(mean), torch.nan))
         assert found.replicates.isnan().any()
+        assert found.images == 5
         low, high = found.interval()
         assert low <= found.value <= high
 

@@ -94,12 +94,15 @@ class Estimate:
     Attributes:
         value: The result on all images; NaN if it is undefined.
         replicates: (R,) float64, the result on each resample; NaN where it is undefined.
-        jackknife: (C,) float64, the result without each image; NaN for an image without rows.
+        jackknife: (C,) float64, the result without each image; NaN for an image without rows, and
+            where it is undefined.
+        images: How many images have rows.
     """
 
     value: float
     replicates: Tensor
     jackknife: Tensor
+    images: int
 
     def __sub__(self, other: Estimate) -> Estimate:
         """The difference, paired: both must come from the same images, resamples and seed."""
@@ -107,12 +110,8 @@ class Estimate:
             self.value - other.value,
             self.replicates - other.replicates,
             self.jackknife - other.jackknife,
+            min(self.images, other.images),
         )
-
-    @property
-    def images(self) -> int:
-        """How many images the result rests on."""
-        return int((~self.jackknife.isnan()).sum())
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """The BCa bootstrap interval (Efron, 1987, doi:10.1080/01621459.1987.10478410).
@@ -121,8 +120,9 @@ class Estimate:
         the bias z₀ = Φ⁻¹(share of replicates below the value, ties half) and the acceleration
         a = Σ d³ / 6 (Σ d²)^1.5, d the jackknife's deviations from their mean. Where no image
         changes the result there is no acceleration, and the interval is the bias-corrected
-        percentile one; where all replicates agree it is that point. Replicates in which the
-        result is undefined are left out.
+        percentile one; where all replicates agree it is that point, as for no hit among a few
+        images: the bootstrap cannot tell never from rarely. Replicates in which the result is
+        undefined are left out.
 
         Args:
             level: The share of such intervals that hold the true result, in (0, 1).
@@ -189,7 +189,12 @@ def estimate(
     """
     replicates = resampled(samples, finish, resamples, seed)
     return [
-        Estimate(float(finish(sample.mean())), draws.double(), jackknife(sample, finish))
+        Estimate(
+            float(finish(sample.mean())),
+            draws.double(),
+            jackknife(sample, finish),
+            int((sample.sizes > 0).sum()),
+        )
         for sample, draws in zip(samples, replicates, strict=True)
     ]
 

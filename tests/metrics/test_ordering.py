@@ -20,7 +20,7 @@ from xcam.core import Method, MethodSpec
 from xcam.data import planted_cues
 from xcam.imaging import blur
 
-SIZE, CLASSES, IMAGES, RESAMPLES = 48, 4, 48, 2000
+SIZE, CLASSES, IMAGES, RESAMPLES = 48, 4, 96, 2000
 PAIRS = {"oracle above random": ("oracle", "random"), "random above inverse": ("random", "inverse")}
 
 SETTINGS = {
@@ -29,12 +29,11 @@ SETTINGS = {
     "road_lerf": {"fractions": (0.1, 0.4, 0.7)},
     "road_morf": {"fractions": (0.1, 0.4, 0.7)},
     "arcc": {"fractions": (0.2, 0.6)},
-    "max_box_acc": {"step": 0.01},
     "max_box_acc_v2": {"step": 0.01},
-    "masked_accuracy": {"muted": 0.85},
+    "masked_accuracy": {"muted": 0.5},
 }
 """Coarser than the defaults where those take long; and where this net is right on noise, too, the
-15 % of pixels that are published beside all of them."""
+half of the pixels that is published beside all of them."""
 
 DO_NOT_ORDER = {
     ("accuracy", "oracle above random"): "it is of the model alone, whatever the map",
@@ -121,7 +120,7 @@ def net():
 @pytest.fixture(scope="module")
 def seen(net):
     """Images (B, C, H, W), labels and masks that the net gets right."""
-    images, labels, masks = planted(2 * IMAGES, seed=1)
+    images, labels, masks = planted(IMAGES + 16, seed=1)
     with torch.no_grad():
         right = net(images).argmax(1) == labels
     assert right.float().mean() > 0.9
@@ -132,7 +131,7 @@ def seen(net):
 def explanations(net, seen):
     images, labels, masks = seen
     oracle = blur(masks[:, None].float(), 1.0)[:, 0]
-    noise = torch.rand(oracle.shape, generator=torch.Generator().manual_seed(2))
+    noise = xcam.explain(net, images, labels, "random").maps
     maps = {"oracle": oracle, "random": noise, "inverse": 1 - oracle}
     return {name: xcam.explain(net, images, labels, Given(given)) for name, given in maps.items()}
 

@@ -52,7 +52,8 @@ def evaluate(
     `out`, a part a batch: called again with the same arguments, an evaluation that was interrupted,
     or killed, loads and computes only what is missing, and ends with the same rows. A method or
     metric that fails on an image leaves a row with the error. Memory does not grow with the number
-    of images. Under `accelerate launch` the processes share the batches.
+    of images. Under `accelerate launch --multi_gpu` (on CPUs, too) or `torchrun` the processes
+    share the batches; apart from these, one evaluation at a time may use a folder.
 
     Args:
         model: A classifier, or several by name, which see the same images.

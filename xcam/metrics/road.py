@@ -31,8 +31,8 @@ class ROADMoRF(Metric):
 
     Mean over fractions f of s_f, the accuracy or the probability of the explained class once the
     share f of pixels with the highest values is removed: each is set to the weighted mean of its
-    neighbours (`xcam.metrics.imputation.impute`) plus noise, so that neither a fill nor the shape
-    of the hole gives the class away (Rong et al., 2022, arXiv:2202.00449). If everything is
+    neighbours (`xcam.metrics.imputation.impute`) plus noise, so that the shape of the hole, which
+    may give the class away, is hard to see (Rong et al., 2022, arXiv:2202.00449). If everything is
     removed, what is left is the mean colour under noise. Equal values, and so all pixels of a flat
     map, go in one random order that `seed` fixes for all images; the authors add noise to the map
     instead. Accuracy is that of the model if the labels were explained. Lower is better.
