@@ -68,7 +68,8 @@ def metrics_table() -> str:
                 spec.cost,
                 linked(spec.paper),
             )
-            rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+            escaped = " | ".join(cell.replace("|", r"\|") for cell in cells)
+            rows.append(f"| {escaped} |")
     return "\n".join(rows)
 
 

@@ -10,7 +10,7 @@ import torch
 import xcam
 
 # Drawn by hand in the 224×224 input: left, top, right, bottom, in pixels.
-BOXES = json.loads((Path(__file__).parent / "data" / "boxes.json").read_text())
+BOXES = json.loads((Path(demo.__file__).parent / "boxes.json").read_text("utf-8"))
 SEEN = {
     "cat": "Egyptian cat",
     "coffee": "espresso",

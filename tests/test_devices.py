@@ -1,5 +1,8 @@
 """Devices, precisions and wrappers: results stay where the images are, and are the same."""
 
+import dataclasses
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -10,10 +13,13 @@ from torch.testing import assert_close
 import xcam
 from xcam.models.toy import GapNet
 from xcam.testing import quick
+from xcam.testing.metrics.case import Case, made, scored
+from xcam.testing.probe import ProbeNet
 
 IMAGES = pictures(3, size=16)
 TARGETS = [0, 3, 1]
 METHODS = xcam.list_methods()
+DEVICE = "cuda"
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
@@ -106,6 +112,25 @@ class TestEveryMethod:
         net, images = GapNet().cuda(), IMAGES.cuda()
         for precision in ("bf16", "fp16"):
             assert explained(name, net, images, precision=precision).maps.isfinite().all()
+
+
+@CUDA
+@pytest.mark.parametrize("name", xcam.list_metrics())
+def test_metric_on_cuda(name):
+    metric = quick(xcam.get_metric(name)())
+    case = made(metric)
+    expected = metric.finish(scored(metric, case))
+    moved = dataclasses.replace(
+        case.explanation,
+        **{part: getattr(case.explanation, part).to(DEVICE) for part in ("maps", "raw", "target")},
+    )
+    truth = None if case.truth is None else case.truth.to(DEVICE)
+    net = ProbeNet().to(DEVICE)
+    rows = scored(metric, Case(case.images.to(DEVICE), moved, truth), net)
+    assert rows.device.type == DEVICE
+    low, high = metric.spec.bounds
+    atol = 1e-3 * (high - low if math.isfinite(high - low) else 1)
+    assert_close(metric.finish(rows).cpu(), expected, atol=atol, rtol=1e-2, equal_nan=True)
 
 
 @CUDA

@@ -1,10 +1,12 @@
 """Every registered metric keeps the contract, and costs what it says."""
 
 import dataclasses
+import math
 
 import pytest
 
 import xcam
+from xcam.core import MetricSpec
 from xcam.registry import installed
 from xcam.testing import metric_checks, quick
 from xcam.testing.metrics.case import made, scored
@@ -24,6 +26,20 @@ def test_all_of_xcams_metrics_are_checked():
 
     assert {check.subject.spec.name for check in CHECKS} >= {cls.spec.name for cls in METRICS}
     assert {cls.spec.name for cls in METRICS} == set(OWN)
+
+
+@pytest.mark.parametrize(
+    ("better", "bounds", "words"),
+    [
+        (True, (0.0, 1.0), ("higher", "[0, 1]")),
+        (False, (0.0, math.inf), ("lower", "[0, ∞)")),
+        (None, (-math.inf, 100.0), ("neither", "(−∞, 100]")),
+        (True, (-0.5, 0.5), ("higher", "[−0.5, 0.5]")),
+    ],
+)
+def test_spec_in_words(better, bounds, words):
+    spec = MetricSpec("x", "X", "", "", higher_is_better=better, bounds=bounds)
+    assert (spec.direction, spec.interval) == words
 
 
 def test_few_metrics_need_exceptions():

@@ -99,7 +99,7 @@ class Metric(Recipe, ABC):
         """The result from the mean over images of what `score` returns, vectorised.
 
         Args:
-            mean: (…, *statistic shape), such as one row a bootstrap resample.
+            mean: (…, and the shape of a statistic), such as one row a bootstrap resample.
 
         Returns:
             (…) results.
@@ -109,7 +109,7 @@ class Metric(Recipe, ABC):
         """What of the statistic is worth plotting, if anything.
 
         Args:
-            mean: (…, *statistic shape), a mean over images.
+            mean: (…, and the shape of a statistic), a mean over images.
 
         Returns:
             The (P,) abscissae and the (…, P) ordinates of a curve, or None.
