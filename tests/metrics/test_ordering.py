@@ -72,8 +72,8 @@ class Given(Method):
         return self.given[target.rows]
 
 
-def planted(count, seed):
-    items = planted_cues(count, SIZE, CLASSES, "texture", seed)
+def planted(count, seed, cues=1):
+    items = planted_cues(count, SIZE, CLASSES, "texture", seed, cues=cues)
     images, labels, masks = zip(*items, strict=True)
     return torch.stack(images), torch.tensor(labels), torch.stack(masks)
 
@@ -177,3 +177,15 @@ def test_metrics_order_what_is_known(name, pair, result):
 def test_what_does_not_order_is_registered():
     assert {name for name, _ in DO_NOT_ORDER} <= set(METRICS)
     assert {pair for _, pair in DO_NOT_ORDER} <= PAIRS.keys()
+
+
+@pytest.mark.parametrize(("method", "tells"), [("gradcam", True), ("eigencam", False)])
+def test_two_cues_tell_class_specific_methods(method, tells, net):
+    """Asked for the one class, then the other: does the map go where the cue is?"""
+    images, labels, masks = planted(32, seed=4, cues=2)
+    explanation = xcam.explain(net, images, labels, method)
+    energy = xcam.get_metric("energy_pointing_game")()
+    other = masks.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+    own, others = (energy.score(net, images, explanation, truth) for truth in (masks, other))
+    gain = (own - others).view(-1, 2).mean(1)  # by image: its two items are not independent
+    assert (gain.mean() - 1.96 * gain.std() / len(gain) ** 0.5 > 0.1) == tells
