@@ -40,8 +40,12 @@ def cases(device: str) -> tuple[nn.Module, Tensor, Explanation]:
 
 
 def brightness(images: Tensor) -> Explanation:
-    """Maps (B, H, W) that rank pixels by their brightness, for one class."""
-    maps = images.mean(1)
+    """Maps (B, H, W) of the pixels' ranks in brightness, for one class.
+
+    Ranks, so that no two pixels are alike: which of them goes first is each library's own affair.
+    """
+    order = images.mean(1).flatten(1).argsort(dim=1, stable=True)
+    maps = order.argsort(dim=1).float().view(len(images), *images.shape[-2:])
     target = torch.full((len(images),), TARGET, device=images.device)
     return Explanation(maps, maps, target, None, SavedMethod("brightness", ()))
 
