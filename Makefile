@@ -54,6 +54,7 @@ readme: $(READY) ## bring the README's tables of methods and metrics up to date
 
 bench: $(READY) ## time xcam beside its peers: benchmarks/
 	$(BIN)/python benchmarks/explain.py
+	$(BIN)/python benchmarks/metrics.py
 
 clean: ## remove .venv and whatever was built
 	rm -rf .venv docs/_build docs/generated demo-out build dist *.egg-info

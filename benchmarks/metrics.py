@@ -167,7 +167,12 @@ def torchcam(rounds: int, device: str) -> None:
 def quantus(rounds: int, device: str) -> None:
     """Pixel flipping of grey images: quantus counts each channel of a pixel as one to flip."""
     if importlib.util.find_spec("quantus") is None:
-        print("\nquantus is not installed: pixel flipping is left out.", flush=True)
+        # Not an extra of the package: its opencv-python and our headless build share their files.
+        print(
+            "\nquantus is not installed, pixel flipping is left out: "
+            "pip install --no-deps quantus==0.6.0 cachetools",
+            flush=True,
+        )
         return
     from quantus import PixelFlipping as TheirPixelFlipping
 
