@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Collection
+
 __all__ = [
+    "DivergenceError",
     "FileFormatError",
     "LayerError",
     "ModelOutputError",
@@ -11,6 +15,7 @@ __all__ = [
     "UnknownNameError",
     "XcamError",
     "XcamWarning",
+    "unknown",
 ]
 
 
@@ -42,9 +47,22 @@ class FileFormatError(XcamError, ValueError):
     """A file is damaged, truncated, or was written by something else."""
 
 
+class DivergenceError(XcamError, ArithmeticError):
+    """The loss of a training is no longer finite."""
+
+
 class XcamWarning(UserWarning):
     """Base of xcam's warnings."""
 
 
 class PluginWarning(XcamWarning):
     """A plugin failed to load, or brought a name that is taken."""
+
+
+def unknown(what: str, name: str, known: Collection[str]) -> UnknownNameError:
+    """The error for a name that is not among the known ones: the nearest of them, or else some."""
+    near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
+    if near:
+        return UnknownNameError(f"no {what} is called {name!r}; the nearest are {', '.join(near)}")
+    some = ", ".join(list(known)[:8]) if known else "none"
+    return UnknownNameError(f"no {what} is called {name!r}; there are {some}")

