@@ -21,6 +21,7 @@ __all__ = [
     "normalize",
     "overlay",
     "read_image",
+    "read_pixels",
     "resize",
     "stretch",
     "visible",
@@ -186,6 +187,17 @@ def read_image(path: str | Path, size: int | tuple[int, int] | None = None) -> T
         FileNotFoundError: There is no such file.
         ValueError: The file is no picture, or one of more than 8 bits a channel; or a bad `size`.
     """
+    image = read_pixels(path).float() / 255
+    return image if size is None else fit(image, size)
+
+
+def read_pixels(path: str | Path) -> Tensor:
+    """The picture of a file as `read_image` reads it, (3, H, W) uint8.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no picture, or one of more than 8 bits a channel.
+    """
     import numpy as np
     from PIL import Image, ImageOps
 
@@ -197,11 +209,9 @@ def read_image(path: str | Path, size: int | tuple[int, int] | None = None) -> T
             picture = ImageOps.exif_transpose(file)
             if picture.mode.startswith(("I", "F")):  # which Pillow would clip, not scale
                 raise OSError(f"mode {picture.mode} has more than 8 bits a channel")
-            pixels = torch.from_numpy(np.array(picture.convert("RGB")))
+            return torch.from_numpy(np.array(picture.convert("RGB"))).movedim(-1, 0)
     except OSError as error:
         raise ValueError(f"{str(path)!r} is not a picture that can be read: {error}") from error
-    image = pixels.movedim(-1, 0).float() / 255
-    return image if size is None else fit(image, size)
 
 
 def fit(image: Tensor, size: int | tuple[int, int]) -> Tensor:

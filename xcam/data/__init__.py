@@ -1,8 +1,19 @@
-"""Data sets to score on: planted cues with exact truth, folders and lists of images."""
+"""Data sets by name to train on, and to score on: planted cues, folders and lists of images."""
 
 from xcam.data.files import ImageFiles, folder
 from xcam.data.imagenet import imagenet_val
 from xcam.data.lists import listed
+from xcam.data.named import load
 from xcam.data.planted import PlantedCues, planted_cues
+from xcam.data.splits import Splits
 
-__all__ = ["ImageFiles", "PlantedCues", "folder", "imagenet_val", "listed", "planted_cues"]
+__all__ = [
+    "ImageFiles",
+    "PlantedCues",
+    "Splits",
+    "folder",
+    "imagenet_val",
+    "listed",
+    "load",
+    "planted_cues",
+]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from xcam.imaging import read_image
+from xcam.imaging import read_pixels
 
 __all__ = ["Box", "ImageFiles", "Transform", "fitted", "folder"]
 
@@ -63,11 +63,9 @@ class ImageFiles(Dataset[tuple[Any, ...]]):
                 outside of it.
         """
         from torchvision import tv_tensors
-        from torchvision.transforms.v2 import functional as transforms
 
         index = range(len(self))[index]
-        pixels = read_image(self.paths[index])
-        image = tv_tensors.Image(transforms.to_dtype(pixels, torch.uint8, scale=True))
+        image = tv_tensors.Image(read_pixels(self.paths[index]))
         label = self.labels[index : index + 1]
         if not self.truths:
             return (_plain(self.transform(image)), *label)

@@ -1,0 +1,87 @@
+"""Small copies of published data sets, in the formats in which they lie on disk."""
+
+import gzip
+import hashlib
+import pickle
+import struct
+
+import numpy as np
+from PIL import Image
+
+
+def pixels(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def write_picture(path, height=40, width=60, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels(height, width, 3, seed=seed)).save(path)
+    return path
+
+
+def write_idx(path, array):
+    """An idx file of bytes; gzipped, if its name ends so."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+
+
+def write_mnist(folder, train=20, test=10, suffix=""):
+    """The four files of MNIST or Fashion-MNIST: label k mod 10, and what the images are."""
+    images = {"train": pixels(train, 28, 28, seed=1), "t10k": pixels(test, 28, 28, seed=2)}
+    for part, array in images.items():
+        write_idx(folder / f"{part}-images-idx3-ubyte{suffix}", array)
+        labels = np.arange(len(array), dtype=np.uint8) % 10
+        write_idx(folder / f"{part}-labels-idx1-ubyte{suffix}", labels)
+    return images["train"], images["t10k"]
+
+
+def write_cifar(root, published, monkeypatch):
+    """CIFAR-10 or CIFAR-100 as torchvision's class has it, four images a file.
+
+    The class is told the checksums of the files that are written. Returns the files' images,
+    (4, 3, 32, 32), and labels, the file of the test images last.
+    """
+    folder = root / published.base_folder
+    folder.mkdir(parents=True)
+    fine = published.meta["key"] == "fine_label_names"
+    sums, told = {}, []
+    for number, (name, _) in enumerate([*published.train_list, *published.test_list]):
+        images = pixels(4, 3, 32, 32, seed=number)
+        labels = [(number + 3 * k) % (100 if fine else 10) for k in range(4)]
+        content = {"data": images.reshape(4, -1), "fine_labels" if fine else "labels": labels}
+        sums[name] = _pickle(folder / name, content)
+        told.append((images, labels))
+    names = [f"class {k}" for k in range(100 if fine else 10)]
+    meta = _pickle(folder / published.meta["filename"], {published.meta["key"]: names})
+    for part in ("train_list", "test_list"):
+        files = [[name, sums[name]] for name, _ in getattr(published, part)]
+        monkeypatch.setattr(published, part, files)
+    monkeypatch.setattr(published, "meta", {**published.meta, "md5": meta})
+    return told
+
+
+def write_stl10(root, published, monkeypatch):
+    """STL-10 with 10 images to train on, 20 to test and 2 without labels; the images of each."""
+    folder = root / published.base_folder
+    folder.mkdir(parents=True)
+    told = {name: pixels(count, 3, 96, 96, seed=count)
+            for name, count in {"train": 10, "test": 20, "unlabeled": 2}.items()}  # fmt: skip
+    for name, images in told.items():
+        images.transpose(0, 1, 3, 2).tofile(folder / f"{name}_X.bin")  # column by column
+    for name in ("train", "test"):
+        (np.arange(len(told[name]), dtype=np.uint8) % 10 + 1).tofile(folder / f"{name}_y.bin")
+    (folder / "class_names.txt").write_text("\n".join(f"class {k}" for k in range(10)) + "\n")
+    for part in ("train_list", "test_list"):
+        files = [[name, _md5(folder / name)] for name, _ in getattr(published, part)]
+        monkeypatch.setattr(published, part, files)
+    return told["train"], told["test"]
+
+
+def _pickle(path, content):
+    path.write_bytes(pickle.dumps(content, protocol=2))
+    return _md5(path)
+
+
+def _md5(path):
+    return hashlib.md5(path.read_bytes()).hexdigest()

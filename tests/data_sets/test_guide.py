@@ -1,0 +1,28 @@
+"""The examples of docs/data.md, on small copies of what they read."""
+
+import re
+from pathlib import Path
+
+from data_files import write_cifar, write_mnist, write_picture
+from torchvision import datasets
+
+GUIDE = Path(__file__).parents[2] / "docs" / "data.md"
+
+
+def test_examples_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_mnist(Path("data/FashionMNIST/raw"))
+    write_cifar(Path("data"), datasets.CIFAR10, monkeypatch)
+    for name in ("catdog/train/cat/1.jpg", "catdog/val/cat/2.jpg", "images/1.jpg",
+                 "imagenet/val/ILSVRC2012_val_00000001.JPEG"):  # fmt: skip
+        write_picture(Path(name))
+    Path("val.txt").write_text("ILSVRC2012_val_00000001.JPEG 65\n")
+    Path("VGG16_train.txt").write_text("1.jpg 3\n")
+    Path("revisited_imagenet_2012_val.csv").write_text("1.jpg,3\n")
+    examples = re.findall(r"```python\n(.*?)```", GUIDE.read_text("utf-8"), re.DOTALL)
+    assert len(examples) == 5
+    names = {}
+    for code in examples:
+        exec(compile(code, str(GUIDE), "exec"), names)
+    assert names["image"].shape == (1, 28, 28)
+    assert names["label"] == names["splits"].train.indices[0] % 10

@@ -1,0 +1,144 @@
+"""Published sets of small images, held in memory: CIFAR, STL-10, MNIST and Fashion-MNIST."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from xcam.data.files import Transform
+from xcam.data.idx import find_idx, read_idx
+from xcam.data.splits import Splits
+from xcam.data.transforms import Pipeline
+from xcam.errors import FileFormatError
+
+__all__ = ["ARRAYS", "ImageArrays"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ImageArrays(Dataset[tuple[Any, int]]):
+    """Images in memory as a data set of `(image, label)`.
+
+    Attributes:
+        images: (N, C, H, W) uint8.
+        labels: (N,), from 0.
+        transform: Called with one image, (C, H, W) uint8.
+    """
+
+    images: Tensor
+    labels: Sequence[int]
+    transform: Transform
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        """The item; transformed anew each time.
+
+        Raises:
+            IndexError: There is no such item.
+        """
+        image = self.images[index].clone()  # of which a transform may write in place
+        return self.transform(image), self.labels[index]
+
+
+def _cifar(name: str, root: Path, download: bool) -> Splits:
+    train, test = (_opened(name, root, download, train=which) for which in (True, False))
+    parts = [_in_rows(part.data.transpose(0, 3, 1, 2), part.targets) for part in (train, test)]
+    return Splits(parts[0], None, parts[1], tuple(train.classes))
+
+
+def _stl10(name: str, root: Path, download: bool) -> Splits:
+    train, test = (_opened(name, root, download, split=which) for which in ("train", "test"))
+    parts = [_in_rows(part.data, part.labels) for part in (train, test)]
+    names = getattr(train, "classes", ())  # of a file that some copies lack
+    return Splits(parts[0], None, parts[1], tuple(names))
+
+
+def _mnist(name: str, root: Path, download: bool) -> Splits:
+    """Read here and not by torchvision, which leaves files alone that are still gzipped."""
+    if download:
+        _opened(name, root, download)
+    published = _published(name)
+    folders = (root / published.__name__ / "raw", root)
+    parts = []
+    for part in ("train", "t10k"):
+        images = find_idx(folders, f"{part}-images-idx3-ubyte")
+        labels = find_idx(folders, f"{part}-labels-idx1-ubyte")
+        pixels, numbers = read_idx(images, axes=3), read_idx(labels, axes=1)
+        if len(pixels) != len(numbers):
+            raise FileFormatError(
+                f"{str(images)!r} has {len(pixels)} images, {str(labels)!r} {len(numbers)} labels"
+            )
+        parts.append(_in_rows(pixels[:, None], numbers))
+    return Splits(parts[0], None, parts[1], tuple(published.classes))
+
+
+ARRAYS = {
+    "cifar10": partial(_cifar, "cifar10"),
+    "cifar100": partial(_cifar, "cifar100"),
+    "stl10": partial(_stl10, "stl10"),
+    "mnist": partial(_mnist, "mnist"),
+    "fashion_mnist": partial(_mnist, "fashion_mnist"),
+}
+"""By name, functions of the root and `download` to the sets as they were published."""
+
+
+def _in_rows(images: np.ndarray[Any, Any], labels: Iterable[int]) -> ImageArrays:
+    numbers = tuple(int(label) for label in labels)
+    return ImageArrays(torch.from_numpy(np.ascontiguousarray(images)), numbers, Pipeline())
+
+
+def _published(name: str) -> Any:  # noqa: ANN401 - torchvision is not typed
+    from torchvision import datasets
+
+    return {
+        "cifar10": datasets.CIFAR10,
+        "cifar100": datasets.CIFAR100,
+        "stl10": datasets.STL10,
+        "mnist": datasets.MNIST,
+        "fashion_mnist": datasets.FashionMNIST,
+    }[name]
+
+
+def _opened(name: str, root: Path, download: bool, **part: Any) -> Any:  # noqa: ANN401
+    """The data set of torchvision, whose words on missing and damaged files are made exact."""
+    published = _published(name)
+    try:
+        return published(root, download=download, **part)
+    except (RuntimeError, URLError) as error:
+        if download:
+            raise ConnectionError(
+                f"{name} cannot be downloaded to {str(root)!r} ({' '.join(str(error).split())}); "
+                "fetch it where there is a network and give the folder that holds it as root"
+            ) from error
+        _check_files(name, root / published.base_folder, published)
+        raise
+
+
+def _check_files(name: str, folder: Path, published: Any) -> None:  # noqa: ANN401
+    from torchvision.datasets.utils import check_integrity
+
+    files = [*published.train_list, *published.test_list]
+    if hasattr(published, "meta"):
+        files.append((published.meta["filename"], published.meta["md5"]))
+    for file, md5 in files:
+        if not (folder / file).is_file():
+            raise FileNotFoundError(
+                f"no {name} in {str(folder.parent)!r}: there is no {str(folder / file)!r}; give "
+                f"the folder that holds {folder.name}/, or download=True to fetch it"
+            )
+        if not check_integrity(folder / file, md5):
+            raise FileFormatError(
+                f"{str(folder / file)!r} is not the published file, by its MD5; remove it and give "
+                "download=True to fetch it again"
+            )

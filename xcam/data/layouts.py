@@ -1,0 +1,126 @@
+"""Pictures on disk in the layouts that people train from: class folders, ImageNet, lists."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from xcam.data.files import ImageFiles, folder
+from xcam.data.imagenet import imagenet_val
+from xcam.data.lists import listed
+from xcam.data.splits import Splits
+from xcam.settings import check_names
+
+__all__ = ["LAYOUTS"]
+
+Lists = Mapping[str, str | Path]
+
+
+def _class_folders(root: Path, _: Lists) -> Splits:
+    """`train/`, `val/` and perhaps `test/`, each with a folder a class."""
+    found = {name: root / name for name in ("train", "val", "test") if (root / name).is_dir()}
+    if not found:
+        raise FileNotFoundError(
+            f"no data in {str(root)!r}: there is neither train/ nor val/ nor test/, with a folder "
+            "a class"
+        )
+    classes = _classes(*found.values())
+    parts = {name: _numbered(folder(path), path, classes) for name, path in found.items()}
+    held = parts.pop("val", None)
+    if "test" in parts:
+        return Splits(parts.get("train"), held, parts["test"], classes)
+    return Splits(parts.get("train"), None, held, classes)
+
+
+def _imagenet(root: Path, lists: Lists) -> Splits:
+    """`train/` and `val/`; class folders, or pictures with a list of their labels."""
+    check_names("ImageNet by lists", lists, ["train", "test"])
+    places = {"train": root / "train", "test": root / "val"}
+    found = {name: path for name, path in places.items() if path.is_dir()}
+    if not found:
+        raise FileNotFoundError(f"no ImageNet in {str(root)!r}: there is neither train/ nor val/")
+    for name in lists.keys() - found.keys():
+        raise FileNotFoundError(f"no folder {str(places[name])!r} for the files of {lists[name]!r}")
+    folders = _classes(*found.values())
+    classes = _imagenet_names() if len(folders) in (0, 1000) else folders
+    parts = {
+        name: _imagenet_part(path, lists.get(name), folders, classes)
+        for name, path in found.items()
+    }
+    return Splits(parts.get("train"), None, parts.get("test"), classes)
+
+
+def _imagenet_part(
+    path: Path, labels: str | Path | None, folders: Sequence[str], classes: tuple[str, ...]
+) -> ImageFiles:
+    if labels is None:
+        found = folder(path) if path.name == "train" else imagenet_val(path)
+        return dataclasses.replace(_numbered(found, path, folders), classes=classes)
+    if not Path(labels).is_file():
+        raise FileNotFoundError(f"no list at {str(labels)!r}")
+    if _columns(Path(labels)) > 1:
+        return _plain(listed(labels, path, classes=classes))
+    found = imagenet_val(path, labels)
+    if max(found.labels) >= len(classes):
+        raise ValueError(
+            f"{str(labels)!r} has the label {max(found.labels)}, there are {len(classes)} classes"
+        )
+    return dataclasses.replace(found, classes=classes)
+
+
+def _from_lists(root: Path, lists: Lists) -> Splits:
+    """A list of `file label` or `file,label` a part; files lie in the root."""
+    if not lists:
+        raise ValueError("data by lists needs a list a part, such as lists={'train': 'train.txt'}")
+    check_names("data by lists", lists, ["train", "validation", "test"])
+    parts = {name: _plain(listed(path, root)) for name, path in lists.items()}
+    return Splits(parts.get("train"), parts.get("validation"), parts.get("test"), ())
+
+
+LAYOUTS = {"folder": _class_folders, "imagenet": _imagenet, "list": _from_lists}
+"""By name, functions of the root and the lists to what lies there."""
+
+
+def _classes(*parts: Path) -> tuple[str, ...]:
+    """The folders of the first part that has some."""
+    for part in parts:
+        if names := tuple(sorted(entry.name for entry in part.iterdir() if entry.is_dir())):
+            return names
+    return ()
+
+
+def _numbered(found: ImageFiles, path: Path, classes: Sequence[str]) -> ImageFiles:
+    """The labels as numbers of the classes of training, of which a part may lack some."""
+    if not found.labels:
+        raise ValueError(
+            f"{str(path)!r} holds pictures without labels: put them into a folder a class; of "
+            "ImageNet's, a list of their labels will do"
+        )
+    strange = [name for name in found.classes if name not in classes]
+    if strange:
+        raise ValueError(
+            f"{str(path)!r} has the classes {', '.join(strange[:5])}, which are not among those of "
+            f"training: {', '.join(classes[:5])}"
+        )
+    numbers = [classes.index(name) for name in found.classes]
+    labels = tuple(numbers[label] for label in found.labels)
+    return dataclasses.replace(found, labels=labels, classes=tuple(classes))
+
+
+def _plain(found: ImageFiles) -> ImageFiles:
+    """Without the masks or boxes that a list may name: they are for scoring."""
+    return dataclasses.replace(found, truths=())
+
+
+def _columns(path: Path) -> int:
+    """How many columns the first line of a list has that says something."""
+    with path.open(encoding="utf-8-sig") as file:
+        return next((len(re.split(r"[,\s]+", line.strip())) for line in file if line.strip()), 0)
+
+
+def _imagenet_names() -> tuple[str, ...]:
+    from torchvision.models import ResNet50_Weights
+
+    return tuple(ResNet50_Weights.DEFAULT.meta["categories"])

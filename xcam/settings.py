@@ -1,0 +1,73 @@
+"""Objects of torch's and torchvision's own classes, written as settings.
+
+`{"name": "SGD", "lr": 0.1}` is `SGD(…, lr=0.1)`: what a recipe or a command line can hold.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from xcam.errors import unknown
+
+__all__ = ["check_names", "instantiate"]
+
+T = TypeVar("T")
+
+
+def instantiate(
+    settings: Mapping[str, Any],
+    classes: Mapping[str, Callable[..., T]],
+    what: str,
+    *args: Any,  # noqa: ANN401 - whatever the class takes
+) -> T:
+    """The object that some settings describe.
+
+    Args:
+        settings: The `"name"` of a class, and its arguments by their names.
+        classes: Classes by name.
+        what: What such an object is, for the messages: "optimiser".
+        *args: Put before the arguments of the settings.
+
+    Raises:
+        TypeError: The settings are no mapping with a name, or the class does not have such an
+            argument, or needs one that is not given.
+        ValueError: The class refuses a value.
+        UnknownNameError: None of the classes has this name.
+    """
+    if not isinstance(settings, Mapping) or not isinstance(settings.get("name"), str):
+        raise TypeError(
+            f"{what} must be a mapping with a name, such as {{'name': {next(iter(classes))!r}}}, "
+            f"got {settings!r}"
+        )
+    given = {key: value for key, value in settings.items() if key != "name"}
+    name = settings["name"]
+    if name not in classes:
+        raise unknown(what, name, classes)
+    _check_arguments(f"{what} {name}", classes[name], given, len(args))
+    try:
+        return classes[name](*args, **given)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{what} {name}: {error}") from error
+
+
+def check_names(owner: str, given: Mapping[str, Any], known: list[str]) -> None:
+    """Refuses, with a `TypeError` that has the nearest ones, names that are not known."""
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known
+            raise TypeError(
+                f"{owner} has no argument {name!r}: did you mean {', '.join(near) or 'none'}?"
+            )
+
+
+def _check_arguments(
+    owner: str, cls: Callable[..., Any], given: Mapping[str, Any], taken: int
+) -> None:
+    parameters = list(inspect.signature(cls).parameters.values())
+    if all(parameter.kind is not inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        check_names(owner, given, [p.name for p in parameters[taken:] if p.kind in named])
