@@ -18,7 +18,8 @@ import xcam
 from xcam.core import Method, MethodSpec
 from xcam.errors import LayerError, ModelOutputError, UnknownNameError
 from xcam.methods import GradCAM
-from xcam.models.toy import TokenNet
+from xcam.models.toy import GapNet, TokenNet
+from xcam.testing.probe import carrier
 
 IMAGES = pictures(4)
 LAYER = "features.3"
@@ -43,7 +44,7 @@ REFUSED = {
         "no method 'Grad-CAM': did you mean gradcam",
     ),
     "method is a class": ({"method": GradCAM}, TypeError, "a name or a Method object, got <class"),
-    "method is None": ({"method": None}, TypeError, "a name or a Method object, got None"),
+    "method is None": ({"method": None}, TypeError, "method=None is for models that"),
     "unknown parameter": (
         {"layers": LAYER},
         TypeError,
@@ -293,7 +294,7 @@ def test_parameters_of_the_right_kind_are_taken(method, params):
 @pytest.mark.parametrize("case", ["class out of range", "NaN", "channels"])
 def test_refused_by_every_method(method, case):
     arguments, error, words = REFUSED[case]
-    net = mixed(Pooled())
+    net = mixed(carrier(xcam.get_method(method)(), GapNet(classes=10)))
     with unchanged(net, IMAGES), pytest.raises(error, match=words):
         xcam.explain(net, **{"images": IMAGES, "method": method, **arguments})
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import xcam
-from xcam import files
+from xcam import explanations, files
 from xcam.core import Explanation, Method, MethodSpec, SavedMethod
 from xcam.errors import FileFormatError, XcamWarning
 from xcam.models.toy import GapNet
@@ -103,7 +103,7 @@ def test_header_names_versions_and_format(explanation, tmp_path):
     length = struct.unpack("<Q", path.read_bytes()[:8])[0]
     outer = json.loads(path.read_bytes()[8 : 8 + length])
     header = json.loads(outer["__metadata__"]["xcam.explanation"])
-    assert header["format"] == files.FORMAT
+    assert header["format"] == explanations.FORMAT
     assert header["method"] == "gradcam"
     assert header["parameters"] == {"layer": "features", "score": "logit", "relu": True}
     assert header["versions"] == {"xcam": xcam.__version__, "torch": torch.__version__}

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from xcam import forward, imaging
-from xcam.core import Explanation, Method, Reduce, Target
+from xcam.core import Explanation, Method, Reduce, Target, TrainableMethod
 from xcam.core.explanation import notes_on
-from xcam.errors import ModelOutputError
-from xcam.state import untouched
+from xcam.errors import ModelOutputError, NotFittedError
+from xcam.state import untouched, unwrap
 
-__all__ = ["apply", "reduce_channels"]
+__all__ = ["apply", "own_method", "reduce_channels"]
 
 
 def apply(method: Method, model: nn.Module, images: Tensor, target: Target) -> Explanation:
@@ -25,7 +25,9 @@ def apply(method: Method, model: nn.Module, images: Tensor, target: Target) -> E
 
     Raises:
         ModelOutputError: The model, or the method, gave values that are not finite.
+        NotFittedError: The method is a trainable one whose head the model lacks, or has untrained.
     """
+    _check_fitted(method, model)
     images = images.detach()
 
     def step(part: slice) -> tuple[Tensor, Target]:
@@ -51,6 +53,12 @@ def apply(method: Method, model: nn.Module, images: Tensor, target: Target) -> E
     )
 
 
+def own_method(model: nn.Module) -> TrainableMethod | None:
+    """The method whose head the model carries, if it carries one."""
+    method = getattr(unwrap(model), "method", None)
+    return method if isinstance(method, TrainableMethod) else None
+
+
 def reduce_channels(raw: Tensor, reduce: Reduce) -> Tensor:
     """Makes a (B, C, H, W) attribution one value a pixel; (B, h, w) maps pass through."""
     if raw.ndim == 3:
@@ -62,6 +70,23 @@ def reduce_channels(raw: Tensor, reduce: Reduce) -> Tensor:
     if reduce == "abs_max":
         return raw.abs().amax(1)
     raise ValueError(f"reduce must be 'sum', 'abs_sum' or 'abs_max', got {reduce!r}")
+
+
+def _check_fitted(method: Method, model: nn.Module) -> None:
+    if not isinstance(method, TrainableMethod):
+        return
+    name, own = method.spec.name, own_method(model)
+    if own is None or own.spec.name != name:
+        head = "no head" if own is None else f"the head of {own.spec.name}"
+        raise NotFittedError(
+            f"{name} needs a model with its head, and this one has {head}; explain the net that "
+            f"xcam.fit(model, data, method={name!r}) returns"
+        )
+    if not getattr(unwrap(model), "fitted", False):
+        raise NotFittedError(
+            f"the head of {name} on this model is not trained; xcam.fit(model, data, "
+            f"method={name!r}) trains one"
+        )
 
 
 def _join(parts: list[Tensor | None]) -> Tensor | None:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from xcam._apply import apply
-from xcam.core import Explanation, Method, Reduce, Score, Target, TargetLike
+from xcam._apply import apply, own_method
+from xcam.core import Explanation, Method, Reduce, Score, Target, TargetLike, TrainableMethod
 from xcam.errors import XcamWarning
 from xcam.forward import Precision, call, current, run_settings
 from xcam.models.layers import default_layer
@@ -36,7 +36,7 @@ def explain(
     model: nn.Module,
     images: Tensor,
     target: TargetLike = None,
-    method: str | Method = "gradcam",
+    method: str | Method | None = "gradcam",
     batch_size: int | None = None,
     *,
     precision: Precision = "full",
@@ -54,7 +54,9 @@ def explain(
         images: (B, C, H, W) floating point, finite, what `model` takes, on its device.
         target: What to explain: None for the class that the model predicts, an int, a sequence
             or tensor of B ints, or a callable `(output, rows) -> scores`; see `xcam.Target.of`.
-        method: A name from `xcam.list_methods()`, or a method object.
+        method: A name from `xcam.list_methods()`, or a method object; None for the one that the
+            model was trained with. That one's name means the same: with the parameters that the
+            model carries.
         batch_size: How many images go through the model at a time; None chooses by device and
             image size. Changes speed and memory, not the maps.
         precision: `"full"`, or `"bf16"`/`"fp16"` to run the model under autocast.
@@ -71,10 +73,11 @@ def explain(
         UnknownNameError: No such method or layer.
         ModelOutputError: The output is not one finite (B, K) tensor.
         LayerError: The layer gives no map, or no gradient.
+        NotFittedError: The method is a trainable one whose head the model lacks, or has untrained.
     """
     check_model(model)
     check_images(model, images)
-    chosen = method_of(method, params)
+    chosen = method_of(_carried(model, method), params)
     aim = Target.of(target, images)
     with run_settings(batch_size, precision, progress) as run:
         try:
@@ -85,6 +88,19 @@ def explain(
     for sentence in run.notes:
         warnings.warn(sentence, XcamWarning, stacklevel=2)
     return explanation
+
+
+def _carried(model: nn.Module, method: str | Method | None) -> str | Method:
+    """The model's own method where that is asked for, by None or by its name."""
+    own = own_method(model)
+    if own is not None and method in (None, own.spec.name):
+        return own
+    if method is None:
+        raise TypeError(
+            "method=None is for models that xcam.fit trained with a method, and this one carries "
+            "none; give a name, such as 'gradcam'"
+        )
+    return method
 
 
 def method_of(method: str | Method, params: dict[str, Any]) -> Method:
@@ -138,7 +154,12 @@ def _check_kinds(cls: type[Method], given: dict[str, Any]) -> None:
 
 
 def with_layer(method: Method, model: nn.Module, images: Tensor) -> Method:
-    """The method with the name of the layer that it will read, if it reads one."""
+    """The method with the name of the layer that it will read, if it reads one.
+
+    A trainable method reads the head that the model carries: fields that are None are that one's.
+    """
+    if isinstance(method, TrainableMethod):
+        return _as_carried(method, own_method(model))
     if "layer" not in method.parameters():
         return method
     layer = method.parameters()["layer"]
@@ -149,6 +170,14 @@ def with_layer(method: Method, model: nn.Module, images: Tensor) -> Method:
     else:
         name, _ = find_module(model, layer)
     return dataclasses.replace(method, layer=name)  # type: ignore[type-var]
+
+
+def _as_carried(method: TrainableMethod, own: TrainableMethod | None) -> TrainableMethod:
+    if own is None or type(own) is not type(method):
+        return method
+    given = method.parameters()
+    open_fields = {name: value for name, value in own.parameters().items() if given[name] is None}
+    return dataclasses.replace(method, **open_fields)  # type: ignore[type-var]
 
 
 def _blame_images(error: RuntimeError, model: nn.Module, images: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""What an evaluation is of: said before the first row, and the same whenever it goes on."""
+"""What a piece of work is: said before it begins, and the same whenever it goes on."""
 
 from __future__ import annotations
 
@@ -40,13 +40,21 @@ def digest(contents: Iterable[bytes]) -> str:
     return total.hexdigest()
 
 
-def settle(path: Path, said: Mapping[str, Any], begun: bool) -> None:
+def settle(
+    path: Path,
+    said: Mapping[str, Any],
+    begun: bool,
+    what: str = "evaluation",
+    part: str = "rows",
+) -> None:
     """Writes a manifest where there is none, or compares it with the one that is there.
 
     Args:
         path: Of the manifest.
         said: What it must hold: JSON.
-        begun: Rows are already there, so that a manifest must be.
+        begun: Some of the work is already there, so that a manifest must be.
+        what: The work, for the messages.
+        part: What there is of it if it has begun.
 
     Raises:
         ValueError: It holds something else; each difference is named.
@@ -55,13 +63,13 @@ def settle(path: Path, said: Mapping[str, Any], begun: bool) -> None:
     now = json.loads(json.dumps(said))
     if not path.exists():
         if begun:
-            raise FileFormatError(f"{str(path.parent)!r} holds rows but no manifest.json")
+            raise FileFormatError(f"{str(path.parent)!r} holds {part} but no manifest.json")
         files.write(path, json.dumps(now, indent=1, ensure_ascii=False).encode())
         return
     found = list(differences(_read(path), now))
     if found:
         raise ValueError(
-            f"{str(path.parent)!r} holds another evaluation ({'; '.join(found)}); use another "
+            f"{str(path.parent)!r} holds another {what} ({'; '.join(found)}); use another "
             "folder, or the settings that are there"
         )
 

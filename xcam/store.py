@@ -53,8 +53,9 @@ class Row:
         index: The image's position in the data set.
         image: The image's id.
         model: The model's name.
-        target: The class that was explained; None if the model failed before there was one.
-        label: The true class, if the data has one.
+        target: The class that was explained; None if the model, or the reading of the image, failed
+            before there was one.
+        label: The true class, if the data has one and the image could be read.
         method: The method's label.
         metric: The metric's label.
         values: The statistic of this image, flattened, float32; None if there was an error.

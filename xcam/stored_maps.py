@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from xcam import files
+from xcam import explanations, files
 from xcam.errors import FileFormatError
 
-__all__ = ["StoredMaps", "write_maps"]
+__all__ = ["StoredMaps", "write_array", "write_maps"]
 
 _HEADER = "xcam.maps"
 
@@ -42,6 +44,14 @@ def write_maps(path: Path, maps: Tensor, ids: Sequence[str], targets: Sequence[i
     files.write(path, save(tensors, {_HEADER: json.dumps({"format": 1, "ids": list(ids)})}))
 
 
+def write_array(path: Path, single: Tensor) -> None:
+    """Writes a map (h, w) as `.npy`, float32 as it is; its folder is made where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = io.BytesIO()
+    np.save(content, single.detach().float().cpu().numpy(), allow_pickle=False)
+    files.write(path, content.getvalue())
+
+
 _Key: TypeAlias = tuple[str, "int | None"]  # an image's id, and the class if the file says it
 
 
@@ -57,9 +67,10 @@ class StoredMaps:
     """The maps of a folder by image id.
 
     Read are what an evaluation with `save_maps=True` wrote; an `Explanation` of one image saved as
-    `<id>.safetensors`; and arrays (h, w) or (C, h, w) in `<id>.npy`, whose channels are summed. An
-    id may have slashes, and its file may lack the suffix of the picture: `n01/cat.jpg` is in
-    `n01/cat.jpg.npy` or `n01/cat.npy`.
+    `<id>.safetensors`; and arrays (h, w) or (C, h, w) in `<id>.npy`, whose channels are summed, or
+    (h, w, 3) of bytes, a grey picture, as LFI-CAM's code stores its attention. An id may have
+    slashes, and its file may lack the suffix of the picture: `n01/cat.jpg` is in `n01/cat.jpg.npy`
+    or `n01/cat.npy`.
 
     Args:
         folder: To read from.
@@ -91,7 +102,32 @@ class StoredMaps:
             FileNotFoundError: An image has no map here.
             ValueError: A map was made for another class than the one that is asked for, or is none.
         """
-        return [self._one(name, wanted) for name, wanted in zip(ids, target.tolist(), strict=True)]
+        pairs = zip(ids, target.tolist(), strict=True)
+        return [self._one(name, wanted).float() for name, wanted in pairs]
+
+    @property
+    def ids(self) -> list[str]:
+        """The images of which there are maps, sorted."""
+        return sorted({name for name, _ in self._places})
+
+    def of(self, name: str) -> Tensor:
+        """The map of an image, (h, w), whatever class it is of; bytes stay uint8.
+
+        Raises:
+            FileNotFoundError: The image has no map here.
+            ValueError: It has several, of several classes.
+        """
+        keys = [key for key in self._places if key[0] == name]
+        if not keys:
+            raise _missing(name, 0, [], self.folder)
+        if len(keys) > 1:
+            classes = ", ".join(str(of) for _, of in keys)
+            raise ValueError(
+                f"{str(self.folder)!r} holds maps of image {name!r} for the classes {classes}; "
+                "give a folder with one map an image"
+            )
+        place = self._places[keys[0]]
+        return _at(place, self._read(place.path)[0])
 
     def _add(self, path: Path) -> None:
         name = path.relative_to(self.folder).with_suffix("").as_posix()
@@ -115,19 +151,24 @@ class StoredMaps:
             others = sorted(of for image, of in self._places if image == name and of is not None)
             raise _missing(name, wanted, others, self.folder)
         maps, target = self._read(place.path)
-        if place.row is not None:
-            return maps[place.row]
-        if len(maps) != 1:
-            raise ValueError(f"{str(place.path)!r} must hold the map of one image, got {len(maps)}")
+        single = _at(place, maps)
         if target is not None and target != wanted:
             raise _missing(name, wanted, [target], self.folder)
-        return maps[0]
+        return single
 
     def _read(self, path: Path) -> tuple[list[Tensor], int | None]:
         if self._held is None or self._held[0] != path:  # a batch's maps are mostly in one file
             read = _array if path.suffix == ".npy" else _tensors
             self._held = (path, *read(path))
         return self._held[1:]
+
+
+def _at(place: _Place, maps: list[Tensor]) -> Tensor:
+    if place.row is not None:
+        return maps[place.row]
+    if len(maps) != 1:
+        raise ValueError(f"{str(place.path)!r} must hold the map of one image, got {len(maps)}")
+    return maps[0]
 
 
 def _missing(name: str, wanted: int, others: Sequence[int], folder: Path) -> Exception:
@@ -155,7 +196,7 @@ def _content(path: Path) -> list[_Key] | None:
 def _tensors(path: Path) -> tuple[list[Tensor], int | None]:
     """The maps of a file, and the class of that of an explanation."""
     if _content(path) is None:
-        explanation = files.load_explanation(path)
+        explanation = explanations.load_explanation(path)
         target = explanation.target
         return list(explanation.maps), None if target is None else int(target[0])
     with safe_open(path, framework="pt") as file:
@@ -166,11 +207,19 @@ def _tensors(path: Path) -> tuple[list[Tensor], int | None]:
 def _array(path: Path) -> tuple[list[Tensor], None]:
     try:
         values = np.load(path, allow_pickle=False)
-        single = torch.from_numpy(np.ascontiguousarray(values, np.float32))
+        kind = np.uint8 if values.dtype == np.uint8 else np.float32
+        single = torch.from_numpy(np.ascontiguousarray(_grey(values), kind))
     except (EOFError, OSError, TypeError, ValueError) as error:
         raise FileFormatError(f"{str(path)!r} is damaged, or no array: {error}") from error
     if single.ndim == 3:
-        single = single.sum(0)
+        single = single.sum(0, dtype=torch.float32)
     if single.ndim != 2:
         raise ValueError(f"{str(path)!r} must hold (h, w) or (C, h, w), got {values.shape}")
     return [single], None
+
+
+def _grey(values: NDArray[Any]) -> NDArray[Any]:
+    """(h, w) of a grey picture, three equal channels of bytes; anything else as it is."""
+    picture = values.ndim == 3 and values.shape[2] == 3 and values.dtype == np.uint8
+    same = picture and bool((values == values[..., :1]).all())
+    return values[..., 0] if same else values

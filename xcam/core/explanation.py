@@ -167,17 +167,17 @@ class Explanation:
         return figures.plot(self, images, path, categories)
 
     def save(self, path: str | Path) -> None:
-        """Writes a safetensors file with a JSON header; see `xcam.files.save_explanation`."""
-        from xcam import files
+        """Writes a safetensors file; see `xcam.explanations.save_explanation`."""
+        from xcam import explanations
 
-        files.save_explanation(self, path)
+        explanations.save_explanation(self, path)
 
     @staticmethod
     def load(path: str | Path) -> Explanation:
-        """Reads what `save` wrote; see `xcam.files.load_explanation`."""
-        from xcam import files
+        """Reads what `save` wrote; see `xcam.explanations.load_explanation`."""
+        from xcam import explanations
 
-        return files.load_explanation(path)
+        return explanations.load_explanation(path)
 
     def _general_warnings(self) -> list[str]:
         """The warnings that do not number an image: numbers change when images are chosen."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -81,18 +81,32 @@ class Method(Recipe, ABC):
 
 
 class TrainableMethod(Method):
-    """A method whose map comes from a head that is trained with, or after, the classifier."""
+    """A method whose map comes from a head that is trained with, or after, the classifier.
+
+    The net that carries a head says so in two plain attributes: `method`, this object with every
+    field that shapes the head filled in, and `fitted`, whether the head has been trained.
+    `xcam.fit` and `xcam.load` set both; `xcam.explain` refuses a head that is not fitted. A file
+    holds the fields alone: `attach` must build the same structure from them and the backbone.
+    """
 
     @abstractmethod
-    def attach(self, model: nn.Module, **options: Any) -> nn.Module:  # noqa: ANN401
-        """Returns a new classifier that carries the head; `model` stays as it was."""
+    def attach(self, model: nn.Module) -> nn.Module:
+        """Returns a new classifier that carries the head; `model` stays as it was.
+
+        What it draws comes from torch's global generator, which `xcam.fit` seeds.
+        """
 
     @abstractmethod
     def loss(self, module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """The training loss of a batch: a scalar.
+        """The training loss of a batch: a scalar, the mean over the images.
+
+        `xcam.fit` calls it with the module in train mode, under autocast where half precision is
+        asked for, and takes what the module's own first pass returns for the logits that it shows
+        as running accuracy. Parts that stay frozen have `requires_grad=False`; those that must
+        stay in eval mode are the module's to keep there, by a `train` of its own.
 
         Args:
             module: What `attach` returned.
             images: (B, C, H, W).
-            labels: (B,) int64.
+            labels: (B,) int64; with `fit(…, mix=…)` (B, K) shares of the classes in mixed images.
         """

@@ -1,0 +1,109 @@
+"""Nothing is left behind where a net cannot be written."""
+
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+import xcam
+from xcam.models.toy import GapNet
+
+
+class Telling(nn.Module):
+    """Has state that is no tensor."""
+
+    def get_extra_state(self):
+        return {"note": "hello"}
+
+    def set_extra_state(self, state):
+        pass
+
+
+def holding(tensor):
+    net = nn.Module()
+    net.register_buffer("odd", tensor)
+    return net
+
+
+with warnings.catch_warnings():  # they are to be removed from torch
+    warnings.simplefilter("ignore")
+    QUANTISED = torch.quantize_per_tensor(torch.rand(3), 0.1, 0, torch.qint8)
+
+
+@pytest.mark.parametrize(
+    ("net", "error", "reason"),
+    [
+        (None, TypeError, r"net must be a torch\.nn\.Module, got NoneType"),
+        ({}, TypeError, r"net must be a torch\.nn\.Module, got dict"),
+        (Telling(), TypeError, "'_extra_state' of the net is a dict, which no file can hold"),
+        (nn.LazyConv2d(3, 1), ValueError, "'weight' of the net has no values: run a lazy net once"),
+        (nn.Linear(2, 2, device="meta"), ValueError, "'weight' of the net has no values"),
+        (holding(torch.eye(3).to_sparse()), TypeError, "'odd' of the net is sparse or quantised"),
+        (holding(QUANTISED), TypeError, "'odd' of the net is sparse or quantised"),
+        (holding(torch.zeros(2, dtype=torch.complex128)), TypeError, "can hold torch.complex128"),
+    ],
+    ids=["none", "state dict", "extra state", "lazy", "meta", "sparse", "quantised", "complex128"],
+)
+def test_what_no_file_can_hold(tmp_path, net, error, reason):
+    (tmp_path / "net").write_bytes(b"old")
+    with pytest.raises(error, match=reason):
+        xcam.save(net, tmp_path / "net")
+    assert (tmp_path / "net").read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"cannot write .*none/net': no such file"):
+        xcam.save(GapNet(), tmp_path / "none" / "net")
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match=r"cannot write .*file/net': not a directory"):
+        xcam.save(GapNet(), tmp_path / "file" / "net")
+    with pytest.raises(IsADirectoryError, match=r"cannot write .*: it is a folder"):
+        xcam.save(GapNet(), tmp_path)
+
+
+def test_the_folder_is_tried_before_the_work(tmp_path, monkeypatch):
+    def work(*args):
+        raise AssertionError("it began")
+
+    monkeypatch.setattr("xcam.checkpoints.saving.state", work)
+    with pytest.raises(FileNotFoundError):
+        xcam.save(GapNet(), tmp_path / "none" / "net")
+
+
+def test_full_disk(tmp_path):
+    """In a process that may write only files of some bytes."""
+    (tmp_path / "net").write_bytes(b"old")
+    code = (
+        "import resource, signal, sys, xcam\n"
+        "from xcam.models.toy import GapNet\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+        "try:\n"
+        "    xcam.save(GapNet(), sys.argv[1])\n"
+        "except OSError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", code, str(tmp_path / "net")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith(f"cannot write '{tmp_path}/net': "), done.stderr
+    assert "file too large" in done.stdout
+    assert (tmp_path / "net").read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_interrupt(tmp_path, monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("xcam.files.save_file", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        xcam.save(GapNet(), tmp_path / "net")
+    assert list(tmp_path.iterdir()) == []

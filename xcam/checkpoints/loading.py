@@ -1,0 +1,163 @@
+"""`load`: the net that a file holds."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from xcam import files
+from xcam._apply import own_method
+from xcam.checkpoints.backbone import built
+from xcam.checkpoints.record import FORMAT, KEY, Record
+from xcam.checkpoints.tensors import dtype_of, state, ties
+from xcam.core import TrainableMethod
+from xcam.errors import FileFormatError, UnknownNameError
+from xcam.models import Normalized
+from xcam.models.state_dicts import misfit
+from xcam.registry import get_method
+from xcam.state import random_states, unwrap
+
+__all__ = ["load"]
+
+
+def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
+    """Reads a net that `save` wrote: on the CPU, in eval mode, bit for bit.
+
+    A net from `xcam.models.load` is built whole, without a download. One of your own is passed as
+    `model`: its structure is copied, the weights are the file's. The result carries the method that
+    it was saved with, which `xcam.explain(net, images, method=None)` uses.
+
+    Args:
+        path: The file.
+        model: The backbone, as it was given to `xcam.fit`, or a net that carries the head already;
+            it is left as it was. Where the file names a backbone none is needed; one that is given
+            is used instead.
+
+    Raises:
+        TypeError: `model` is no module.
+        ValueError: The file needs a `model`, or the model carries another method.
+        FileNotFoundError: There is no such file.
+        FileFormatError: It is damaged, truncated, of a newer format, or no net by xcam; or its
+            weights are not those of the model, and what differs is named.
+        UnknownNameError: Its method or backbone is not installed here.
+        ImportError: The package that builds the backbone is not installed.
+    """
+    path = Path(path)
+    if model is not None and not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    # The caller's grad mode, default device and random state neither matter nor change.
+    with torch.inference_mode(False), torch.device("cpu"), random_states():
+        header, tensors = files.read_tensors(path, KEY, FORMAT)
+        try:
+            record = Record.of(header, tensors)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise FileFormatError(f"{str(path)!r} has a damaged header: {error!r}") from error
+        method = _method(record, path)
+        net = _structure(record, method, model, path).cpu()
+        _normalise(net, record, path)
+        _fill(net, record, path)
+    if method is not None:
+        net.method, net.fitted = method, record.fitted  # type: ignore[assignment]
+    return net.eval()
+
+
+def _method(record: Record, path: Path) -> TrainableMethod | None:
+    if record.method is None:
+        return None
+    name, parameters = record.method
+    made = f"the net in {str(path)!r} was made by the method {name!r}, which"
+    try:
+        method = get_method(name)(**parameters)
+    except UnknownNameError as error:
+        raise UnknownNameError(f"{made} is not installed here: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise FileFormatError(f"{made} is another version here and refuses: {error}") from error
+    if not isinstance(method, TrainableMethod):
+        raise FileFormatError(f"{made} is none that can be trained here")
+    return method
+
+
+def _structure(
+    record: Record, method: TrainableMethod | None, model: nn.Module | None, path: Path
+) -> nn.Module:
+    """A net with whatever weights: around `model` if there is one, else as the file names it."""
+    if model is None:
+        if record.backbone is None:
+            raise ValueError(
+                f"{str(path)!r} holds the weights of a net that xcam.models.load does not build; "
+                "pass one like it: xcam.load(path, model=…)"
+            )
+        return built(record.backbone, method)
+    model = unwrap(model)
+    state(model)  # refuses one that has no values yet: it cannot be moved
+    net = copy.deepcopy(model)
+    carried = own_method(net)
+    if carried is None:
+        return net if method is None else method.attach(net)
+    if method is None or carried.spec.name != method.spec.name:
+        raise ValueError(
+            f"the model carries a head of {carried.spec.name!r}, and the net in {str(path)!r} "
+            f"{f'one of {method.spec.name!r}' if method else 'none'}; pass the backbone alone"
+        )
+    return net
+
+
+def _normalise(net: nn.Module, record: Record, path: Path) -> None:
+    """Sets what of each `Normalized` is not in the state."""
+    modules = dict(net.named_modules())
+    categories = record.categories
+    for name, saved in record.normalisation.items():
+        part = modules.get(name)
+        if not isinstance(part, Normalized):
+            means, deviations = (v.flatten().tolist() for v in (saved.mean, saved.std))
+            raise FileFormatError(
+                f"the net in {str(path)!r} normalises its images itself, and the model does not; "
+                f"pass xcam.models.Normalized(model, {means}, {deviations})"
+            )
+        part.mean, part.std, part.input_size = saved.mean, saved.std, saved.input_size
+        part.categories, categories = categories or part.categories, ()
+
+
+def _fill(net: nn.Module, record: Record, path: Path) -> None:
+    """Gives a net the file's weights, their types and ties, if they are those of such a net."""
+    tensors = state(net)
+    fault = misfit(tensors, record.state) or _untied(ties(tensors), record.tied)
+    if fault:
+        raise FileFormatError(
+            f"the weights in {str(path)!r} are not those of this {type(net).__name__}: {fault}"
+        )
+    if record.dtype is not None and dtype_of(net) != record.dtype:
+        for tensor in [*net.parameters(), *net.buffers()]:
+            if tensor.is_floating_point():
+                tensor.data = tensor.data.to(record.dtype)
+    for name, tensor in tensors.items():  # in nets of mixed precision not all are of one type
+        values = tensor.data.to(record.state[name].dtype)
+        tensor.data = values.clone() if 0 in values.stride() else values  # expanded: read only
+    filled = net.state_dict()  # with the versions of its modules, at which some of them look
+    filled.update(record.state)
+    net.load_state_dict(filled)
+    _tie(net, record.tied)
+
+
+def _untied(here: Mapping[str, str], saved: Mapping[str, str]) -> str | None:
+    """The first two tensors that are one in the net and two in the file, in words."""
+    for name, first in here.items():
+        if saved.get(name, name) != saved.get(first, first):
+            return f"they have two tensors for {first!r} and {name!r}, which are one in the model"
+    return None
+
+
+def _tie(net: nn.Module, tied: Mapping[str, str]) -> None:
+    """Makes one tensor of those that were one when they were saved."""
+    tensors = state(net)
+    here = ties(tensors)
+    for name, first in tied.items():
+        if here.get(name, name) != here.get(first, first):
+            owner, _, leaf = name.rpartition(".")
+            module = net.get_submodule(owner)
+            members = module._parameters if leaf in module._parameters else module._buffers
+            members[leaf] = tensors[first]  # type: ignore[assignment]

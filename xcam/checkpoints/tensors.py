@@ -1,0 +1,81 @@
+"""The tensors of a net as a file can hold them: each once, in memory of its own."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+__all__ = ["checksum", "dtype_of", "owned", "state", "ties"]
+
+
+def state(net: nn.Module) -> dict[str, Tensor]:
+    """The parameters and persistent buffers themselves, by name.
+
+    Raises:
+        TypeError: Something else is in the net's state, or a tensor that is not a plain one.
+        ValueError: A tensor without values.
+    """
+    found = net.state_dict(keep_vars=True)
+    for name, tensor in found.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(
+                f"{name!r} of the net is a {type(tensor).__name__}, which no file can hold; keep "
+                "such state out of get_extra_state"
+            )
+        if is_lazy(tensor) or tensor.is_meta:
+            raise ValueError(
+                f"{name!r} of the net has no values: run a lazy net once, and "
+                "fill one that is on the meta device"
+            )
+        if tensor.layout != torch.strided or tensor.is_quantized:
+            raise TypeError(
+                f"{name!r} of the net is sparse or quantised, which no file can hold; make it a "
+                "dense, plain tensor first"
+            )
+    return dict(found)
+
+
+def ties(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """For each tensor that is one of those before it under another name, that one's name."""
+    first: dict[object, str] = {}
+    tied: dict[str, str] = {}
+    for name, tensor in tensors.items():
+        place = (str(tensor.device), tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        if tensor.numel() and first.setdefault(place, name) != name:
+            tied[name] = first[place]
+    return tied
+
+
+def owned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, contiguous, no two in the same memory; copied only where needed."""
+    held: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in tensors.items():
+        values = tensor.detach().cpu().contiguous()
+        storage = values.untyped_storage().data_ptr()
+        held[name] = values.clone() if storage in storages else values
+        storages.add(storage)
+    return held
+
+
+def checksum(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> int:
+    """The CRC-32 of a header and of the names, types, shapes and bits of tensors."""
+    total = zlib.crc32(json.dumps(header, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)
+        total = zlib.crc32(tensor.flatten().view(torch.uint8).numpy().data, total)
+    return total
+
+
+def dtype_of(net: nn.Module) -> torch.dtype | None:
+    """The type of the first parameter or buffer that is floating point, if there is any."""
+    for tensor in [*net.parameters(), *net.buffers()]:
+        if tensor.is_floating_point():
+            return tensor.dtype
+    return None
