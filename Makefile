@@ -28,7 +28,7 @@ $(READY): pyproject.toml
 	(Debian, Ubuntu: python3-venv)" >&2; exit 1; }
 	@echo "Making .venv: this downloads PyTorch, once."
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --progress-bar on -e '.[demo,test,docs,timm,bench]'
+	$(BIN)/python -m pip install --progress-bar on -e '.[demo,test,docs,timm,bench,train]'
 	@touch $@
 
 demo: $(READY) ## explain real photographs with a real classifier: demo-out/demo.png

@@ -11,6 +11,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 import catalogue  # noqa: E402
+import recipe_pages  # noqa: E402
 
 import xcam  # noqa: E402
 
@@ -43,9 +44,13 @@ html_theme = "furo"
 html_title = f"xcam {version}"
 html_show_sphinx = False
 
-# The pages of methods and metrics say what is registered here and now.
+# These pages say what is registered, and which recipes there are, here and now.
 (HERE / "generated").mkdir(exist_ok=True)
-for name, page in (("methods", catalogue.methods_page()), ("metrics", catalogue.metrics_page())):
+for name, page in (
+    ("methods", catalogue.methods_page()),
+    ("metrics", catalogue.metrics_page()),
+    ("recipes", recipe_pages.recipes_page()),
+):
     (HERE / "generated" / f"{name}.md").write_text(page, encoding="utf-8")
 
 

@@ -61,7 +61,17 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for command in ("methods", "metrics", "plugins", "explain", "evaluate", "score", "check"):
+    for command in (
+        "methods",
+        "metrics",
+        "plugins",
+        "explain",
+        "evaluate",
+        "fit",
+        "recipes",
+        "stability",
+        "check",
+    ):
         assert f"\n  {command} " in done.stdout
 
 

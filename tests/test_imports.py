@@ -16,30 +16,33 @@ ROOT = Path(xcam.__file__).parent
 
 # Each area may import itself and those of the lines above.
 LAYERS = [
-    {"errors", "core", "imaging", "hookspecs"},
+    {"errors", "core", "imaging", "hookspecs", "settings"},
     {"state", "forward", "masking", "_apply"},
     {"models"},
     {"methods", "metrics", "data"},
     {"registry"},
     {
+        "checkpoints",
+        "explanations",
         "figures",
         "files",
         "manifest",
         "report",
         "results",
+        "stability",
         "statistics",
         "store",
         "stored_maps",
     },
     {"_explain", "_fit", "_evaluate", "_roar"},
-    {"testing", "cli", ""},  # "" is `import xcam`, which loads any of its names
+    {"testing", "recipes", "cli", ""},  # "" is `import xcam`, which loads any of its names
     {"__main__"},
 ]
 RANK = {area: rank for rank, areas in enumerate(LAYERS) for area in areas}
 APART = {"methods", "metrics", "data"}  # and none of these imports another
 
 # What a function may import from above, when it runs: a result's own verbs.
-UPWARD = {("xcam.core.explanation", "files"), ("xcam.core.explanation", "figures")}
+UPWARD = {("xcam.core.explanation", "explanations"), ("xcam.core.explanation", "figures")}
 
 MODULES = {
     ".".join(("xcam", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(

@@ -7,9 +7,11 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from xcam import data, errors, models, testing
+    from xcam import data, errors, models, recipes, testing
     from xcam._evaluate import evaluate
     from xcam._explain import explain
+    from xcam._fit import accuracy, fit
+    from xcam.checkpoints import load, save
     from xcam.core import (
         Explanation,
         Method,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
         list_metrics,
     )
     from xcam.results import Results
+    from xcam.stability import stability_iou
     from xcam.testing import check_method, check_metric
 
 # Where each public name lives; loaded at first use, so `import xcam` imports no torch.
@@ -42,18 +45,23 @@ _HOMES = {
     "Results": "xcam.results",
     "Target": "xcam.core",
     "TrainableMethod": "xcam.core",
+    "accuracy": "xcam._fit",
     "check_method": "xcam.testing",
     "check_metric": "xcam.testing",
     "evaluate": "xcam._evaluate",
     "explain": "xcam._explain",
+    "fit": "xcam._fit",
     "get_method": "xcam.registry",
     "get_metric": "xcam.registry",
     "hookimpl": "xcam.hookspecs",
     "list_methods": "xcam.registry",
     "list_metrics": "xcam.registry",
+    "load": "xcam.checkpoints",
     "read_image": "xcam.imaging",
+    "save": "xcam.checkpoints",
+    "stability_iou": "xcam.stability",
 }
-_MODULES = ("data", "errors", "models", "testing")
+_MODULES = ("data", "errors", "models", "recipes", "testing")
 
 __all__ = [
     "Explanation",
@@ -65,19 +73,25 @@ __all__ = [
     "Results",
     "Target",
     "TrainableMethod",
+    "accuracy",
     "check_method",
     "check_metric",
     "data",
     "errors",
     "evaluate",
     "explain",
+    "fit",
     "get_method",
     "get_metric",
     "hookimpl",
     "list_methods",
     "list_metrics",
+    "load",
     "models",
     "read_image",
+    "recipes",
+    "save",
+    "stability_iou",
     "testing",
 ]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from xcam.cli import tables
 from xcam.cli.application import app
 from xcam.cli.nets import loaded
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
     from xcam.models import Normalized
+    from xcam.results import Results
 
 __all__ = ["evaluate", "score"]
 
@@ -25,12 +27,21 @@ T = TypeVar("T")
 _Data = Annotated[
     Path, typer.Option(help="A folder of pictures, or a list: file, label, truth a line.")
 ]
-_Models = Annotated[list[str], typer.Option(help="As provider:name; may be repeated.")]
+_Models = Annotated[
+    list[str],
+    typer.Option(help="As provider:name, or a .safetensors file of xcam's; may be repeated."),
+]
 _Weights = Annotated[
     list[str], typer.Option(help="A name of the provider's, a file, or 'none'; one, or one each.")
 ]
 _Methods = Annotated[str, typer.Option(help='See `xcam methods`: a,b or "a,b(setting=1)".')]
 _Metrics = Annotated[str, typer.Option(help='See `xcam metrics`: a,b or "a,b(setting=1)".')]
+_Table = Annotated[
+    str | None, typer.Option(help="lcam: AD, IC and accuracy as in L-CAM, in place of --metrics.")
+]
+_Figure = Annotated[
+    Path | None, typer.Option(help="Also draw the first pictures by each method, AD and IC below.")
+]
 _Maps = Annotated[list[Path], typer.Option(help="A folder of maps by image id; may be repeated.")]
 _Target = Annotated[str, typer.Option(help="The class that is explained: predicted or label.")]
 _Out = Annotated[
@@ -52,14 +63,14 @@ _Device = Annotated[
 _Seed = Annotated[int, typer.Option(help="Of the fraction and of the random control.")]
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what it would take.")]
 
-_MODEL, _WEIGHTS = ["torchvision:resnet50"], ["DEFAULT"]
+_MODEL, _WEIGHTS, _METRICS = ["torchvision:resnet50"], ["DEFAULT"], "insertion,deletion"
 
 
 @app.command()
 def evaluate(
     data: _Data,
     methods: _Methods = "gradcam",
-    metrics: _Metrics = "insertion,deletion",
+    metrics: _Metrics = _METRICS,
     model: _Models = _MODEL,
     weights: _Weights = _WEIGHTS,
     maps: _Maps = [],  # noqa: B006 - typer hands out a copy
@@ -76,19 +87,39 @@ def evaluate(
     device: _Device = None,
     seed: _Seed = 0,
     save_maps: Annotated[bool, typer.Option("--save-maps", help="Store the maps, too.")] = False,
+    table: _Table = None,
+    figure: _Figure = None,
     dry_run: _DryRun = False,
 ) -> None:
     """Score methods by metrics on a data set.
 
-    An evaluation that was stopped, or killed, goes on where it was. `accelerate launch -m xcam
-    evaluate …` shares it among processes.
+    An evaluation that was stopped, or killed, goes on where it was. `accelerate launch
+    --multi_gpu --num_processes 2 -m xcam evaluate …` shares it among processes, on CPUs too.
     """
     nets = _nets(model, weights, device)
+    loader = _loader(data, root, size, nets, load, workers)
+    chosen = _methods(methods)
+    if figure and len(nets) > 1:
+        raise ValueError(f"--figure draws one model, got {len(nets)}")
+    if figure and not figure.parent.is_dir():
+        raise FileNotFoundError(f"no folder {str(figure.parent)!r} for --figure")
+    if table and metrics != _METRICS:
+        raise ValueError("a --table has its own metrics; leave --metrics out")
+
+    def tell(results: Results) -> None:
+        typer.echo(tables.shown(results) if table else str(results))
+        if figure:
+            run = {"batch_size": batch_size, "precision": precision}
+            (net,) = nets.values()
+            tables.draw(figure, net, loader.dataset, chosen, target == "label", **run)
+            typer.echo(f"figure -> {figure}")
+
     _run(
         nets,
-        _loader(data, root, size, nets, load, workers),
-        methods=_methods(methods),
-        metrics=_metrics(metrics),
+        loader,
+        tell,
+        methods=chosen,
+        metrics=tables.metrics_of(table, nets, loader.dataset) if table else _metrics(metrics),
         maps=_folders(maps),
         target=target,
         out=out,
@@ -106,7 +137,7 @@ def evaluate(
 def score(
     maps: _Maps,
     data: _Data,
-    metrics: _Metrics = "insertion,deletion",
+    metrics: _Metrics = _METRICS,
     model: _Models = _MODEL,
     weights: _Weights = _WEIGHTS,
     target: _Target = "predicted",
@@ -132,6 +163,7 @@ def score(
     _run(
         nets,
         _loader(data, root, size, nets, load, workers),
+        lambda results: typer.echo(str(results)),
         methods=(),
         metrics=_metrics(metrics),
         maps=_folders(maps),
@@ -146,7 +178,13 @@ def score(
     )
 
 
-def _run(nets: dict[str, Normalized], loader: DataLoader[Any], **arguments: Any) -> None:  # noqa: ANN401
+def _run(
+    nets: dict[str, Normalized],
+    loader: DataLoader[Any],
+    tell: Callable[[Results], None],
+    **arguments: Any,  # noqa: ANN401
+) -> None:
+    """Evaluates, and tells the results in the main process."""
     import xcam
     from xcam._evaluate.processes import launched
 
@@ -159,7 +197,7 @@ def _run(nets: dict[str, Normalized], loader: DataLoader[Any], **arguments: Any)
         raise typer.Exit(130) from None
     team = launched()
     if team.main and not arguments["dry_run"]:
-        typer.echo(str(results))
+        tell(results)
     team.part()
 
 

@@ -26,7 +26,9 @@ __all__ = ["explain"]
 @app.command()
 def explain(
     images: Annotated[list[Path], typer.Argument(help="Pictures.", show_default=False)],
-    model: Annotated[str, typer.Option(help="As provider:name.")] = "torchvision:resnet50",
+    model: Annotated[
+        str, typer.Option(help="As provider:name, or a .safetensors file of xcam's.")
+    ] = "torchvision:resnet50",
     weights: Annotated[
         str, typer.Option(help="A name of the provider's, a file, or 'none'.")
     ] = "DEFAULT",
@@ -38,6 +40,9 @@ def explain(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the overlays.")] = Path(),
     save: Annotated[Path | None, typer.Option(help="Also write the maps (.safetensors).")] = None,
+    npy: Annotated[
+        Path | None, typer.Option(help="Also write each map, as PICTURE.npy into this folder.")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images at a time.")] = None,
     precision: Annotated[str, typer.Option(help="full, bf16 or fp16.")] = "full",
     device: Annotated[str, typer.Option(help="cpu, cuda …")] = "cpu",
@@ -72,6 +77,9 @@ def explain(
     if save:
         explanation.save(save)
         typer.echo(f"maps -> {save}")
+    if npy:
+        _write_arrays(explanation, images, npy)
+        typer.echo(f"maps -> {npy}")
 
 
 def _parameters(pairs: Sequence[str]) -> dict[str, Any]:
@@ -130,6 +138,13 @@ def _write_overlays(explanation: Explanation, images: Tensor, paths: Sequence[Pa
         content = io.BytesIO()
         Image.fromarray(picture).save(content, "PNG")
         files.write(path, content.getvalue())
+
+
+def _write_arrays(explanation: Explanation, images: Sequence[Path], folder: Path) -> None:
+    from xcam.stored_maps import write_array
+
+    for single, image in zip(explanation.maps, images, strict=True):
+        write_array(folder / f"{image.stem}.npy", single)
 
 
 def _classes(explanation: Explanation, image: int, categories: Sequence[str]) -> str:

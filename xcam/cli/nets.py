@@ -11,10 +11,31 @@ __all__ = ["loaded"]
 
 
 def loaded(model: str, weights: str, device: str) -> Normalized:
-    """The model of a name, with weights unless they are `"none"`, on a device."""
+    """The model of a name, with weights unless they are `"none"`, on a device.
+
+    A name that ends in `.safetensors` is a file that `xcam.save` or a training wrote, with its
+    weights.
+    """
     import xcam
 
+    if model.endswith(".safetensors"):
+        return _moved(_of_file(model, weights), device)
     return _moved(xcam.models.load(model, None if weights == "none" else weights), device)
+
+
+def _of_file(path: str, weights: str) -> Normalized:
+    import xcam
+    from xcam.models import Normalized
+
+    if weights != "DEFAULT":
+        raise ValueError(f"{path!r} holds its weights; leave --weights out, got {weights!r}")
+    net = xcam.load(path)
+    if not isinstance(net, Normalized):
+        raise ValueError(
+            f"{path!r} does not say how its images are normalised; wrap the net in "
+            "xcam.models.Normalized before training or saving it"
+        )
+    return net
 
 
 def _moved(net: Normalized, device: str) -> Normalized:

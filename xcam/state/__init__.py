@@ -1,6 +1,6 @@
 """The caller's model: found in its wrappers, read from the inside, left as it was."""
 
-from xcam.state.restored import gradients, untouched
+from xcam.state.restored import gradients, random_states, untouched
 from xcam.state.tap import Capture, capture, replaced
 from xcam.state.wrappers import Layer, eager, find_module, unwrap
 
@@ -11,6 +11,7 @@ __all__ = [
     "eager",
     "find_module",
     "gradients",
+    "random_states",
     "replaced",
     "untouched",
     "unwrap",

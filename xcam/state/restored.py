@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from xcam.errors import ModelOutputError
 
-__all__ = ["gradients", "untouched"]
+__all__ = ["gradients", "random_states", "untouched"]
 
 _ONE_THREAD = threading.RLock()
 
@@ -28,7 +28,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     set as flags, without calling `eval()`, which some modules override to merge weights. One thread
     at a time is inside: hooks and modes are the model's, random states the process's.
     """
-    with _ONE_THREAD, _random_states(), _frozen(model):
+    with _ONE_THREAD, random_states(), _frozen(model):
         yield
 
 
@@ -79,7 +79,8 @@ def _write(buffer: Tensor, values: Tensor) -> None:
 
 
 @contextmanager
-def _random_states() -> Iterator[None]:
+def random_states() -> Iterator[None]:
+    """Restores the global random states of torch, numpy and Python, whatever happens."""
     python, numpy = random.getstate(), np.random.get_state()
     used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     devices = range(torch.cuda.device_count()) if used else []

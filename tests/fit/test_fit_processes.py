@@ -1,0 +1,49 @@
+"""Several processes share a training and end where one ends."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from several import TRAININGS, train
+from trainings import assert_close, assert_same_bits, log
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """What two launched processes left."""
+    out = tmp_path_factory.mktemp("shared")
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
+              "--main_process_port", "0"]  # fmt: skip
+    result = subprocess.run(
+        [sys.executable, *launch, str(Path(__file__).parent / "several.py"), str(out), *TRAININGS],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return out
+
+
+@pytest.mark.parametrize("name", sorted(TRAININGS.keys() - {"norms"}))
+def test_two_end_where_one_ends(shared, tmp_path, name):
+    train(tmp_path, name)
+    for file in ("best.safetensors", "last.safetensors"):
+        assert_close(load_file(shared / name / file), load_file(tmp_path / name / file), 1e-5)
+    pd.testing.assert_frame_equal(log(shared / name), log(tmp_path / name), rtol=1e-4)
+    assert (shared / name / "test.csv").read_text() == (tmp_path / name / "test.csv").read_text()
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_both_hold_the_same_net(shared, name):
+    """Also with batch norm, whose statistics are of each process's own images until then."""
+    one, other = (torch.load(shared / f"{name}-{rank}.pt") for rank in (0, 1))
+    assert_same_bits(one, other)
+    kept = "last" if name == "norms" else "best"
+    assert_same_bits(one, load_file(shared / name / f"{kept}.safetensors"))

@@ -1,0 +1,185 @@
+"""What is wrong is said in a sentence, before the first step where that is possible."""
+
+import json
+import shutil
+from collections import namedtuple
+
+import pytest
+import torch
+from nets import unchanged
+from torch import nn
+from torch.utils.data import (
+    DataLoader,
+    IterableDataset,
+    Subset,
+    TensorDataset,
+    WeightedRandomSampler,
+)
+from trainings import CLASSES, EVERYTHING, Net, Noisy, plain, train
+
+from xcam.errors import ModelOutputError, UnknownNameError
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        return iter(Noisy())
+
+
+class Bytes(Noisy):
+    def __getitem__(self, index):
+        return (self.images[index] * 255).byte(), 0
+
+
+class Unlabelled(Noisy):
+    def __getitem__(self, index):
+        return self.images[index]
+
+
+class Far(Noisy):
+    """A label out of range, where no first look finds it."""
+
+    def __getitem__(self, index):
+        image, label = super().__getitem__(index)
+        return image, CLASSES if index == 7 else label
+
+
+Splits = namedtuple("Splits", "train validation test")
+IMAGES = Noisy(6).images
+WRONG = [
+    ({"epochs": 0}, ValueError, "epochs must be an int of at least 1, got 0"),
+    ({"epochs": 1.5}, TypeError, "epochs must be an int of at least 1, got 1.5"),
+    ({"batch_size": 0}, ValueError, "batch_size must be an int of at least 1, got 0"),
+    ({"accumulate": 0}, ValueError, "accumulate must be an int of at least 1, got 0"),
+    ({"accumulate": 7}, ValueError, "batch_size=6 is less than an image for each of 7 parts"),
+    ({"workers": -1}, ValueError, "workers must be an int of at least 0, got -1"),
+    ({"keep_every": 0}, ValueError, "keep_every must be an int of at least 1"),
+    ({"seed": -1}, ValueError, "seed must be an int of at least 0, got -1"),
+    ({"label_smoothing": 1.0}, ValueError, "label_smoothing must be at least 0 and below 1"),
+    ({"clip": 0.0}, ValueError, "clip must be a norm above 0 or None, got 0.0"),
+    ({"precision": "half"}, ValueError, "precision must be 'full', 'bf16' or 'fp16', got 'half'"),
+    ({"device": "abacus"}, ValueError, "device 'abacus' cannot be used here"),
+    ({"criterion": "mse"}, TypeError, "criterion must be a callable"),
+    ({"criterion": lambda logits, labels: logits}, ValueError, "the loss must be a scalar"),
+    ({"mix": {"mixip": 0.2}}, TypeError, "mix has no argument 'mixip': did you mean mixup"),
+    ({"mix": {"mixup": 0}}, ValueError, "mixup must be a number above 0, got 0"),
+    ({"ema": {"decay": 1.0}}, ValueError, "decay must be at least 0 and below 1, got 1.0"),
+    ({"ema": {"each": 2}}, TypeError, "ema has no argument 'each'"),
+    ({"optimizer": "SGD"}, TypeError, "optimizer must be a mapping with a name"),
+    ({"optimizer": {"name": "SDG"}}, UnknownNameError, "no optimizer is called 'SDG'.*SGD"),
+    ({"optimizer": {"name": "LBFGS"}}, UnknownNameError, "no optimizer is called 'LBFGS'"),
+    ({"optimizer": {"name": "SGD", "momentun": 1}}, TypeError, "'momentun': did you mean momentum"),
+    ({"optimizer": {"name": "SGD", "lr": -1}}, ValueError, "SGD: Invalid learning rate: -1"),
+    (
+        {"schedule": {"name": "StepLRs"}},
+        UnknownNameError,
+        "no schedule is called 'StepLRs'.*StepLR",
+    ),
+    ({"schedule": {"name": "StepLR"}}, TypeError, "schedule StepLR: .*'step_size'"),
+    ({"schedule": {"name": "ExponentialLR", "gamma": 1, "per": "day"}}, ValueError, "per must be"),
+    ({"schedule": {"name": "ExponentialLR", "gamma": 1, "warmup": 0.5}}, ValueError, "warmup must"),
+    ({"groups": {"fcc": {"lr": 1}}}, ValueError, "no trainable parameter matches 'fcc'.*fc.weight"),
+    ({"groups": {"fc": {"rl": 1}}}, TypeError, "'fc' for SGD has no argument 'rl'"),
+    ({"groups": {"(": {"lr": 1}}}, ValueError, "'\\(' is no regular expression"),
+    ({"epoch": 3}, TypeError, "fit has no argument 'epoch': did you mean epochs"),
+    ({"method": "gradcamm"}, UnknownNameError, "no method 'gradcamm'"),
+    ({"data": Endless()}, TypeError, "data must be a data set with a length.*got Endless"),
+    ({"data": []}, ValueError, "data holds no images"),
+    ({"data": None}, TypeError, "data must be a data set"),
+    ({"data": Splits(Noisy(), None, None)}, TypeError, "give one of them, such as splits.train"),
+    ({"data": Bytes()}, TypeError, r"a batch \(1, 3, 8, 8\) of torch.uint8"),
+    ({"data": Unlabelled()}, TypeError, "got an image alone|the image a .C, H, W. tensor"),
+    ({"data": TensorDataset(IMAGES, torch.zeros(6))}, TypeError, "one integer an image"),
+    ({"data": TensorDataset(IMAGES, torch.full((6,), 3))}, ValueError, "label 3 is out of range"),
+    ({"data": TensorDataset(IMAGES[:, :2], torch.zeros(6).long())}, ValueError, "the model fails"),
+    ({"data": Far(12)}, ValueError, "label 3 is out of range: the model has 3 classes, 0 to 2"),
+    ({"validation": TensorDataset(IMAGES, torch.full((6,), 9))}, ValueError, "label 9 is out of"),
+    ({"test": Noisy(6)}, ValueError, "the result on test is a file: give out="),
+    ({"board_path": 3, "data": []}, ValueError, "data holds no images"),
+]
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(("arguments", "error", "sentence"), WRONG)
+    def test_is_said(self, arguments, error, sentence):
+        arguments = {"data": Noisy(6), "batch_size": 6, **arguments}
+        model = Net(plain=True)
+        with unchanged(model), pytest.raises(error, match=sentence):
+            plain(arguments.pop("data"), model, **arguments)
+
+    def test_loaders_that_choose(self):
+        data = Noisy(6)
+        weighted = WeightedRandomSampler(torch.ones(6), 6)
+        for loader in (
+            DataLoader(data, sampler=weighted),
+            DataLoader(data, batch_sampler=[[0, 1], [2]]),
+            DataLoader(data, batch_size=None),
+        ):
+            with pytest.raises(ValueError, match="data takes its images by a"):
+                plain(loader, batch_size=2)
+        plain(DataLoader(Subset(data, [0, 1, 2]), shuffle=True), batch_size=2)
+
+    def test_a_batch_that_is_never_full(self):
+        loader = DataLoader(Noisy(6), batch_size=8, drop_last=True)
+        with pytest.raises(ValueError, match="6 images do not fill a batch of 8"):
+            plain(loader, batch_size=None)
+
+    def test_models(self):
+        with pytest.raises(TypeError, match=r"must be a torch\.nn\.Module"):
+            plain(Noisy(6), lambda images: images)
+        with pytest.raises(ModelOutputError):
+            plain(Noisy(6), nn.Flatten(0))
+        with pytest.raises(ValueError, match="no parameter to train"):
+            plain(Noisy(6), Net(plain=True).requires_grad_(False))
+
+    def test_tensorboard_that_is_not_there(self, monkeypatch, tmp_path):
+        monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
+        with pytest.raises(ImportError, match=r"pip install 'xcam\[train\]'"):
+            plain(Noisy(6), board_path=tmp_path)
+
+
+class TestFolder:
+    def test_that_cannot_be_made(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(OSError, match="cannot make the folder"):
+            train(tmp_path / "file" / "run")
+
+    def test_that_is_full(self, tmp_path, monkeypatch):
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=5000))
+        data = Noisy()
+        with pytest.raises(
+            OSError, match=r"has 0\.0 MB left, and this training may write 0\.\d MB"
+        ):
+            train(tmp_path, data=data)
+        assert set(data.loaded) == {0}
+        assert list(tmp_path.iterdir()) == []
+
+    def test_that_cannot_be_written_to(self, tmp_path, monkeypatch):
+        def refused(path, content):
+            raise PermissionError(f"cannot write {str(path)!r}: permission denied")
+
+        monkeypatch.setattr("xcam.files.write", refused)
+        with pytest.raises(PermissionError, match="permission denied"):
+            train(tmp_path)
+
+    def test_that_fills_up_later(self, tmp_path, monkeypatch):
+        train(tmp_path, epochs=1)
+        before = (tmp_path / "training.pt").read_bytes()
+        failing = RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+        def save(state, partial):
+            partial.write_bytes(b"half")
+            raise failing
+
+        monkeypatch.setattr(torch, "save", save)
+        with pytest.raises(OSError, match=r"training\.pt': pytorchstreamwriter failed"):
+            train(tmp_path, epochs=2)
+        assert (tmp_path / "training.pt").read_bytes() == before
+        assert list(tmp_path.glob(".*.part")) == []
+
+    def test_manifest_is_said(self, tmp_path):
+        train(tmp_path, epochs=1)
+        said = json.loads((tmp_path / "manifest.json").read_text())
+        assert said["optimizer"] == EVERYTHING["optimizer"]
+        assert said["data"] == {"images": 44, "shape": [3, 8, 8], "drop_last": False}
+        assert not {"epochs", "workers", "device", "progress", "save_minutes"} & said.keys()

@@ -1,0 +1,142 @@
+"""The folder of a training: its settings, where it stands, its nets and its log."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from xcam import files, manifest
+from xcam.errors import FileFormatError
+
+__all__ = ["Folder", "bytes_of"]
+
+_FORMAT = 1
+_DAMAGE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    AttributeError,
+    EOFError,
+    OSError,
+    KeyError,
+    TypeError,
+    ValueError,
+)
+
+
+class Folder:
+    """Where a training keeps what it has; whatever is in it was written whole.
+
+    Args:
+        path: The folder; it is made where there is none.
+
+    Raises:
+        OSError: It cannot be made, or written to.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise type(error)(f"cannot make the folder {str(path)!r}: {reason}") from error
+
+    def open(self, settings: Mapping[str, Any], room: int) -> None:
+        """Claims the folder for a training with these settings, as the main process.
+
+        Args:
+            settings: What must be the same for a training to go on.
+            room: Bytes that its files may take.
+
+        Raises:
+            OSError: It cannot be written to, or the disk has too little room.
+            ValueError: Another training is there; each difference is named.
+            FileFormatError: Its manifest is damaged or missing.
+        """
+        files.write(self.path / ".trial", b"xcam")
+        (self.path / ".trial").unlink()
+        for left in self.path.glob(".*.part"):  # of a process that was killed while it wrote
+            left.unlink(missing_ok=True)
+        taken = sum(file.stat().st_size for file in self.path.iterdir() if file.is_file())
+        free = shutil.disk_usage(self.path).free
+        if free + taken < room:
+            raise OSError(
+                f"the disk of {str(self.path)!r} has {_size(free)} left, and this training may "
+                f"write {_size(room - taken)}; make room, or give another folder"
+            )
+        begun = (self.path / "training.pt").exists()
+        manifest.settle(self.path / "manifest.json", settings, begun, "training", "training.pt")
+
+    @property
+    def best(self) -> Path:
+        """The net with the highest validation accuracy so far."""
+        return self.path / "best.safetensors"
+
+    def keep(self, net: nn.Module, name: str) -> None:
+        """Writes a net as `NAME.safetensors`."""
+        from xcam.checkpoints import save
+
+        save(net, self.path / f"{name}.safetensors")
+
+    def has(self, name: str) -> bool:
+        """Whether a file of this name is there."""
+        return (self.path / name).exists()
+
+    def remove(self, name: str) -> None:
+        """Takes a file of this name away, if it is there."""
+        (self.path / name).unlink(missing_ok=True)
+
+    def write(self, name: str, content: bytes) -> None:
+        """Writes a file of this name."""
+        files.write(self.path / name, content)
+
+    def store(self, state: Mapping[str, Any]) -> None:
+        """Writes where a training stands.
+
+        Raises:
+            OSError: The disk is full.
+        """
+        with files.writing(self.path / "training.pt") as partial:
+            try:
+                torch.save({"format": _FORMAT, **state}, partial)
+            except RuntimeError as error:  # what torch makes of an OSError
+                raise OSError(str(error).splitlines()[0]) from error
+
+    def stored(self) -> dict[str, Any] | None:
+        """Where the training stands, on the CPU; None if it is at its beginning.
+
+        Raises:
+            FileFormatError: The file is damaged, or of a newer format.
+        """
+        path = self.path / "training.pt"
+        if not path.exists():
+            return None
+        with path.open("rb") as file:
+            try:
+                state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+                written = int(state["format"])
+            except _DAMAGE as error:
+                raise FileFormatError(
+                    f"{str(path)!r} is damaged; remove it to start this training again"
+                ) from error
+        if written > _FORMAT:
+            raise FileFormatError(
+                f"{str(path)!r} has format {written}, this xcam reads up to {_FORMAT}; upgrade xcam"
+            )
+        return state
+
+
+def bytes_of(net: nn.Module) -> int:
+    """What a net's parameters and buffers take."""
+    tensors = [*net.parameters(), *net.buffers()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

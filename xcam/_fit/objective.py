@@ -1,0 +1,87 @@
+"""What is minimised, as a module: several processes average the gradients of whatever it uses."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import TypeAlias
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from xcam.core import TrainableMethod, as_logits
+
+__all__ = ["Criterion", "Objective"]
+
+Criterion: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+
+
+class Objective(nn.Module):
+    """The loss of a batch, and the logits that came up on the way.
+
+    Args:
+        net: The classifier that is trained.
+        method: Whose loss it is, where the net carries the head of one.
+        criterion: Of logits (B, K) and labels, to the mean over the images; None is the
+            cross-entropy.
+        label_smoothing: Of the cross-entropy.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        method: TrainableMethod | None,
+        criterion: Criterion | None,
+        label_smoothing: float,
+    ) -> None:
+        super().__init__()
+        self.net, self.method, self.label_smoothing = net, method, label_smoothing
+        self.criterion = copy.deepcopy(criterion)  # a module of the caller's may change device
+
+    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The loss, a scalar, and the logits (B, K); None if the method's loss asks for none.
+
+        Args:
+            images: (B, C, H, W).
+            labels: (B,) int64, or (B, K) shares of the classes in mixed images.
+
+        Raises:
+            ModelOutputError: The net's output is not one (B, K) tensor.
+            ValueError: The loss is no scalar.
+        """
+        loss, logits = (
+            self._plain(images, labels)
+            if self.method is None
+            else self._by_method(self.method, images, labels)
+        )
+        if not isinstance(loss, Tensor) or loss.ndim != 0:
+            got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            raise ValueError(f"the loss must be a scalar, the mean over the images, got {got}")
+        return loss, None if logits is None else logits.detach()
+
+    def loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The criterion of some logits."""
+        if self.criterion is not None:
+            return self.criterion(logits, labels)
+        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+
+    def _plain(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
+        logits = as_logits(self.net(images), len(images))
+        return self.loss_of(logits, labels), logits
+
+    def _by_method(
+        self, method: TrainableMethod, images: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """The method's loss; the logits are those of the net's first pass over the images."""
+        seen: list[Tensor] = []
+
+        def watch(module: nn.Module, inputs: object, output: object) -> None:
+            if not seen:
+                seen.append(as_logits(output, len(images)))
+
+        handle = self.net.register_forward_hook(watch)
+        try:
+            loss = method.loss(self.net, images, labels)
+        finally:
+            handle.remove()
+        return loss, seen[0] if seen else None

@@ -1,0 +1,218 @@
+"""The optimiser with its groups of parameters, the schedule, the loss scale and clipping."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer, lr_scheduler
+from torch.optim.lr_scheduler import LRScheduler
+
+from xcam.settings import check_names, instantiate
+
+__all__ = ["Named", "Optimisation"]
+
+Named: TypeAlias = Mapping[str, Any]  # the name of a class, and its arguments
+
+_OPTIMIZERS = {
+    name: cls
+    for name, cls in vars(torch.optim).items()
+    if inspect.isclass(cls) and issubclass(cls, Optimizer) and cls not in (Optimizer,)
+    if name != "LBFGS"  # evaluates the loss several times a step
+}
+_SCHEDULES = {
+    name: cls
+    for name, cls in vars(lr_scheduler).items()
+    if inspect.isclass(cls) and issubclass(cls, LRScheduler) and not name.startswith("_")
+    # A base; one that needs a measurement; those that are made of other objects.
+    if name
+    not in {
+        "LRScheduler",
+        "ReduceLROnPlateau",
+        "ChainedScheduler",
+        "SequentialLR",
+        "LambdaLR",
+        "MultiplicativeLR",
+    }
+}
+_PERIODS = ("epoch", "step")
+
+
+@dataclass(frozen=True, eq=False)
+class Optimisation:
+    """How gradients become a step.
+
+    Attributes:
+        optimizer: With the trainable parameters, in groups.
+        schedule: Of its learning rates; None keeps them.
+        per: When the schedule takes a step.
+        scaler: Of the loss, for half precision.
+        clip: The largest norm of the gradient of all parameters together; None leaves it.
+    """
+
+    optimizer: Optimizer
+    schedule: LRScheduler | None
+    per: str
+    scaler: torch.amp.GradScaler
+    clip: float | None
+
+    @classmethod
+    def of(
+        cls,
+        net: nn.Module,
+        optimizer: Named,
+        schedule: Named | None,
+        groups: Mapping[str, Named],
+        steps: int,
+        clip: float | None,
+        scaler: torch.amp.GradScaler,
+    ) -> Optimisation:
+        """An optimiser and a schedule by name.
+
+        Args:
+            net: Whose trainable parameters are optimised.
+            optimizer: The name and arguments of a class of `torch.optim`.
+            schedule: Those of one of `torch.optim.lr_scheduler`, and `warmup`, `warmup_factor`,
+                `per`.
+            groups: Settings of the parameters whose names a pattern matches.
+            steps: Of an epoch.
+            clip: See the attribute.
+            scaler: See the attribute.
+
+        Raises:
+            TypeError: Settings of the wrong kind, or that the class does not have.
+            ValueError: A value that the class refuses, or a pattern that matches nothing.
+            UnknownNameError: No such optimiser or schedule.
+        """
+        if clip is not None and not clip > 0:
+            raise ValueError(f"clip must be a norm above 0 or None, got {clip!r}")
+        made = instantiate(optimizer, _OPTIMIZERS, "optimizer", _grouped(net, optimizer, groups))
+        if schedule is None:
+            return cls(made, None, "epoch", scaler, clip)
+        return cls(made, *_scheduled(made, schedule, steps), scaler, clip)
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the last group: that of the parameters that no pattern matches."""
+        return float(self.optimizer.param_groups[-1]["lr"])
+
+    def backward(self, loss: Tensor) -> None:
+        """Adds the gradient of a part of a step's loss."""
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def step(self) -> None:
+        """Changes the parameters by the gradients, which it takes away."""
+        if self.clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            groups = self.optimizer.param_groups
+            parameters = [parameter for group in groups for parameter in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.passed("step")
+
+    def passed(self, period: str) -> None:
+        """Says that a step, or an epoch, is done: the schedule moves on if it goes by these."""
+        if self.schedule is None or self.per != period:
+            return
+        with warnings.catch_warnings():
+            # Two of torch's are beside the point: that no step was taken before, which is so
+            # after a resumption or where half precision skipped one, and that SequentialLR of
+            # older versions calls a deprecated form.
+            warnings.simplefilter("ignore", UserWarning)
+            self.schedule.step()
+
+    def state(self) -> dict[str, Any]:
+        """What must be restored for the next step to be the same."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": None if self.schedule is None else self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state` gave."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        self.scaler.load_state_dict(state["scaler"])
+
+
+def _grouped(net: nn.Module, optimizer: Named, groups: Mapping[str, Named]) -> list[dict[str, Any]]:
+    """The trainable parameters in groups: each in that of the first pattern that matches it."""
+    _check_groups(optimizer, groups)
+    trainable = {name: p for name, p in net.named_parameters() if p.requires_grad}
+    if not trainable:
+        raise ValueError("the model has no parameter to train: requires_grad is False for all")
+    found: list[dict[str, Any]] = []
+    left = dict(trainable)
+    for pattern, settings in groups.items():
+        if not any(re.search(pattern, name) for name in trainable):
+            some = ", ".join(list(trainable)[-5:])
+            raise ValueError(
+                f"groups: no trainable parameter matches {pattern!r}; their names are like {some}"
+            )
+        names = [name for name in left if re.search(pattern, name)]
+        if names:
+            found.append(
+                {"params": [left.pop(name) for name in names], **_own(optimizer, settings)}
+            )
+    return [*found, {"params": list(left.values())}] if left else found
+
+
+def _own(optimizer: Named, settings: Named) -> dict[str, Any]:
+    """A group's settings as the optimiser takes them: a factor makes a learning rate."""
+    own = dict(settings)
+    factor = own.pop("lr_factor", None)
+    if factor is None:
+        return own
+    parameters = inspect.signature(_OPTIMIZERS[optimizer["name"]]).parameters
+    return {"lr": factor * optimizer.get("lr", parameters["lr"].default), **own}
+
+
+def _check_groups(optimizer: Named, groups: Mapping[str, Named]) -> None:
+    if not isinstance(groups, Mapping):
+        raise TypeError(f"groups must map patterns to settings, got {groups!r}")
+    cls = _OPTIMIZERS.get(optimizer.get("name", "")) if isinstance(optimizer, Mapping) else None
+    if cls is None:
+        return  # refused with a sentence when the optimiser is made
+    known = ["lr_factor", *inspect.signature(cls).parameters]
+    known.remove("params")
+    for pattern, settings in groups.items():
+        if not isinstance(settings, Mapping):
+            raise TypeError(
+                f"groups: {pattern!r} must have a mapping of settings, got {settings!r}"
+            )
+        check_names(f"groups: {pattern!r} for {cls.__name__}", settings, known)
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError) as error:
+            raise ValueError(f"groups: {pattern!r} is no regular expression: {error}") from error
+
+
+def _scheduled(optimizer: Optimizer, schedule: Named, steps: int) -> tuple[LRScheduler, str]:
+    """The schedule, behind its warm-up where it has one, and when it takes a step."""
+    if not isinstance(schedule, Mapping):
+        raise TypeError(f"schedule must be a mapping with a name or None, got {schedule!r}")
+    own = dict(schedule)
+    per, warmup = own.pop("per", "epoch"), own.pop("warmup", 0)
+    factor = own.pop("warmup_factor", 0.1)
+    if per not in _PERIODS:
+        raise ValueError(f"schedule: per must be 'epoch' or 'step', got {per!r}")
+    if not isinstance(warmup, int) or warmup < 0:
+        raise ValueError(f"schedule: warmup must be a number of epochs, got {warmup!r}")
+    if not 0 < factor <= 1:
+        raise ValueError(f"schedule: warmup_factor must be above 0 and at most 1, got {factor!r}")
+    if not warmup:
+        return instantiate(own, _SCHEDULES, "schedule", optimizer), per
+    length = warmup * (steps if per == "step" else 1)
+    rise = lr_scheduler.LinearLR(optimizer, start_factor=factor, total_iters=length)
+    then = instantiate(own, _SCHEDULES, "schedule", optimizer)
+    return lr_scheduler.SequentialLR(optimizer, [rise, then], milestones=[length]), per

@@ -1,0 +1,185 @@
+"""From arguments to a training that stands where it was left, or at its beginning."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from xcam import manifest
+from xcam._apply import own_method
+from xcam._explain import method_of, with_layer
+from xcam._fit.averaging import Averaging
+from xcam._fit.counters import Order, Share, seed_all
+from xcam._fit.counting import names
+from xcam._fit.learner import Learner
+from xcam._fit.mixing import mixing
+from xcam._fit.objective import Objective
+from xcam._fit.optimisation import Optimisation
+from xcam._fit.place import Place, check_labels
+from xcam._fit.settings import Settings, of_net
+from xcam._fit.source import Source
+from xcam.core import Method, TrainableMethod
+from xcam.models import Normalized
+from xcam.state import unwrap
+
+__all__ = ["Start"]
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """What a training begins with.
+
+    Attributes:
+        settings: What makes it this one.
+        source: The training images.
+        validation: The images by which the best epoch is chosen.
+        test: The images that are looked at once, at the end.
+        place: Where the net runs.
+        accumulate: Parts a step that each process computes.
+        image: The first training image, (1, C, H, W).
+        label: Its label, (1,).
+    """
+
+    settings: Settings
+    source: Source
+    validation: Source | None
+    test: Source | None
+    place: Place
+    accumulate: int
+    image: Tensor
+    label: Tensor
+
+    def with_head(
+        self, model: nn.Module, method: str | Method | None, params: dict[str, Any]
+    ) -> tuple[nn.Module, TrainableMethod | None]:
+        """A copy of the model on the device, with the head of the method, and that method.
+
+        A model that carries a head already keeps it, and is trained by its method.
+
+        Raises:
+            TypeError: A method that needs no training.
+            ValueError: The model carries another head.
+        """
+        net = copy.deepcopy(unwrap(model)).to(self.place.device)
+        net.zero_grad(set_to_none=True)
+        own = own_method(net)
+        if method is None and own is None:
+            return net, None
+        known = own if own and method in (None, own.spec.name) else method
+        image = self.image.to(self.place.device)
+        chosen = with_layer(method_of(known, params), net, image)  # type: ignore[arg-type]
+        if not isinstance(chosen, TrainableMethod):
+            raise TypeError(
+                f"{chosen.spec.name} needs no training: explain with it as it is, and leave method "
+                "out to train a plain classifier"
+            )
+        if own is not None and own != chosen:
+            raise ValueError(
+                f"the model carries the head of {own!r} already; give its backbone to fit "
+                f"{chosen!r}"
+            )
+        if own is None:
+            seed_all("attach", self.settings.seed)
+            net = chosen.attach(net).to(self.place.device)
+        if own_method(net) is None:
+            net.method = chosen  # type: ignore[assignment]
+        net.fitted = True  # type: ignore[assignment]  # by the time that anybody sees it
+        return net, own_method(net)
+
+    def learner(self, net: nn.Module, method: TrainableMethod | None) -> Learner:
+        """What learns: the net, with everything that changes it.
+
+        Raises:
+            TypeError, ValueError, UnknownNameError: Settings, labels or images that do not fit.
+            ModelOutputError: The output of the net is not one (B, K) tensor.
+        """
+        chosen = self.settings
+        chosen.check_for(method)
+        place, classes = self._tried(net)
+        objective = Objective(net, method, chosen.criterion, chosen.label_smoothing)
+        objective.to(place.device)
+        team = place.team
+        order = self.order
+        return Learner(
+            objective=objective,
+            shared=DistributedDataParallel(objective) if team.count > 1 else objective,
+            optimisation=Optimisation.of(
+                net,
+                chosen.optimizer,
+                chosen.schedule,
+                chosen.groups,
+                order.steps,
+                chosen.clip,
+                place.scaler(),
+            ),
+            averaging=None if chosen.ema is None else Averaging(net, chosen.ema),
+            mixing=mixing(chosen.mix, classes),
+            classes=classes,
+            place=place,
+            share=Share(team.rank, team.count, self.accumulate),
+            seed=chosen.seed,
+        )
+
+    @property
+    def order(self) -> Order:
+        """In which the training images come.
+
+        Raises:
+            ValueError: There is no step to take, or too few images a step to share.
+        """
+        images, size = len(self.source), self.settings.batch_size
+        found = Order(images, size, self.source.drop_last, self.settings.seed)
+        if found.steps == 0:
+            raise ValueError(
+                f"{images} images do not fill a batch of {size}, and drop_last leaves it out"
+            )
+        parts = self.place.team.count * self.accumulate
+        if size < parts:
+            raise ValueError(
+                f"batch_size={size} is less than an image for each of {parts} parts "
+                f"({self.place.team.count} processes, accumulate={self.accumulate})"
+            )
+        return found
+
+    def _tried(self, net: nn.Module) -> tuple[Place, int]:
+        """The place, and the number of classes; lays the net out, looks at the first labels."""
+        place, classes = self.place.tried(net, self.image)
+        net.to(memory_format=place.layout)
+        check_labels(self.label, classes)
+        for part in (self.validation, self.test):
+            if part is not None:
+                check_labels(part.first(self.settings.seed)[1], classes)
+        found = names(self.source, net, classes)
+        for module in net.modules():
+            if isinstance(module, Normalized) and not isinstance(found, range):
+                module.categories = module.categories or tuple(map(str, found))
+                break
+        return place, classes
+
+    def said(self, model: nn.Module, method: TrainableMethod | None) -> dict[str, Any]:
+        """What a folder's manifest holds: another training is one that differs in it."""
+        recipe = None if method is None else manifest.of_recipe(method, method.spec.name)
+        return {
+            "model": of_net(unwrap(model)),
+            "method": recipe,
+            "data": {
+                "images": len(self.source),
+                "shape": list(self.image.shape[1:]),
+                "drop_last": self.source.drop_last,
+            },
+            "validation": None if self.validation is None else len(self.validation),
+            **self.settings.said(),
+        }
+
+    def traces(self, model: nn.Module) -> dict[str, str]:
+        """Hashes of what a training begins with, and does not need to go on."""
+        values = self.image.contiguous().flatten().view(torch.uint8)
+        return {
+            "weights of the model": manifest.of_model(model)["sha256"],
+            "first training image": manifest.digest([values.numpy().tobytes()]),
+        }

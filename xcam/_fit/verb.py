@@ -1,0 +1,217 @@
+"""The verb `fit`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+
+from xcam._apply import own_method
+from xcam._explain import check_model
+from xcam._fit.counting import names
+from xcam._fit.log import board
+from xcam._fit.loop import Training
+from xcam._fit.objective import Criterion
+from xcam._fit.optimisation import Named
+from xcam._fit.place import Place
+from xcam._fit.resumption import taken_up
+from xcam._fit.settings import Settings, check_count
+from xcam._fit.source import Images, Source
+from xcam._fit.start import Start
+from xcam.checkpoints import load
+from xcam.core import Method
+from xcam.forward import Precision
+from xcam.settings import check_names
+from xcam.state import gradients, random_states
+
+__all__ = ["fit"]
+
+_BATCH = 128
+SGD: Named = MappingProxyType({"name": "SGD", "lr": 0.01, "momentum": 0.9})
+NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+def fit(
+    model: nn.Module,
+    data: Images,
+    method: str | Method | None = None,
+    *,
+    epochs: int,
+    out: str | Path | None = None,
+    validation: Images | None = None,
+    test: Images | None = None,
+    batch_size: int | None = None,
+    optimizer: Named = SGD,
+    schedule: Named | None = None,
+    groups: Mapping[str, Named] = NONE,
+    criterion: Criterion | None = None,
+    label_smoothing: float = 0.0,
+    mix: Mapping[str, float] = NONE,
+    ema: Mapping[str, Any] | None = None,
+    accumulate: int = 1,
+    clip: float | None = None,
+    precision: Precision = "full",
+    seed: int = 0,
+    workers: int = 0,
+    keep_every: int | None = None,
+    save_minutes: float = 5.0,
+    board_path: str | Path | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = False,
+    **params: Any,  # noqa: ANN401
+) -> nn.Module:
+    """Trains a classifier, alone or with the head of a method, and can be stopped at any moment.
+
+    With `out` a training that was interrupted, or killed, goes on when it is called again with the
+    same arguments, and on a CPU ends with the same bits: the order of the images follows from
+    (seed, epoch), what augmentation draws from (seed, epoch, index), what dropout and mixing draw
+    from (seed, epoch, step, process, part), whatever was drawn before and however many workers
+    load. `model` and the global generators are left as they were.
+
+    Under `accelerate launch` or `torchrun` the processes share every batch, and average their
+    gradients: nets without batch norm and dropout end where one process ends, up to rounding.
+
+    Args:
+        model: From images (B, C, H, W) in [0, 1] to logits (B, K). Parameters with
+            `requires_grad=False` stay as they are.
+        data: A map-style data set of `(image, label)`: a float (C, H, W) tensor, and an int below
+            K. Or a `DataLoader` of one, of which batch size, workers, collation and `drop_last`
+            are used; the order is drawn by `seed`.
+        method: A trainable method by name, or such an object, whose head is attached to a copy of
+            the model; None trains a plain classifier, or the head that the model carries.
+        epochs: Times through the data. More than a folder has seen go on from there.
+        out: The folder: `best.safetensors`, `last.safetensors` (`xcam.load` reads both),
+            `log.csv`, `test.csv`, and what a training needs to go on. None writes nothing.
+        validation: Images that are measured after every epoch; the best epoch is returned.
+        test: Images that are measured once, with the net that is returned: `test.csv`, see
+            `xcam.accuracy`.
+        batch_size: Images an optimiser step, over all processes and parts; None takes the
+            loader's, or 128.
+        optimizer: The name of a class of `torch.optim`, and its arguments.
+        schedule: The name of a class of `torch.optim.lr_scheduler`, and its arguments, in epochs,
+            or in steps with `"per": "step"`. `"warmup": 5` precedes it with as many epochs in
+            which the rate rises linearly from `"warmup_factor"` (0.1) of it.
+        groups: Settings of the parameters whose names a regular expression finds, such as
+            `{"bias": {"lr_factor": 2, "weight_decay": 0}}`; the first that does, counts.
+        criterion: `(logits, labels) -> scalar`, the mean over the images; None is cross-entropy.
+        label_smoothing: Of the cross-entropy, in [0, 1).
+        mix: The α of `"mixup"`, of `"cutmix"`, or of both, of which one is drawn a batch. Labels
+            are shares of the classes then, (B, K).
+        ema: `{"decay": 0.999, "every": 1}` for a moving average of the weights, taken every so many
+            steps: it is measured, kept and returned in their place.
+        accumulate: Parts in which a process computes a step, one after the other; it saves memory.
+        clip: The largest norm of the gradient of all parameters together.
+        precision: `"full"`, or `"bf16"`/`"fp16"` to train under autocast.
+        seed: Of everything random.
+        workers: Processes that load images, where no loader says how many.
+        keep_every: Epochs between nets that are kept beside the best and the last, such as
+            `epoch_0010.safetensors`.
+        save_minutes: Between two saves within an epoch; every epoch's end is saved.
+        board_path: A folder for TensorBoard (the extra `xcam[train]`).
+        device: Where to train; None takes an accelerator if there is one.
+        progress: Show progress bars with running loss and accuracy.
+        **params: Hyper-parameters of the method.
+
+    Returns:
+        A new net in eval mode, on the device: the epoch with the highest validation accuracy (the
+        last of equals), or the last without `validation`.
+
+    Raises:
+        TypeError: An argument of the wrong kind, or items that are not `(image, label)`.
+        ValueError: An argument out of its range, images or labels that do not fit the model, or an
+            `out` of another training, each difference named.
+        UnknownNameError: No such method, optimiser or schedule.
+        ModelOutputError: The model's output is not one (B, K) tensor.
+        DivergenceError: The loss is not finite; what was saved before stays.
+        FileFormatError: A damaged file in `out`.
+        OSError: `out` cannot be written to, or the disk has too little room; said before training.
+        ImportError: `board_path` without TensorBoard.
+        KeyboardInterrupt: Ctrl-C, after the step and a save; a second one interrupts at once.
+    """
+    check_model(model)
+    if method is None and own_method(model) is None:
+        check_names("fit", params, [*inspect.signature(fit).parameters][:-1])
+    _check_counts(epochs=epochs, accumulate=accumulate, keep_every=keep_every, workers=workers)
+    if out is None and test is not None:
+        raise ValueError("the result on test is a file: give out=…, or use xcam.accuracy")
+    train, validated, tested = (
+        None if part is None else Source.of(part, name, workers)
+        for name, part in (("data", data), ("validation", validation), ("test", test))
+    )
+    if train is None:
+        raise TypeError("data must be a data set or a DataLoader of one, got None")
+    settings = Settings(
+        batch_size=(train.batch_size or _BATCH) if batch_size is None else batch_size,
+        optimizer=optimizer,
+        schedule=schedule,
+        groups=groups,
+        criterion=criterion,
+        label_smoothing=label_smoothing,
+        mix=mix,
+        ema=ema,
+        clip=clip,
+        precision=precision,
+        seed=seed,
+    )
+    place = Place.of(device, precision)
+    with random_states(), gradients(model):
+        start = Start(settings, train, validated, tested, place, accumulate, *train.first(seed))
+        learner = start.learner(*start.with_head(model, method, params))
+        folder, standing = taken_up(out, start, model, learner, epochs, keep_every)
+        training = Training(
+            learner=learner,
+            source=train,
+            order=start.order,
+            validation=validated,
+            epochs=epochs,
+            standing=standing,
+            folder=folder,
+            keep_every=keep_every,
+            save_minutes=save_minutes,
+            progress=progress,
+        )
+        return _outcome(training, board_path, tested)
+
+
+def _check_counts(workers: int, keep_every: int | None, **others: int) -> None:
+    for name, value in others.items():
+        check_count(name, value)
+    check_count("workers", workers, least=0)
+    if keep_every is not None:
+        check_count("keep_every", keep_every)
+
+
+def _outcome(training: Training, board_path: str | Path | None, tested: Source | None) -> nn.Module:
+    """Trains, measures on the test images what came of it, and returns that."""
+    learner, folder, at = training.learner, training.folder, training.standing
+    team = learner.place.team
+    if folder is not None and team.main and at.epoch < training.epochs:
+        folder.remove("test.csv")  # of fewer epochs
+    with board(board_path if team.main else None, learner.classes, training.steps) as curves:
+        training.finish(curves)
+    team.meet()  # the main process has written its files
+    net = _best(training).eval()
+    net.to(memory_format=torch.contiguous_format)
+    net.zero_grad(set_to_none=True)
+    if folder is not None and tested is not None and not folder.has("test.csv"):
+        table = training.measured(net, tested).table(names(tested, net, learner.classes))
+        if team.main:
+            folder.write("test.csv", table.to_csv(index=False).encode())
+    team.meet()
+    return net
+
+
+def _best(training: Training) -> nn.Module:
+    """The net of the best epoch; the last one's if there is no validation."""
+    net, folder = training.learner.net, training.folder
+    if training.validation is None:
+        return net
+    if folder is None:
+        net.load_state_dict(training.best)
+        return net
+    return load(folder.best, model=net).to(training.learner.place.device)

@@ -1,0 +1,132 @@
+"""The commands `fit` and `recipes`: a training by a recipe, and its accuracy."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from xcam.cli.application import app
+from xcam.cli.printing import table
+
+__all__ = ["fit", "recipes"]
+
+
+@app.command()
+def fit(
+    recipe: Annotated[str, typer.Option(help="A name from `xcam recipes`, or a .toml file.")],
+    root: Annotated[Path, typer.Option(help="Where the data are.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; the same command goes on with it.")
+    ] = None,
+    changes: Annotated[
+        list[str],
+        typer.Option(
+            "--set", help="name=value, such as epochs=2 or model.num_classes=5; may be repeated."
+        ),
+    ] = [],  # noqa: B006 - typer hands out a copy
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate", help="Train nothing: the accuracy on the test images.")
+    ] = False,
+    weights: Annotated[
+        Path | None, typer.Option(help="For --evaluate.", show_default="the best of --out, or last")
+    ] = None,
+    board_path: Annotated[Path | None, typer.Option(help="Folder for TensorBoard.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes that load pictures.")] = 0,
+    device: Annotated[
+        str | None,
+        typer.Option(help="cpu, cuda …", show_default="the launcher's, or the fastest there is"),
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="full, bf16 or fp16.", show_default="the recipe's, or full")
+    ] = None,
+    download: Annotated[bool, typer.Option("--download", help="Fetch data not there.")] = False,
+) -> None:
+    """Train a classifier by a recipe.
+
+    A training that was stopped, or killed, goes on where it was. `accelerate launch -m xcam fit …`
+    shares it among processes. A value of --set is TOML, a bare word is text, and none takes the
+    setting away.
+    """
+    import xcam
+
+    chosen = xcam.recipes.read(recipe, _changes(changes))
+    settings: dict[str, Any] = {"device": device, "workers": workers, "download": download}
+    if precision is not None:
+        settings["precision"] = precision
+    if evaluate:
+        accuracy = xcam.recipes.accuracy(chosen, root, _weights(weights, out), **settings)
+        _tell([accuracy.to_string(index=False)])
+        return
+    if weights or not out:
+        raise ValueError("a training takes --out, its folder, and no --weights")
+    settings |= {"board_path": board_path, "progress": sys.stderr.isatty()}
+    _train(chosen, root, out, settings)
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes."""
+    import xcam
+
+    names = xcam.recipes.names()
+    found = [(name, xcam.recipes.read(name)) for name in names]
+    table(("name", "title", "source"), [(name, r["title"], r["source"]) for name, r in found])
+
+
+def _changes(pairs: Sequence[str]) -> dict[str, Any]:
+    from xcam.recipes.reading import value
+
+    changes = {}
+    for pair in pairs:
+        name, sign, text = pair.partition("=")
+        if not (sign and name.strip()):
+            raise ValueError(f"--set takes name=value, such as epochs=2, got {pair!r}")
+        changes[name.strip()] = value(text.strip())
+    return changes
+
+
+def _weights(weights: Path | None, out: Path | None) -> Path:
+    """The file that is given, or the best of a run, or else its last."""
+    if weights:
+        return weights
+    if not out:
+        raise ValueError("--evaluate takes --weights, or the --out of a run")
+    for name in ("best", "last"):
+        if (out / f"{name}.safetensors").is_file():
+            return out / f"{name}.safetensors"
+    raise FileNotFoundError(f"neither best.safetensors nor last.safetensors is in {str(out)!r}")
+
+
+def _train(recipe: dict[str, Any], root: Path, out: Path, settings: dict[str, Any]) -> None:
+    import xcam
+
+    try:
+        xcam.recipes.fit(recipe, root, out, **settings)
+    except KeyboardInterrupt as stop:
+        typer.echo(f"xcam: {stop or 'stopped; the same command goes on'}", err=True)
+        raise typer.Exit(130) from None
+    _tell(_outcome(out))
+
+
+def _outcome(out: Path) -> Iterator[str]:
+    """The accuracy on the test images, if there are any, and where the net is."""
+    import pandas as pd
+
+    if (out / "test.csv").is_file():
+        yield pd.read_csv(out / "test.csv").to_string(index=False)
+    yield f"net -> {_weights(None, out)}"
+
+
+def _tell(lines: Iterable[str]) -> None:
+    """Prints in the main process, and ends the connection of those that were launched."""
+    from xcam._evaluate.processes import launched
+
+    team = launched()
+    if team.main:
+        for line in lines:
+            typer.echo(line)
+    team.part()

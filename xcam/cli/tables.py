@@ -1,0 +1,71 @@
+"""The table and the figure of a paper, for `evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
+
+    from xcam.core import Method, Metric
+    from xcam.models import Normalized
+    from xcam.results import Results
+
+__all__ = ["draw", "metrics_of", "shown"]
+
+_PICTURES = 6
+
+
+def metrics_of(name: str, nets: Mapping[str, Normalized], data: Dataset[Any]) -> dict[str, Metric]:
+    """The metrics of a table; they depend on how many classes the models have."""
+    import torch
+
+    from xcam import forward
+    from xcam.core import as_logits
+    from xcam.results import lcam
+    from xcam.state import untouched
+
+    if name != "lcam":
+        raise ValueError(f"--table takes lcam, got {name!r}")
+    counts = []
+    for net in nets.values():
+        image = data[0][0][None].to(net.mean.device)
+        with untouched(net), torch.no_grad():
+            counts.append(as_logits(forward.call(net, image), 1).shape[1])
+    return lcam.metrics(min(counts))
+
+
+def shown(results: Results) -> str:
+    """The results in the layout of L-CAM's table."""
+    from xcam.results import lcam
+
+    return str(lcam.table(results).to_string(float_format="{:.1f}".format, na_rep=""))
+
+
+def draw(
+    path: Path,
+    net: Normalized,
+    data: Any,  # noqa: ANN401 - a data set of xcam.data
+    methods: Sequence[Method],
+    labelled: bool,
+    **settings: Any,  # noqa: ANN401
+) -> None:
+    """Draws the first pictures, explained by each method, with AD and IC beneath."""
+    import torch
+
+    import xcam
+    from xcam import figures
+
+    items = [data[index] for index in range(min(_PICTURES, len(data)))]
+    images = torch.stack([item[0] for item in items]).to(net.mean.device)
+    target = [int(item[1]) for item in items] if labelled else None
+    names = [method.spec.title for method in methods]
+    explanations = {
+        repr(method) if names.count(name) > 1 else name: xcam.explain(
+            net, images, target, method, **settings
+        )
+        for name, method in zip(names, methods, strict=True)
+    }
+    figures.comparison(net, images, explanations, path, net.categories)

@@ -1,0 +1,161 @@
+"""Recipes as files: which there are, what one says, and what is changed in it."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import xcam
+from xcam.errors import FileFormatError, unknown
+from xcam.settings import check_names
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["check", "names", "read", "value"]
+
+_FOLDER = Path(__file__).parent
+_WORD = re.compile(r"[A-Za-z./~_][\w./:~+ -]*")
+_TEXTS = ("title", "source", "command", "notes")
+_TABLES = ("model", "data", "fit")
+
+# What a training is given beside its recipe: data, and settings that leave the weights as they are.
+_NOT_OF_DATA = {"root", "download"}
+_NOT_OF_FIT = {
+    "model", "data", "validation", "test", "criterion",
+    "out", "device", "workers", "progress", "board_path",
+}  # fmt: skip
+
+
+def names() -> list[str]:
+    """The names of xcam's own recipes, sorted."""
+    return sorted(path.stem for path in _FOLDER.glob("*.toml"))
+
+
+def read(recipe: str | Path, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A recipe as nested dictionaries.
+
+    Its tables hold arguments by name: `["model"]` those of `xcam.models.load`, `["data"]` those of
+    `xcam.data.load` (but `root` and `download`), `["fit"]` those of `xcam.fit` (but the data, and
+    `out`, `device`, `workers`, `progress` and `board_path`, which belong to a run). `["title"]`,
+    `["source"]`, `["command"]` (the original's) and `["notes"]` (what differs from it) are text.
+
+    Args:
+        recipe: A name of `names()`, or a `.toml` file.
+        changes: Settings by dotted name: `{"epochs": 2, "optimizer.lr": 0.05,
+            "model.num_classes": 5}`. A name that does not start with `model.`, `data.` or `fit.` is
+            of `[fit]`. None takes a setting away, so that the function's own default holds.
+
+    Raises:
+        UnknownNameError: No such recipe; the nearest names are listed.
+        TypeError: No such table or setting; the nearest names are listed.
+        FileNotFoundError: There is no such file.
+        FileFormatError: The file is no TOML, or lacks a table or the name in one.
+        ValueError: A change of what lies inside a setting that is no table.
+    """
+    path = _path(recipe)
+    found = _parsed(path)
+    for key, value in (changes or {}).items():
+        _change(found, key, value)
+    check(found, f"the recipe {str(path)!r}")
+    return found
+
+
+def check(recipe: Mapping[str, Any], called: str = "the recipe") -> None:
+    """Refuses tables that lack what they must have, or have what their function does not take.
+
+    Raises:
+        FileFormatError: `name` is missing in `[model]` or `[data]`, or `epochs` in `[fit]`.
+        TypeError: A setting that does not exist; the nearest names are listed.
+    """
+    for table, needed in (("model", "name"), ("data", "name"), ("fit", "epochs")):
+        if needed not in recipe.get(table, {}):
+            raise FileFormatError(f"{called} lacks {needed!r} in [{table}]")
+    known = {"data": _of(xcam.data.load) - _NOT_OF_DATA, "fit": _of_fit(recipe["fit"])}
+    for table, names in known.items():
+        check_names(f"[{table}] of {called}", recipe[table], sorted(names))
+
+
+def value(text: str) -> Any:  # noqa: ANN401 - whatever TOML holds
+    """What a text says in TOML, such as `0.1` or `[1, 2]`; a bare word is text, and `none` None.
+
+    Raises:
+        ValueError: It is neither TOML nor a word.
+    """
+    try:
+        found = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        if _WORD.fullmatch(text):
+            return None if text == "none" else text
+        found = {}
+    if found.keys() != {"value"}:
+        raise ValueError(f"{text!r} is neither a value of TOML nor a word; text goes in quotes")
+    return found["value"]
+
+
+def _path(recipe: str | Path) -> Path:
+    if isinstance(recipe, str) and not recipe.endswith(".toml"):
+        if recipe not in names():
+            raise unknown("recipe", recipe, names())
+        return _FOLDER / f"{recipe}.toml"
+    path = Path(recipe)
+    if not path.is_file():
+        raise FileNotFoundError(f"no recipe at {str(path)!r}")
+    return path
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise FileFormatError(f"the recipe {str(path)!r} is no TOML: {error}") from error
+    check_names(f"the recipe {str(path)!r}", found, [*_TEXTS, *_TABLES])
+    _require(found, path, _TEXTS, str, "text")
+    _require(found, path, _TABLES, dict, "a table")
+    return found
+
+
+def _require(
+    recipe: dict[str, Any], path: Path, names: Iterable[str], kind: type, what: str
+) -> None:
+    for name in names:
+        if not isinstance(recipe.setdefault(name, kind()), kind):
+            raise FileFormatError(f"{name!r} in the recipe {str(path)!r} must be {what}")
+
+
+def _change(recipe: dict[str, Any], key: str, value: object) -> None:
+    """Sets what a dotted name stands for, in the recipe itself."""
+    table, dot, rest = key.partition(".")
+    if not dot or table not in _TABLES:
+        table, rest = "fit", key
+    *way, last = rest.split(".")
+    place = recipe[table]
+    for step in way:
+        place = place.setdefault(step, {})
+        if not isinstance(place, dict):
+            raise ValueError(f"the change of {key!r} finds no table at {step!r}, but {place!r}")
+    if value is None:
+        place.pop(last, None)
+    else:
+        place[last] = value
+
+
+def _of(function: Callable[..., Any]) -> set[str]:
+    parameters = inspect.signature(function).parameters.values()
+    return {each.name for each in parameters if each.kind is not each.VAR_KEYWORD}
+
+
+def _of_fit(table: Mapping[str, Any]) -> set[str]:
+    """The settings of `xcam.fit`, and those of the method that is trained."""
+    method = table.get("method")
+    if not method:
+        return _of(xcam.fit) - _NOT_OF_FIT
+    own = fields(xcam.get_method(method))  # type: ignore[arg-type]  # methods are dataclasses
+    return _of(xcam.fit) - _NOT_OF_FIT | {each.name for each in own}

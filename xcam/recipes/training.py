@@ -1,0 +1,125 @@
+"""The training by a recipe, and the accuracy of what it gave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+import xcam
+from xcam.recipes.reading import check, read
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch.utils.data import Dataset
+
+    from xcam.data import Splits
+    from xcam.models import Normalized
+
+__all__ = ["accuracy", "fit"]
+
+
+def fit(
+    recipe: str | Path | Mapping[str, Any],
+    root: str | Path,
+    out: str | Path | None = None,
+    *,
+    download: bool = False,
+    **settings: Any,  # noqa: ANN401 - those of xcam.fit
+) -> nn.Module:
+    """Trains the recipe's model on its data; the same call goes on with a run that was stopped.
+
+    This is `xcam.fit(xcam.models.load(**model), data.train, …, out=out, **fit)` with the recipe's
+    tables; the first weights are drawn by its seed, and the classes are named as the data name
+    them. It raises what these functions and `read` raise, and one thing more.
+
+    Args:
+        recipe: A name, a `.toml` file, or what `read` gave, with changes or without.
+        root: Where the data are; see `xcam.data.load`.
+        out: The folder of the run: checkpoints, `log.csv`, `test.csv`. None writes nothing,
+            and leaves the test images alone.
+        download: Fetch data that are not at `root`, where they can be fetched.
+        **settings: Of `xcam.fit`, such as `workers=4`, `device="cuda"` or `precision="bf16"`; they
+            come before the recipe's.
+
+    Raises:
+        ValueError: The data have no training images, or another number of classes than the model.
+    """
+    chosen = _given(recipe)
+    splits = _splits(chosen, root, download)
+    arguments = {**chosen["fit"], **settings}
+    net = _model(chosen, splits, arguments.get("seed", 0))
+    return xcam.fit(
+        net,
+        _there(splits.train, "training", chosen, root),
+        validation=splits.validation,
+        test=splits.test if out else None,
+        out=out,
+        **arguments,
+    )
+
+
+def accuracy(
+    recipe: str | Path | Mapping[str, Any],
+    root: str | Path,
+    weights: str | Path,
+    *,
+    download: bool = False,
+    **settings: Any,  # noqa: ANN401 - those of xcam.accuracy
+) -> pd.DataFrame:
+    """The accuracy by class of a trained net on the test images of a recipe.
+
+    Args:
+        recipe: A name, a `.toml` file, or what `read` gave.
+        root: Where the data are.
+        weights: A file of `xcam.save`, such as a run's `best.safetensors`.
+        download: Fetch data that are not at `root`, where they can be fetched.
+        **settings: Of `xcam.accuracy`, such as `device="cuda"`.
+
+    Raises:
+        ValueError: The data have no test images.
+    """
+    chosen = _given(recipe)
+    net = xcam.load(weights)
+    test = _there(_splits(chosen, root, download).test, "test", chosen, root)
+    if settings.get("device") is None and torch.accelerator.is_available():
+        net.to(torch.accelerator.current_accelerator())  # as `fit` does
+    return xcam.accuracy(net, test, **settings)
+
+
+def _given(recipe: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(recipe, Mapping):
+        return read(recipe)
+    check(recipe)
+    return recipe
+
+
+def _splits(recipe: Mapping[str, Any], root: str | Path, download: bool) -> Splits:
+    return xcam.data.load(root=root, download=download, **recipe["data"])
+
+
+def _model(recipe: Mapping[str, Any], splits: Splits, seed: int) -> Normalized:
+    """The recipe's net with weights drawn by the seed, whatever has been drawn before."""
+    outputs, classes = recipe["model"].get("num_classes"), tuple(splits.classes)
+    if classes and outputs not in (None, len(classes)):
+        raise ValueError(
+            f"the recipe's model tells {outputs} classes apart and the data have {len(classes)}: "
+            f"change model.num_classes to {len(classes)}"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        net = xcam.models.load(**recipe["model"])
+    net.categories = net.categories or classes
+    return net
+
+
+def _there(
+    part: Dataset[Any] | None, kind: str, recipe: Mapping[str, Any], root: str | Path
+) -> Dataset[Any]:
+    if part is None:
+        name = recipe["data"]["name"]
+        raise ValueError(f"the data {name!r} at {str(root)!r} have no {kind} images")
+    return part
