@@ -92,7 +92,9 @@ def metrics_page() -> str:
     parts = [
         "# Metrics",
         "This page is made from the registry: every metric by its name, with its formula, its "
-        "settings and their defaults. How to score with them is told in [Scoring](../metrics.md).",
+        "settings and their defaults. A pass is one image through the model; an explanation takes "
+        "those of the method that made the maps. How to score with them is told in "
+        "[Scoring](../metrics.md).",
     ]
     for question, classes in by_question().items():
         parts.append(f"## {QUESTIONS[question]}")
@@ -124,7 +126,7 @@ def claims(spec: MetricSpec) -> list[str]:
         "neither is better" if spec.direction == "neither" else f"{spec.direction} is better",
         spec.interval,
         f"needs {NEEDS[spec.truth]}" if NEEDS[spec.truth] else "",
-        "no pass" if spec.cost == "0" else f"{spec.cost} passes an image",
+        f"passes an image: {spec.cost}",
     ]
 
 

@@ -1,10 +1,21 @@
-"""A small data set to evaluate on, and the rows that an evaluation leaves."""
+"""A small data set to evaluate on, methods and metrics that fail, and the rows that are left."""
+
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
+import xcam
+from xcam.core import Method, MethodSpec, Metric, MetricSpec
+from xcam.forward import call, note
+from xcam.models.toy import GapNet
+from xcam.state import untouched
+
+NET = GapNet()
+CONTROLS = ["center_gaussian", "random", "sobel"]
 TIMES = ["seconds", "explain_seconds"]
 
 
@@ -50,3 +61,59 @@ def assert_same_rows(found, expected):
                 np.testing.assert_allclose(value, other[name], rtol=1e-6, atol=1e-6)
             else:
                 assert value == other[name], name
+
+
+def evaluate(data, methods="gradcam", metrics="sparseness", model=NET, **arguments):
+    return xcam.evaluate(model, data, methods, metrics, **arguments)
+
+
+def loader(data=None, batch_size=4, **arguments):
+    return DataLoader(data or Pictures(), batch_size=batch_size, **arguments)
+
+
+def plain(rows, *columns):
+    return [tuple(row[column] for column in columns) for row in rows]
+
+
+@dataclass(frozen=True)
+class Brightness(Metric):
+    """Counts what it is given, and fails where it is told to."""
+
+    fails: float = 2.0
+    kind: str = "error"
+
+    spec: ClassVar[MetricSpec] = MetricSpec(
+        name="brightness", title="", paper="", formula="", higher_is_better=True, bounds=(0, 1)
+    )
+
+    def score(self, model, images, explanation, truth=None):
+        with untouched(model), torch.no_grad():
+            call(model, images)
+        note("the metric has something to say")
+        note("image 0: of an image")
+        for image in images:
+            if image.max() > self.fails:
+                if self.kind == "nan":
+                    return torch.full((len(images),), torch.nan)
+                raise {"error": ValueError, "stop": KeyboardInterrupt}[self.kind]("too\nbright")
+        return images.flatten(1).mean(1)
+
+    def finish(self, mean):
+        return mean
+
+
+@dataclass(frozen=True)
+class Picky(Method):
+    """Fails on one picture."""
+
+    seen: ClassVar[list] = []
+    spec: ClassVar[MethodSpec] = MethodSpec(
+        name="picky", title="", paper="", family="control", cost="none"
+    )
+
+    def maps(self, model, images, target):
+        self.seen.append(len(images))
+        if images.max() > 2:
+            raise ValueError("not this one")
+        target.bind(call(model, images))
+        return images.mean(1)

@@ -29,20 +29,36 @@ def pictures(tmp_path):
     return tmp_path / "pictures"
 
 
+# What the documentation tells users, on CPUs too: accelerate's `--cpu` starts a single process.
+LAUNCH = ["accelerate", "launch", "--multi_gpu", "--num_processes", "2", "-m", "xcam", "evaluate"]
+THE_SAME_BY_DEFAULT = """
+compute_environment: LOCAL_MACHINE
+distributed_type: MULTI_GPU
+num_processes: 2
+"""
+
+
 def test_two_launched_processes_give_the_rows_of_one(pictures, tmp_path):
     command = [
-        "-m", "xcam", "evaluate", "--data", str(pictures), "--size", "16", "--model",
+        "--data", str(pictures), "--size", "16", "--model",
         "xcam:gap_net", "--weights", "none", "--methods", "gradcam,rise(n_masks=5)", "--metrics",
         "deletion,sparseness", "--load", "1", "--batch-size", "4", "--out",
     ]  # fmt: skip
-    # The launcher's name for several processes on one machine, with or without accelerators.
-    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
-              "--main_process_port", "0"]  # fmt: skip
+    config = tmp_path / "two.yaml"
+    config.write_text(THE_SAME_BY_DEFAULT)
+    by_config = ["accelerate", "launch", "--config_file", str(config), *LAUNCH[-3:]]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
 
-    def run(*arguments):
+    def run(words, *arguments):
+        launcher = [
+            "-m",
+            "accelerate.commands.accelerate_cli",
+            words[1],
+            "--main_process_port",
+            "0",
+        ]
         return subprocess.run(
-            [sys.executable, *arguments],
+            [sys.executable, *launcher, *words[2:], *command, *arguments],
             env=environment,
             capture_output=True,
             text=True,
@@ -50,14 +66,15 @@ def test_two_launched_processes_give_the_rows_of_one(pictures, tmp_path):
             check=False,
         )
 
-    several = run(*launch, *command, str(tmp_path / "several"))
+    several = run(LAUNCH, str(tmp_path / "several"))
     assert several.returncode == 0, several.stderr
-    alone = CliRunner().invoke(cli.app, [*command[2:], str(tmp_path / "one")])
+    alone = CliRunner().invoke(cli.app, ["evaluate", *command, str(tmp_path / "one")])
     assert alone.exit_code == 0, alone.output
     assert several.stdout == alone.stdout  # the table, once
     assert parts(tmp_path / "several") == parts(tmp_path / "one")
     assert_same_rows(rows(tmp_path / "several"), rows(tmp_path / "one"))
-    dry = run(*launch, *command, str(tmp_path / "dry"), "--dry-run")
+    dry = run(by_config, str(tmp_path / "dry"), "--dry-run")
+    assert dry.returncode == 0, dry.stderr
     assert dry.stdout.splitlines()[-1].endswith("for 7 images in 2 processes, measured on 1")
 
 

@@ -1,130 +1,20 @@
 """What is read off the rows of an evaluation, against pandas, numpy and scipy on the same rows."""
 
-import itertools
-import json
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import scipy.stats
 import torch
+from recorded import COUNT, METHODS, METRICS, Plain, fail, records, spec, values_of, write
 
-from xcam.core import Metric, MetricSpec
-from xcam.errors import FileFormatError
+from xcam.core import MetricSpec
+from xcam.errors import XcamWarning
 from xcam.results import Results, rows
 from xcam.results.latex import escaped
 from xcam.store import SCHEMA
-
-COUNT = 40
-METHODS = ["gradcam", "my_cam", "random"]
-
-
-def spec(name, higher):
-    return MetricSpec(name, name, "", "", higher, (0, 1))
-
-
-@dataclass(frozen=True)
-class Plain(Metric):
-    """A number an image."""
-
-    spec: ClassVar[MetricSpec] = spec("plain", True)
-
-    def score(self, model, images, explanation, truth=None):
-        raise NotImplementedError
-
-    def finish(self, mean):
-        return mean
-
-
-@dataclass(frozen=True)
-class Area(Plain):
-    """The area under a curve of five points."""
-
-    spec: ClassVar[MetricSpec] = spec("area", False)
-
-    def finish(self, mean):
-        return mean.mean(-1)
-
-    def curve(self, mean):
-        return torch.linspace(0, 1, 5), mean
-
-
-@dataclass(frozen=True)
-class Best(Plain):
-    """The best of 2 × 3 thresholds for the whole data set."""
-
-    spec: ClassVar[MetricSpec] = spec("best", True)
-
-    def finish(self, mean):
-        return mean.flatten(-2).amax(-1)
-
-
-@dataclass(frozen=True)
-class Neutral(Plain):
-    spec: ClassVar[MetricSpec] = spec("neutral", None)
-
-
-METRICS = {"plain": Plain(), "area": Area(), "best": Best(), "neutral": Neutral()}
-SHAPES = {"plain": (), "area": (5,), "best": (2, 3), "neutral": ()}
-
-
-def records(count=COUNT, models=("net",), methods=METHODS, rows_an_image=1, seed=0):
-    """Rows whose values rise with the method's place in the list."""
-    generator = np.random.default_rng(seed)
-    return [
-        {
-            "index": index,
-            "image": f"image-{index // rows_an_image}",
-            "model": model,
-            "target": 3,
-            "label": None,
-            "method": method,
-            "metric": metric,
-            "values": generator.random(int(np.prod(shape))) + 0.3 * methods.index(method),
-            "shape": list(shape),
-            "seconds": 0.5,
-            "passes": 2.0,
-            "explain_seconds": 0.25,
-            "explain_passes": 1.0,
-            "error": None,
-        }
-        for index in range(count)
-        for model, method, (metric, shape) in itertools.product(models, methods, SHAPES.items())
-    ]
-
-
-def write(folder, found, size=8):
-    """A part for every `size` images, and a manifest."""
-    (folder / "rows").mkdir(parents=True, exist_ok=True)
-    table = pd.DataFrame(found)
-    for number, part in found_by(table, size):
-        path = folder / "rows" / f"batch-{number:08d}.parquet"
-        pq.write_table(pa.Table.from_pylist(part.to_dict("records"), SCHEMA), path)
-    names = {name: {"name": name} for name in table["method"].unique()}
-    manifest = {"methods": names, "metrics": {}}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder
-
-
-def found_by(table, size):
-    table = table.astype(object).where(table.notna(), None)
-    return table.groupby(table["index"].astype(int) // size)
-
-
-def values_of(found, method, metric, model="net"):
-    """(N, S) of the rows that worked, in order."""
-    wanted = (model, method, metric)
-    chosen = [row for row in found if (row["model"], row["method"], row["metric"]) == wanted]
-    values = np.stack([row["values"] for row in chosen if row["error"] is None])
-    return values.astype(np.float32).astype(np.float64)
-
-
-def fail(row, why="ValueError: no map"):
-    row.update(values=None, shape=None, seconds=None, passes=None, error=why)
 
 
 @pytest.fixture(scope="module")
@@ -249,101 +139,47 @@ class TestErrors:
         assert "--" in broken[1].to_latex()
 
 
-class TestCompare:
-    def test_is_paired(self, results, found):
-        line = results.compare("my_cam", "gradcam").set_index("metric").loc["plain"]
-        a, b = (values_of(found, name, "plain")[:, 0] for name in ("my_cam", "gradcam"))
-        reference = scipy.stats.bootstrap((a - b,), np.mean, method="BCa", rng=0)
-        low, high = reference.confidence_interval
-        assert line["difference"] == pytest.approx((a - b).mean(), abs=1e-7)
-        assert [line["low"], line["high"]] == pytest.approx([low, high], abs=0.05 * (high - low))
+@dataclass(frozen=True)
+class Ratio(Plain):
+    """Undefined without a second number."""
 
-    def test_p_is_corrected_for_the_whole_table(self, results):
-        table = results.compare(reference="random", resamples=2000)
-        assert list(table["b"].unique()) == ["random"]
-        assert len(table) == 8
-        smallest = table.loc[table["p"].idxmin()]
-        assert smallest["p_holm"] == pytest.approx(8 * smallest["p"])
-        assert (table["p_holm"] >= table["p"]).all()
+    spec: ClassVar[MetricSpec] = spec("ratio", True)
 
-    def test_says_which_is_better(self, results):
-        table = results.compare("gradcam", "random").set_index("metric")
-        assert table["better"].to_dict() == {
-            "area": "gradcam",
-            "best": "random",
-            "neutral": "",
-            "plain": "random",
-        }
-        assert (table["difference"] < 0).all()
+    def finish(self, mean):
+        return torch.where(mean[..., 1, 1] > 0, mean[..., 0, 0] / mean[..., 1, 1], torch.nan)
 
-    def test_all_pairs(self, results):
-        pairs = results.compare(resamples=100)[["a", "b"]].drop_duplicates()
-        assert len(pairs) == 3
 
-    def test_models(self, tmp_path):
-        found = records(models=("net", "other"))
+class TestUndefined:
+    @pytest.fixture
+    def ratios(self, tmp_path):
+        """Of eight images one has the second number, which a third of the resamples lack."""
+        found = [row for row in records(8) if row["metric"] == "best"]
         for row in found:
-            if row["model"] == "other":
-                row["values"] = row["values"] + 1
-        results = Results(write(tmp_path, found), METRICS)
-        table = results.compare("other", "net", by="model")
-        assert len(table) == 12
-        assert set(table["method"]) == set(METHODS)
-        assert (table["difference"] > 0.5).all()
-        plain = table[table["metric"] == "plain"]
-        assert set(plain["better"]) == {"other"}
-        assert len(results.compare("gradcam", "my_cam", resamples=50)) == 8
-        with pytest.raises(ValueError, match="say which model: there are net, other"):
-            results.wins("plain")
-        assert results.wins("plain", "net").shape == (3, 3)
-        with pytest.raises(ValueError, match="no results of 'nett'; there are net, other"):
-            results.wins("plain", "nett")
+            row["values"] = np.ones(6) if row["index"] == 0 else np.zeros(6)
+        return Results(write(tmp_path, found), {"best": Ratio()})
 
-    @pytest.mark.parametrize(
-        ("arguments", "sentence"),
-        [
-            ({"a": "gradcam"}, "give two different names"),
-            ({"a": "gradcam", "b": "gradcam"}, "give two different names"),
-            ({"a": "gradcam", "b": "random", "reference": "my_cam"}, "give two different names"),
-            ({"reference": "scorecam"}, "no results of 'scorecam'; there are gradcam, my_cam"),
-            ({"by": "metric"}, "by must be 'method' or 'model', got 'metric'"),
-        ],
-    )
-    def test_bad_input(self, results, arguments, sentence):
-        with pytest.raises(ValueError, match=sentence):
-            results.compare(**arguments)
+    def test_resamples_are_counted_in_one_warning(self, ratios):
+        sentence = r"^of 2000 resamples, .* the result is undefined: best \(up to (\d+)\)$"
+        with pytest.warns(XcamWarning, match=sentence) as caught:
+            table = ratios.table()
+        assert len(caught) == 1
+        count = int(str(caught[0].message).split("up to ")[1][:-1])
+        assert count / 2000 == pytest.approx((7 / 8) ** 8, abs=0.04)
+        assert table["value"].tolist() == [1, 1, 1]
+        assert table[["low", "high"]].notna().all(axis=None)
+        ratios.table()  # says it once
 
+    def test_resamples_of_differences_too(self, ratios):
+        with pytest.warns(XcamWarning, match="of 100 resamples, .*undefined: best") as caught:
+            ratios.compare(resamples=100)
+        assert len(caught) == 1
 
-class TestRanksAndWins:
-    def test_ranks(self, results):
-        ranks = results.ranks()
-        assert list(ranks.columns) == ["area", "best", "plain", "mean"]
-        assert ranks.loc["net", "random"].tolist() == [3, 1, 1, pytest.approx(5 / 3)]
-        assert ranks.loc["net", "my_cam"].tolist() == [2, 2, 2, 2]
-        assert list(ranks["mean"]) == sorted(ranks["mean"])
-
-    def test_ties_share_their_rank(self, tmp_path):
-        found = records()
+    def test_results_say_it_by_being_nan(self, ratios, tmp_path):
+        found = [row for row in records(8) if row["metric"] == "best"]
         for row in found:
-            row["values"] = np.full(int(np.prod(row["shape"])), 0.5)
-        ranks = Results(write(tmp_path, found), METRICS).ranks()
-        assert (ranks == 2).all(axis=None)
-
-    @pytest.mark.parametrize(("metric", "sign"), [("plain", 1), ("area", -1)])
-    def test_wins(self, results, found, metric, sign):
-        wins = results.wins(metric)
-        a, b = (values_of(found, name, metric).mean(1) for name in ("gradcam", "my_cam"))
-        assert wins.loc["gradcam", "my_cam"] == pytest.approx(100 * (sign * (a - b) > 0).mean())
-        assert wins.loc["gradcam", "my_cam"] + wins.loc["my_cam", "gradcam"] == 100
-        assert (np.diag(wins) == 50).all()
-
-    def test_only_means_over_images_have_wins(self, results):
-        with pytest.raises(ValueError, match="'best' is no mean over images"):
-            results.wins("best")
-        with pytest.raises(ValueError, match="'neutral' has no direction"):
-            results.wins("neutral")
-        with pytest.raises(ValueError, match="no results of 'plane'; there are area, best"):
-            results.wins("plane")
+            row["values"] = np.zeros(6)
+        table = Results(write(tmp_path / "none", found), {"best": Ratio()}).table()
+        assert table[["value", "low", "high"]].isna().all(axis=None)
 
 
 class TestCurves:
@@ -413,64 +249,3 @@ class TestOtherViews:
 
     def test_latex_letters(self):
         assert escaped(r"a_b%\~^") == (r"a\_b\%\textbackslash{}\textasciitilde{}\textasciicircum{}")
-
-
-class TestFolder:
-    def test_metrics_are_made_again_from_the_manifest(self, tmp_path):
-        found = [row for row in records() if row["metric"] == "plain"]
-        for row in found:
-            row["metric"] = "gini"
-        write(tmp_path, found)
-        entry = {"name": "sparseness", "parameters": {}, "repr": "Sparseness()"}
-        manifest = {"methods": {}, "metrics": {"gini": entry}}
-        (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-        assert repr(Results(tmp_path).metrics) == "{'gini': Sparseness()}"
-        entry["repr"] = "Sparseness(power=2)"
-        (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-        with pytest.raises(ValueError, match=r"'gini' was Sparseness\(power=2\) and would be"):
-            Results(tmp_path)
-        entry["parameters"] = {"power": 2}
-        (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-        with pytest.raises(ValueError, match=r"cannot make .* again: .*; give metrics="):
-            Results(tmp_path)
-
-    def test_metrics_that_are_not_given(self, results):
-        with pytest.raises(ValueError, match="metrics that are not given: best, neutral, plain"):
-            Results(results.folder, {"area": Area()})
-
-    def test_no_rows(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match=r"no rows in .*what `evaluate` writes"):
-            Results(tmp_path, METRICS)
-
-    @pytest.mark.parametrize("first", [True, False])
-    def test_damaged_part(self, found, tmp_path, first):
-        write(tmp_path, found)
-        path = sorted((tmp_path / "rows").iterdir())[0 if first else -1]
-        path.write_bytes(path.read_bytes()[:-100])
-        with pytest.raises(FileFormatError, match=r"a part in .*rows' is damaged"):
-            Results(tmp_path, METRICS)
-
-    def test_foreign_part(self, tmp_path):
-        (tmp_path / "rows").mkdir()
-        pq.write_table(pa.table({"a": [1]}), tmp_path / "rows" / "batch-00000000.parquet")
-        with pytest.raises(FileFormatError, match="lack index, image, model"):
-            Results(tmp_path, METRICS)
-
-    def test_rows_twice(self, found, tmp_path):
-        write(tmp_path, found)
-        path = tmp_path / "rows" / "batch-00000000.parquet"
-        (tmp_path / "rows" / "batch-00000099.parquet").write_bytes(path.read_bytes())
-        with pytest.raises(FileFormatError, match="several evaluations, or rows twice"):
-            Results(tmp_path, METRICS)
-
-    def test_no_manifest(self, found, tmp_path):
-        write(tmp_path, found)
-        (tmp_path / "manifest.json").unlink()
-        with pytest.raises(FileFormatError, match="is no manifest to read"):
-            Results(tmp_path)
-
-    def test_values_of_another_shape(self, found, tmp_path):
-        changed = [dict(row) for row in found]
-        changed[-1] |= {"values": [1.0, 2.0], "shape": [2]}
-        with pytest.raises(FileFormatError, match="'neutral' are not all of shape"):
-            Results(write(tmp_path, changed), METRICS).table()

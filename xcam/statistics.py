@@ -104,6 +104,11 @@ class Estimate:
     jackknife: Tensor
     images: int
 
+    @property
+    def undefined(self) -> int:
+        """How many replicates an interval leaves out; none where the result itself is undefined."""
+        return int((~self.replicates.isfinite()).sum()) if self.value == self.value else 0
+
     def __sub__(self, other: Estimate) -> Estimate:
         """The difference, paired: both must come from the same images, resamples and seed."""
         return Estimate(

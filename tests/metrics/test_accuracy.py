@@ -1,15 +1,13 @@
-"""Accuracy on the images and behind their maps, against topk, and what rounding may not change."""
+"""Accuracy on the images and behind their maps, against topk, and what is refused."""
 
 import pytest
 import torch
 from by_hand import explained, seeded
 from nets import Staged, Wrapped, mixed, unchanged
-from torch import nn
 from torch.testing import assert_close
 
 from xcam.forward import run_settings
 from xcam.metrics import Accuracy, MaskedAccuracy
-from xcam.metrics.accuracy import reads_top
 from xcam.models import Normalized
 from xcam.models.toy import LinearNet, SmallCNN
 
@@ -91,27 +89,3 @@ class TestMetric:
 def test_refuses_other_tops(cls, top):
     with pytest.raises(ValueError, match="top must be a positive int"):
         cls(top=top)
-
-
-class TestTies:
-    def read(self, logits, labels, top=1):
-        labels = torch.tensor(labels)
-        return reads_top(labels, top)(torch.tensor(logits), torch.arange(len(labels))).tolist()
-
-    def test_the_first_of_equals_goes_first(self):
-        assert self.read([[0.0, 0.0, 0.0]] * 3, [0, 1, 2]) == [1, 0, 0]
-        assert self.read([[0.0, 0.0, 0.0]] * 3, [0, 1, 2], top=2) == [1, 1, 0]
-
-    @pytest.mark.parametrize("noise", [-2e-6, 0, 2e-6])
-    def test_rounding_changes_nothing(self, noise):
-        logits = [[1.0, 1.0 + noise, 0.0], [0.0, 1.0, 1.0 + noise]]
-        assert self.read(logits, [0, 1]) == [1, 1]
-        assert self.read(logits, [1, 2]) == [0, 0]
-
-    def test_a_model_without_an_opinion(self):
-        class Silent(nn.Module):
-            def forward(self, images):
-                return images.new_zeros(len(images), 5)
-
-        hits = Accuracy().score(Silent(), IMAGES, MAPS, LABELS)
-        assert hits.tolist() == (LABELS == 0).float().tolist()

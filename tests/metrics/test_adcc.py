@@ -1,17 +1,19 @@
 """Coherency, complexity and their harmonic mean: closed forms, a plain loop, grad-cam's numbers."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 from by_hand import explained, seeded
 from nets import Staged, mixed, unchanged
+from torch import nn
 from torch.testing import assert_close
 
 import xcam
-from xcam.core import SavedMethod
+from xcam.core import Method, MethodSpec, SavedMethod
 from xcam.errors import XcamWarning
 from xcam.forward import run_settings
 from xcam.imaging import normalize
@@ -171,6 +173,46 @@ class TestADCC:
     def test_refuses_bad_fields(self, cls):
         with pytest.raises(ValueError, match=r"normalise must be .*got 'minmax'"):
             cls(normalise="minmax")
+
+
+@dataclass(frozen=True)
+class Brightness(Method):
+    """An image is its own map, and so is what is left of it."""
+
+    spec: ClassVar[MethodSpec] = MethodSpec("brightness", "Brightness", "", "control", "none")
+
+    def maps(self, model, images, target):
+        return images.mean(1)
+
+
+class Mean(nn.Module):
+    """Class 0 by three times the mean of the pixels, class 1 by zero."""
+
+    def forward(self, images):
+        mean = 3 * images.mean((1, 2, 3))
+        return torch.stack([mean, torch.zeros_like(mean)], 1)
+
+
+def test_arcc_of_three_pixels_by_hand():
+    """The map of the image 1, ½, 0 is 1, ½, 0, and that of 1·1, ½·½, 0·0 is 1, ¼, 0.
+
+    Without its brightest pixel the image is ½, ½, 0, without two 0, 0, 0; without its darkest one
+    1, ½, ½, without two 1, 1, 1: of three in a row, what is missing is its neighbour's.
+    """
+    images = torch.tensor([1, 0.5, 0]).view(1, 1, 1, 3)
+    explanation = xcam.explain(Mean(), images, 0, Brightness())
+    metric = ARCC(fractions=(1 / 3, 2 / 3), noise=0.0)
+    total, *terms = metric.score(Mean(), images, explanation)[0].tolist()
+    coherency = (1 + 6 / math.sqrt(39)) / 2  # 0.980385
+    sigmoid = [1 / (1 + math.exp(-logit)) for logit in (0, 1, 2, 3)]
+    gap = ((sigmoid[2] - sigmoid[1]) + (sigmoid[3] - sigmoid[0])) / 2  # 0.301156
+    assert terms == pytest.approx([coherency, 0.5, gap], abs=1e-4)
+    assert [coherency, gap] == pytest.approx([0.980385, 0.301156], abs=1e-6)
+    assert total == pytest.approx(3 / (1 / 0.980385 + 1 / 0.5 + 1 / 0.301156), abs=1e-4)
+    assert total == pytest.approx(0.473145, abs=1e-4)
+    # The other way round, the evidence goes last: R is cut off at 0, and with it all.
+    upside_down = replace(explanation, maps=-explanation.maps, raw=-explanation.raw)
+    assert metric.score(Mean(), images, upside_down)[0, [0, 3]].tolist() == [0, 0]
 
 
 class TestARCC:

@@ -43,8 +43,8 @@ def test_closed_form():
         assert found.tolist() == [[1, 1, 1, 1, 0, 0, 0, 0, 0]]
         assert metric.finish(found).tolist() == pytest.approx([4 / 9])
     images[0, 0, 5:] = 3  # the lower half of the map weighs 50, the upper one 150
-    assert hits(METRICS[0], Bright(120), images, maps, [1]).tolist() == [[1, 1] + [0] * 7]
-    assert hits(METRICS[1], Bright(120), images, maps, [1]).tolist() == [[1] * 6 + [0] * 3]
+    assert hits(METRICS[0], Bright(119.5), images, maps, [1]).tolist() == [[1, 1] + [0] * 7]
+    assert hits(METRICS[1], Bright(119.5), images, maps, [1]).tolist() == [[1] * 6 + [0] * 3]
 
 
 @pytest.mark.parametrize(("metric", "sign"), [(METRICS[0], 1), (METRICS[1], -1)])

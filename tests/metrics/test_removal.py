@@ -2,14 +2,13 @@
 
 import pytest
 import torch
-from by_hand import explained, seeded
-from torch import nn
+from by_hand import seeded
 from torch.testing import assert_close
 
 from xcam.core import Target
 from xcam.errors import ModelOutputError
 from xcam.forward import run_settings
-from xcam.metrics.inputs import target_of
+from xcam.metrics.reading import reads_score
 from xcam.metrics.removal import (
     area,
     check_fractions,
@@ -18,24 +17,11 @@ from xcam.metrics.removal import (
     counts_by,
     progressive,
     ranks,
-    reads_hit,
-    reads_score,
 )
 from xcam.models.toy import LinearNet, SmallCNN
 
 IMAGES = seeded(3, 3, 8, 8)
 MAPS = seeded(3, 8, 8, seed=1) - 0.5
-
-
-class Given(nn.Module):
-    """Gives the first pixels of an image as its logits."""
-
-    def __init__(self, classes=3):
-        super().__init__()
-        self.classes = classes
-
-    def forward(self, images):
-        return images.flatten(1)[:, : self.classes]
 
 
 class TestRanks:
@@ -157,24 +143,6 @@ class TestProgressive:
         read = reads_score(Target.of(9, IMAGES), "prob")
         with pytest.raises(ValueError, match="class 9 is out of range: the model has 5 classes"):
             progressive(LinearNet(), IMAGES, ranks(MAPS), torch.tensor([0]), read)
-
-
-class TestHits:
-    def hits(self, logits, classes):
-        logits = torch.tensor(logits)
-        images = torch.zeros(len(logits), 1, 1, 1)
-        target = target_of(explained(images[:, 0], classes), images)
-        return reads_hit(target)(logits, torch.arange(len(logits))).tolist()
-
-    def test_the_highest_logit(self):
-        assert self.hits([[1.0, 2.0, 0.0]] * 3, [0, 1, 2]) == [0, 1, 0]
-
-    def test_what_rounding_cannot_tell_is_a_hit(self):
-        logits = [[1.0, 1.000001], [1.0, 1.001], [-3e5, -3e5 - 0.5]]
-        assert self.hits(logits, [0, 0, 1]) == [1, 0, 1]
-
-    def test_a_single_logit_is_for_its_class_if_not_negative(self):
-        assert self.hits([[0.5], [-0.5], [0.0]], [0, 0, 0]) == [1, 0, 1]
 
 
 class TestSettings:

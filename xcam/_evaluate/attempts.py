@@ -13,7 +13,7 @@ import torch
 from xcam import forward
 from xcam.forward import Precision
 
-__all__ = ["Attempts", "Outcome"]
+__all__ = ["Attempts", "Outcome", "says_nothing", "sentence"]
 
 T = TypeVar("T")
 _OF_AN_IMAGE = re.compile(r"image \d+:")
@@ -75,11 +75,10 @@ class Attempts:
         try:
             return self._measured(rows, step, default_layer)
         except Exception as error:
-            if _says_nothing(error, alone=len(rows) == 1):
+            if says_nothing(error, alone=len(rows) == 1):
                 raise
             if len(rows) == 1:
-                sentence = f"{type(error).__name__}: {' '.join(str(error).split())}"
-                return Outcome([], None, {}, {rows[0]: sentence})
+                return Outcome([], None, {}, {rows[0]: sentence(error)})
         singles = [self.run([row], step, join, default_layer) for row in rows]
         results = [single.result for single in singles if single.result is not None]
         return Outcome(
@@ -107,7 +106,12 @@ class Attempts:
         return time.perf_counter()
 
 
-def _says_nothing(error: Exception, alone: bool) -> bool:
+def sentence(error: Exception) -> str:
+    """What went wrong, in a line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def says_nothing(error: Exception, alone: bool) -> bool:
     """Whether an error is no news about the images that it came with."""
     memory = isinstance(error, MemoryError) or forward.out_of_memory(error)
     return (memory and alone) or "CUDA error" in str(error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -19,11 +19,31 @@ from torch.utils.data import (
     Subset,
 )
 
-__all__ = ["Batch", "Data"]
+from xcam._evaluate.tolerant import Collated, Tolerant
+
+__all__ = ["Batch", "Data", "Unread"]
 
 DATASET_BATCH = 16  # images a batch where a data set comes without a loader: what a kill can cost
+_TRIES = 16  # images that may be unreadable before the data set is taken to be wrong
 
 _Groups: TypeAlias = Sequence[Sequence[int]]
+_Found: TypeAlias = tuple[Any, Mapping[int, str]]
+"""A batch as the data gives it, and the places in its group of images that could not be read."""
+
+
+@dataclass(frozen=True)
+class Unread:
+    """An image that could not be read.
+
+    Attributes:
+        index: Its position in the data set.
+        id: Its id.
+        error: What went wrong.
+    """
+
+    index: int
+    id: str
+    error: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +57,7 @@ class Batch:
         images: (B, C, H, W).
         labels: (B,) int64, if there are any.
         truth: (B, …), what the metrics that need boxes or masks get, if there is any.
+        unread: The images of the batch that could not be read; the others are all that is above.
     """
 
     number: int
@@ -45,6 +66,7 @@ class Batch:
     images: Tensor
     labels: Tensor | None
     truth: Tensor | None
+    unread: tuple[Unread, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +83,7 @@ class Data:
     groups: tuple[tuple[int, ...], ...]
     ids: Sequence[str]
     size: int
-    read: Callable[[_Groups], Iterator[Any]]
+    read: Callable[[_Groups], Iterator[_Found]]
 
     @classmethod
     def of(
@@ -88,7 +110,7 @@ class Data:
         size = loader.batch_size or 1
         groups = tuple(chosen[i : i + size] for i in range(0, len(chosen), size))
 
-        def read(groups: _Groups) -> Iterator[Any]:
+        def read(groups: _Groups) -> Iterator[_Found]:
             return iter(_again(loader, groups, seed))
 
         return cls(groups, ids, size, read)
@@ -104,9 +126,20 @@ class Data:
             yield _batch(found, number, group, tuple(self.ids[index] for index in group))
 
     def first(self) -> Batch:
-        """A batch of the first image alone."""
-        group = self.groups[0][:1]
-        return _batch(next(self.read([group])), 0, group, (self.ids[group[0]],))
+        """A batch of the first image alone that can be read.
+
+        Raises:
+            ValueError: There is none among the first ones.
+        """
+        indices = list(itertools.islice(itertools.chain.from_iterable(self.groups), _TRIES))
+        for index in indices:
+            batch = _batch(next(self.read([(index,)])), 0, (index,), (self.ids[index],))
+            if not batch.unread:
+                return batch
+        raise ValueError(
+            f"none of the first {len(indices)} images can be read; the last one, "
+            f"{batch.unread[0].id!r}: {batch.unread[0].error}"
+        )
 
 
 def _of_list(
@@ -117,11 +150,11 @@ def _of_list(
     homes = itertools.groupby(chosen, lambda index: bisect.bisect_right(starts, index) - 1)
     groups = tuple(tuple(group) for _, group in homes)
 
-    def read(groups: _Groups) -> Iterator[Any]:
+    def read(groups: _Groups) -> Iterator[_Found]:
         for group in groups:
             home = bisect.bisect_right(starts, group[0]) - 1
             rows = [index - starts[home] for index in group]
-            yield tuple(None if part is None else part[rows] for part in _parts(batches[home]))
+            yield tuple(None if p is None else p[rows] for p in _parts(batches[home])), {}
 
     return Data(groups, [str(index) for index in range(starts[-1])], 0, read)
 
@@ -129,10 +162,10 @@ def _of_list(
 def _again(loader: DataLoader[Any], groups: _Groups, seed: int) -> DataLoader[Any]:
     """The loader of other batches of its data set; it draws nothing from the global generator."""
     return DataLoader(
-        loader.dataset,
+        Tolerant(loader.dataset),
         batch_sampler=groups,  # type: ignore[arg-type]  # any sized iterable of lists will do
         num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
+        collate_fn=Collated(loader.collate_fn),
         pin_memory=loader.pin_memory,
         timeout=loader.timeout,
         worker_init_fn=loader.worker_init_fn,
@@ -236,8 +269,20 @@ def _labels(given: object) -> Tensor:
     return labels.long()
 
 
-def _batch(found: object, number: int, indices: Sequence[int], ids: tuple[str, ...]) -> Batch:
-    images, labels, truth = _parts(found)
-    if len(images) != len(indices):
-        raise ValueError(f"the data gave {len(images)} images for {len(indices)} indices")
-    return Batch(number, tuple(indices), ids, images, labels, truth)
+def _batch(found: _Found, number: int, indices: Sequence[int], ids: tuple[str, ...]) -> Batch:
+    items, errors = found
+    images, labels, truth = (torch.empty(0), None, None) if items is None else _parts(items)
+    if len(images) != len(indices) - len(errors):
+        raise ValueError(
+            f"the data gave {len(images)} images for {len(indices) - len(errors)} indices"
+        )
+    read = [place for place in range(len(indices)) if place not in errors]
+    return Batch(
+        number,
+        tuple(indices[place] for place in read),
+        tuple(ids[place] for place in read),
+        images,
+        labels,
+        truth,
+        tuple(Unread(indices[place], ids[place], error) for place, error in errors.items()),
+    )

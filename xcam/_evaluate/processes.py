@@ -43,8 +43,8 @@ class Processes:
 def launched() -> Processes:
     """This process among those that `accelerate launch`, `torchrun` or `mpirun` started.
 
-    For several processes on CPUs accelerate itself needs `mpirun`, or else `--multi_gpu`, which
-    works without any GPU; `--cpu` alone starts a single one.
+    On CPUs accelerate starts several by `--multi_gpu`, which needs no GPU, or through `mpirun`;
+    with `--cpu` alone it starts a single one.
     """
     several = any(int(os.environ.get(name) or 1) > 1 for name in _SIZES)
     if not several and not torch.distributed.is_initialized():

@@ -51,9 +51,10 @@ def evaluate(
     noise, a Gaussian in the centre, edges) stand beside the methods. Rows go to Parquet parts in
     `out`, a part a batch: called again with the same arguments, an evaluation that was interrupted,
     or killed, loads and computes only what is missing, and ends with the same rows. A method or
-    metric that fails on an image leaves a row with the error. Memory does not grow with the number
-    of images. Under `accelerate launch --multi_gpu` (on CPUs, too) or `torchrun` the processes
-    share the batches; apart from these, one evaluation at a time may use a folder.
+    metric that fails on an image leaves a row with the error, and so does an image that cannot be
+    read. Memory does not grow with the number of images. Under `accelerate launch --multi_gpu` (on
+    CPUs, too) or `torchrun` the processes share the batches; apart from these, one evaluation at a
+    time may use a folder.
 
     Args:
         model: A classifier, or several by name, which see the same images.
@@ -85,8 +86,9 @@ def evaluate(
 
     Raises:
         TypeError: An argument of the wrong kind.
-        ValueError: An argument out of its range, a loader that shuffles, labels or truth that are
-            needed and missing, or an `out` of another evaluation, each difference named.
+        ValueError: An argument out of its range, a loader that shuffles, images of which the first
+            16 cannot be read, labels or truth that are needed and missing, or an `out` of another
+            evaluation, each difference named.
         UnknownNameError: No such method or metric.
         FileFormatError: A damaged file in `out`, or among the maps.
     """

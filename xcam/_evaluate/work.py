@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
+from itertools import product
 from typing import Any
 
 import torch
@@ -128,7 +129,9 @@ class Work:
 
     def _rows(self, batch: Batch, store: Store | None = None) -> list[Row]:
         """All rows of a batch; its maps are kept in the store, if there is one to keep them."""
-        rows: list[Row] = []
+        rows = self._unread(batch)
+        if not batch.indices:
+            return rows
         for name, model in self.entries.models.items():
             images = batch.images.to(device_of(model, batch.images))
             settings = (self.entries.batch_size, self.entries.precision)
@@ -136,6 +139,15 @@ class Work:
             case = Case(batch, name, model, images, self.entries, self.methods[name], attempts)
             rows += case.rows(partial(self._keep, store) if store and self.save_maps else None)
         return rows
+
+    def _unread(self, batch: Batch) -> list[Row]:
+        """A row with the error for all that would have been said of the images that are missing."""
+        labels = [*self.entries.methods, *self.entries.maps]
+        return [
+            Row(one.index, one.id, model, None, None, label, metric, error=one.error)
+            for one in batch.unread
+            for model, label, metric in product(self.entries.models, labels, self.entries.metrics)
+        ]
 
     def _keep(self, store: Store, case: Case, label: str, told: Outcome[Explanation]) -> None:
         if told.result is None:

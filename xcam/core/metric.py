@@ -33,7 +33,9 @@ class MetricSpec:
         question: What it asks: do the maps say what the model does (`"faithfulness"`),
             do they fall on the object (`"localisation"`), or what do they look like (`"shape"`)?
         truth: What it needs beside the maps.
-        cost: Images through the model for each one scored, such as `"n_steps + 1"`; "0" for none.
+        cost: Images through the model for each one scored, and explanations of it, a sum in the
+            names of the settings: `"2"`, `"1/step + 1"`, `"2 × len(fractions) + 1 explanation"`;
+            `"0"` for none.
         exceptions: Contract checks that the metric cannot keep, each with the reason.
     """
 

@@ -14,13 +14,10 @@ from xcam.imaging import Fill
 from xcam.masking import masked_passes
 from xcam.metrics.inputs import Space, in_space, maps_of
 from xcam.metrics.muting import Normalise, check_masking, masks_of
-from xcam.metrics.removal import Read
+from xcam.metrics.reading import Read, among_top
 from xcam.state import untouched
 
 __all__ = ["Accuracy", "MaskedAccuracy"]
-
-# Logits of one image differ by less of their size between chunks of different sizes.
-_TIE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,7 @@ class MaskedAccuracy(Metric):
 
     1/N Σ 1[fewer than k classes score above the label for x ⊙ m], in [0, 1], higher is better
     (Gkartzonika et al., 2022, "Learning visual explanations for DCNN-based image classifiers using
-    an attention mechanism", ECCV Workshops: L-CAM, in `space="normalised"`).
+    an attention mechanism", ECCV Workshops: L-CAM, whose code masks pixels).
 
     Attributes:
         top: k, of top-k.
@@ -161,8 +158,7 @@ def labels_of(truth: Tensor | None, images: Tensor) -> Tensor:
 def reads_top(labels: Tensor, top: int) -> Read:
     """Reads whether an image's label is among the `top` highest logits: (R,) 0 or 1.
 
-    Logits as near each other as rounding brings them count as equal, and of equals the first class
-    goes first, as with argmax: the size of a chunk alone changes no hit.
+    By the rule of `among_top`.
     """
     highest = int(labels.max())
 
@@ -173,12 +169,7 @@ def reads_top(labels: Tensor, top: int) -> Read:
             raise ValueError(f"label {highest} is out of range: the model has {count} classes")
         if top >= count:
             raise ValueError(f"top must be below the model's number of classes, {count}, got {top}")
-        own = labels[rows, None]
-        lead = logits - logits.gather(1, own)
-        tie = _TIE * logits.abs().amax(1, keepdim=True)
-        before = torch.arange(count, device=logits.device) < own
-        ahead = (lead > tie) | ((lead >= -tie) & before)
-        return (ahead.sum(1) < top).to(logits.dtype)
+        return among_top(logits, labels[rows], top).to(logits.dtype)
 
     return read
 

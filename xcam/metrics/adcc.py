@@ -109,7 +109,7 @@ class ARCC(Metric):
         formula="3 / (1/coherency + 1/(1 − complexity) + 1/(2·ROAD))",
         higher_is_better=True,
         bounds=(0.0, 1.0),
-        cost="2 × fractions + 1 explanation",
+        cost="2 × len(fractions) + 1 explanation",
     )
 
     def __post_init__(self) -> None:

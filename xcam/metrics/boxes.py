@@ -148,7 +148,7 @@ def _best(mean: Tensor) -> Tensor:
 
 def _curve(mean: Tensor, step: float) -> tuple[Tensor, Tensor]:
     abscissae, _ = _levels(step)
-    return torch.from_numpy(abscissae).to(mean), 100 * mean.mean(-2)
+    return mean.new_tensor(abscissae.tolist()), 100 * mean.mean(-2)
 
 
 def _levels(step: float) -> tuple[NDArray[np.float64], NDArray[np.intp]]:

@@ -14,6 +14,7 @@ from xcam.imaging import Fill, normalize
 from xcam.masking import blended
 from xcam.metrics.inputs import Space, in_space, maps_of, target_of
 from xcam.metrics.muting import Normalise, check_masking, masks_of
+from xcam.metrics.precision import precise
 from xcam.models.normalized import Normalized
 from xcam.state import unwrap
 
@@ -156,7 +157,7 @@ def complexity(masks: Tensor) -> Tensor:
 
 def correlation(first: Tensor, second: Tensor) -> Tensor:
     """Pearson's ρ (B,) over the pixels of maps (B, H, W); −1 if either is flat."""
-    a, b = (normalize(maps).flatten(1).double() for maps in (first, second))
+    a, b = (precise(normalize(maps)).flatten(1) for maps in (first, second))
     a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
     scale = a.norm(dim=1) * b.norm(dim=1)
     found = (a * b).sum(1) / scale.where(scale > 0, 1)

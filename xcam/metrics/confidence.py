@@ -13,7 +13,8 @@ from xcam.imaging import Fill
 from xcam.masking import masked_passes
 from xcam.metrics.inputs import Space, in_space, target_of
 from xcam.metrics.muting import Normalise, check_masking, masks_of
-from xcam.metrics.removal import check_finite, reads_score
+from xcam.metrics.precision import precise
+from xcam.metrics.reading import check_finite, reads_score
 from xcam.state import untouched
 
 __all__ = ["AverageDrop", "AverageGain", "IncreaseInConfidence", "confidences", "relative_drop"]
@@ -44,7 +45,8 @@ def confidences(
         space: Where the image is masked.
 
     Returns:
-        p and o, each (B,) float64: of a p near 1, float32 would leave nothing of 1 − p.
+        p and o, each (B,) float64, as float32 would leave nothing of 1 − p where p is near 1; a
+        device without float64 gives float32 all the same.
 
     Raises:
         ModelOutputError: A probability is not finite.
@@ -58,7 +60,7 @@ def confidences(
         return index // 2, masks[index // 2].masked_fill(clean, 1)
 
     def read(output: object, rows: Tensor) -> Tensor:
-        return probability(as_logits(output, len(rows)).double(), rows)
+        return probability(precise(as_logits(output, len(rows))), rows)
 
     with untouched(model):
         found = masked_passes(inner, shown, 2 * len(images), pairs, read, fill, "confidence")
@@ -80,9 +82,9 @@ class AverageDrop(Metric):
     with p = 0 has nothing to lose: 0. In percent, lower is better; a map that is 1 nearly
     everywhere gets near 0 for nothing, which AG does not reward.
 
-    L-CAM (Gkartzonika et al., 2022) explains the predicted class and masks in `space="normalised"`,
-    with `muted` of 0, 0.5 and 0.85 for AD(100 %), AD(50 %) and AD(15 %). CA-Stream (Torres et al.,
-    2024) explains the label and masks pixels, `space="input"`.
+    L-CAM (Gkartzonika et al., 2022) explains the predicted class, with `muted` of 0, 0.5 and 0.85
+    for AD(100 %), AD(50 %) and AD(15 %). CA-Stream (Torres et al., 2024) explains the label. Both
+    mask pixels, `space="input"`.
 
     Attributes:
         muted: What fraction of the pixels is hidden wholly, in [0, 1), the lowest of the map; the

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from xcam.core import Explanation, Metric, MetricSpec
 from xcam.imaging import Fill, check_fill
 from xcam.metrics.inputs import Space, in_space, maps_of, target_of
-from xcam.metrics.removal import area, progressive, ranks, reads_score
+from xcam.metrics.reading import reads_score
+from xcam.metrics.removal import area, progressive, ranks
 from xcam.metrics.superpixels import grid, segment_means, slic
 from xcam.state import untouched
 

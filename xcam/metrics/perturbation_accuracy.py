@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from xcam.core import Explanation, Metric, MetricSpec
 from xcam.imaging import Fill
 from xcam.metrics.inputs import Space, in_space, maps_of, target_of
-from xcam.metrics.removal import check_fractions, counts_at, progressive, ranks, reads_hit
+from xcam.metrics.reading import reads_hit
+from xcam.metrics.removal import check_fractions, counts_at, progressive, ranks
 from xcam.state import untouched
 
 __all__ = ["NegativePerturbation", "PositivePerturbation"]

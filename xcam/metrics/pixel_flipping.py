@@ -11,14 +11,8 @@ from torch import Tensor, nn
 from xcam.core import Explanation, Metric, MetricSpec, Score
 from xcam.imaging import Fill
 from xcam.metrics.inputs import Space, in_space, maps_of, target_of
-from xcam.metrics.removal import (
-    area,
-    check_removal,
-    counts_by,
-    progressive,
-    ranks,
-    reads_score,
-)
+from xcam.metrics.reading import reads_score
+from xcam.metrics.removal import area, check_removal, counts_by, progressive, ranks
 from xcam.state import untouched
 
 __all__ = ["PixelFlipping"]

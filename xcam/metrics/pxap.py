@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from xcam.core import Explanation, Metric, MetricSpec
+from xcam.metrics.precision import precise
 from xcam.metrics.score_maps import Resize, check_thresholds, score_maps, thresholds
 from xcam.metrics.truth import objects_of
 
@@ -73,7 +74,7 @@ class PxAP(Metric):
 
     def finish(self, mean: Tensor) -> Tensor:
         """The area under the pooled precision and recall, from (…, 2, bins)."""
-        reached = mean.double().flip(-1).cumsum(-1)
+        reached = precise(mean).flip(-1).cumsum(-1)
         objects, all_pixels = reached.select(-2, 0), reached.sum(-2)
         precision = objects / all_pixels.where(all_pixels > 0, 1)
         recall = objects / objects[..., -1:]

@@ -8,38 +8,27 @@ No image depends on the one before it, so that the (image, point) pairs pass in 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import TypeAlias, get_args
+from collections.abc import Sequence
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Score, Target, as_logits
-from xcam.errors import ModelOutputError
+from xcam.core import Score
 from xcam.imaging import Fill, check_fill
 from xcam.masking import masked_passes
 from xcam.metrics.inputs import Space
+from xcam.metrics.reading import Read, check_finite
 
 __all__ = [
-    "Read",
     "area",
-    "check_finite",
     "check_fractions",
     "check_removal",
     "counts_at",
     "counts_by",
     "progressive",
     "ranks",
-    "reads_hit",
-    "reads_score",
-    "reads_score_and_hit",
 ]
-
-Read: TypeAlias = Callable[[object, Tensor], Tensor]
-"""From the output for R rows, and the image of each, (R,) int64, to (R, …)."""
-
-# Logits of one image differ by about 1e-6 of their size between chunks of different sizes.
-_TIE = 1e-5
 
 
 def ranks(maps: Tensor) -> Tensor:
@@ -116,71 +105,6 @@ def progressive(
 
     found = masked_passes(model, images, batch * points, masks, read, fill, label)
     return check_finite(found.view(batch, points, *found.shape[1:]))
-
-
-def check_finite(found: Tensor) -> Tensor:
-    """Passes on what was read for each image, (B, …), or refuses what is not finite."""
-    finite = found.flatten(1).isfinite().all(1)
-    if not bool(finite.all()):
-        raise ModelOutputError(
-            f"the model's output for image {int((~finite).nonzero()[0])} is not finite once "
-            "pixels are changed: check the fill, or use a higher precision"
-        )
-    return found
-
-
-def reads_score(target: Target, score: Score) -> Read:
-    """Reads the score of the class that was explained: (R,)."""
-    checked = _reads_logits(target)
-
-    def read(output: object, rows: Tensor) -> Tensor:
-        return target.scores(checked(output, rows), rows, score=score)
-
-    return read
-
-
-def reads_hit(target: Target) -> Read:
-    """Reads whether the model still decides for the class that was explained: (R,) 0 or 1.
-
-    Its logit is the highest, or as high as rounding can tell, so that the size of a chunk alone
-    changes no decision. A single logit is for its class if it is not negative.
-    """
-    checked = _reads_logits(target)
-
-    def read(output: object, rows: Tensor) -> Tensor:
-        logits = checked(output, rows)
-        own = target.scores(logits, rows)
-        rivals = logits.amax(1) if logits.shape[1] > 1 else torch.zeros_like(own)
-        return (own >= rivals - _TIE * logits.abs().amax(1)).to(logits.dtype)
-
-    return read
-
-
-def reads_score_and_hit(target: Target) -> Read:
-    """Reads the probability of the class that was explained and whether it is a hit: (R, 2)."""
-    score, hit = reads_score(target, "prob"), reads_hit(target)
-
-    def read(output: object, rows: Tensor) -> Tensor:
-        return torch.stack([score(output, rows), hit(output, rows)], 1)
-
-    return read
-
-
-def _reads_logits(target: Target) -> Read:
-    if target.classes is None:
-        raise ValueError("the target must name classes, got one without any")
-    highest = int(target.classes.max())
-
-    def read(output: object, rows: Tensor) -> Tensor:
-        logits = as_logits(output, len(rows))
-        if highest >= logits.shape[1]:
-            raise ValueError(
-                f"the explained class {highest} is out of range: the model has "
-                f"{logits.shape[1]} classes; score the maps on the model that they explain"
-            )
-        return logits
-
-    return read
 
 
 def area(curve: Tensor) -> Tensor:

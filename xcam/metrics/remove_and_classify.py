@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from xcam.core import Explanation, Metric, MetricSpec
 from xcam.imaging import Fill
 from xcam.metrics.inputs import Space, in_space, maps_of, target_of
-from xcam.metrics.removal import check_fractions, counts_at, progressive, ranks, reads_hit
+from xcam.metrics.reading import reads_hit
+from xcam.metrics.removal import check_fractions, counts_at, progressive, ranks
 from xcam.state import untouched
 
 __all__ = ["RemoveAndClassify"]
@@ -48,7 +49,7 @@ class RemoveAndClassify(Metric):
         formula="mean over k of accuracy without the k highest pixels / without k random ones",
         higher_is_better=False,
         bounds=(0.0, float("inf")),
-        cost="2 · len(fractions)",
+        cost="2 × len(fractions)",
     )
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias, get_args
@@ -13,10 +14,14 @@ from xcam import forward
 from xcam.core import Explanation, Metric, MetricSpec
 from xcam.metrics.imputation import impute
 from xcam.metrics.inputs import Space, in_space, maps_of, target_of
-from xcam.metrics.removal import check_finite, counts_at, ranks, reads_score_and_hit
+from xcam.metrics.reading import check_finite, reads_score_and_hit
+from xcam.metrics.removal import counts_at, ranks
 from xcam.state import untouched
 
 __all__ = ["ROAD", "Output", "ROADLeRF", "ROADMoRF"]
+
+Order: TypeAlias = Literal["morf", "lerf"]
+"""Most relevant first, or least."""
 
 Output: TypeAlias = Literal["prob", "accuracy"]
 """The probability of the explained class, or whether the model still decides for it."""
@@ -26,7 +31,81 @@ _TENTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 @dataclass(frozen=True)
-class ROADMoRF(Metric):
+class _Imputed(Metric):
+    """What the three below share: all but the orders in which pixels go."""
+
+    fractions: tuple[float, ...] = _TENTHS
+    output: Output = "accuracy"
+    noise: float = 0.01
+    seed: int = 0
+    space: Space = "input"
+
+    orders: ClassVar[tuple[Order, ...]]
+
+    def __post_init__(self) -> None:
+        """Refuses settings by which nothing can be removed."""
+        if not isinstance(self.fractions, Sequence) or not self.fractions:
+            raise ValueError(f"fractions must be some numbers in [0, 1], got {self.fractions!r}")
+        object.__setattr__(self, "fractions", tuple(self.fractions))
+        if not all(0 <= fraction <= 1 for fraction in self.fractions):
+            raise ValueError(f"fractions must be in [0, 1], got {self.fractions!r}")
+        for name, choices in (("output", get_args(Output)), ("space", get_args(Space))):
+            value = getattr(self, name)
+            if value not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        if not 0 <= self.noise < float("inf"):
+            raise ValueError(f"noise must be a number of at least 0, got {self.noise!r}")
+
+    def score(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        explanation: Explanation,
+        truth: Tensor | None = None,
+    ) -> Tensor:
+        """See `Metric.score`; gives the probability and 1 for a hit at each of P fractions.
+
+        (B, P, 2) of a single order, (B, 2, P, 2) of both, most relevant first.
+        """
+        maps, target = maps_of(explanation, images), target_of(explanation, images)
+        pixels = maps[0].numel()
+        # Of n pixels, those of rank r < k go first, or those of n − 1 − r < k.
+        places = _shuffled_ranks(maps, self.seed)
+        each = torch.stack(
+            [places if order == "morf" else pixels - 1 - places for order in self.orders], 1
+        )
+        limits = counts_at(self.fractions, pixels).to(images.device)
+        read = reads_score_and_hit(target)
+        shape = (len(images), len(self.orders), len(limits))
+        with untouched(model), torch.no_grad():
+            inner, seen = in_space(model, images, self.space)
+            noise = self.noise * _noise(seen, self.seed)
+
+            def step(part: slice) -> Tensor:
+                pair = torch.arange(part.start, part.stop, device=images.device)
+                row, order, point = torch.unravel_index(pair, shape)
+                removed = each[row, order] < limits[point, None, None]
+                hidden = impute(seen[row], removed) + noise * removed[:, None]
+                return read(forward.call(inner, hidden), row)
+
+            found = forward.collect(math.prod(shape), step, seen, self.spec.name)
+        found = check_finite(found.view(*shape, 2))
+        return found if len(self.orders) > 1 else found[:, 0]
+
+    def finish(self, mean: Tensor) -> Tensor:
+        """The mean of the curve over fractions."""
+        return self.curve(mean)[1].mean(-1)
+
+    def curve(self, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """The accuracy or probability over the fraction removed; of two orders, half the gap."""
+        chosen = mean[..., get_args(Output).index(self.output)]
+        if len(self.orders) > 1:
+            chosen = (chosen[..., 1, :] - chosen[..., 0, :]) / 2
+        return mean.new_tensor(self.fractions), chosen
+
+
+@dataclass(frozen=True)
+class ROADMoRF(_Imputed):
     """ROAD, most relevant first: how well the class is still seen without its evidence.
 
     Mean over fractions f of s_f, the accuracy or the probability of the explained class once the
@@ -47,12 +126,7 @@ class ROADMoRF(Metric):
             normalisation, which is pytorch-grad-cam's convention.
     """
 
-    fractions: tuple[float, ...] = _TENTHS
-    output: Output = "accuracy"
-    noise: float = 0.01
-    seed: int = 0
-    space: Space = "input"
-
+    orders = ("morf",)
     spec: ClassVar[MetricSpec] = MetricSpec(
         name="road_morf",
         title="ROAD (MoRF)",
@@ -60,34 +134,12 @@ class ROADMoRF(Metric):
         formula="mean accuracy without the highest pixels, imputed",
         higher_is_better=False,
         bounds=(0.0, 1.0),
-        cost="fractions",
+        cost="len(fractions)",
     )
-
-    def __post_init__(self) -> None:
-        """Refuses settings by which nothing can be removed."""
-        _check(self)
-
-    def score(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        explanation: Explanation,
-        truth: Tensor | None = None,
-    ) -> Tensor:
-        """See `Metric.score`; gives (B, P, 2), the probability and 1 for a hit at each fraction."""
-        return _imputed(self, ("morf",), model, images, explanation)[:, 0]
-
-    def finish(self, mean: Tensor) -> Tensor:
-        """The mean over fractions."""
-        return self.curve(mean)[1].mean(-1)
-
-    def curve(self, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """The accuracy or probability over the fraction removed."""
-        return mean.new_tensor(self.fractions), mean[..., get_args(Output).index(self.output)]
 
 
 @dataclass(frozen=True)
-class ROADLeRF(Metric):
+class ROADLeRF(_Imputed):
     """ROAD, least relevant first: how well the class is seen by its evidence alone.
 
     As `ROADMoRF`, with the pixels of the lowest values removed. A fraction is the share removed;
@@ -101,12 +153,7 @@ class ROADLeRF(Metric):
         space: Where noise is added.
     """
 
-    fractions: tuple[float, ...] = _TENTHS
-    output: Output = "accuracy"
-    noise: float = 0.01
-    seed: int = 0
-    space: Space = "input"
-
+    orders = ("lerf",)
     spec: ClassVar[MetricSpec] = MetricSpec(
         name="road_lerf",
         title="ROAD (LeRF)",
@@ -114,34 +161,12 @@ class ROADLeRF(Metric):
         formula="mean accuracy without the lowest pixels, imputed",
         higher_is_better=True,
         bounds=(0.0, 1.0),
-        cost="fractions",
+        cost="len(fractions)",
     )
-
-    def __post_init__(self) -> None:
-        """Refuses settings by which nothing can be removed."""
-        _check(self)
-
-    def score(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        explanation: Explanation,
-        truth: Tensor | None = None,
-    ) -> Tensor:
-        """See `Metric.score`; gives (B, P, 2), the probability and 1 for a hit at each fraction."""
-        return _imputed(self, ("lerf",), model, images, explanation)[:, 0]
-
-    def finish(self, mean: Tensor) -> Tensor:
-        """The mean over fractions."""
-        return self.curve(mean)[1].mean(-1)
-
-    def curve(self, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """The accuracy or probability over the fraction removed."""
-        return mean.new_tensor(self.fractions), mean[..., get_args(Output).index(self.output)]
 
 
 @dataclass(frozen=True)
-class ROAD(Metric):
+class ROAD(_Imputed):
     """ROAD, both orders: half of what is lost between them.
 
     Mean over fractions of (LeRF_f − MoRF_f)/2, with the two of `ROADLeRF` and `ROADMoRF`
@@ -156,12 +181,7 @@ class ROAD(Metric):
         space: Where noise is added.
     """
 
-    fractions: tuple[float, ...] = _TENTHS
-    output: Output = "accuracy"
-    noise: float = 0.01
-    seed: int = 0
-    space: Space = "input"
-
+    orders = ("morf", "lerf")
     spec: ClassVar[MetricSpec] = MetricSpec(
         name="road",
         title="ROAD",
@@ -169,76 +189,8 @@ class ROAD(Metric):
         formula="mean of (LeRF − MoRF)/2, imputed",
         higher_is_better=True,
         bounds=(-0.5, 0.5),
-        cost="2 × fractions",
+        cost="2 × len(fractions)",
     )
-
-    def __post_init__(self) -> None:
-        """Refuses settings by which nothing can be removed."""
-        _check(self)
-
-    def score(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        explanation: Explanation,
-        truth: Tensor | None = None,
-    ) -> Tensor:
-        """See `Metric.score`; gives (B, 2, P, 2): most and least relevant first, as their own."""
-        return _imputed(self, ("morf", "lerf"), model, images, explanation)
-
-    def finish(self, mean: Tensor) -> Tensor:
-        """The mean over fractions of half the difference."""
-        return self.curve(mean)[1].mean(-1)
-
-    def curve(self, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """Half the difference of the two orders over the fraction removed."""
-        chosen = mean[..., get_args(Output).index(self.output)]
-        return mean.new_tensor(self.fractions), (chosen[..., 1, :] - chosen[..., 0, :]) / 2
-
-
-def _check(metric: ROAD | ROADMoRF | ROADLeRF) -> None:
-    if not isinstance(metric.fractions, Sequence) or not metric.fractions:
-        raise ValueError(f"fractions must be some numbers in [0, 1], got {metric.fractions!r}")
-    object.__setattr__(metric, "fractions", tuple(metric.fractions))
-    if not all(0 <= fraction <= 1 for fraction in metric.fractions):
-        raise ValueError(f"fractions must be in [0, 1], got {metric.fractions!r}")
-    for name, choices in (("output", get_args(Output)), ("space", get_args(Space))):
-        value = getattr(metric, name)
-        if value not in choices:
-            raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-    if not 0 <= metric.noise < float("inf"):
-        raise ValueError(f"noise must be a number of at least 0, got {metric.noise!r}")
-
-
-def _imputed(
-    metric: ROAD | ROADMoRF | ROADLeRF,
-    orders: tuple[Literal["morf", "lerf"], ...],
-    model: nn.Module,
-    images: Tensor,
-    explanation: Explanation,
-) -> Tensor:
-    """Probability and hit, (B, orders, P, 2), for each image, order and fraction removed."""
-    maps, target = maps_of(explanation, images), target_of(explanation, images)
-    pixels = maps[0].numel()
-    # Of n pixels, those of rank r < k go first, or those of n − 1 − r < k.
-    places = _shuffled_ranks(maps, metric.seed)
-    each = torch.stack([places if order == "morf" else pixels - 1 - places for order in orders], 1)
-    limits = counts_at(metric.fractions, pixels).to(images.device)
-    read = reads_score_and_hit(target)
-    batch, points = len(images), len(limits)
-    with untouched(model), torch.no_grad():
-        inner, seen = in_space(model, images, metric.space)
-        noise = metric.noise * _noise(seen, metric.seed)
-
-        def step(part: slice) -> Tensor:
-            pair = torch.arange(part.start, part.stop, device=images.device)
-            row, order, point = pair // (len(orders) * points), pair // points, pair % points
-            removed = each[row, order % len(orders)] < limits[point, None, None]
-            hidden = impute(seen[row], removed) + noise * removed[:, None]
-            return read(forward.call(inner, hidden), row)
-
-        found = forward.collect(batch * len(orders) * points, step, seen, metric.spec.name)
-    return check_finite(found.view(batch, len(orders), points, 2))
 
 
 def _shuffled_ranks(maps: Tensor, seed: int) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from xcam.core import Explanation
 from xcam.imaging import is_flat, normalize
 from xcam.metrics.inputs import maps_of
+from xcam.metrics.precision import precise
 
 __all__ = ["Resize", "check_thresholds", "score_maps", "thresholds"]
 
@@ -23,7 +24,7 @@ al. do. A map that a method gave at the images' size is the same in both.
 
 
 def score_maps(explanation: Explanation, images: Tensor, resize: Resize) -> Tensor:
-    """Min-max normalised maps (B, H, W), float64 as in the authors' code; a flat one is zeros.
+    """Min-max normalised maps (B, H, W), float64 where there is any; a flat one is zeros.
 
     Raises:
         ValueError: The maps do not fit the images, or there is nothing to resize bicubically.
@@ -31,7 +32,7 @@ def score_maps(explanation: Explanation, images: Tensor, resize: Resize) -> Tens
     frozen = maps_of(explanation, images)
     maps, size = frozen, frozen.shape[1:]
     if resize == "bicubic" and explanation.raw.shape[-2:] != size:
-        raw = explanation.raw.to(images.device).double()
+        raw = precise(explanation.raw.to(images.device))
         if raw.ndim != 3:
             raise ValueError(
                 f"resize='bicubic' needs raw maps (B, h, w), got {tuple(raw.shape)}; use "
@@ -39,7 +40,7 @@ def score_maps(explanation: Explanation, images: Tensor, resize: Resize) -> Tens
             )
         maps = F.interpolate(raw[:, None], tuple(size), mode="bicubic", align_corners=False)[:, 0]
     # Flatness is told by the float32 maps: in float64, rounding would look like a shape.
-    return normalize(maps.double()).masked_fill(is_flat(frozen)[:, None, None], 0)
+    return normalize(precise(maps)).masked_fill(is_flat(frozen)[:, None, None], 0)
 
 
 def thresholds(step: float) -> list[float]:

@@ -15,14 +15,8 @@ from xcam.core import Explanation, Method, Metric, MetricSpec, Target
 from xcam.imaging import Fill, check_fill, filled
 from xcam.metrics.inputs import Space, in_space, maps_of, target_of
 from xcam.metrics.preset import take_preset
-from xcam.metrics.removal import (
-    area,
-    check_finite,
-    counts_at,
-    progressive,
-    ranks,
-    reads_score_and_hit,
-)
+from xcam.metrics.reading import check_finite, reads_score_and_hit
+from xcam.metrics.removal import area, counts_at, progressive, ranks
 from xcam.models.normalized import Normalized
 from xcam.state import untouched, unwrap
 
@@ -85,7 +79,7 @@ class Selectivity(Metric):
         formula="AUC of f(x without its highest parts)",
         higher_is_better=False,
         bounds=(0.0, 1.0),
-        cost="steps + 1, and steps maps with recompute",
+        cost="steps + 1, or 1 + steps explanations with recompute",
     )
 
     def __post_init__(self, preset: str | None) -> None:

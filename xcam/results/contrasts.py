@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import chain, combinations
 from typing import Any, Literal, TypeAlias
 
@@ -10,8 +11,9 @@ import pandas as pd
 from torch import Tensor
 
 from xcam.core import Metric
-from xcam.results.rows import Batch, Group, Rows
-from xcam.statistics import Estimate, Sample, estimate, holm, per_image
+from xcam.results.estimates import Estimates, estimates, warn_of_undefined
+from xcam.results.rows import Group, Rows
+from xcam.statistics import Estimate, Sample, holm, per_image
 
 __all__ = ["By", "compare", "pairs_of", "wins"]
 
@@ -48,11 +50,19 @@ def compare(
     seed: int,
 ) -> pd.DataFrame:
     """The table of `Results.compare`."""
-    lines = []
-    for label, metric in metrics.items():
-        matched = _matched(rows.groups(label), pairs, by)
-        for line in _contrasts(rows, label, metric, matched, resamples, seed):
-            lines.append({"metric": label, **line})
+    matched = {label: _matched(rows.groups(label), pairs, by) for label in metrics}
+    wanted = {label: list(dict.fromkeys(chain(*found))) for label, found in matched.items()}
+    ask = partial(estimates, rows, metrics, resamples=resamples, seed=seed)
+    own: Estimates = {}
+    for portion in rows.portions(wanted):
+        own |= ask(portion)
+    lines, undefined = [], []
+    couples = [(label, *couple) for label, found in matched.items() for couple in found]
+    for label, first, second in couples:
+        difference = _difference(label, first, second, own, ask)
+        lines.append(_line(label, first, second, difference))
+        undefined.append((label, difference.undefined))
+    warn_of_undefined(undefined, resamples)
     table = pd.DataFrame(lines, columns=_COLUMNS).drop(columns=by)
     table["p_holm"] = holm(table["p"].tolist())
     signs = {True: 1, False: -1, None: 0}
@@ -63,12 +73,12 @@ def compare(
     return table
 
 
-def wins(label: str, metric: Metric, samples: Mapping[str, Sample]) -> pd.DataFrame:
-    """The table of `Results.wins`, from the statistics of each method."""
+def wins(label: str, metric: Metric, samples: Iterable[tuple[str, Sample]]) -> pd.DataFrame:
+    """The table of `Results.wins`, from the statistics of one method after the other."""
     if metric.spec.higher_is_better is None:
         raise ValueError(f"{label!r} has no direction, so that no method wins by it")
     sign = 1 if metric.spec.higher_is_better else -1
-    values = {name: sign * _of_images(label, metric, sample) for name, sample in samples.items()}
+    values = {name: sign * _of_images(label, metric, sample) for name, sample in samples}
     return pd.DataFrame({b: {a: _share(values[a] - values[b]) for a in values} for b in values})
 
 
@@ -86,45 +96,31 @@ def _matched(
     return [(first, second) for first, second in found if {first, second} <= set(groups)]
 
 
-def _contrasts(
-    rows: Rows,
-    label: str,
-    metric: Metric,
-    pairs: Sequence[tuple[Group, Group]],
-    resamples: int,
-    seed: int,
-) -> Iterator[dict[str, Any]]:
-    """A line for each pair, on the rows that worked for both."""
-    groups = list(dict.fromkeys(chain.from_iterable(pairs)))
-    own: dict[Group, tuple[Estimate, Tensor]] = {}
-    for portion in rows.portions(label, groups):
-        own |= _estimates(rows.batch(label, portion), metric, resamples, seed)
-    for first, second in pairs:
-        (one, here), (other, there) = own[first], own[second]
-        if not here.equal(there):
-            both = rows.batch(label, [first, second], here & there)
-            (one, _), (other, _) = _estimates(both, metric, resamples, seed).values()
-        difference = one - other
-        low, high = difference.interval()
-        yield {
-            "model": first[0],
-            "method": first[1],
-            "a": first[1] if first[0] == second[0] else first[0],
-            "b": second[1] if first[0] == second[0] else second[0],
-            "difference": difference.value,
-            "low": low,
-            "high": high,
-            "p": difference.p_value(),
-            "n": difference.images,
-        }
+def _difference(
+    label: str, first: Group, second: Group, own: Estimates, ask: Callable[..., Estimates]
+) -> Estimate:
+    """The difference of two groups on the rows that worked for both."""
+    (one, here), (other, there) = own[label, first], own[label, second]
+    if here.equal(there):
+        return one - other
+    both = ask({label: [first, second]}, here & there)
+    return both[label, first][0] - both[label, second][0]
 
 
-def _estimates(
-    batch: Batch, metric: Metric, resamples: int, seed: int
-) -> dict[Group, tuple[Estimate, Tensor]]:
-    """What is estimated of each group, and from which rows."""
-    found = estimate(batch.samples, metric.finish, resamples, seed)
-    return dict(zip(batch.groups, zip(found, batch.present, strict=True), strict=True))
+def _line(label: str, first: Group, second: Group, difference: Estimate) -> dict[str, Any]:
+    low, high = difference.interval()
+    return {
+        "model": first[0],
+        "method": first[1],
+        "metric": label,
+        "a": first[1] if first[0] == second[0] else first[0],
+        "b": second[1] if first[0] == second[0] else second[0],
+        "difference": difference.value,
+        "low": low,
+        "high": high,
+        "p": difference.p_value(),
+        "n": difference.images,
+    }
 
 
 def _better(line: Mapping[str, Any], sign: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -14,23 +14,21 @@ from xcam.core import Metric
 from xcam.results import latex, recipes
 from xcam.results.contrasts import By, compare, pairs_of, wins
 from xcam.results.rows import Group, Rows
-from xcam.statistics import Sample, estimate, resampled
+from xcam.results.table import tabulate
+from xcam.statistics import Sample, resampled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["Results"]
 
-_DIRECTIONS = {True: "higher", False: "lower", None: "neither"}
-_NOTHING = (float("nan"), float("nan"), float("nan"), 0)  # no row worked
-
 
 class Results:
     """The rows of an evaluation, and what can be read off them.
 
-    Nothing is held but the folder and a summary: each call reads the rows it needs, one metric at
-    a time. Intervals are 95 % BCa bootstrap intervals over images; results are the same whenever
-    they are asked for.
+    Nothing is held but the folder and a summary: each call reads the rows it needs, each part once
+    unless they would take too much memory. Intervals are 95 % BCa bootstrap intervals over images;
+    results are the same whenever they are asked for.
 
     Attributes:
         folder: Where the rows are.
@@ -73,10 +71,13 @@ class Results:
             the others: `model`, `metric`, `direction` (`"higher"`, `"lower"` or `"neither"` is
             better), `method`, `control`, `value`, `low` and `high` (the 95 % interval; NaN of a
             single image), `n` (images), `rows`, `errors`.
+            Where a result is undefined on some resamples, such as a ratio of hits, they are left
+            out of the interval and a warning says of how many.
         """
         if (resamples, seed) not in self._tables:
-            lines = [line for label in self.metrics for line in self._lines(label, resamples, seed)]
-            self._tables[resamples, seed] = _sorted(pd.DataFrame(lines))
+            self._tables[resamples, seed] = tabulate(
+                self._rows, self.metrics, self._controls, resamples, seed
+            )
         return self._tables[resamples, seed].copy()
 
     def compare(
@@ -151,7 +152,7 @@ class Results:
         if model is not None and model not in models:
             raise ValueError(f"no results of {model!r}; there are {', '.join(models)}")
         samples = self._samples(metric, model)
-        return wins(metric, self._metric(metric), {method: one for (_, method), one in samples})
+        return wins(metric, self._metric(metric), ((method, one) for (_, method), one in samples))
 
     def curves(self, metric: str, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
         """The curve behind a metric, with 95 % percentile bootstrap intervals at each point.
@@ -173,6 +174,7 @@ class Results:
             points = {"x": curve[0], "y": curve[1], "low": low, "high": high}
             columns = {name: values.double().numpy() for name, values in points.items()}
             frames.append(pd.DataFrame({"model": model, "method": method, **columns}))
+            del sample  # before the next is read
         return pd.concat(frames, ignore_index=True)
 
     def plot_curves(self, metric: str, path: str | Path | None = None) -> Figure:
@@ -246,47 +248,10 @@ class Results:
     def _samples(self, label: str, model: str | None = None) -> Iterator[tuple[Group, Sample]]:
         """The statistics of each group, of one model alone if it is named."""
         groups = [group for group in self._rows.groups(label) if model is None or group[0] == model]
-        for portion in self._rows.portions(label, groups):
-            batch = self._rows.batch(label, portion)
+        for portion in self._rows.portions({label: groups}):
+            batch = self._rows.batches(portion)[label]
             yield from zip(batch.groups, batch.samples, strict=True)
-
-    def _lines(self, label: str, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
-        """The lines of the table on one metric."""
-        metric = self.metrics[label]
-        found: dict[Group, tuple[float, float, float, int]] = {}
-        for portion in self._rows.portions(label, self._rows.groups(label)):
-            samples = self._rows.batch(label, portion).samples
-            estimates = estimate(samples, metric.finish, resamples, seed)
-            del samples  # before the next are read
-            found |= {
-                group: (result.value, *result.interval(), result.images)
-                for group, result in zip(portion, estimates, strict=True)
-            }
-        summary = self._rows.summary
-        for line in summary[summary["metric"] == label].to_dict("records"):
-            value, low, high, images = found.get((line["model"], line["method"]), _NOTHING)
-            yield {
-                "model": line["model"],
-                "metric": label,
-                "direction": _DIRECTIONS[metric.spec.higher_is_better],
-                "method": line["method"],
-                "control": line["method"] in self._controls,
-                "value": value,
-                "low": low,
-                "high": high,
-                "n": images,
-                "rows": line["rows"],
-                "errors": line["errors"],
-            }
-
-
-def _sorted(table: pd.DataFrame) -> pd.DataFrame:
-    """By model and metric; the controls last, the best first, and by name without a direction."""
-    sign = table["direction"].map({"higher": -1.0, "lower": 1.0, "neither": 0.0})
-    ordered = table.assign(place=sign * table["value"]).sort_values(
-        ["model", "metric", "control", "place", "method"], ignore_index=True
-    )
-    return ordered.drop(columns="place")
+            del batch  # before the next is read
 
 
 def _ordinates(curve: tuple[Tensor, Tensor] | None) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -65,6 +65,7 @@ class Rows:
             FileFormatError: A part is damaged, or they are not those of one evaluation.
         """
         self.folder = folder
+        self._shapes: dict[str, tuple[int, ...]] = {}
         parts = sorted((folder / "rows").glob("batch-*.parquet"))
         if not parts:
             raise FileNotFoundError(
@@ -96,32 +97,47 @@ class Rows:
         found = self.summary[(self.summary["metric"] == metric) & (self.summary["rows"] > 0)]
         return list(zip(found["model"], found["method"], strict=True))
 
-    def portions(self, metric: str, groups: Sequence[Group]) -> Iterator[list[Group]]:
-        """As many of the groups at a time as the memory's budget has room for."""
-        if not groups:
-            return
-        numbers = len(self.index) * max(math.prod(self._shape(metric)), 1)
-        step = max(1, _BUDGET // numbers)
-        yield from (list(groups[start : start + step]) for start in range(0, len(groups), step))
-
-    def batch(self, metric: str, groups: list[Group], only: Tensor | None = None) -> Batch:
-        """The statistics of one metric.
+    def portions(self, wanted: Mapping[str, Sequence[Group]]) -> Iterator[dict[str, list[Group]]]:
+        """As much of what is wanted at a time as the memory's budget has room for.
 
         Args:
-            metric: Its label.
-            groups: Each with a row that worked, such as `portions` gives.
+            wanted: Groups of each metric, such as `groups` gives.
+        """
+        portion: dict[str, list[Group]] = {}
+        room = _BUDGET
+        pairs = [(metric, group) for metric, groups in wanted.items() for group in groups]
+        for metric, group in pairs:
+            numbers = len(self.index) * max(math.prod(self._shape(metric)), 1)
+            if portion and numbers > room:
+                yield portion
+                portion, room = {}, _BUDGET
+            portion.setdefault(metric, []).append(group)
+            room -= numbers
+        if portion:
+            yield portion
+
+    def batches(
+        self, portion: Mapping[str, Sequence[Group]], only: Tensor | None = None
+    ) -> dict[str, Batch]:
+        """The statistics of some metrics, by their labels, from one reading of the parts.
+
+        Args:
+            portion: Groups of each metric with a row that worked, such as `portions` gives.
             only: (N,) bool, the rows to take; all that worked by default.
 
         Raises:
             FileFormatError: A part is damaged, or holds statistics of another shape.
         """
-        values, present = self._values(metric, groups, self._shape(metric))
-        if only is not None:
-            present &= only
-        samples = [
-            Sample.of(rows, self.images, flags) for rows, flags in zip(values, present, strict=True)
-        ]
-        return Batch(groups, samples, present)
+        found = {}
+        for metric, (values, present) in self._values(portion).items():
+            if only is not None:
+                present &= only
+            samples = [
+                Sample.of(rows, self.images, flags)
+                for rows, flags in zip(values, present, strict=True)
+            ]
+            found[metric] = Batch(list(portion[metric]), samples, present)
+        return found
 
     def frame(self, metric: str | None = None, failed: bool = False) -> pd.DataFrame:
         """The rows as they are, of one metric or all; or those that failed alone."""
@@ -164,33 +180,53 @@ class Rows:
 
     def _shape(self, metric: str) -> tuple[int, ...]:
         """The shape of a metric's statistic, that of its first row."""
-        with self._readable():
-            first = self._data.head(1, columns=["shape"], filter=_worked(metric))
-        return tuple(first["shape"][0].as_py())
+        if metric not in self._shapes:
+            with self._readable():
+                first = self._data.head(1, columns=["shape"], filter=_worked([metric]))
+            self._shapes[metric] = tuple(first["shape"][0].as_py())
+        return self._shapes[metric]
 
-    def _values(
-        self, metric: str, groups: list[Group], shape: tuple[int, ...]
-    ) -> tuple[Tensor, Tensor]:
-        """(G, N, *shape) float32 statistics and (G, N) bool, which of them there are."""
-        values = torch.zeros(len(groups), len(self.index), *shape)
-        present = torch.zeros(values.shape[:2], dtype=torch.bool)
-        place = {group: number for number, group in enumerate(groups)}
-        width = math.prod(shape)
-        columns = ["index", "model", "method", "values"]
-        chosen = _worked(metric) & ds.field("method").isin([method for _, method in groups])
+    def _values(self, portion: Mapping[str, Sequence[Group]]) -> dict[str, tuple[Tensor, Tensor]]:
+        """(G, N, *shape) float32 statistics of each metric and (G, N) bool, which there are."""
+        count = len(self.index)
+        found = {
+            metric: (
+                torch.zeros(len(groups), count, *self._shape(metric)),
+                torch.zeros(len(groups), count, dtype=torch.bool),
+            )
+            for metric, groups in portion.items()
+        }
+        methods = {method for groups in portion.values() for _, method in groups}
+        chosen = _worked(list(portion)) & ds.field("method").isin(sorted(methods))
+        columns = ["index", "model", "method", "metric", "values"]
         with self._readable():
             for part in self._data.to_batches(columns=columns, filter=chosen, **_AHEAD):
-                names = zip(part["model"].to_pylist(), part["method"].to_pylist(), strict=True)
-                group = torch.tensor([place.get(name, -1) for name in names], dtype=torch.int64)
-                taken = group >= 0
-                flat = part["values"].flatten().to_numpy(zero_copy_only=False)
-                if len(flat) != len(part) * width:
-                    raise FileFormatError(f"the values of {metric!r} are not all of shape {shape}")
-                rows = torch.from_numpy(flat.copy()).reshape(len(part), *shape)[taken]
-                index = torch.from_numpy(part["index"].to_numpy().copy())
-                at = group[taken], torch.searchsorted(self.index, index[taken])
-                values[at], present[at] = rows, True
-        return values, present
+                for metric, groups in portion.items():
+                    rows = part.filter(pc.equal(part["metric"], metric))
+                    self._take(rows, metric, groups, *found[metric])
+        return found
+
+    def _take(
+        self,
+        rows: pa.RecordBatch,
+        metric: str,
+        groups: Sequence[Group],
+        values: Tensor,
+        present: Tensor,
+    ) -> None:
+        """Puts what some rows of a metric hold where it belongs."""
+        place = {group: number for number, group in enumerate(groups)}
+        names = zip(rows["model"].to_pylist(), rows["method"].to_pylist(), strict=True)
+        group = torch.tensor([place.get(name, -1) for name in names], dtype=torch.int64)
+        taken = group >= 0
+        shape = values.shape[2:]
+        flat = rows["values"].flatten().to_numpy(zero_copy_only=False)
+        if len(flat) != len(rows) * math.prod(shape):
+            raise FileFormatError(f"the values of {metric!r} are not all of shape {tuple(shape)}")
+        statistics = torch.from_numpy(flat.copy()).reshape(len(rows), *shape)[taken]
+        index = torch.from_numpy(rows["index"].to_numpy().copy())
+        at = group[taken], torch.searchsorted(self.index, index[taken])
+        values[at], present[at] = statistics, True
 
     @contextmanager
     def _readable(self) -> Iterator[None]:
@@ -205,5 +241,5 @@ class Rows:
             pa.default_memory_pool().release_unused()  # the bootstrap needs the room
 
 
-def _worked(metric: str) -> ds.Expression:
-    return (ds.field("metric") == metric) & ds.field("error").is_null()
+def _worked(metrics: list[str]) -> ds.Expression:
+    return ds.field("metric").isin(metrics) & ds.field("error").is_null()

@@ -15,7 +15,7 @@ from xcam.testing.check import Check, CheckResult, require_few_excuses
 from xcam.testing.facets import SCORED, World, mixed
 from xcam.testing.metrics import answers, refusals, sameness
 from xcam.testing.metrics.case import Case, made, scored
-from xcam.testing.probe import ContractError, Fuse, PlannedError
+from xcam.testing.probe import ContractError, Fuse, PlannedError, probe_of
 from xcam.testing.suite import quick
 from xcam.testing.traces import Record, leaves
 
@@ -109,7 +109,7 @@ class _Visit:
     def world(self) -> World:
         """A fresh one."""
         world = mixed()
-        world.net.fuse = self.net
+        probe_of(world.net).fuse = self.net
         case = made(self.metric, world.images.detach().clone())
         return World(world.net, world.images, case.explanation, case.truth)
 

@@ -1,0 +1,97 @@
+"""What counts as the model's decision: one rule, wherever a metric asks for it."""
+
+import pytest
+import torch
+from by_hand import explained, seeded
+from torch import nn
+
+from xcam.core import Explanation
+from xcam.metrics import (
+    Accuracy,
+    MaskedAccuracy,
+    NegativePerturbation,
+    PositivePerturbation,
+    RemoveAndClassify,
+    ROADLeRF,
+    ROADMoRF,
+    Selectivity,
+)
+from xcam.metrics.inputs import target_of
+from xcam.metrics.reading import among_top, reads_hit
+
+CLASSES = torch.arange(5)
+ONE_OF = torch.tensor([1.0, 0, 0, 0, 0])
+
+
+class Silent(nn.Module):
+    """Tells no class from another, whatever it sees."""
+
+    def forward(self, images):
+        return images.new_zeros(len(images), 5)
+
+
+def among(logits, classes, top=1):
+    return among_top(torch.tensor(logits), torch.tensor(classes), top).tolist()
+
+
+def hits(logits, classes):
+    logits = torch.tensor(logits)
+    images = torch.zeros(len(logits), 1, 1, 1)
+    target = target_of(explained(images[:, 0], classes), images)
+    return reads_hit(target)(logits, torch.arange(len(logits))).tolist()
+
+
+class TestAmongTop:
+    def test_as_topk_where_nothing_is_equal(self):
+        logits = seeded(200, 7)
+        classes = torch.arange(200) % 7
+        for top in range(1, 7):
+            expected = (logits.topk(top, 1).indices == classes[:, None]).any(1)
+            assert among_top(logits, classes, top).equal(expected)
+
+    def test_of_equals_the_first_is_the_decision(self):
+        equal = [[0.0, 0.0, 0.0]] * 3
+        assert among(equal, [0, 1, 2]) == [True, False, False]
+        assert among(equal, [0, 1, 2], top=2) == [True, True, False]
+        assert torch.tensor(equal[0]).argmax() == 0
+
+    @pytest.mark.parametrize("noise", [-2e-6, 0, 2e-6])
+    def test_what_rounding_cannot_tell_is_equal(self, noise):
+        logits = [[1.0, 1.0 + noise, 0.0], [0.0, 1.0, 1.0 + noise]]
+        assert among(logits, [0, 1]) == [True, True]
+        assert among(logits, [1, 2]) == [False, False]
+
+    def test_rounding_is_a_share_of_the_size(self):
+        assert among([[-3e5, -3e5 - 0.5], [-3e5, -3e5 - 50]], [1, 1]) == [False, False]
+        assert among([[-3e5 - 0.5, -3e5], [-3e5 - 50, -3e5]], [1, 1]) == [False, True]
+        assert among([[1.0, 1.001]] * 2, [0, 1]) == [False, True]
+
+
+class TestHits:
+    def test_the_highest_logit(self):
+        assert hits([[1.0, 2.0, 0.0]] * 3, [0, 1, 2]) == [0, 1, 0]
+
+    def test_a_single_logit_is_for_its_class_if_positive(self):
+        assert hits([[0.5], [-0.5], [0.0]], [0, 0, 0]) == [1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        PositivePerturbation(),
+        NegativePerturbation(),
+        RemoveAndClassify(),
+        ROADMoRF(),
+        ROADLeRF(),
+        Selectivity(output="accuracy"),
+        Accuracy(),
+        MaskedAccuracy(),
+    ],
+    ids=lambda metric: metric.spec.name,
+)
+def test_a_model_without_an_opinion_is_right_about_one_class_of_five(metric):
+    explanation: Explanation = explained(seeded(5, 12, 12, seed=1), CLASSES)
+    truth = CLASSES if metric.spec.truth == "labels" else None
+    rows = metric.score(Silent(), seeded(5, 3, 12, 12), explanation, truth)
+    decided = rows[..., 1] if metric.spec.name.startswith(("road", "selectivity")) else rows
+    assert decided.reshape(5, -1).mean(1).equal(ONE_OF)

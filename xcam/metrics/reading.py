@@ -1,0 +1,109 @@
+"""What is read off the model: the score of a class, and whether the model decides for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from xcam.core import Score, Target, as_logits
+from xcam.errors import ModelOutputError
+
+__all__ = ["Read", "among_top", "check_finite", "reads_hit", "reads_score", "reads_score_and_hit"]
+
+Read: TypeAlias = Callable[[object, Tensor], Tensor]
+"""From the output for R rows, and the image of each, (R,) int64, to (R, …)."""
+
+# Logits of one image differ by about 1e-6 of their size between chunks of different sizes.
+_TIE = 1e-5
+
+
+def among_top(logits: Tensor, classes: Tensor, top: int = 1) -> Tensor:
+    """Whether a class is among the `top` highest logits; for one, whether the model decides for it.
+
+    Of equals the first class goes first, as with argmax: a model that tells no class from another
+    decides for class 0 alone. Logits as near each other as rounding brings them count as equal, so
+    that the size of a chunk alone changes no decision.
+
+    Args:
+        logits: (R, K).
+        classes: (R,) int64 below K.
+        top: How many are the top.
+
+    Returns:
+        (R,) bool.
+    """
+    own = classes[:, None]
+    lead = logits - logits.gather(1, own)
+    tie = _TIE * logits.abs().amax(1, keepdim=True)
+    before = torch.arange(logits.shape[1], device=logits.device) < own
+    ahead = (lead > tie) | ((lead >= -tie) & before)
+    return ahead.sum(1) < top
+
+
+def reads_score(target: Target, score: Score) -> Read:
+    """Reads the score of the class that was explained: (R,)."""
+    checked = _reads_logits(target)
+
+    def read(output: object, rows: Tensor) -> Tensor:
+        logits, _ = checked(output, rows)
+        return target.scores(logits, rows, score=score)
+
+    return read
+
+
+def reads_hit(target: Target) -> Read:
+    """Reads whether the model decides for the class that was explained: (R,) 0 or 1.
+
+    By the rule of `among_top`. A single logit is for its class if it is positive.
+    """
+    checked = _reads_logits(target)
+
+    def read(output: object, rows: Tensor) -> Tensor:
+        logits, classes = checked(output, rows)
+        hits = among_top(logits, classes) if logits.shape[1] > 1 else logits[:, 0] > 0
+        return hits.to(logits.dtype)
+
+    return read
+
+
+def reads_score_and_hit(target: Target) -> Read:
+    """Reads the probability of the class that was explained and whether it is a hit: (R, 2)."""
+    score, hit = reads_score(target, "prob"), reads_hit(target)
+
+    def read(output: object, rows: Tensor) -> Tensor:
+        return torch.stack([score(output, rows), hit(output, rows)], 1)
+
+    return read
+
+
+def check_finite(found: Tensor) -> Tensor:
+    """Passes on what was read for each image, (B, …), or refuses what is not finite."""
+    finite = found.flatten(1).isfinite().all(1)
+    if not bool(finite.all()):
+        raise ModelOutputError(
+            f"the model's output for image {int((~finite).nonzero()[0])} is not finite once "
+            "pixels are changed: check the fill, or use a higher precision"
+        )
+    return found
+
+
+def _reads_logits(target: Target) -> Callable[[object, Tensor], tuple[Tensor, Tensor]]:
+    """Reads the logits (R, K), and the class that was explained in each row, (R,)."""
+    classes = target.classes
+    if classes is None:
+        raise ValueError("the target must name classes, got one without any")
+    highest = int(classes.max())
+
+    def read(output: object, rows: Tensor) -> tuple[Tensor, Tensor]:
+        logits = as_logits(output, len(rows))
+        if highest >= logits.shape[1]:
+            raise ValueError(
+                f"the explained class {highest} is out of range: the model has "
+                f"{logits.shape[1]} classes; score the maps on the model that they explain"
+            )
+        return logits, classes[rows]
+
+    return read
