@@ -6,9 +6,10 @@ import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from xcam import files, imaging
 from xcam.core import Explanation, SavedMethod
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["captions", "curves", "grid", "plot"]
+__all__ = ["captions", "comparison", "curves", "grid", "plot"]
 
 _DPI = 120
 _INK = "#222222"
 _LETTERS_AN_INCH = 12.5
+_LINE = 0.15  # inches that a line of text beneath a picture takes
 _SCALE = 0.7  # inches that a scale of colours takes
 
 
@@ -62,6 +64,7 @@ def grid(
     rows: Sequence[str] = (),
     path: str | Path | None = None,
     *,
+    beneath: Mapping[str, Sequence[str]] = MappingProxyType({}),
     cell: float = 1.3,
     dpi: int = _DPI,
 ) -> Figure:
@@ -72,11 +75,13 @@ def grid(
         columns: (B, 3, H, W) overlays in [0, 1] by title.
         rows: B labels, such as `captions` gives; none by default.
         path: Where to write the picture, of the kind that its suffix says (.png, .pdf, .svg …).
+        beneath: B lines of text by title, one below each overlay; none by default.
         cell: Width of a picture in inches.
         dpi: Pixels an inch.
 
     Raises:
-        ValueError: Not B overlays or B labels; or matplotlib writes no such kind of file.
+        ValueError: Not B overlays, labels or lines of text; or matplotlib writes no such kind of
+            file.
         OSError: The folder is missing or cannot be written to.
     """
     from matplotlib.figure import Figure
@@ -86,12 +91,13 @@ def grid(
     for title, overlays in columns.items():
         if len(overlays) != count:
             raise ValueError(f"{title!r} has {len(overlays)} overlays for {count} images")
-    if rows and len(rows) != count:
-        raise ValueError(f"{len(rows)} labels for {count} images")
+    for labels in filter(None, (rows, *beneath.values())):
+        if len(labels) != count:
+            raise ValueError(f"{len(labels)} labels for {count} images")
     pictures = {"image": imaging.stretch(images.detach().float()), **columns}
     letters = max((len(line) for row in rows for line in row.split("\n")), default=0)
     margin = letters / _LETTERS_AN_INCH  # beside the pictures, for the labels
-    height = cell * images.shape[2] / images.shape[3]
+    height = cell * images.shape[2] / images.shape[3] + (_LINE if beneath else 0)
     size = (margin + cell * len(pictures), 0.4 + height * count)
     layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0, compress=True)
     figure = Figure(figsize=size, dpi=dpi, layout=layout, facecolor="white")
@@ -100,11 +106,51 @@ def grid(
         axes[0, column].set_title(textwrap.fill(title, int(cell * 12)), fontsize=9, color=_INK)
         for row in range(count):
             _show(axes[row, column], batch[row])
+            if beneath.get(title):
+                axes[row, column].set_xlabel(beneath[title][row], fontsize=7, color=_INK)
     for row, label in enumerate(rows):
         axes[row, 0].set_ylabel(
             label, rotation=0, ha="right", va="center", fontsize=9, color=_INK, labelpad=6
         )
     return _written(figure, path)
+
+
+def comparison(
+    model: nn.Module,
+    images: Tensor,
+    explanations: Mapping[str, Explanation],
+    path: str | Path | None = None,
+    categories: Sequence[str] = (),
+) -> Figure:
+    """Draws methods side by side, and how the model takes to what each map shows.
+
+    Beneath each overlay stand the image's drop of the explained class's probability behind the
+    map, the AD of L-CAM's tables, and IC, 100 % where that probability has risen and 0 % where not.
+
+    Args:
+        model: The classifier that was explained; left as it was.
+        images: (B, C, H, W), the images that were explained; C of 1 or 3.
+        explanations: Of these images, by the title of the column.
+        path: Where to write the picture; see `plot`.
+        categories: Names of the model's classes.
+
+    Raises:
+        ValueError: No explanations, or not of these images; matplotlib writes no such kind of file.
+        OSError: The folder is missing or cannot be written to.
+    """
+    from xcam.metrics import AverageDrop, IncreaseInConfidence
+
+    if not explanations:
+        raise ValueError("there is nothing to compare; give explanations by title")
+    beneath = {}
+    for title, explanation in explanations.items():
+        drops = AverageDrop().score(model, images, explanation).tolist()
+        rises = IncreaseInConfidence(strict=True).score(model, images, explanation).tolist()
+        pairs = zip(drops, rises, strict=True)
+        beneath[title] = [f"AD {drop:.0f} %, IC {rise:.0f} %" for drop, rise in pairs]
+    overlays = {title: one.overlay(images) for title, one in explanations.items()}
+    rows = captions(next(iter(explanations.values())), categories)
+    return grid(images, overlays, rows, path, beneath=beneath)
 
 
 def curves(points: pd.DataFrame, title: str, path: str | Path | None = None) -> Figure:
