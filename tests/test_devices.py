@@ -14,13 +14,17 @@ import xcam
 from xcam.models.toy import GapNet
 from xcam.testing import quick
 from xcam.testing.metrics.case import Case, made, scored
-from xcam.testing.probe import ProbeNet
+from xcam.testing.probe import ProbeNet, carrier
 
 IMAGES = pictures(3, size=16)
 TARGETS = [0, 3, 1]
 METHODS = xcam.list_methods()
 DEVICE = "cuda"
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def net_for(name):
+    return carrier(quick(xcam.get_method(name)()), GapNet())
 
 
 def explained(name, model, images=IMAGES, **options):
@@ -55,17 +59,17 @@ class TestEveryMethod:
     def test_no_tensor_goes_to_the_host(self, name, no_host_copies):
         with pytest.raises(AssertionError, match="copied to the host"):
             IMAGES.cpu()
-        explained(name, GapNet())
+        explained(name, net_for(name))
 
     def test_bf16_model(self, name):
-        net = mixed(GapNet()).bfloat16()
+        net = mixed(net_for(name)).bfloat16()
         with unchanged(net):
             got = explained(name, net, IMAGES.bfloat16())
         self.about(name, got)
 
     @pytest.mark.parametrize("precision", ["bf16", "fp16"])
     def test_precision(self, name, precision):
-        net = mixed(GapNet())
+        net = mixed(net_for(name))
         with unchanged(net, IMAGES):
             got = explained(name, net, precision=precision)
         self.about(name, got)
@@ -73,14 +77,14 @@ class TestEveryMethod:
     def about(self, name, got):
         assert got.maps.dtype == got.logits.dtype == torch.float32
         assert got.maps.isfinite().all()
-        expected = explained(name, GapNet())
+        expected = explained(name, net_for(name))
         for maps, truth in zip(got.maps, expected.maps, strict=True):
             assert correlation(maps, truth) > 0.9
 
     @pytest.mark.parametrize("wrap", ["compiled", "compiled in place", "parallel"])
     def test_wrapped_model(self, name, wrap):
-        expected = explained(name, GapNet())
-        net = mixed(GapNet())
+        expected = explained(name, net_for(name))
+        net = mixed(net_for(name))
         model = net
         if wrap == "compiled":
             model = torch.compile(net, backend="eager")
@@ -97,8 +101,8 @@ class TestEveryMethod:
 
     @CUDA
     def test_cuda(self, name):
-        expected = explained(name, GapNet())
-        net = mixed(GapNet()).cuda()
+        expected = explained(name, net_for(name))
+        net = mixed(net_for(name)).cuda()
         images = IMAGES.cuda()
         with unchanged(net, images):
             got = explained(name, net, images)
@@ -109,7 +113,7 @@ class TestEveryMethod:
 
     @CUDA
     def test_precision_on_cuda(self, name):
-        net, images = GapNet().cuda(), IMAGES.cuda()
+        net, images = net_for(name).cuda(), IMAGES.cuda()
         for precision in ("bf16", "fp16"):
             assert explained(name, net, images, precision=precision).maps.isfinite().all()
 

@@ -24,13 +24,14 @@ from torch import nn
 from torch.testing import assert_close
 
 import xcam
-from xcam import Method, MethodSpec
+from xcam import Method, MethodSpec, TrainableMethod
 from xcam._explain import with_layer
 from xcam.errors import ModelOutputError, UnknownNameError, XcamWarning
 from xcam.forward import Run, current
 from xcam.methods import GradCAM
 from xcam.models.toy import GapNet
 from xcam.testing import quick
+from xcam.testing.probe import carrier
 
 IMAGES = pictures(5, size=16)
 METHODS = xcam.list_methods()
@@ -215,37 +216,46 @@ class Hungry(nn.Module):
 
 
 def placed(name, prefix):
-    """The method, and its layer below the wrapper."""
+    """The method, and its layer below the wrapper; a trained head knows its own."""
     method = made(name)
-    changes = {"layer": f"{prefix}features"} if "layer" in method.parameters() else {}
-    return {"method": method, **changes}
+    reads = "layer" in method.parameters() and not isinstance(method, TrainableMethod)
+    return {"method": method, **({"layer": f"{prefix}features"} if reads else {})}
+
+
+def net_for(name, wrapper=None, *args):
+    """The net that the method runs on, in a wrapper that carries what it carries."""
+    net = carrier(made(name), GapNet())
+    wrapped = wrapper(net, *args) if wrapper else net
+    if hasattr(net, "method"):
+        wrapped.method, wrapped.fitted = net.method, True
+    return wrapped
 
 
 @pytest.mark.parametrize("name", METHODS)
 class TestEveryMethod:
     def test_no_more_rows_than_the_batch_size(self, name):
-        net = Counting(GapNet())
+        net = net_for(name, Counting)
         for size in (1, 3):
             net.sizes.clear()
             xcam.explain(net, IMAGES, 1, batch_size=size, **placed(name, "net."))
             assert max(net.sizes) <= size
 
     def test_memory_that_runs_out(self, name):
-        expected = xcam.explain(GapNet(), IMAGES, [0, 1, 2, 3, 4], **placed(name, "")).maps
-        hungry = Hungry(GapNet(), 2)
+        expected = xcam.explain(net_for(name), IMAGES, [0, 1, 2, 3, 4], **placed(name, "")).maps
+        hungry = net_for(name, Hungry, 2)
         with unchanged(hungry, IMAGES):
             got = xcam.explain(hungry, IMAGES, [0, 1, 2, 3, 4], **placed(name, "net.")).maps
         assert_close(got, expected, atol=1e-5 * float(expected.abs().max()), rtol=1e-4)
 
     def test_memory_that_does_not_suffice(self, name):
-        hungry = Hungry(GapNet(), 0)
+        hungry = net_for(name, Hungry, 0)
         with unchanged(hungry, IMAGES), pytest.raises(torch.OutOfMemoryError):
             xcam.explain(hungry, IMAGES, 1, **placed(name, "net."))
 
     def test_progress_only_if_asked(self, name, capfd):
-        xcam.explain(GapNet(), IMAGES, 1, **placed(name, ""))
+        xcam.explain(net_for(name), IMAGES, 1, **placed(name, ""))
         assert capfd.readouterr() == ("", "")
-        xcam.explain(GapNet(), IMAGES, 1, progress=True, **placed(name, ""))
+        xcam.explain(net_for(name), IMAGES, 1, progress=True, **placed(name, ""))
         out, err = capfd.readouterr()
         assert out == ""
         assert name in err

@@ -1,6 +1,7 @@
 """Nets as files: safetensors with a JSON header from which the whole net is built again."""
 
 from xcam.checkpoints.loading import load
+from xcam.checkpoints.published_lcam import import_lcam
 from xcam.checkpoints.saving import save
 
-__all__ = ["load", "save"]
+__all__ = ["import_lcam", "load", "save"]

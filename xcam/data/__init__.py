@@ -2,6 +2,7 @@
 
 from xcam.data.files import ImageFiles, folder
 from xcam.data.imagenet import imagenet_val
+from xcam.data.labels import predicted_labels, relabelled
 from xcam.data.lists import listed
 from xcam.data.named import load
 from xcam.data.planted import PlantedCues, planted_cues
@@ -16,4 +17,6 @@ __all__ = [
     "listed",
     "load",
     "planted_cues",
+    "predicted_labels",
+    "relabelled",
 ]

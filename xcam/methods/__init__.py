@@ -5,6 +5,7 @@ from __future__ import annotations
 from xcam.core import Method
 from xcam.hookspecs import hookimpl
 from xcam.methods.ablationcam import AblationCAM
+from xcam.methods.abn import ABN
 from xcam.methods.cam import CAM
 from xcam.methods.center_gaussian import CenterGaussian
 from xcam.methods.conv_output import ConvOutput
@@ -19,6 +20,8 @@ from xcam.methods.hirescam import HiResCAM
 from xcam.methods.input_x_gradient import InputXGradient
 from xcam.methods.integrated_gradients import IntegratedGradients
 from xcam.methods.layercam import LayerCAM
+from xcam.methods.lcam import LCAMFm, LCAMImg
+from xcam.methods.lficam import LFICAM
 from xcam.methods.opticam import OptiCAM
 from xcam.methods.random import Random
 from xcam.methods.rise import RISE
@@ -31,7 +34,9 @@ from xcam.methods.vargrad import VarGrad
 from xcam.methods.xgradcam import XGradCAM
 
 __all__ = [
+    "ABN",
     "CAM",
+    "LFICAM",
     "METHODS",
     "RISE",
     "AblationCAM",
@@ -47,6 +52,8 @@ __all__ = [
     "HiResCAM",
     "InputXGradient",
     "IntegratedGradients",
+    "LCAMFm",
+    "LCAMImg",
     "LayerCAM",
     "OptiCAM",
     "Random",
@@ -62,6 +69,7 @@ __all__ = [
 
 METHODS: list[type[Method]] = [
     AblationCAM,
+    ABN,
     CAM,
     CenterGaussian,
     ConvOutput,
@@ -76,6 +84,9 @@ METHODS: list[type[Method]] = [
     InputXGradient,
     IntegratedGradients,
     LayerCAM,
+    LCAMFm,
+    LCAMImg,
+    LFICAM,
     OptiCAM,
     Random,
     RISE,

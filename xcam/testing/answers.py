@@ -15,6 +15,7 @@ from xcam.testing.probe import (
     CLASSES,
     ContractError,
     ProbeNet,
+    carrier,
     distance,
     explained,
     pictures,
@@ -29,7 +30,8 @@ _SAME, _DIFFERENT = 1e-5, 1e-3
 def gives_maps(method: Method) -> None:
     """(B, h, w) of more than one cell, or a value for each element of the images; finite floats."""
     images = pictures()
-    raw = placed(method).maps(ProbeNet().requires_grad_(False), images, Target.of(CLASSES, images))
+    net = carrier(method, ProbeNet()).requires_grad_(False)
+    raw = placed(method).maps(net, images, Target.of(CLASSES, images))
     if not isinstance(raw, Tensor) or not raw.is_floating_point():
         kind = raw.dtype if isinstance(raw, Tensor) else type(raw).__name__
         raise ContractError(f"{method.spec.name} must give a floating-point tensor, got {kind}")
@@ -74,7 +76,8 @@ def takes_dead_features(method: Method) -> None:
 
 
 def _require_finite(method: Method, net: nn.Module, images: Tensor, what: str) -> None:
-    raw = placed(method).maps(net.requires_grad_(False), images, Target.of(1, images))
+    net = carrier(method, net).requires_grad_(False)
+    raw = placed(method).maps(net, images, Target.of(1, images))
     if len(raw) != len(images) or not bool(raw.isfinite().all()):
         raise ContractError(
             f"{method.spec.name} gives maps that are not finite, or too few, for {what}"
@@ -104,7 +107,7 @@ def runs_or_refuses_clearly(method: Method) -> None:
 def stays_on_device(method: Method) -> None:
     """No `.cpu()`, `.to("cpu")`, `.numpy()`, or `.tolist()` of floats inside `maps`."""
     images = pictures()
-    method, net = placed(method), ProbeNet().requires_grad_(False)
+    method, net = placed(method), carrier(method, ProbeNet()).requires_grad_(False)
     try:
         with StayOnDevice():
             method.maps(net, images, Target.of(CLASSES, images))

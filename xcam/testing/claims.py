@@ -6,7 +6,16 @@ import dataclasses
 from typing import get_args
 
 from xcam.core import Family, Method, MethodSpec, TrainableMethod
-from xcam.testing.probe import CLASSES, ContractError, ProbeNet, explained, pictures, placed
+from xcam.testing.probe import (
+    CLASSES,
+    ContractError,
+    ProbeNet,
+    carrier,
+    explained,
+    pictures,
+    placed,
+    probe_of,
+)
 
 __all__ = ["CHECKS", "has_a_spec"]
 
@@ -75,10 +84,11 @@ def tells_whether_normalised(method: Method) -> None:
 
 def tells_whether_it_alters_the_model(method: Method) -> None:
     """Passes run on the given model as it is, or on a changed copy if `spec.alters_model`."""
-    net, method = ProbeNet(), placed(method)
-    given = (id(net), tuple(type(module) for module in net.modules()))
+    net, method = carrier(method, ProbeNet()), placed(method)
+    probe = probe_of(net)
+    given = (id(probe), tuple(type(module) for module in probe.modules()))
     explained(method, net)
-    altered = any(runner != given for runner in net.fuse.runners)
+    altered = any(runner != given for runner in probe.fuse.runners)
     if altered and not method.spec.alters_model:
         raise ContractError(
             f"{method.spec.name} runs a changed copy of the model; set spec.alters_model=True"

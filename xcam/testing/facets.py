@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Explanation
-from xcam.testing.probe import ProbeNet, pictures
+from xcam.core import Explanation, Method
+from xcam.testing.probe import ProbeNet, carrier, pictures, probe_of
 
 __all__ = ["FACETS", "SCORED", "State", "World", "mixed", "promised"]
 
@@ -23,7 +23,7 @@ _GLOBAL_HOOKS = [name for name in vars(nn.modules.module) if name.startswith("_g
 class World:
     """What a caller owns: a model and images; for a metric, what it is given of them."""
 
-    net: ProbeNet
+    net: nn.Module
     images: Tensor
     explanation: Explanation | None = None
     truth: Tensor | None = None
@@ -32,15 +32,19 @@ class World:
 State = dict[str, Any]
 
 
-def promised() -> World:
+def promised(method: Method) -> World:
     """The state in which `maps` is promised its model."""
-    return World(ProbeNet().requires_grad_(False), pictures(3))
+    return World(carrier(method, ProbeNet()).requires_grad_(False), pictures(3))
 
 
-def mixed() -> World:
-    """Modes, `requires_grad` and `.grad` that differ from place to place."""
-    net = ProbeNet().train()
-    net.features.norm1.eval()
+def mixed(method: Method | None = None) -> World:
+    """Modes, `requires_grad` and `.grad` that differ from place to place.
+
+    Args:
+        method: Whose head the net carries, if it is a trainable one; None for the bare probe.
+    """
+    net = (ProbeNet() if method is None else carrier(method, ProbeNet())).train()
+    probe_of(net).features.norm1.eval()
     for index, parameter in enumerate(net.parameters()):
         if index % 2:
             parameter.grad = torch.full_like(parameter, 0.25)

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xcam._apply import own_method
 from xcam._explain import explain, with_layer
-from xcam.core import Explanation, Method, TargetLike
+from xcam.core import Explanation, Method, TargetLike, TrainableMethod
 from xcam.errors import XcamWarning
 from xcam.models.toy import GapNet
 
@@ -21,10 +22,12 @@ __all__ = [
     "Fuse",
     "PlannedError",
     "ProbeNet",
+    "carrier",
     "distance",
     "explained",
     "pictures",
     "placed",
+    "probe_of",
 ]
 
 CLASSES = (2, 0, 4, 1, 3)
@@ -152,9 +155,35 @@ def pictures(count: int = 5, channels: int = 3, size: tuple[int, int] = (16, 16)
     return torch.stack(draws)
 
 
+def carrier(method: Method, net: nn.Module) -> nn.Module:
+    """What the method runs on: the net, or for a trainable method a copy with its head.
+
+    The head's weights are seeded, and it counts as trained. A net that carries one stays as it is.
+    """
+    if not isinstance(method, TrainableMethod) or own_method(net) is not None:
+        return net
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        carried = method.attach(net)
+    if own_method(carried) is None:
+        carried.method = method  # type: ignore[assignment]
+    carried.fitted = True  # type: ignore[assignment]
+    return carried
+
+
+def probe_of(net: nn.Module) -> ProbeNet:
+    """The probe that the net is, or has inside."""
+    probe = next((module for module in net.modules() if isinstance(module, ProbeNet)), None)
+    if probe is None:
+        raise ContractError(
+            f"the {type(net).__name__} that attach gives does not hold the classifier as a module"
+        )
+    return probe
+
+
 def placed(method: Method) -> Method:
-    """The method with the probe's layer filled in, if it reads one."""
-    return with_layer(method, ProbeNet(), pictures(1))
+    """The method with what it leaves open filled in for the probe, such as the layer it reads."""
+    return with_layer(method, carrier(method, ProbeNet()), pictures(1))
 
 
 def explained(
@@ -165,7 +194,7 @@ def explained(
     batch_size: int | None = None,
 ) -> Explanation:
     """Explains, on a fresh probe and five pictures unless told otherwise; notes are not shown."""
-    net = ProbeNet() if net is None else net
+    net = carrier(method, ProbeNet() if net is None else net)
     images = pictures() if images is None else images
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", XcamWarning)

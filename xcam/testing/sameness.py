@@ -17,6 +17,7 @@ from xcam.testing.probe import (
     ContractError,
     ProbeNet,
     Rectifier,
+    carrier,
     distance,
     explained,
     pictures,
@@ -100,7 +101,7 @@ def same_under_no_grad(method: Method) -> None:
 
 def same_under_inference_mode(method: Method) -> None:
     """The caller is inside `torch.inference_mode`, with images made there; or a clear refusal."""
-    net = ProbeNet()
+    net = carrier(method, ProbeNet())
 
     def run() -> Tensor:
         with torch.inference_mode():
@@ -145,7 +146,7 @@ def keeps_nothing(method: Method) -> None:
         raise ContractError(f"{method.spec.name} gives other maps in a second, equal call")
     used = dataclasses.replace(placed(method))  # type: ignore[type-var]
     before, images = dict(vars(used)), pictures()
-    used.maps(ProbeNet().requires_grad_(False), images, Target.of(CLASSES, images))
+    used.maps(carrier(method, ProbeNet()).requires_grad_(False), images, Target.of(CLASSES, images))
     after = vars(used)
     changed = [name for name in {**before, **after} if before.get(name) is not after.get(name)]
     if changed:

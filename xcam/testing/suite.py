@@ -7,9 +7,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from xcam.core import Method, Recipe
+from xcam.core import Method, Recipe, TrainableMethod
 from xcam.registry import get_method
-from xcam.testing import answers, claims, recipes, sameness, traces
+from xcam.testing import answers, claims, recipes, sameness, traces, training
 from xcam.testing.check import Check, CheckResult, require_few_excuses
 from xcam.testing.facets import FACETS
 
@@ -42,6 +42,8 @@ def method_checks(method: Method) -> list[Check]:
     method = quick(method)
     record = traces.Record(method, partial(traces.visits, method))
     tests = {test.__name__: partial(test, method) for test in _TESTS}
+    if isinstance(method, TrainableMethod):
+        tests |= {test.__name__: partial(test, method) for test in training.CHECKS}
     tests |= {traces.leaves(facet): partial(record.require_unchanged, facet) for facet in FACETS}
     return [Check(name, method, test, name not in _NEVER_EXCUSED) for name, test in tests.items()]
 
@@ -92,7 +94,9 @@ _TESTS: tuple[Callable[[Method], None], ...] = (
     traces.passes_errors_on,
 )
 
-_NAMES = frozenset([*(test.__name__ for test in _TESTS), *map(traces.leaves, FACETS)])
+_NAMES = frozenset(
+    [*(test.__name__ for test in (*_TESTS, *training.CHECKS)), *map(traces.leaves, FACETS)]
+)
 
 _NEVER_EXCUSED = frozenset(
     [

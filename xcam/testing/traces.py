@@ -21,9 +21,10 @@ from xcam.testing.probe import (
     PlannedError,
     explained,
     placed,
+    probe_of,
 )
 
-__all__ = ["Record", "Visit", "leaves", "passes_errors_on", "visits"]
+__all__ = ["Record", "Visit", "differences", "leaves", "passes_errors_on", "visits"]
 
 
 class Visit(Protocol):
@@ -77,8 +78,8 @@ class _Visit:
 
     def world(self) -> World:
         """A fresh one."""
-        world = promised() if self.direct else mixed()
-        world.net.fuse = self.net
+        world = promised(self.method) if self.direct else mixed(self.method)
+        probe_of(world.net).fuse = self.net
         return world
 
     def run(self, world: World) -> None:
@@ -158,7 +159,7 @@ class Record:
                 if not visit.planned:
                     raise
             for facet, look in self._facets.items():
-                for change in _differences(before[facet], look(world)):
+                for change in differences(before[facet], look(world)):
                     changes.setdefault(facet, f"{change}, seen after {visit}; {_REMEDY}")
         return changes
 
@@ -177,7 +178,8 @@ def _draw() -> None:
     random.random()
 
 
-def _differences(before: State, after: State) -> Iterator[str]:
+def differences(before: State, after: State) -> Iterator[str]:
+    """What is not the same in two looks at a facet, in words."""
     for key in {**before, **after}:
         if not _same(before.get(key), after.get(key)):
             yield key

@@ -1,0 +1,91 @@
+"""Heads of L-CAM's published code: files as it writes them, with its names of the mechanism."""
+
+import pytest
+import torch
+
+import xcam
+from xcam.checkpoints import import_lcam
+from xcam.errors import FileFormatError, XcamWarning
+from xcam.methods import LCAMImg
+from xcam.models import Normalized
+from xcam.models.toy import GapNet
+
+
+def classifier(seed=0):
+    return Normalized(GapNet(seed=seed), (0.4,), (0.2,), input_size=16)
+
+
+def written(path, prefix="", net=None, **changes):
+    """A checkpoint with an attention mechanism for 5 classes and 12 channels, and a classifier."""
+    torch.manual_seed(3)
+    weights = {"attnM.op.weight": torch.randn(5, 12, 1, 1), "attnM.op.bias": torch.randn(5)}
+    frozen = {} if net is None else {f"features.{k}": v for k, v in net.model.state_dict().items()}
+    state = {f"{prefix}{k}": v for k, v in (frozen | weights | changes).items() if v is not None}
+    torch.save(
+        {"epoch": 7, "arch": "resnet", "state_dict": state, "optimizer": {"state": {}}}, path
+    )
+    return weights
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_the_net_explains_with_the_files_weights(tmp_path, prefix):
+    model, path = classifier(), tmp_path / "a.pth.tar"
+    weights = written(path, prefix, model)
+    net, report = import_lcam(path, model, "lcam_img", mask_reg="batch_labels")
+    assert net.method == LCAMImg(layer="features", mask_reg="batch_labels")
+    images = torch.rand(2, 3, 16, 16)
+    features = model.model.features((images - 0.4) / 0.2)
+    c = torch.einsum("bchw,c->bhw", features, weights["attnM.op.weight"][3, :, 0, 0])
+    found = xcam.explain(net, images, 3, method=None).raw
+    assert torch.allclose(found, c + weights["attnM.op.bias"][3], atol=1e-5)
+    assert torch.equal(net(images), model(images))
+    names = dict(zip(report["file"], report["net"], strict=True))
+    assert names["attnM.op.weight"] == "attention.weight"
+    assert names["attnM.op.bias"] == "attention.bias"
+    own = model.model.state_dict()
+    assert all(names[f"features.{name}"] == f"backbone.{name}" for name in own)
+    assert len(report) == len(own) + 2
+
+
+def test_a_file_of_the_mechanism_alone(tmp_path):
+    written(tmp_path / "a.pth.tar")
+    _, report = import_lcam(tmp_path / "a.pth.tar", classifier(), "lcam_fm")
+    assert list(report["file"]) == ["attnM.op.weight", "attnM.op.bias", *[""] * 6]
+
+
+def test_another_classifier_is_told(tmp_path):
+    written(tmp_path / "a.pth.tar", net=classifier(seed=1))
+    message = "trained for another classifier: 6 of 6 .* such as 'backbone.features.0.weight'"
+    with pytest.warns(XcamWarning, match=message):
+        _, report = import_lcam(tmp_path / "a.pth.tar", classifier(), "lcam_fm")
+    assert (report["net"] == "").sum() == (report["file"] == "").sum() == 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"attnM.op.bias": None}, "they lack 'attnM.op.bias'"),
+        ({"attnM.op.weight": torch.zeros(5, 9, 1, 1)}, r"shape in 'attnM.op.weight' .*9, 1, 1"),
+    ],
+)
+def test_other_shapes_are_refused(tmp_path, changes, message):
+    written(tmp_path / "a.pth.tar", **changes)
+    with pytest.raises(FileFormatError, match=message):
+        import_lcam(tmp_path / "a.pth.tar", classifier(), "lcam_fm")
+
+
+def test_refusals(tmp_path):
+    path = tmp_path / "a.pth.tar"
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*a\.pth\.tar"):
+        import_lcam(path, classifier(), "lcam_fm")
+    with pytest.raises(ValueError, match="method must be one of lcam_fm, lcam_img, got 'lcam'"):
+        import_lcam(path, classifier(), "lcam")
+    path.write_bytes(b"no zip")
+    with pytest.raises(FileFormatError, match="no checkpoint of weights"):
+        import_lcam(path, classifier(), "lcam_fm")
+    torch.save([1, 2], path)
+    with pytest.raises(FileFormatError, match="holds no 'state_dict', got list"):
+        import_lcam(path, classifier(), "lcam_fm")
+    torch.save({"state_dict": GapNet()}, path)  # a module: code
+    with pytest.raises(FileFormatError, match="no checkpoint of weights"):
+        import_lcam(path, classifier(), "lcam_fm")

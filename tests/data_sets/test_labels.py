@@ -1,0 +1,54 @@
+"""Labels that a model predicts, in place of those of a data set."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+import xcam
+from xcam.data import planted_cues, predicted_labels, relabelled
+from xcam.methods import LCAMFm
+from xcam.models.toy import SmallCNN
+
+IMAGES = torch.rand(7, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+DATA = TensorDataset(IMAGES, torch.zeros(7, dtype=torch.long))
+
+
+def test_predicted_labels():
+    net = SmallCNN().train()
+    torch.manual_seed(5)
+    labels = predicted_labels(net, DATA, batch_size=3)
+    assert torch.equal(torch.rand(2), torch.rand(2, generator=torch.Generator().manual_seed(5)))
+    assert net.training
+    assert labels.dtype == torch.int64
+    assert torch.equal(labels, net.eval()(IMAGES).argmax(1))
+    assert len(labels.unique()) > 1
+
+
+def test_the_rest_of_an_item_stays():
+    cues = planted_cues(4, 32, 3)
+    found = relabelled(cues, [5, 6, 7, 8])
+    assert len(found) == 4
+    assert found.classes == 3
+    for index, (image, label, mask) in enumerate(cues):
+        assert torch.equal(found[index][0], image)
+        assert found[index][1] == 5 + index != label
+        assert torch.equal(found[index][2], mask)
+
+
+def test_stored_labels_train_as_those_on_the_fly(tmp_path):
+    """The labels of the data make no difference then."""
+    net = SmallCNN()
+    np.save(tmp_path / "labels.npy", predicted_labels(net, DATA))
+    data = relabelled(DATA, np.load(tmp_path / "labels.npy"))
+    stored = xcam.fit(net, data, LCAMFm(labels="given"), epochs=2, batch_size=4)
+    on_the_fly = xcam.fit(net, DATA, LCAMFm(), epochs=2, batch_size=4)
+    wrong = xcam.fit(net, DATA, LCAMFm(labels="given"), epochs=2, batch_size=4)
+    assert torch.equal(stored.attention.weight, on_the_fly.attention.weight)
+    assert not torch.equal(stored.attention.weight, wrong.attention.weight)
+
+
+@pytest.mark.parametrize("labels", [[1, 2], torch.zeros(7), torch.zeros(7, 1, dtype=torch.long)])
+def test_refusals(labels):
+    with pytest.raises(ValueError, match="labels must be 7 integers, one an item, got"):
+        relabelled(DATA, labels)

@@ -1,0 +1,129 @@
+"""Heads that the published code of L-CAM has trained."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from xcam.errors import FileFormatError, XcamWarning
+from xcam.methods.heads import part
+from xcam.methods.lcam import LCAMFm, LCAMImg
+from xcam.methods.lcam_attention import AttentionMechanism
+from xcam.models.state_dicts import misfit
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["import_lcam"]
+
+_METHODS: dict[str, type[LCAMFm] | type[LCAMImg]] = {"lcam_fm": LCAMFm, "lcam_img": LCAMImg}
+# Their names in the file, and in the head.
+_NAMES = {"attnM.op.weight": "attention.weight", "attnM.op.bias": "attention.bias"}
+
+
+def import_lcam(
+    path: str | Path,
+    model: nn.Module,
+    method: Literal["lcam_fm", "lcam_img"],
+    **params: Any,  # noqa: ANN401
+) -> tuple[nn.Module, pd.DataFrame]:
+    """Reads the attention mechanism from a checkpoint (.pth.tar) of the published L-CAM code.
+
+    The checkpoint holds the classifier, too, under names of its own: it is not loaded, but each of
+    its tensors is looked for in the model. Files are read as weights alone, no code in them runs.
+
+    Args:
+        path: The file.
+        model: The classifier that the mechanism was trained for, such as
+            `xcam.models.load("torchvision:vgg16", weights="IMAGENET1K_V1")`; left as it was.
+        method: By which it was trained.
+        **params: Hyper-parameters of the method, such as `layer="features.30"` for maps of 7x7.
+
+    Returns:
+        The net, ready to explain; and a table with a row for each key of the file and each tensor
+        of the classifier: `file`, the key, `net`, the name of the tensor that is equal now, and
+        `shape`. One of the names is empty where the other side has no such tensor.
+
+    Warns:
+        XcamWarning: The file holds a classifier, and it is not the model.
+
+    Raises:
+        ValueError: No such method, or a parameter out of its range.
+        FileNotFoundError: There is no such file.
+        FileFormatError: No such checkpoint, or a mechanism of another shape; keys are named.
+    """
+    if method not in _METHODS:
+        raise ValueError(f"method must be one of {', '.join(_METHODS)}, got {method!r}")
+    saved = _read(Path(path))
+    net = _METHODS[method](**params).attach(model)
+    head = part(net, AttentionMechanism)
+    wanted = {name: head.get_parameter(own) for name, own in _NAMES.items()}
+    found = {name: saved[name] for name in _NAMES if name in saved}
+    fault = misfit(wanted, found)
+    if fault:
+        raise FileFormatError(
+            f"the weights in {str(path)!r} are no attention mechanism for this classifier: {fault}"
+        )
+    with torch.no_grad():
+        for name, parameter in wanted.items():
+            parameter.copy_(found[name])
+    net.fitted = True  # type: ignore[assignment]
+    report = _report(saved, head)
+    _warn(report, path)
+    return net.eval(), report
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {str(path)!r}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise FileFormatError(f"{str(path)!r} is no checkpoint of weights: {reason}") from error
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping):
+        raise FileFormatError(f"{str(path)!r} holds no 'state_dict', got {type(content).__name__}")
+    return {
+        str(name).removeprefix("module."): value
+        for name, value in state.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def _report(saved: Mapping[str, Tensor], head: AttentionMechanism) -> pd.DataFrame:
+    """The table of `import_lcam`: tensors are paired by their values, each once."""
+    import pandas as pd
+
+    # Counters of batches seen are the same in many nets, and tell nothing.
+    free = {n: t.cpu() for n, t in head.state_dict().items() if t.is_floating_point()}
+    rows = []
+    for name, tensor in saved.items():
+        same = _NAMES.get(name) or next((n for n, t in free.items() if _equal(t, tensor)), "")
+        free.pop(same, None)
+        rows.append((name, same, tuple(tensor.shape)))
+    rows += [("", name, tuple(tensor.shape)) for name, tensor in free.items()]
+    return pd.DataFrame(rows, columns=["file", "net", "shape"])
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and torch.equal(one, other)
+
+
+def _warn(report: pd.DataFrame, path: str | Path) -> None:
+    lacking = report[report["file"] == ""]
+    if len(lacking) and len(report) > len(lacking) + len(_NAMES):
+        total = int(report["net"].str.startswith("backbone.").sum())
+        warnings.warn(
+            f"{str(path)!r} was trained for another classifier: {len(lacking)} of {total} tensors "
+            f"of the model are not in it, such as {lacking['net'].iloc[0]!r}",
+            XcamWarning,
+            stacklevel=3,
+        )
