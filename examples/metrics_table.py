@@ -34,8 +34,8 @@ CLASSES = {
 
 METHODS: dict[str, Method] = {
     "gradcam": xcam.get_method("gradcam")(),
+    "gradcam_plusplus": xcam.get_method("gradcam_plusplus")(),
     "layercam": xcam.get_method("layercam")(),
-    "scorecam": xcam.get_method("scorecam")(),
     "rise": xcam.get_method("rise")(n_masks=500, estimator="centred", sampling="balanced"),
     "integrated_gradients": xcam.get_method("integrated_gradients")(),
 }

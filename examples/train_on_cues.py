@@ -55,6 +55,7 @@ def draw(run: Path) -> None:
             axis.plot(log["epoch"], log[f"{part}_{what}"], marker=".", label=part)
         axis.set(xlabel="epoch", ylabel=what)
         axis.legend()
+    axes[0].set_yscale("log")
     figure.savefig(run / "curve.png", dpi=120)
     pyplot.close(figure)
 
