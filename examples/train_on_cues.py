@@ -63,7 +63,7 @@ def draw(run: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Trains and draws."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("runs/cues"), help="folder of the training")
+    parser.add_argument("--out", type=Path, default=Path("runs/cues"), help="its folder")
     parser.add_argument("--images", type=int, default=1600, help="to train on")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
