@@ -96,11 +96,13 @@ def test_killed_at_random_moments_the_same_bits_come_out(
     expected, seconds = unbroken
     dice, kills, finished = random.Random(workers), 0, 0
     seen = set()
-    while kills < wanted or not finished:
+    # Moments before the first save, of which a busy machine has many, are not enough.
+    while kills < wanted or len(seen) < 5 or not finished:
         out = tmp_path / str(finished)
         process = started(server, out, workers)
+        killing = kills < wanted or len(seen) < 5
         # A share of the whole, so that a training is killed several times before it ends.
-        process.join(dice.uniform(0, 0.5) * (seconds + workers) if kills < wanted else None)
+        process.join(dice.uniform(0, 0.5) * (seconds + workers) if killing else None)
         if process.exitcode is None:
             os.kill(process.pid, signal.SIGKILL)
             process.join()
@@ -111,7 +113,6 @@ def test_killed_at_random_moments_the_same_bits_come_out(
             assert_same_training(out, expected)
         else:
             assert process.exitcode == -signal.SIGKILL
-    assert len(seen) > 4  # else the moments were not those at which something happens
 
 
 @pytest.mark.parametrize("write", [1, 2, 3, 7, 9, 10, 11, 17, 18])
