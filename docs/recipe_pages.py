@@ -40,12 +40,15 @@ def recipes_table() -> str:
 
 
 def section(name: str) -> str:
-    """One recipe: its commands, what differs from the original, its tables."""
+    """One recipe: the original's command and ours, what differs, its tables."""
     recipe = recipes.read(name)
     lines = [f"## {recipe['title']}", "", f"`{name}` · {linked(recipe['source'])}", ""]
     if recipe["command"]:
         lines += ["```shell", f"{recipe['command']}  # the original", "```", ""]
-    lines += ["```shell", command(name), "```", "", recipe["notes"].strip(), ""]
+    ours, only = command(name), f"{command(name)} --evaluate"
+    lines += ["```shell", f"{ours:{len(only)}}  # train, or go on with RUN"]
+    lines += [f"{only}  # measure its net on the test images", "```", ""]
+    lines += [recipe["notes"].strip(), ""]
     lines += ["```toml", tables(name), "```"]
     return "\n".join(lines)
 

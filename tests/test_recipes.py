@@ -1,21 +1,32 @@
 import functools
+import itertools
 import re
+import shlex
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import recipe_pages
 import torch
 from small_mnist import write_mnist
+from test_cli import run
+from torchvision.models import get_model_weights
 
 import xcam
 from xcam import recipes
+from xcam.cli import fitting
 from xcam.data.transforms import pipeline
 from xcam.errors import FileFormatError
 
 ROOT = Path(__file__).parent.parent
 NAMES = recipes.names()
+METHODS = ("abn", "lcam_fm", "lcam_img", "lficam")
 CROP = [{"name": "RandomCrop", "size": 32, "padding": 4}, {"name": "RandomHorizontalFlip"}]
 CROP_224 = [{"name": "RandomResizedCrop", "size": 224}, {"name": "RandomHorizontalFlip"}]
+CUT_224 = [
+    {"name": "Resize", "size": 256}, {"name": "RandomCrop", "size": 224},
+    {"name": "RandomHorizontalFlip"},
+]  # fmt: skip
 CENTRE_224 = [{"name": "Resize", "size": 256}, {"name": "CenterCrop", "size": 224}]
 SQUARE_224 = [{"name": "Resize", "size": [224, 224]}]
 JITTER_224 = [*SQUARE_224, *CROP_224, {"name": "ColorJitter", "brightness": 0.4}]
@@ -26,6 +37,7 @@ CIFAR = ([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010])
 WHITE_BOX = {"fraction": 0.2, "seed": 223}
 SMALL = (CIFAR, CROP, None, None)
 LARGE = (None, CROP_224, CENTRE_224, None)
+CUT = (None, CUT_224, CENTRE_224, None)
 SQUARE = (None, JITTER_224, SQUARE_224, {"fraction": 1 / 6, "seed": 0})
 PUBLISHED = {  # epochs, batch, rate, weight decay, drops, their factor, classes, images
     "mnist_simple_cnn": (
@@ -49,8 +61,49 @@ PUBLISHED = {  # epochs, batch, rate, weight decay, drops, their factor, classes
     "imagenet_resnet50_90_epochs": (90, 256, 0.1, 1e-4, [31, 61], 0.1, 1000, *LARGE),
     "imagenet_resnet50_resnet_orig": (90, 256, 0.1, 1e-4, [30, 60, 90], 0.1, 1000, *SQUARE),
     "imagenet_resnet50_vit_mod": (90, 256, 9e-3, 0.3, None, None, 1000, *SQUARE),
+    "lficam_cifar10_resnet110": (300, 128, 0.1, 1e-4, [150, 225], 0.1, 10, *SMALL),
+    "lficam_cifar100_resnet110": (300, 128, 0.1, 1e-4, [150, 225], 0.1, 100, *SMALL),
+    "lficam_stl10_resnet18": (300, 256, 0.1, 1e-4, [150, 225], 0.1, 10, CIFAR, *LARGE[1:]),
+    "lficam_catdog_resnet18": (300, 256, 0.1, 1e-4, [150, 225], 0.1, 2, *LARGE),
+    "lficam_imagenet_resnet50": (300, 256, 0.1, 1e-4, [150, 225], 0.1, 1000, *LARGE),
+    "abn_cifar10_resnet110": (300, 128, 0.1, 1e-4, [150, 225], 0.1, 10, *SMALL),
+    "abn_cifar100_resnet110": (300, 128, 0.1, 1e-4, [150, 225], 0.1, 100, *SMALL),
+    "abn_cifar100_densenet_bc_100_12": (300, 64, 0.1, 1e-4, [150, 225], 0.1, 100, *SMALL),
+    "abn_cifar100_resnext29_8x64d": (300, 128, 0.1, 5e-4, [150, 225], 0.1, 100, *SMALL),
+    "abn_cifar100_wrn_28_10": (200, 128, 0.1, 5e-4, [60, 120, 160], 0.2, 100, *SMALL),
+    "abn_stl10_resnet18": (300, 256, 0.1, 1e-4, [150, 225], 0.1, 10, CIFAR, *LARGE[1:]),
+    "abn_catdog_resnet18": (300, 256, 0.1, 1e-4, [150, 225], 0.1, 2, *LARGE),
+    "abn_imagenet_resnet50": (90, 256, 0.1, 1e-4, [31, 61], 0.1, 1000, *LARGE),
+    "abn_imagenet_resnet152": (90, 256, 0.1, 1e-4, [31, 61], 0.1, 1000, *LARGE),
+    "lcam_fm_vgg16": (8, 64, 1e-2, 5e-4, [*range(1, 23)], 0.75, 1000, *CUT),
+    "lcam_img_vgg16": (8, 64, 1e-2, 5e-4, [*range(1, 23)], 0.75, 1000, *CUT),
+    "lcam_fm_resnet50": (26, 64, 1e-4, 5e-4, [*range(1, 13)], 0.95, 1000, *CUT),
+    "lcam_img_resnet50": (26, 64, 1e-4, 5e-4, [*range(1, 13)], 0.95, 1000, *CUT),
 }  # fmt: skip
-KINDS = {tuple(recipes.read(name)["fit"]): name for name in NAMES}  # one of each set of settings
+
+
+def of_method(told):
+    """The part of [fit] that is the method's: its name, and its fields."""
+    if "method" not in told:
+        return {}
+    known = {"method", *(field.name for field in fields(xcam.get_method(told["method"])))}
+    return {name: value for name, value in told.items() if name in known}
+
+
+# One of each set of settings.
+KINDS = {(*(told := recipes.read(name)["fit"]), told.get("method")): name for name in NAMES}
+HEADS = {  # how many parameters a method adds, known from the papers' code
+    "lficam_cifar10_resnet110": 2_361_344,
+    "lficam_stl10_resnet18": 9_441_280,
+    "lficam_imagenet_resnet50": 151_011_328,
+    "abn_cifar10_resnet110": 1_295_572,
+    "abn_cifar100_resnet110": 1_329_502,
+    "abn_imagenet_resnet152": 18_027_834,
+    "lcam_fm_vgg16": 513_000,
+    "lcam_img_vgg16": 513_000,
+    "lcam_fm_resnet50": 2_049_000,
+    "lcam_img_resnet50": 2_049_000,
+}
 PARAMETERS = {  # of the nets, known from elsewhere
     "mnist_simple_cnn": 1_284_042,
     "cifar10_simple_cnn": 2_202_122,
@@ -83,7 +136,7 @@ def test_the_settings_are_the_published_ones(name):
     )
     if told["optimizer"]["name"] == "SGD":
         assert told["optimizer"]["momentum"] == 0.9
-        assert not told["optimizer"].get("nesterov")
+        assert bool(told["optimizer"].get("nesterov")) == name.startswith("lcam")
     assert told.get("seed") == (223 if name.endswith("simple_cnn") else None)
 
 
@@ -99,6 +152,21 @@ def test_what_only_vit_mod_has():
         "decay": pytest.approx(1 - 2e-5 * told["batch_size"] * 32 / told["epochs"], abs=1e-6),
         "every": 32,
     }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_method_of_a_recipe(name):
+    recipe = recipes.read(name)
+    own = of_method(recipe["fit"])
+    (known,) = [method for method in METHODS if name.startswith(method)] or [""]
+    assert own.pop("method", "") == known
+    large = known == "lficam" and "cifar" not in name  # the authors' nets for 224 pixels a side
+    lcam = known.startswith("lcam")
+    wanted = {"stem_stride": 1} if large else {"mask_reg": "batch_labels"} if lcam else {}
+    assert own == wanted
+    assert recipe["model"].get("weights") == ("IMAGENET1K_V1" if lcam else None)
+    groups = recipe["fit"].get("groups")
+    assert groups == ({"bias$": {"lr_factor": 2}} if lcam else None)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -136,13 +204,26 @@ def built(module, settings, *args):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_net_of_a_recipe(name):
-    model = recipes.read(name)["model"]
+    recipe = recipes.read(name)
+    model, own = recipe["model"], of_method(recipe["fit"])
+    provided = model.pop("weights", None)  # not downloaded here
+    assert (
+        provided is None or provided in get_model_weights(model["name"].split(":")[1]).__members__
+    )
+    side = 28 if "mnist" in name else 32 if "cifar" in name else 224
     with torch.device("meta"):
         net = xcam.models.load(**model)
-        side = 28 if "mnist" in name else 32 if "cifar" in name else 224
-        assert net(torch.zeros(2, len(net.mean), side, side)).shape == (2, model["num_classes"])
+        whole = xcam.get_method(own.pop("method"))(**own).attach(net) if own else net
+        images = torch.zeros(2, len(net.mean), side, side)
+        assert whole(images).shape == (2, model["num_classes"])
     if name in PARAMETERS:
-        assert sum(parameter.numel() for parameter in net.parameters()) == PARAMETERS[name]
+        assert parameters(net) == PARAMETERS[name]
+    if name in HEADS:
+        assert parameters(whole) - parameters(net) == HEADS[name]
+
+
+def parameters(net):
+    return sum(parameter.numel() for parameter in net.parameters())
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +259,7 @@ class TestTraining:
     @pytest.mark.parametrize("name", KINDS.values())
     def test_fit_takes_what_a_recipe_tells_it(self, name, digits):
         model = {"name": "xcam:cifar_resnet", "depth": 8, "in_channels": 1}
-        told = recipes.read(name, {"epochs": 1, "batch_size": 16})["fit"]
+        told = recipes.read(name, {"epochs": 1, "batch_size": 16, "stem_stride": None})["fit"]
         net = recipes.fit({"model": model, "data": {"name": "mnist"}, "fit": told}, digits)
         assert all(parameter.isfinite().all() for parameter in net.parameters())
 
@@ -221,11 +302,33 @@ class TestPages:
         page = recipe_pages.recipes_page()
         for name in NAMES:
             recipe = recipes.read(name)
-            row = f"| `xcam fit --recipe {name} --root DATA --out RUN` | `epochs="
+            ours = f"xcam fit --recipe {name} --root DATA --out RUN"
+            row = f"| `{ours}` | `{next(iter(recipe['fit']))}="
             assert f"`{recipe['command']}` {row}" in page or f"| none {row}" in page
+            assert f"\n{ours}             # train" in page
+            assert f"\n{ours} --evaluate  # measure" in page
             assert f"\n## {recipe['title']}\n\n`{name}` · " in page
             assert recipe["notes"].strip() in page
         assert "optimizer=SGD(lr=0.1, momentum=0.9, weight_decay=0.0001), schedule=Mu" in page
+
+    def test_the_originals_of_the_papers(self):
+        """Its commands have these options, its recipes and what is changed in them are there."""
+        text = (ROOT / "docs/originals.md").read_text("utf-8")
+        lines = [shlex.split(line) for line in re.findall(r"`((?:xcam|--set) [^`]*)`", text)]
+        assert len(lines) > 15
+        commands = {words[1] for words in lines if words[0] == "xcam"}
+        helps = {name: run(name, "--help").stdout for name in commands}
+        for words in lines:
+            pairs = list(itertools.pairwise(words))
+            if "--recipe" in words or words[0] == "--set":
+                named = [after for word, after in pairs if word == "--recipe"]
+                changes = [after for word, after in pairs if word == "--set"]
+                recipes.read(*named or ["lcam_fm_vgg16"], fitting._changes(changes))
+            told = helps["fit" if words[0] == "--set" else words[1]]
+            assert all(f"  {word} " in told for word in words if word.startswith("--"))
+        methods = {recipes.read(name)["fit"].get("method") for name in NAMES} - {None}
+        assert methods == set(METHODS)
+        assert all(f"--recipe {method}_" in text for method in methods)
 
     def test_the_example_is_a_recipe(self, tmp_path):
         (text,) = re.findall(

@@ -2,6 +2,7 @@
 
 from xcam.checkpoints.loading import load
 from xcam.checkpoints.published_lcam import import_lcam
+from xcam.checkpoints.published_lficam import import_lficam
 from xcam.checkpoints.saving import save
 
-__all__ = ["import_lcam", "load", "save"]
+__all__ = ["import_lcam", "import_lficam", "load", "save"]

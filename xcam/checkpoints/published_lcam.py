@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from xcam.checkpoints.published import published_state
 from xcam.errors import FileFormatError, XcamWarning
 from xcam.methods.heads import part
 from xcam.methods.lcam import LCAMFm, LCAMImg
@@ -60,7 +60,7 @@ def import_lcam(
     """
     if method not in _METHODS:
         raise ValueError(f"method must be one of {', '.join(_METHODS)}, got {method!r}")
-    saved = _read(Path(path))
+    saved = published_state(Path(path))
     net = _METHODS[method](**params).attach(model)
     head = part(net, AttentionMechanism)
     wanted = {name: head.get_parameter(own) for name, own in _NAMES.items()}
@@ -77,25 +77,6 @@ def import_lcam(
     report = _report(saved, head)
     _warn(report, path)
     return net.eval(), report
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {str(path)!r}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise FileFormatError(f"{str(path)!r} is no checkpoint of weights: {reason}") from error
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    if not isinstance(state, Mapping):
-        raise FileFormatError(f"{str(path)!r} holds no 'state_dict', got {type(content).__name__}")
-    return {
-        str(name).removeprefix("module."): value
-        for name, value in state.items()
-        if isinstance(value, Tensor)
-    }
 
 
 def _report(saved: Mapping[str, Tensor], head: AttentionMechanism) -> pd.DataFrame:
