@@ -120,13 +120,14 @@ def section(cls: type[Method] | type[Metric], facts: list[str]) -> str:
 
 
 def claims(spec: MetricSpec) -> list[str]:
-    """Formula, direction, range, truth and passes of a metric."""
+    """Formula, direction, range, truth and passes of a metric, and what it does not tell."""
     return [
         spec.formula,
         "neither is better" if spec.direction == "neither" else f"{spec.direction} is better",
         spec.interval,
         f"needs {NEEDS[spec.truth]}" if NEEDS[spec.truth] else "",
         f"passes an image: {spec.cost}",
+        *(f"does not put {pair}: {reason}" for pair, reason in spec.unordered.items()),
     ]
 
 

@@ -100,7 +100,7 @@ def write(folder, found, size=8):
         path = folder / "rows" / f"batch-{number:08d}.parquet"
         pq.write_table(pa.Table.from_pylist(part.to_dict("records"), SCHEMA), path)
     names = {name: {"name": name} for name in table["method"].unique()}
-    manifest = {"methods": names, "metrics": {}}
+    manifest = {"methods": names, "metrics": {}, "images": {"count": table["index"].nunique()}}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 

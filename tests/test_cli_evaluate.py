@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from evaluations import Pictures, rows
@@ -6,6 +8,7 @@ from test_cli import refused, run
 
 import xcam
 from xcam.cli import evaluating
+from xcam.cli.pictures import check_labels
 from xcam.models import Normalized
 from xcam.models.toy import GapNet
 
@@ -43,7 +46,7 @@ def test_evaluate_prints_the_table_and_keeps_the_rows(nets, pictures, tmp_path):
     assert nets == [("torchvision:resnet50", "DEFAULT")]
     data = xcam.data.folder(pictures, 16)
     methods = ["gradcam", xcam.get_method("rise")(n_masks=5)]
-    net = Normalized(GapNet(seed=20), (0.5,), (0.5,))
+    net = {"torchvision:resnet50": Normalized(GapNet(seed=20), (0.5,), (0.5,))}
     expected = xcam.evaluate(net, data, methods, "sparseness")
     assert done.stdout == f"{expected}\n"
     assert {row["image"] for row in rows(out)} == set(data.ids)
@@ -52,11 +55,13 @@ def test_evaluate_prints_the_table_and_keeps_the_rows(nets, pictures, tmp_path):
 
 
 def test_evaluate_passes_everything_on(nets, pictures, tmp_path, monkeypatch):
-    calls = []
+    calls, listed = [], tmp_path / "list.txt"
+    listed.write_text("".join(f"{name} 1\n" for name in xcam.data.folder(pictures).ids))
     monkeypatch.setattr(xcam, "evaluate", lambda *given, **named: calls.append((given, named)))
     done = run(
-        "evaluate", "--data", pictures, "--model", "a:b", "--model", "c:d", "--weights", "none",
-        "--metrics", "deletion(preset=castream),entropy", "--target", "label", "--no-controls",
+        "evaluate", "--data", listed, "--root", pictures, "--model", "a:b", "--model", "c:d",
+        "--weights", "none", "--methods", "rise,smoothgrad(seed=1)",
+        "--metrics", "deletion(preset=castream),road", "--target", "label", "--no-controls",
         "--fraction", "0.5", "--workers", "1", "--batch-size", "3", "--precision", "bf16",
         "--seed", "4", "--save-maps", "--size", "24", "--out", tmp_path / "out",
     )  # fmt: skip
@@ -66,13 +71,44 @@ def test_evaluate_passes_everything_on(nets, pictures, tmp_path, monkeypatch):
     assert list(models) == ["a:b", "c:d"]
     assert (loader.batch_size, loader.num_workers) == (16, 1)
     assert loader.dataset[0][0].shape == (3, 24, 24)
-    metrics = [xcam.get_metric("deletion")(preset="castream"), xcam.get_metric("entropy")()]
+    metrics = [xcam.get_metric("deletion")(preset="castream"), xcam.get_metric("road")(seed=4)]
+    methods = [xcam.get_method("rise")(seed=4), xcam.get_method("smoothgrad")(seed=1)]
     assert repr(named.pop("metrics")) == repr(metrics)
-    assert repr(named.pop("methods")) == repr([xcam.get_method("gradcam")()])
+    assert repr(named.pop("methods")) == repr(methods)
     assert named == {
         "maps": None, "target": "label", "controls": False, "fraction": 0.5, "batch_size": 3,
         "precision": "bf16", "seed": 4, "save_maps": True, "out": tmp_path / "out",
         "dry_run": False, "progress": False,
+    }  # fmt: skip
+
+
+def test_score_passes_everything_on(nets, pictures, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(xcam, "evaluate", lambda *given, **named: calls.append((given, named)))
+    monkeypatch.setattr(evaluating, "check_labels", lambda *given: None)
+    maps = [tmp_path / "mine", tmp_path / "yours"]
+    for folder in maps:
+        folder.mkdir()
+    done = run(
+        "score", "--maps", maps[0], "--maps", maps[1], "--data", pictures, "--model", "a:b",
+        "--metrics", "road,deletion", "--target", "label", "--no-controls", "--fraction", "0.5",
+        "--load", "3", "--workers", "1", "--batch-size", "2", "--precision", "fp16", "--seed", "4",
+        "--size", "24", "--out", tmp_path / "out", "--dry-run",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    (((models, loader), named),) = calls
+    assert list(models) == ["a:b"]
+    assert (loader.batch_size, loader.num_workers) == (3, 1)
+    assert loader.dataset[0][0].shape == (3, 24, 24)
+    metrics = [xcam.get_metric("road")(seed=4), xcam.get_metric("deletion")()]
+    assert repr(named.pop("metrics")) == repr(metrics)
+    assert {name: str(folder) for name, folder in named.pop("maps").items()} == {
+        folder.name: str(folder) for folder in maps
+    }
+    assert named == {
+        "methods": (), "target": "label", "controls": False, "fraction": 0.5, "batch_size": 2,
+        "precision": "fp16", "seed": 4, "out": tmp_path / "out", "dry_run": True,
+        "progress": False,
     }  # fmt: skip
 
 
@@ -103,6 +139,30 @@ def test_a_list_with_truth_is_a_data_set_too(nets, pictures, tmp_path):
     assert done.exit_code == 0, done.output
     assert {row["target"] for row in rows(tmp_path / "out")} == {1}
     assert {row["error"] for row in rows(tmp_path / "out")} == {None}
+
+
+@pytest.mark.parametrize(
+    "asked", [["--target", "label"], ["--metrics", "accuracy"], ["--table", "lcam"]]
+)
+def test_folders_that_are_not_the_models_classes_are_no_labels(nets, pictures, tmp_path, asked):
+    """Class 0 of ImageNet is a tench, and no cat because a folder of that name comes first."""
+    Image.new("RGB", (16, 16)).save(pictures / "class0" / "more.png")
+    said = refused("evaluate", "--data", pictures, "--out", tmp_path / "out", *asked)
+    folders = len(list(pictures.iterdir()))
+    assert f"the labels of --data are the numbers of its {folders} folders (class0, " in said
+    assert "'torchvision:resnet50' has 5 classes: give a folder for each class" in said
+
+
+def test_folders_in_another_order_are_no_labels(nets, pictures):
+    net = Normalized(GapNet(classes=3), (0.5,), (0.5,))
+    data = SimpleNamespace(classes=("a", "b", "c"))
+    net.categories = ("a", "b", "c")
+    check_labels(data, {"net": net})
+    net.categories = ("c", "b", "a")
+    with pytest.raises(ValueError, match="'net' has 3 classes, in another order: give a folder"):
+        check_labels(data, {"net": net})
+    net.categories = ("cat", "dog", "owl")  # other words for them, perhaps
+    check_labels(data, {"net": net})
 
 
 def test_dry_run_prints_the_estimate_alone(nets, pictures, tmp_path):

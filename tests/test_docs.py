@@ -16,6 +16,9 @@ from xcam.core import MethodSpec
 
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", "docs/quickstart.md", "docs/targets.md", "docs/metrics.md"]
+ALL_PAGES = [
+    str(path.relative_to(ROOT)) for folder in (".", "docs") for path in (ROOT / folder).glob("*.md")
+]
 
 
 def blocks(page, language):
@@ -62,6 +65,14 @@ def test_commands_of_the_examples_exist(page):
             assert program == "pip"
 
 
+@pytest.mark.parametrize("page", ALL_PAGES)
+def test_commands_can_be_pasted(page):
+    """The shell reads them: what it would take for its own is quoted."""
+    for block in blocks(page, "shell"):
+        done = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, ""), block
+
+
 def test_the_readme_example_is_short():
     (code,) = blocks("README.md", "python")
     assert len([line for line in code.splitlines() if line.strip()]) <= 12
@@ -87,6 +98,7 @@ def test_every_metric_is_on_its_page_and_in_the_readme(name):
     page, table = catalogue.metrics_page(), catalogue.metrics_table()
     assert f"\n### {cls.spec.title}\n\n`{name}`" in page
     assert f" · {cls.spec.formula} · " in page
+    assert all(f"does not put {pair}: {why}" in page for pair, why in cls.spec.unordered.items())
     assert f".. autoclass:: {cls.__module__}.{cls.__qualname__}\n" in page
     assert f"\n| `{name}` | {cls.spec.title} | {cls.spec.direction} | " in table
 

@@ -3,7 +3,6 @@
 import gc
 import itertools
 import json
-import tracemalloc
 import warnings
 from collections import Counter
 
@@ -26,8 +25,10 @@ from evaluations import (
 from torch.utils.data import Subset
 
 import xcam
+from xcam._evaluate.dry_run import estimate
 from xcam.errors import XcamWarning
 from xcam.models.toy import GapNet, SmallCNN
+from xcam.store import Row
 
 
 class TestRows:
@@ -75,6 +76,30 @@ class TestRows:
         assert found["rise", "sparseness"]["explain_passes"] == 8
         assert found["rise", "sparseness"]["passes"] == 0
         assert found["rise", "average_drop"]["passes"] == 2
+
+    def test_have_their_share_of_the_time(self, tmp_path, monkeypatch):
+        ticks = itertools.count()
+        monkeypatch.setattr("xcam._evaluate.attempts.time.perf_counter", lambda: next(ticks))
+        evaluate(loader(batch_size=8), controls=False, out=tmp_path)
+        table = xcam.Results(tmp_path).to_pandas().sort_values("index")
+        for column in ("seconds", "explain_seconds"):
+            assert list(table[column]) == [1 / 8] * 8 + [1 / 3] * 3  # batches of 8 and 3
+
+    def test_say_what_speaks_of_the_model_once(self, tmp_path):
+        found = evaluate(loader(), ["gradcam", "rise"], ["accuracy", "sparseness"], out=tmp_path)
+        costs = found.costs().query("metric == 'accuracy'")
+        assert sorted(costs["passes"]) == [0, 0, 0, 0, 1]
+        hits = {m: r["value"] for m, r in found.table().query("metric == 'accuracy'").iterrows()}
+        right = (NET(Pictures().images).argmax(1) == torch.tensor(Pictures().labels)).float()
+        assert set(hits.values()) == {right.double().mean().item()}
+        assert list(found.ranks().columns) == ["sparseness", "mean"]
+
+    def test_say_so_where_a_method_failed(self, tmp_path):
+        data = Pictures()
+        data.images[5] += 3
+        evaluate(loader(data), [Picky(), "gradcam"], "accuracy", out=tmp_path, controls=False)
+        errors = {(r["method"], r["index"]) for r in rows(tmp_path) if r["error"]}
+        assert errors == {("picky", 5)}
 
     def test_do_not_depend_on_how_the_model_is_fed(self, tmp_path):
         for size in (1, 3, None):
@@ -180,6 +205,13 @@ class TestData:
         values = [r["values"] for r in found if r["metric"] == "energy_pointing_game"]
         np.testing.assert_allclose(values, expected.reshape(11, -1), atol=1e-6)
 
+    def test_gives_labels_to_those_who_need_them_though_there_are_masks(self, tmp_path):
+        data, controls = Pictures(truth=True), False
+        evaluate(loader(data), metrics=["accuracy"], controls=controls, out=tmp_path)
+        hits = NET(data.images).argmax(1) == torch.tensor(data.labels)
+        assert [row["error"] for row in rows(tmp_path)] == [None] * 11
+        assert [row["values"] for row in rows(tmp_path)] == [[hit] for hit in hits.tolist()]
+
 
 class TestTraces:
     def test_nothing_is_left_on_the_model_or_the_generators(self, tmp_path):
@@ -211,24 +243,6 @@ class TestTraces:
             evaluate(loader(data), metrics=Brightness(kind="stop"))
         assert list(tmp_path.iterdir()) == []
 
-    def test_memory_does_not_grow_with_the_images(self, tmp_path):
-        """Rows are not kept: what is held of an image, its id and place, is less than a row."""
-
-        folders = (tmp_path / str(number) for number in itertools.count())
-
-        def peak(count):
-            data = Pictures(count)
-            gc.collect()
-            tracemalloc.start()
-            try:
-                evaluate(loader(data), controls=False, out=next(folders))
-                return tracemalloc.get_traced_memory()[1]
-            finally:
-                tracemalloc.stop()
-
-        peak(320)  # fills what Python keeps for later
-        assert peak(320) - peak(16) < 500 * (320 - 16)
-
 
 class TestDryRun:
     def test_prints_passes_and_writes_nothing(self, tmp_path, capsys):
@@ -243,9 +257,28 @@ class TestDryRun:
         assert lines[-2] == "no errors"
         assert lines[-1].startswith("about 0:00:0")
         assert lines[-1].endswith(" for 11 images, measured on 4")
-        assert set(data.loaded) == {0, 1, 2, 3}
+        assert set(data.loaded) == {0, 1, 2, 3, 10}
         assert not (tmp_path / "out").exists()
         assert set(results.table()["n"]) == {4}
+
+    @pytest.mark.parametrize(
+        ("images", "processes", "expected"),
+        [(100, 1, "0:01:40 for 100 images"), (100, 4, "0:00:25 for 100 images in 4 processes"),
+         (50_001, 1, "13:53:21 for 50001 images")],
+    )  # fmt: skip
+    def test_estimates_the_time_of_all_images(self, images, processes, expected):
+        """Four images in four seconds; each of the steps has its own means."""
+        costs = [(3.0, 1.0), (5.0, 3.0)] * 2
+        measured = [
+            Row(index, str(index), "net", 0, 0, "gradcam", metric, np.zeros(1), (), seconds, passes)
+            for index, (passes, seconds) in enumerate(costs)
+            for metric in ("deletion", "entropy")
+        ]
+        lines = estimate(measured, 4.0, images, processes).splitlines()
+        assert lines[-1] == f"about {expected}, measured on 4"
+        assert [line.split()[2:] for line in lines[1:4]] == [
+            ["explain", "failed", "failed"], ["deletion", "4", "2"], ["entropy", "4", "2"]
+        ]  # fmt: skip
 
     def test_says_what_failed(self, capsys):
         layer = xcam.get_method("gradcam")(layer="none")
@@ -255,12 +288,24 @@ class TestDryRun:
         assert lines[-2] == "4 of 16 rows are errors"
 
 
+def test_the_seed_is_that_of_what_is_given_by_name(tmp_path):
+    smooth, noisy = xcam.get_method("smoothgrad")(n_samples=2), xcam.get_metric("road")(seed=1)
+    methods = {"a": "random", "b": smooth, "c": "gradcam"}
+    metrics = {"x": "remove_and_classify", "y": noisy}
+    evaluate(loader(Pictures(2)), methods, metrics, out=tmp_path, seed=3, controls=False)
+    said = json.loads((tmp_path / "manifest.json").read_bytes())
+    assert said["methods"]["a"]["parameters"] == {"seed": 3}
+    assert said["methods"]["b"]["parameters"]["seed"] == 0
+    assert said["metrics"]["x"]["parameters"]["seed"] == 3
+    assert said["metrics"]["y"]["parameters"]["seed"] == 1
+
+
 def test_the_manifest_says_what_the_rows_depend_on(tmp_path):
     evaluate(loader(), ["gradcam", "rise"], out=tmp_path, fraction=0.5, seed=3)
     said = json.loads((tmp_path / "manifest.json").read_bytes())
     assert said["versions"]["xcam"] == xcam.__version__
     assert said["methods"]["gradcam"]["layers"] == {"GapNet": "features"}
-    assert said["methods"]["rise"]["repr"] == repr(xcam.get_method("rise")())
+    assert said["methods"]["rise"]["repr"] == repr(xcam.get_method("rise")(seed=3))
     assert said["methods"]["random"]["parameters"] == {"seed": 3}
     assert said["metrics"]["sparseness"]["name"] == "sparseness"
     assert said["images"]["count"] == 6

@@ -1,8 +1,10 @@
 """What `evaluate` refuses, before anything is done."""
 
 import pytest
+import torch
 from evaluations import Pictures, evaluate, loader
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
+from torchvision.transforms.functional import to_pil_image
 
 import xcam
 from xcam.errors import UnknownNameError
@@ -28,6 +30,10 @@ class TestBadInput:
             ({"indices": [11]}, ValueError, "indices must be from 0 to 10, got 11"),
             ({"indices": [-1]}, ValueError, "indices must be from 0 to 10, got -1"),
             ({"indices": [1, 1]}, ValueError, "must name each image once"),
+            ({"indices": [True] * 11}, TypeError, r"whole numbers, got \(11,\) of torch.bool"),
+            ({"indices": torch.ones(11) > 0}, TypeError, r"give mask.nonzero\(\).flatten\(\)"),
+            ({"indices": [1.5]}, TypeError, "whole numbers, got .* of torch.float32"),
+            ({"indices": [[1]]}, TypeError, r"whole numbers, got \(1, 1\)"),
             ({"indices": []}, ValueError, "there are no images"),
             ({"fraction": 0}, ValueError, "fraction must be above 0 and at most 1, got 0"),
             ({"fraction": 1.5}, ValueError, "fraction must be above 0 and at most 1, got 1.5"),
@@ -73,6 +79,15 @@ class TestBadInput:
         own = Own(SequentialSampler(data), 4, False)
         with pytest.raises(ValueError, match="makes its own batches"):
             evaluate(DataLoader(data, batch_sampler=own))
+
+    @pytest.mark.parametrize("workers", [0, 1])
+    def test_pictures_of_pil(self, workers):
+        class Raw(Pictures):
+            def __getitem__(self, index):
+                return to_pil_image(self.images[index]), self.labels[index]
+
+        with pytest.raises(TypeError, match="gives pictures of PIL, and images must be tensors"):
+            evaluate(loader(Raw(), num_workers=workers))
 
     def test_streams(self):
         class Stream(IterableDataset):

@@ -1,6 +1,9 @@
 """What fails in an evaluation leaves rows with the error, and what that says of nothing ends it."""
 
+import warnings
+from dataclasses import dataclass
 from itertools import product
+from typing import ClassVar
 
 import pytest
 import torch
@@ -16,11 +19,36 @@ from evaluations import (
     plain,
     rows,
 )
+from nets import SharedReLU
 from torchvision.utils import save_image
 
 import xcam
+from xcam.core import Metric, MetricSpec
 from xcam.errors import XcamWarning
 from xcam.models.toy import GapNet, SmallCNN
+
+
+@dataclass(frozen=True)
+class Dark(Metric):
+    """The mean of the map, which is the image's; fails on one image."""
+
+    fails: float
+
+    spec: ClassVar[MetricSpec] = MetricSpec(
+        name="dark", title="", paper="", formula="", higher_is_better=True, bounds=(0, 1)
+    )
+
+    def score(self, model, images, explanation, truth=None):
+        means = images.flatten(1).mean(1)
+        if bool(torch.isclose(means, torch.tensor(self.fails)).any()):
+            raise ValueError("not this one")
+        with torch.no_grad():
+            if not torch.allclose(explanation.logits, model(images), atol=1e-4):
+                raise RuntimeError("the logits are of other images")
+        return explanation.maps.flatten(1).mean(1)
+
+    def finish(self, mean):
+        return mean
 
 
 class TestFailures:
@@ -70,6 +98,41 @@ class TestFailures:
         fine = [row for row in rows(tmp_path / "fine") if row["method"] == "picky"]
         others = [row for row in found if row["index"] != 5]
         assert_same_rows(others, [row for row in fine if row["index"] != 5])
+
+    @pytest.mark.parametrize("layer", [None, "relu"])
+    def test_a_layer_called_twice_is_news_unless_it_was_chosen_for_the_user(self, layer):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            evaluate(loader(), xcam.get_method("gradcam")(layer=layer), model=SharedReLU())
+        told = [str(one.message) for one in caught if "is called 2 times" in str(one.message)]
+        assert len(told) == (layer is not None)
+
+    def test_of_a_method_and_a_metric_leave_each_other_image_its_own_map(self, tmp_path):
+        """In one batch the model fails, a map is missing, and another fails to be scored."""
+        data, ids = Pictures(4), Pictures(4).ids
+        data.images[1, 0, 0, 0] = torch.nan
+        data.images[0] += 3  # on which Picky fails, and the maps are missing
+
+        def mine(images, names, target):
+            if ids[0] in names:
+                raise ValueError("none of this one")
+            return images.mean(1)
+
+        metrics = [Dark(float(data.images[2].mean())), "entropy"]
+        arguments = {"maps": mine, "controls": False, "out": tmp_path}
+        evaluate(loader(data), Picky(), metrics, **arguments)
+        found = rows(tmp_path)
+        failed = [row for row in found if row["error"]]
+        assert sorted(plain(failed, "index", "metric", "method")) == [
+            (index, metric, method)
+            for index, metric in [*product((0, 1), ("dark", "entropy")), (2, "dark")]
+            for method in ("maps", "picky")
+        ]
+        for row in found:
+            if row["metric"] == "dark" and not row["error"]:
+                expected = float(data.images[row["index"]].mean())
+                assert row["values"] == [pytest.approx(expected, rel=1e-5)]
+                assert row["target"] == int(GapNet()(data.images[row["index"]][None]).argmax())
 
     def test_of_an_image_are_rows_of_all_methods(self, tmp_path):
         data = Pictures()
@@ -132,11 +195,14 @@ class Broken(Pictures):
 class TestUnreadableImages:
     @pytest.mark.parametrize("workers", [0, 1])
     def test_are_rows_of_all_that_would_have_been_said(self, tmp_path, workers):
+        def colours(images, ids, target):
+            return images
+
         data = Broken({5, 8, 9, 10})  # one of the second batch, and the third batch whole
         settings = {
             "metrics": ["entropy", "sparseness"],
             "model": {"a": GapNet(), "b": SmallCNN()},
-            "maps": {"mine": lambda images, ids, target: images},
+            "maps": {"mine": colours},
             "save_maps": True,
         }
         results = evaluate(loader(data, num_workers=workers), out=tmp_path / "some", **settings)

@@ -1,12 +1,30 @@
 """Maps that an evaluation keeps, and maps that others made."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from evaluations import CONTROLS, NET, Pictures, evaluate, loader, plain, rows
+from evaluations import (
+    CONTROLS,
+    NET,
+    Pictures,
+    assert_same_rows,
+    evaluate,
+    loader,
+    plain,
+    rows,
+)
 
 import xcam
+from xcam.errors import XcamWarning
+from xcam.imaging import normalize, resize
 from xcam.models.toy import SmallCNN
+
+
+def square(side):
+    """A map of noise (side, side)."""
+    return torch.rand(side, side, generator=torch.Generator().manual_seed(side))
 
 
 class TestMaps:
@@ -39,6 +57,53 @@ class TestMaps:
         pixels = load_file(kept / "saliency" / "batch-00000002.safetensors")
         assert pixels["maps"].shape == (3, 16, 16)
 
+    @pytest.mark.parametrize("method", ["gradcam", "saliency", "input_x_gradient"])
+    def test_of_saved_explanations_score_as_themselves_bit_for_bit(self, tmp_path, method):
+        data, metrics = Pictures(), ["deletion", "average_drop", "complexity"]
+        for name, one in zip(data.ids, xcam.explain(NET, data.images, method=method), strict=True):
+            path = tmp_path / "maps" / f"{name}.safetensors"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            one.save(path)
+        settings = {"metrics": metrics, "controls": False}
+        evaluate(loader(data), method, out=tmp_path / "made", **settings)
+        evaluate(loader(data), (), maps=tmp_path / "maps", out=tmp_path / "read", **settings)
+        made, read = rows(tmp_path / "made"), rows(tmp_path / "read")
+        columns = ("index", "metric", "values")
+        assert plain(read, *columns) == plain(made, *columns)
+
+    def test_of_explanations_whose_maps_alone_were_replaced_leave_a_row(self, tmp_path):
+        data = Pictures(1)
+        explanation = replace(xcam.explain(NET, data.images), maps=data.images.mean(1))
+        (tmp_path / data.ids[0]).parent.mkdir()
+        explanation.save(tmp_path / f"{data.ids[0]}.safetensors")
+        results = evaluate(loader(data), (), maps=tmp_path, controls=False)
+        (error,) = results.errors()["error"]
+        assert "`maps` are not its `raw` ones" in error
+
+    def test_of_several_resolutions_score_alike_in_any_batches(self, tmp_path):
+        """Each is normalised at its own resolution, alone or beside another."""
+        data, sides = Pictures(6), [5, 7, 5, 16, 7, 5]
+        made = dict(zip(data.ids, map(square, sides), strict=True))
+
+        def mine(images, ids, target):
+            return [made[name] for name in ids]
+
+        found = []
+        for size in (1, 2, 6):
+            out = tmp_path / str(size)
+            metrics = ["average_drop", "sparseness"]
+            evaluate(loader(data, size), (), metrics, maps=mine, controls=False, out=out)
+            found.append(rows(out))
+        assert_same_rows(found[1], found[0])
+        assert_same_rows(found[2], sorted(found[0], key=lambda row: row["index"]))
+        drops = [row["values"][0] for row in found[0] if row["metric"] == "average_drop"]
+        for image, low, drop in zip(data.images, made.values(), drops, strict=True):
+            mask = resize(normalize(low[None]), (16, 16))
+            with torch.no_grad():
+                clean, masked = NET(torch.stack([image, image * mask[0]])).softmax(1).unbind()
+            lost = (clean.amax() - masked[clean.argmax()]).clamp(min=0) / clean.amax()
+            assert drop == pytest.approx(100 * float(lost), abs=1e-3)
+
     @pytest.mark.parametrize("kind", ["tensor", "array", "channels", "list"])
     def test_of_a_callable(self, tmp_path, kind):
         asked = []
@@ -67,6 +132,25 @@ class TestMaps:
             values = [row["values"][0] for row in found]
             np.testing.assert_allclose(values, expected, rtol=1e-5)
 
+    def test_that_are_flat_are_counted_whenever_they_were_made(self, tmp_path):
+        def mine(images, ids, target):
+            maps = images.mean(1)
+            maps[0] = 0.5
+            return maps
+
+        settings = {"maps": {"mine": mine}, "out": tmp_path, "metrics": ["deletion", "sparseness"]}
+        for _ in range(2):
+            with pytest.warns(XcamWarning, match="3 of 11 maps of 'mine' are flat, they point"):
+                results = evaluate(loader(), (), **settings)
+        assert len(results.warnings) == 1
+        assert str(results).endswith("11 rows each, 0 errors, 3 flat maps")
+        flat = [row["index"] for row in rows(tmp_path) if row["flat"]]
+        assert flat == [0, 0, 4, 4, 8, 8]
+        evaluate(loader(), out=tmp_path / "b")
+        fine = xcam.Results(tmp_path / "b")
+        assert fine.warnings == ()
+        assert str(fine).endswith("0 errors")
+
     def test_that_lack_an_image_leave_a_row(self, tmp_path):
         data = Pictures(3)
         for name in (data.ids[0], data.ids[2]):
@@ -89,8 +173,10 @@ class TestMaps:
         ],
     )
     def test_that_are_none_leave_a_row(self, tmp_path, made, sentence):
-        mine = {"mine": lambda images, ids, target: made(images)}
-        evaluate(loader(Pictures(1)), (), maps=mine, out=tmp_path, controls=False)
+        def mine(images, ids, target):
+            return made(images)
+
+        evaluate(loader(Pictures(1)), (), maps={"mine": mine}, out=tmp_path, controls=False)
         (row,) = rows(tmp_path)
         assert row["values"] is None
         with pytest.raises(ValueError, match=sentence):

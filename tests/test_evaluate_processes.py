@@ -82,7 +82,7 @@ def evaluate(monkeypatch, team, out):
     monkeypatch.setattr(verb, "launched", lambda: team)
     data = Pictures(10)
     xcam.evaluate(GapNet(), DataLoader(data, batch_size=2), "gradcam", "sparseness", out=out)
-    return sorted(set(data.loaded) - {0})
+    return sorted(set(data.loaded) - {0, 9})  # which all of them look at
 
 
 def test_each_takes_its_share_of_what_is_to_be_done(monkeypatch, tmp_path):
@@ -100,7 +100,7 @@ def test_each_takes_its_share_of_what_is_to_be_done(monkeypatch, tmp_path):
     )
     # The second has finished its share by now, so that the first shares what it finds left.
     assert met[1] == [2, 3, 6, 7]
-    assert first == [1, 8, 9] or first == [1, 4, 5, 8, 9]
+    assert first == [1, 8] or first == [1, 4, 5, 8]
     evaluate(monkeypatch, Processes(), tmp_path / "a")
     evaluate(monkeypatch, Processes(), tmp_path / "b")
     assert_same_rows(rows(tmp_path / "a"), rows(tmp_path / "b"))

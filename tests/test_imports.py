@@ -29,6 +29,7 @@ LAYERS = [
         "manifest",
         "report",
         "results",
+        "significance",
         "stability",
         "statistics",
         "store",

@@ -161,6 +161,7 @@ class TestFigure:
 class TestCommand:
     def test_prints_the_table_and_draws(self, nets, pictures, tmp_path):  # noqa: F811
         out = tmp_path / "out"
+        (pictures / "class4").mkdir()  # the model's fifth, of which there is no picture
         done = run(
             "evaluate", "--data", pictures, "--methods", "gradcam,layercam", "--table", "lcam",
             "--figure", tmp_path / "compared.png", "--no-controls", "--out", out,

@@ -218,7 +218,7 @@ class TestOtherViews:
 
     def test_text(self, results):
         assert "my_cam" in str(results)
-        counts = "1 models, 3 methods, 4 metrics, 40 rows each, 0 errors"
+        counts = "1 model, 3 methods, 4 metrics, 40 rows each, 0 errors"
         assert counts in str(results)
         assert counts in repr(results)
         assert "<table" in results._repr_html_()

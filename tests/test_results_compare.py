@@ -35,6 +35,15 @@ class TestCompare:
         assert smallest["p_holm"] == pytest.approx(8 * smallest["p"])
         assert (table["p_holm"] >= table["p"]).all()
 
+    def test_finds_what_is_there_among_many_lines(self, tmp_path):
+        """Twenty methods of which no two are near: 190 pairs by 4 metrics."""
+        found = records(methods=[f"method{place:02}" for place in range(20)])
+        table = Results(write(tmp_path, found), METRICS).compare(resamples=1000)
+        assert len(table) == 760
+        clear = table[(table["metric"] != "neutral") & (table["difference"].abs() > 0.5)]
+        assert len(clear) > 500
+        assert (clear["better"] != "").all()
+
     def test_says_which_is_better(self, results):
         table = results.compare("gradcam", "random").set_index("metric")
         assert table["better"].to_dict() == {

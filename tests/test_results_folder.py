@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -71,7 +72,7 @@ class TestFolder:
             row["metric"] = "gini"
         write(tmp_path, found)
         entry = {"name": "sparseness", "parameters": {}, "repr": "Sparseness()"}
-        manifest = {"methods": {}, "metrics": {"gini": entry}}
+        manifest = {"methods": {}, "metrics": {"gini": entry}, "images": {"count": 40}}
         (tmp_path / "manifest.json").write_text(json.dumps(manifest))
         assert repr(Results(tmp_path).metrics) == "{'gini': Sparseness()}"
         entry["repr"] = "Sparseness(power=2)"
@@ -86,6 +87,28 @@ class TestFolder:
     def test_metrics_that_are_not_given(self, results):
         with pytest.raises(ValueError, match="metrics that are not given: best, neutral, plain"):
             Results(results.folder, {"area": Area()})
+
+    def test_one_that_is_unfinished(self, found, tmp_path):
+        write(tmp_path, found)
+        (tmp_path / "rows" / "batch-00000004.parquet").unlink()
+        results = Results(tmp_path, METRICS)
+        assert repr(results).endswith("unfinished: 32 of 40 rows each, 0 errors>")
+        assert str(results).endswith("unfinished: 32 of 40 rows each, 0 errors")
+
+    def test_models_with_statistics_of_their_own_shapes(self, found, tmp_path):
+        """As of nets with different numbers of classes."""
+        larger = records(models=("larger",), seed=1)
+        for row in larger:
+            if row["metric"] == "best":
+                row |= {"shape": [2, 4], "values": np.append(row["values"], [0.0, 2.0])}
+        both = Results(write(tmp_path / "both", [*found, *larger]), METRICS)
+        alone = pd.concat(
+            Results(write(tmp_path / str(number), one), METRICS).table()
+            for number, one in enumerate((larger, found))
+        )
+        pd.testing.assert_frame_equal(both.table(), alone.reset_index(drop=True))
+        compared = both.compare("larger", "net", by="model", resamples=50)
+        assert (compared.query("metric == 'best'")["difference"] > 0).all()
 
     def test_no_rows(self, tmp_path):
         with pytest.raises(FileNotFoundError, match=r"no rows in .*what `evaluate` writes"):

@@ -9,7 +9,8 @@ import pytest
 import scipy.stats
 import torch
 
-from xcam.statistics import Sample, estimate, holm, jackknife, per_image, resampled
+from xcam.significance import holm, student
+from xcam.statistics import Estimate, Sample, estimate, jackknife, per_image, resampled
 
 
 def drawn(*shape, seed=0):
@@ -109,7 +110,7 @@ class TestResampled:
         """R × C weights would be 80 MB or more, R × S means 240 MB."""
         code = (
             "import resource, torch\n"
-            "from xcam.statistics import Sample, resampled\n"
+            "from xcam.statistics import Estimate, Sample, resampled\n"
             "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
             f"sample = Sample.of(torch.rand({images}, {width}))\n"
             "resampled([sample], lambda mean: mean.amax(-1), 2)\n"
@@ -245,9 +246,19 @@ class TestDifference:
         assert paired.interval() == pytest.approx(alone.interval(), abs=1e-9)
         assert paired.images == 50
 
-    def test_p_agrees_with_the_interval(self):
+    @pytest.mark.parametrize(
+        ("values", "finish", "bias"),
+        [
+            (drawn(40).exp() - 1.55, itself, 0),
+            (drawn(40, 6) - 0.5, best, -0.39),  # the best of several is above the truth
+            (drawn(40, 6) - 0.57, best, -0.39),
+        ],
+    )
+    def test_p_agrees_with_the_interval(self, values, finish, bias):
         """The interval of level 1 − p just reaches zero."""
-        found = one(drawn(40).exp() - 1.55, resamples=20_000)
+        found = one(values, finish, resamples=20_000)
+        below = (found.replicates < found.value).double().mean()
+        assert torch.special.ndtri(below).item() == pytest.approx(bias, abs=0.03)
         p = found.p_value()
         assert 0.02 < p < 0.98
         low, high = found.interval(1 - p)
@@ -265,10 +276,42 @@ class TestDifference:
         expected = scipy.stats.ttest_1samp(values.numpy(), 0).pvalue
         assert one(values, resamples=20_000).p_value() == pytest.approx(expected, rel=0.15)
 
-    def test_p_is_never_nought(self):
-        assert one(drawn(30) + 5, resamples=998).p_value() == 2 / 1000
-        assert one(-drawn(30) - 5, resamples=998).p_value() == 2 / 1000
+    def test_p_goes_on_where_resamples_end(self):
+        """All of few resamples lie on one side, so that they only tell that p is small."""
+        values = torch.randn(50, generator=torch.Generator().manual_seed(2)) + 1.5
+        expected = scipy.stats.ttest_1samp(values.double().numpy(), 0).pvalue
+        assert expected < 1e-8
+        for sign in (1, -1):
+            p = one(sign * values, resamples=998).p_value()
+            assert expected * (1 - 1e-6) <= p < 30 * expected  # skewness may add, not take
+
+    def test_p_is_at_most_what_resamples_tell(self):
+        """None of 98 lies below zero, whatever the t-test says."""
+        jackknifed = torch.linspace(0.8, 1.2, 50).double()
+        found = Estimate(1.0, torch.linspace(0.5, 1.5, 98).double(), jackknifed, images=50)
+        assert student(1.0, jackknifed) > 2 / 100
+        assert found.p_value() == pytest.approx(2 / 100)
+
+    def test_p_is_no_smaller_than_the_images_allow(self):
+        """All of C images agree: by the signs alone, p = 2^(1 − C)."""
+        assert one(torch.tensor([1.0, 1.1, 1.2])).p_value() == 0.25
+        assert one(torch.ones(12)).p_value() == 2**-11
         assert one(torch.zeros(30)).p_value() == pytest.approx(1)
+
+
+class TestStudent:
+    def test_equals_the_t_test_without_skewness(self):
+        values = torch.tensor([-1.0, 0, 1, 2, 3, 4]).double()
+        expected = scipy.stats.ttest_1samp(values.numpy(), 0).pvalue
+        found = student(float(values.mean()), jackknife(Sample.of(values), itself))
+        assert found == pytest.approx(expected, rel=1e-9)
+
+    def test_is_not_too_sure_of_skewed_rows(self):
+        """60 exponential rows without a difference: p < 0.001 in 0.58 % by the t-test."""
+        generator = torch.Generator().manual_seed(8)
+        rows = torch.empty(4000, 60).double().exponential_(generator=generator) - 1
+        found = [student(float(row.mean()), jackknife(Sample.of(row), itself)) for row in rows]
+        assert sum(p < 1e-3 for p in found) < 12
 
 
 class TestHolm:

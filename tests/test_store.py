@@ -49,12 +49,31 @@ class TestRows:
         store.open({})
         assert store.done() == set()
         store.write(3, [row()])
-        partial = tmp_path / "rows" / ".batch-00000004.parquet.123.part"
-        partial.write_bytes(b"PAR1")
+        (tmp_path / "rows" / ".batch-00000004.parquet.123.part").write_bytes(b"PAR1")
         assert store.done() == {3}
+
+    def test_clean_takes_its_own_temporary_files_alone(self, tmp_path):
+        store = Store(tmp_path)
+        store.open({})
+        ours = [
+            ".manifest.json.123.part",
+            "rows/.batch-00000004.parquet.123.part",
+            "maps/net/gradcam/.batch-00000004.safetensors.123.part",
+        ]
+        others = [
+            ".film.mkv.part",
+            "download/.film.mkv.part",
+            "maps/.film.mkv.12.part",
+            "another/rows/.batch-00000004.parquet.123.part",
+            "another/.manifest.json.123.part",
+            "rows/batch-00000003.parquet",
+        ]
+        for name in (*ours, *others):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
         store.clean()
-        assert not partial.exists()
-        assert store.done() == {3}
+        assert [name for name in ours if (tmp_path / name).exists()] == []
+        assert [name for name in others if not (tmp_path / name).exists()] == []
 
 
 class TestMapFolders:
@@ -78,6 +97,16 @@ class TestManifest:
         Store(tmp_path).open({"models": {"a": {"sha256": "x"}}, "seed": 0})
         assert (tmp_path / "manifest.json").read_bytes() == written
 
+    def test_is_replaced_before_anything_is_there_but_not_by_who_joins(self, tmp_path):
+        store = Store(tmp_path)
+        store.open({"seed": 0})
+        with pytest.raises(ValueError, match="seed: 0 there, 1 now"):
+            store.open({"seed": 1}, joining=True)
+        store.open({"seed": 1})
+        store.write(0, [row()])
+        with pytest.raises(ValueError, match="seed: 1 there, 0 now"):
+            store.open({"seed": 0})
+
     def test_names_each_difference(self):
         recipe = manifest.of_recipe(xcam.get_method("gradcam")(), "gradcam")
         other = manifest.of_recipe(xcam.get_method("gradcam")(relu=True), "gradcam")
@@ -94,6 +123,7 @@ class TestManifest:
     def test_refuses_what_is_damaged_or_gone(self, tmp_path):
         store = Store(tmp_path)
         store.open({})
+        store.write(0, [row()])
         (tmp_path / "manifest.json").write_text("{")
         with pytest.raises(FileFormatError, match="is damaged"):
             store.open({})
@@ -101,7 +131,6 @@ class TestManifest:
         with pytest.raises(FileFormatError, match="holds no manifest"):
             store.open({})
         (tmp_path / "manifest.json").unlink()
-        store.write(0, [row()])
         with pytest.raises(FileFormatError, match=r"holds rows but no manifest\.json"):
             store.open({})
 
@@ -172,7 +201,7 @@ class TestStoredMaps:
         explanation.save(tmp_path / "cat.safetensors")
         stored = StoredMaps(tmp_path)
         (found,) = stored(image, ["cat.png"], torch.tensor([2]))
-        assert torch.equal(found, explanation.maps[0])
+        assert torch.equal(found, explanation.raw[0])
         with pytest.raises(ValueError, match="is of class 2, and class 0 is asked for"):
             stored(image, ["cat.png"], torch.tensor([0]))
 

@@ -11,7 +11,9 @@ from xcam.core.explanation import notes_on
 from xcam.errors import ModelOutputError, NotFittedError
 from xcam.state import untouched, unwrap
 
-__all__ = ["apply", "own_method", "reduce_channels"]
+__all__ = ["apply", "own_method", "reduce_channels", "unresized"]
+
+_SAME = 1e-5  # of a map's largest value: how far resizes on two devices may be apart
 
 
 def apply(method: Method, model: nn.Module, images: Tensor, target: Target) -> Explanation:
@@ -41,7 +43,7 @@ def apply(method: Method, model: nn.Module, images: Tensor, target: Target) -> E
     with untouched(model):
         done = [result for _, result in forward.chunks(len(images), step, images, method.spec.name)]
     raw = torch.cat([raw for raw, _ in done])
-    reduced = reduce_channels(raw, getattr(method, "reduce", "sum"))
+    reduced = reduce_channels(raw, method.parameters().get("reduce", "sum"))
     maps = imaging.resize(reduced, (images.shape[2], images.shape[3]))
     return Explanation(
         maps=maps,
@@ -70,6 +72,24 @@ def reduce_channels(raw: Tensor, reduce: Reduce) -> Tensor:
     if reduce == "abs_max":
         return raw.abs().amax(1)
     raise ValueError(f"reduce must be 'sum', 'abs_sum' or 'abs_max', got {reduce!r}")
+
+
+def unresized(explanation: Explanation) -> Tensor:
+    """The maps of an explanation at their own resolution, (B, h, w), as they were resized from.
+
+    Raises:
+        ValueError: They are other maps, since `maps` or `raw` alone was replaced.
+    """
+    reduce = explanation.method.parameters().get("reduce", "sum")
+    reduced, maps = reduce_channels(explanation.raw, reduce), explanation.maps
+    resized = imaging.resize(reduced.to(maps.device), (maps.shape[1], maps.shape[2]))
+    apart = (maps - resized).abs().flatten(1).amax(1)
+    if not bool((apart <= _SAME * resized.abs().flatten(1).amax(1)).all()):
+        raise ValueError(
+            "the explanation's `maps` are not its `raw` ones at the images' size; replace both, "
+            "dataclasses.replace(explanation, maps=maps, raw=maps)"
+        )
+    return reduced
 
 
 def _check_fitted(method: Method, model: nn.Module) -> None:

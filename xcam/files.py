@@ -15,7 +15,15 @@ from torch import Tensor
 
 from xcam.errors import FileFormatError
 
-__all__ = ["decode", "encode", "read_tensors", "write", "write_tensors", "writing"]
+__all__ = [
+    "abandoned",
+    "decode",
+    "encode",
+    "read_tensors",
+    "write",
+    "write_tensors",
+    "writing",
+]
 
 # The keys of headers: what such a file holds, and what reads it.
 _KINDS = {
@@ -63,6 +71,23 @@ def writing(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise type(error)(f"cannot write {str(path)!r}: {reason.lower()}") from error
+
+
+def abandoned(folder: Path) -> list[Path]:
+    """What processes that were killed in `writing` left in a folder; not what living ones write."""
+    return [path for path in folder.glob(".*.part") if not _runs(path.name.split(".")[-2])]
+
+
+def _runs(process: str) -> bool:
+    if os.name != "posix" or not process.isdecimal():
+        return False
+    try:
+        os.kill(int(process), 0)  # a signal that does nothing
+    except (OverflowError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_tensors(

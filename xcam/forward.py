@@ -148,7 +148,7 @@ def _autocast(model: Callable[[Tensor], Any], images: Tensor, precision: Precisi
 
 
 def chunks(
-    rows: int, step: Callable[[slice], T], like: Tensor, label: str = ""
+    rows: int, step: Callable[[slice], T], like: Tensor, label: str = "", together: int = 1
 ) -> Iterator[tuple[slice, T]]:
     """Works through many rows, as many at a time as pays and fits.
 
@@ -158,6 +158,7 @@ def chunks(
             called again with half of the slice if memory runs out, so the caller accumulates.
         like: Images of the size and on the device of the rows.
         label: What the progress bar counts.
+        together: How many rows in a row are never parted, whatever the batch size.
 
     Yields:
         Each slice with what `step` returned for it.
@@ -167,8 +168,9 @@ def chunks(
     with _bar(rows, label, run.progress) as bar:
         while start < rows:
             size = run.batch_size or default_batch_size(like)
+            size = max(together, size - size % together)
             part = slice(start, min(rows, start + size))
-            result = _attempt(step, part)
+            result = _attempt(step, part, together)
             if result is None:
                 half = (part.stop - part.start) // 2
                 run.batch_size = min(half, run.batch_size or half)  # a loop inside may be at less
@@ -178,14 +180,16 @@ def chunks(
             bar.update(part.stop - part.start)
 
 
-def collect(rows: int, step: Callable[[slice], Tensor], like: Tensor, label: str = "") -> Tensor:
+def collect(
+    rows: int, step: Callable[[slice], Tensor], like: Tensor, label: str = "", together: int = 1
+) -> Tensor:
     """What `step` gives for every row, (rows, …), worked through as by `chunks`.
 
     The results lie in one tensor from the start: small ones kept from every chunk would pin the
     memory that large ones leave between them.
     """
     found = like.new_zeros(0)
-    for part, values in chunks(rows, step, like, label):
+    for part, values in chunks(rows, step, like, label, together):
         if part.start == 0:
             found = values.new_empty(rows, *values.shape[1:])
         found[part] = values
@@ -198,11 +202,11 @@ def _bar(rows: int, label: str, show: bool) -> Any:  # noqa: ANN401
     return tqdm(total=rows, desc=label, disable=not show, leave=False)
 
 
-def _attempt(step: Callable[[slice], T], part: slice) -> tuple[T] | None:
+def _attempt(step: Callable[[slice], T], part: slice, least: int) -> tuple[T] | None:
     try:
         return (step(part),)
     except RuntimeError as error:
-        if part.stop - part.start == 1 or not out_of_memory(error):
+        if part.stop - part.start <= least or not out_of_memory(error):
             raise
     # Outside of the handler: there the traceback would keep the failed chunk's tensors alive.
     if torch.cuda.is_available():

@@ -9,21 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from xcam import files
 from xcam.core.recipe import Recipe
 from xcam.errors import FileFormatError
 from xcam.state import unwrap
 
-__all__ = ["differences", "digest", "of_model", "of_recipe", "settle"]
+__all__ = ["contents", "differences", "digest", "of_model", "of_recipe", "settle"]
 
 
 def of_model(model: nn.Module) -> dict[str, str]:
     """The class of a model, and a hash of its modules' classes, its parameters and buffers."""
     net = unwrap(model)
     kinds = (f"{name} {_kind(module)}".encode() for name, module in net.named_modules())
-    return {"class": _kind(net), "sha256": digest([*kinds, *_tensors(net)])}
+    weights = contents([*net.named_parameters(), *net.named_buffers()])
+    return {"class": _kind(net), "sha256": digest([*kinds, *weights])}
 
 
 def of_recipe(recipe: Recipe, name: str) -> dict[str, Any]:
@@ -32,12 +33,20 @@ def of_recipe(recipe: Recipe, name: str) -> dict[str, Any]:
     return {"name": name, "parameters": settings, "repr": repr(recipe)}
 
 
-def digest(contents: Iterable[bytes]) -> str:
+def digest(parts: Iterable[bytes]) -> str:
     """The SHA-256 of some contents, each kept apart from the next."""
     total = hashlib.sha256()
-    for content in contents:
-        total.update(hashlib.sha256(content).digest())
+    for part in parts:
+        total.update(hashlib.sha256(part).digest())
     return total.hexdigest()
+
+
+def contents(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[bytes]:
+    """What there is to be hashed of tensors by name."""
+    for name, tensor in tensors:
+        yield f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
+        values = tensor.detach().cpu().contiguous()
+        yield values.flatten().view(torch.uint8).numpy().tobytes()
 
 
 def settle(
@@ -47,7 +56,9 @@ def settle(
     what: str = "evaluation",
     part: str = "rows",
 ) -> None:
-    """Writes a manifest where there is none, or compares it with the one that is there.
+    """Writes a manifest, or compares it with the one that is there if the work has begun.
+
+    One of other work that never began is replaced, but nothing that is no manifest of the kind.
 
     Args:
         path: Of the manifest.
@@ -61,12 +72,13 @@ def settle(
         FileFormatError: It is missing though it must be there, or damaged.
     """
     now = json.loads(json.dumps(said))
-    if not path.exists():
-        if begun:
-            raise FileFormatError(f"{str(path.parent)!r} holds {part} but no manifest.json")
+    there = _read(path) if path.exists() else None
+    if there is None and begun:
+        raise FileFormatError(f"{str(path.parent)!r} holds {part} but no {path.name}")
+    if there is None or (not begun and there != now and there.keys() == now.keys()):
         files.write(path, json.dumps(now, indent=1, ensure_ascii=False).encode())
         return
-    found = list(differences(_read(path), now))
+    found = list(differences(there, now))
     if found:
         raise ValueError(
             f"{str(path.parent)!r} holds another {what} ({'; '.join(found)}); use another "
@@ -119,10 +131,3 @@ def _plain(value: object) -> object:
 
 def _kind(module: nn.Module) -> str:
     return f"{type(module).__module__}.{type(module).__qualname__}"
-
-
-def _tensors(net: nn.Module) -> Iterator[bytes]:
-    for name, tensor in [*net.named_parameters(), *net.named_buffers()]:
-        yield f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
-        values = tensor.detach().cpu().contiguous()
-        yield values.flatten().view(torch.uint8).numpy().tobytes()

@@ -43,6 +43,7 @@ def masked_passes(
     read: Callable[[object, Tensor], Tensor],
     fill: Fill = "zero",
     label: str = "",
+    together: int = 1,
 ) -> Tensor:
     """What is read off the output for many pairs of image and mask, without a graph.
 
@@ -56,6 +57,7 @@ def masked_passes(
         read: From the output for R pairs, and which image each is of, (R,) int64, to (R, …).
         fill: What is seen where the mask is zero; a tensor of the images' shape is each one's own.
         label: For the progress bar.
+        together: How many pairs in a row share a chunk.
 
     Returns:
         (pairs, …).
@@ -72,7 +74,7 @@ def masked_passes(
         return read(forward.call(model, _through(chunk, seen, hidden), own=True), rows)
 
     with torch.no_grad():
-        return forward.collect(pairs, step, images, label)
+        return forward.collect(pairs, step, images, label, together)
 
 
 def masked_scores(

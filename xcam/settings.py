@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from xcam.errors import unknown
 
-__all__ = ["check_names", "instantiate"]
+__all__ = ["check_names", "check_number", "instantiate"]
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ def instantiate(
         return classes[name](*args, **given)
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{what} {name}: {error}") from error
+        raise kind(f"{what} {name}: {error} (given {given})") from error
 
 
 def check_names(owner: str, given: Mapping[str, Any], known: list[str]) -> None:
@@ -62,6 +62,12 @@ def check_names(owner: str, given: Mapping[str, Any], known: list[str]) -> None:
             raise TypeError(
                 f"{owner} has no argument {name!r}: did you mean {', '.join(near) or 'none'}?"
             )
+
+
+def check_number(name: str, value: object) -> None:
+    """Refuses, with a `TypeError`, what is neither an int nor a float."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number, got {value!r}")
 
 
 def _check_arguments(

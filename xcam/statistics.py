@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 from torch.special import ndtr, ndtri
 
-__all__ = ["Estimate", "Sample", "estimate", "holm", "jackknife", "per_image", "resampled"]
+from xcam.significance import student
+
+__all__ = ["Estimate", "Sample", "estimate", "jackknife", "per_image", "resampled"]
 
 Finish: TypeAlias = Callable[[Tensor], Tensor]
 """From means (…, *statistic shape) to results, such as `Metric.finish`."""
@@ -57,7 +59,8 @@ class Sample:
         sizes = torch.ones(len(values), dtype=torch.float64)
         if present is not None and not bool(present.all()):
             sizes = present.double()
-            values = values.where(present.reshape(-1, *[1] * (values.ndim - 1)), 0)
+            if bool(values[~present].count_nonzero()):  # else no copy, which may be of half a GB
+                values = values.where(present.reshape(-1, *[1] * (values.ndim - 1)), 0)
         if images is None:
             return Sample(values, sizes)
         count = int(images.max()) + 1
@@ -150,7 +153,9 @@ class Estimate:
         """Two-sided p that the result is zero: 1 − the level whose interval just reaches zero.
 
         The share of replicates below zero, (count + 1) / (R + 2) with ties half, is corrected as
-        in `interval`. No p is below 2 / (R + 2): with many comparisons take many resamples.
+        in `interval`, to no less than 2 / (R + 2). Where all replicates lie on one side, R is too
+        few to tell how small p is, and it is that of `significance.student` if that is smaller. No
+        p is below 2^(1 − C), the sign test's where all C images agree.
         """
         draws = self._draws()
         if not len(draws):
@@ -159,7 +164,10 @@ class Estimate:
         below = ((draws < 0).sum() + (draws <= 0).sum()) / 2
         z = ndtri((below.double() + 1) / (len(draws) + 2)) - bias
         tail = float(ndtr(z / (1 + acceleration * z).clamp(min=1e-12) - bias))
-        return max(2 * min(tail, 1 - tail), 2 / (len(draws) + 2))
+        p = max(2 * min(tail, 1 - tail), 2 / (len(draws) + 2))
+        if below in (0, len(draws)):
+            p = min(p, student(self.value, self.jackknife))
+        return max(p, 2.0 ** (1 - self.images))
 
     def _draws(self) -> Tensor:
         """The replicates that can be read; none if there is no uncertainty to be had."""
@@ -249,21 +257,6 @@ def jackknife(sample: Sample, finish: Finish) -> Tensor:
 def per_image(sample: Sample, finish: Finish) -> Tensor:
     """The result of each image by itself, (C,) float64; NaN for images without rows."""
     return _over_images(sample, lambda sums, sizes: finish(sums / _like(sizes, sums)))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values for a whole table of tests (Holm, 1979); NaN stays and counts as no test.
-
-    The i-th smallest of m becomes the largest (m − j + 1) p_j of j ≤ i, at most 1: calling all
-    below 0.05 significant errs in any of them with a probability of at most 5 %.
-    """
-    order = sorted((p, place) for place, p in enumerate(p_values) if p == p)
-    adjusted = [float("nan")] * len(p_values)
-    largest = 0.0
-    for rank, (p, place) in enumerate(order):
-        largest = max(largest, min(1.0, (len(order) - rank) * p))
-        adjusted[place] = largest
-    return adjusted
 
 
 def _weights(count: int, resamples: int, seed: int) -> Iterator[Tensor]:

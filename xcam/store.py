@@ -38,11 +38,13 @@ SCHEMA = pa.schema(
         pa.field("passes", pa.float64()),
         pa.field("explain_seconds", pa.float64()),
         pa.field("explain_passes", pa.float64()),
+        pa.field("flat", pa.bool_()),
         pa.field("error", pa.string()),
     ]
 )
 _FOLDER = re.compile(r"[\w(][\w()=.,' -]{0,99}")
 _PART = re.compile(r"batch-(\d{8})\.parquet")
+_ABANDONED = re.compile(r"\.(manifest\.json|batch-\d{8}\.(parquet|safetensors))\.\d+\.part")
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Row:
         passes: Images through the model to score this one; None likewise.
         explain_seconds: What explaining it took; None if that failed.
         explain_passes: Images through the model to explain it; None likewise.
+        flat: Whether the map is the same everywhere, and points nowhere; None likewise.
         error: Why there are no values; None if there are.
     """
 
@@ -80,6 +83,7 @@ class Row:
     passes: float | None = None
     explain_seconds: float | None = None
     explain_passes: float | None = None
+    flat: bool | None = None
     error: str | None = None
 
     def place(self) -> tuple[int, str, str, str]:
@@ -98,20 +102,26 @@ class Store:
 
     folder: Path
 
-    def open(self, said: Mapping[str, Any]) -> None:
+    def open(self, said: Mapping[str, Any], joining: bool = False) -> None:
         """Starts the folder with a manifest, or goes on with one that holds the same.
+
+        Args:
+            said: The manifest.
+            joining: Another process has started the folder.
 
         Raises:
             ValueError: The folder is of another evaluation; each difference is named.
             FileFormatError: It holds rows without a manifest, or a damaged one.
         """
         self._rows.mkdir(parents=True, exist_ok=True)
-        manifest.settle(self.folder / "manifest.json", said, begun=bool(self.done()))
+        begun = joining or bool(self.done()) or self.maps().exists()
+        manifest.settle(self.folder / "manifest.json", said, begun)
 
     def clean(self) -> None:
-        """Removes the temporary files of writers that died."""
-        for path in self.folder.rglob(".*.part"):
-            path.unlink(missing_ok=True)
+        """Removes the temporary files of writers that died, and no other files."""
+        for path in (*self.folder.glob(".*"), *self._rows.glob(".*"), *self.maps().rglob(".*")):
+            if _ABANDONED.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
     def done(self) -> set[int]:
         """The numbers of the batches whose rows are here."""

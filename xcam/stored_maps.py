@@ -16,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from xcam import explanations, files
+from xcam import explanations, files, manifest
+from xcam._apply import unresized
 from xcam.errors import FileFormatError
 
 __all__ = ["StoredMaps", "write_array", "write_maps"]
@@ -129,6 +130,15 @@ class StoredMaps:
         place = self._places[keys[0]]
         return _at(place, self._read(place.path)[0])
 
+    def digest(self) -> str:
+        """A hash of the files' names and sizes, and of the first one's content."""
+        paths = sorted({place.path for place in self._places.values()})
+        listed = (
+            f"{path.relative_to(self.folder).as_posix()} {path.stat().st_size}".encode()
+            for path in paths
+        )
+        return manifest.digest([*listed, paths[0].read_bytes()])
+
     def _add(self, path: Path) -> None:
         name = path.relative_to(self.folder).with_suffix("").as_posix()
         content = _content(path) if path.suffix == ".safetensors" else None
@@ -198,7 +208,7 @@ def _tensors(path: Path) -> tuple[list[Tensor], int | None]:
     if _content(path) is None:
         explanation = explanations.load_explanation(path)
         target = explanation.target
-        return list(explanation.maps), None if target is None else int(target[0])
+        return list(unresized(explanation)), None if target is None else int(target[0])
     with safe_open(path, framework="pt") as file:
         maps, scale = file.get_tensor("maps"), file.get_tensor("scale")
     return list(maps.float() * scale[:, None, None]), None

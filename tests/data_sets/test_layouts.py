@@ -47,6 +47,12 @@ class TestFolder:
         with pytest.raises(ValueError, match=r"no validation part .* has one on disk"):
             load("folder", root, validation={"fraction": 0.5})
 
+    def test_a_class_without_pictures_cannot_be_learned(self, root):
+        for name in ("ape", ".hidden"):
+            (root / "train" / name).mkdir()
+        with pytest.raises(ValueError, match=r"train' has no pictures of ape: fill that folder"):
+            load("folder", root, **SAME)
+
     def test_a_part_alone(self, root):
         (root / "train").rename(root / "elsewhere")
         splits = load("folder", root, **SAME)

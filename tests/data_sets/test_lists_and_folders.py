@@ -1,5 +1,6 @@
 """Image folders and lists: order, labels, and truth that moves with its image."""
 
+import dataclasses
 import pickle
 
 import numpy as np
@@ -62,6 +63,31 @@ class TestFolder:
         assert data.ids == ("owl/10.JPEG", "owl/9.jpg", "wren/2.png", "wren/deep/1.png")
         assert [label for _, label in data] == [0, 0, 1, 1]
         assert data[-1][1] == 1
+
+    def test_hidden_files_and_folders_are_left_out(self, root):
+        expected = folder(root, size=32)
+        for name in (".checkpoints/1.png", "owl/.checkpoints/9.jpg", "wren/._2.png", ".3.png"):
+            save(root / name)
+        (root / ".empty").mkdir()
+        found = folder(root, size=32)
+        assert (found.classes, found.ids) == (expected.classes, expected.ids)
+        assert found.labels == (0, 0, 1, 1)
+
+    def test_a_hidden_folder_beside_pictures_is_no_class(self, images):
+        save(images / ".checkpoints" / "a.png")
+        save(images / "._a.png")
+        assert folder(images).ids == ("a.png", "b.png", "c.png")
+
+    def test_a_class_without_pictures_keeps_its_number(self, root):
+        (root / "auk").mkdir()
+        found = folder(root)
+        assert found.classes == ("auk", "owl", "wren")
+        assert found.labels == (1, 1, 2, 2)
+
+    def test_pictures_beside_folders_are_refused(self, root):
+        save(root / "a.png")
+        with pytest.raises(ValueError, match=r"has pictures, such as 'a.png', beside folders, su"):
+            folder(root)
 
     def test_all_in_one_folder(self, images):
         data = folder(images, size=32)
@@ -163,6 +189,12 @@ class TestListed:
         with pytest.raises(ValueError, match=r"line 1 of .* got 'cat'"):
             listed(write("a.png cat", "b.png 0"))
 
+    def test_a_first_line_with_blanks_in_its_name_is_no_header(self, write, images):
+        save(images / "my cat.png")
+        with pytest.raises(FileNotFoundError, match=r"line 1 of .*; a name with blanks takes col"):
+            listed(write("my cat.png 0", "b.png 0"))
+        assert listed(write("file label x0 y0 x1 y1", "b.png 0")).ids == ("b.png",)
+
     def test_nothing_listed(self, write, images):
         with pytest.raises(ValueError, match=r"list.txt' lists no images"):
             listed(write("file,label", ""))
@@ -194,6 +226,19 @@ class TestBoxes:
         assert boxes[1, 0].tolist() == [0, 0, 20, 20]
         assert boxes[1, 1].isnan().all()
 
+    def test_items_do_not_look_at_all_others(self, write):
+        class Counted(tuple):
+            counts = 0
+
+            def __iter__(self):
+                Counted.counts += 1
+                return super().__iter__()
+
+        data = listed(write("a.png 1 20 10 40 30", "b.png 0 0 0 60 40"), size=20)
+        data = dataclasses.replace(data, truths=Counted(data.truths))
+        assert [len(item) for item in (data[0], data[1], data[0])] == [3, 3, 3]
+        assert Counted.counts == 1
+
     def test_outside_of_the_image(self, write):
         data = listed(write("a.png 1 20 10 61 30"))
         with pytest.raises(ValueError, match=r"box \(20.0, .*61.0, 30.0\) is not within .*40×60"):
@@ -201,7 +246,8 @@ class TestBoxes:
 
 
 class TestMasks:
-    @pytest.mark.parametrize(("value", "mode"), [(255, "L"), (1, "L"), (255, "1"), (3, "RGB")])
+    @pytest.mark.parametrize(("value", "mode"), [(255, "L"), (1, "L"), (255, "1"), (3, "RGB"),
+                                                 (255, "LA"), (9, "RGBA")])  # fmt: skip
     def test_are_cropped_with_the_image(self, write, images, value, mode):
         save_mask(images / "mask.png", value, mode=mode)
         ((_, _, mask),) = listed(write("a.png 1 mask.png"), size=20)

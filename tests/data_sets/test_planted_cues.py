@@ -151,6 +151,37 @@ class TestClasses:
             assert all(torch.equal(mask, masks[0]) for mask in masks)
             assert all(torch.equal(rest, rests[0]) for rest in rests)
 
+    @pytest.mark.parametrize("paint", [None, torch.tensor([[0.9, 0.1, 0.2], [0.1, 0.8, 0.3]])])
+    @pytest.mark.parametrize("mode", ["texture", "colour"])
+    def test_distractors_are_of_no_class(self, mode, paint):
+        """Each of one tone: a grey, or the one in the middle between those of a pattern."""
+        settings = {"count": 12, "classes": 2, "mode": mode, "distractors": 1, "colours": paint}
+        greys = set()
+        for (dark, _, mask), (bright, _, _) in zip(
+            items(background=BLACK, **settings), items(background=WHITE, **settings), strict=True
+        ):
+            others = (dark == bright).all(0) & ~mask
+            tone = dark[:, others].unique(dim=1)
+            assert tone.shape == (3, 1)
+            if mode == "colour":
+                assert tone.unique().numel() == 1
+                greys.add(float(tone[0]))
+            else:
+                middle = 0.625 * (PALETTE if paint is None else paint)
+                assert ((middle - tone[:, 0]).abs() < 1e-6).all(1).any()
+        assert mode == "texture" or (len(greys) == 12 and 0.2 <= min(greys) <= max(greys) <= 0.8)
+
+    def test_silhouettes_are_turned(self):
+        settings = {"count": 16, "size": 96, "classes": 2, "distractors": 0, "extent": (0.5, 0.5)}
+        tilts = []
+        for _, label, mask in items(**settings):
+            if label == 1:  # triangles: their lower corners tell how far they are turned
+                (y, x) = (mask.nonzero()[:, axis].float() for axis in (0, 1))
+                left, right = x.argmin(), x.argmax()
+                tilts.append(float(torch.atan2(y[right] - y[left], x[right] - x[left]).rad2deg()))
+        assert -15 < min(tilts) < -4
+        assert 4 < max(tilts) < 15
+
     def test_silhouettes_differ(self):
         y, x = torch.meshgrid(*[torch.linspace(-1, 1, 33)] * 2, indexing="ij")
         drawn = torch.stack([figure(x, y) for figure in SILHOUETTES.values()]).float().flatten(1)
@@ -239,6 +270,10 @@ class TestRefusals:
             ({"cues": 9}, "cues must be in 1 to 8 in mode 'shape', got 9"),
             ({"distractors": -1}, "distractors must be at least 0"),
             ({"distractors": 9}, "10 objects of up to 35% of the shorter side would cover 96%"),
+            (
+                {"size": 32, "distractors": 48, "extent": (0.1, 0.1)},
+                r"49 objects of 10% .* found no place in 50 layouts of 32×32 pixels: take fewer",
+            ),
             ({"seed": -1}, "seed must be at least 0"),
             ({"extent": (0.5, 0.4)}, r"extent must be .* got \(0.5, 0.4\)"),
             ({"colours": torch.rand(3)}, r"colours must be \(K, 3\), got \(3,\)"),
@@ -256,3 +291,16 @@ class TestRefusals:
     @pytest.mark.parametrize(("cues", "distractors"), [(1, 3), (2, 2), (4, 0)])
     def test_the_fullest_image_can_be_drawn(self, cues, distractors):
         assert len(items(count=10, cues=cues, distractors=distractors)) == 10 * cues
+
+    @pytest.mark.parametrize("sides", [32, 64, (32, 200)])
+    @pytest.mark.parametrize("across", [0.1, 0.2, 0.5])
+    def test_what_is_not_refused_can_be_drawn(self, sides, across):
+        """Up to the most distractors of one size that are taken, in images of their own places."""
+        drawn = 0
+        for distractors in (0, 1, 2, 4, 8, 16, 32):
+            try:
+                data = planted_cues(4, size=sides, distractors=distractors, extent=(across,) * 2)
+            except ValueError:
+                break
+            drawn += len(list(data))
+        assert drawn >= 8

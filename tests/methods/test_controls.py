@@ -25,16 +25,39 @@ def test_only_the_clean_pass_is_made(images, name):
     torch.testing.assert_close(explanation.logits, net(images).detach())
 
 
-def test_random_is_uniform_and_depends_on_the_seed_alone(images):
-    maps = xcam.explain(GapNet(), images, method="random").maps
-    assert torch.equal(maps[0], maps[1])
-    assert torch.equal(maps, xcam.explain(GapNet(), 1 - images, 2, method="random").maps)
-    assert not torch.equal(maps, xcam.explain(GapNet(), images, method="random", seed=1).maps)
+def test_random_is_uniform():
     large = xcam.explain(GapNet(), torch.zeros(1, 3, 200, 200), method="random").maps
     quantiles = torch.quantile(large.flatten(), torch.linspace(0, 1, 11))
     torch.testing.assert_close(quantiles, torch.linspace(0, 1, 11), atol=0.01, rtol=0)
     rows = large[0, :-1].flatten(), large[0, 1:].flatten()
     assert abs(float(torch.corrcoef(torch.stack(rows))[0, 1])) < 0.02
+
+
+def test_random_depends_on_the_seed_and_the_image_alone(images):
+    maps = xcam.explain(GapNet(), images, method="random").maps
+    turned = images.flip(0).to(memory_format=torch.channels_last)
+    assert torch.equal(xcam.explain(GapNet(seed=1), turned, 2, "random").maps, maps.flip(0))
+    assert torch.equal(xcam.explain(GapNet(), images[1:2], method="random").maps, maps[1:2])
+    assert torch.equal(xcam.explain(GapNet(), images, method="random", batch_size=2).maps, maps)
+    assert not torch.equal(xcam.explain(GapNet(), images, method="random", seed=1).maps, maps)
+    nearly = images + torch.finfo(torch.float32).eps
+    assert not torch.equal(xcam.explain(GapNet(), nearly, method="random").maps, maps)
+
+
+def test_random_tells_images_of_few_values_apart():
+    images = torch.rand(300, 3, 4, 4, generator=torch.Generator().manual_seed(0)).round()
+    maps = xcam.explain(GapNet(), images, method="random").maps
+    assert len(maps.flatten(1).unique(dim=0)) == 300
+    black = [xcam.explain(GapNet(), 0 * images[:1], None, "random", seed=s).maps for s in (0, 1)]
+    assert not torch.equal(*black)
+
+
+def test_random_has_its_peaks_all_over():
+    images = torch.rand(200, 3, 10, 10, generator=torch.Generator().manual_seed(0))
+    peaks = xcam.explain(GapNet(), images, method="random").maps.flatten(1).argmax(1)
+    assert len(peaks.unique()) > 70
+    halves = (peaks < 50).float().mean(), (peaks % 10 < 5).float().mean()
+    assert all(0.4 < half < 0.6 for half in halves)
 
 
 @pytest.mark.parametrize("sigma", [0.25, 0.5])

@@ -3,13 +3,13 @@
 import pytest
 import torch
 from by_hand import explained, seeded
-from nets import Staged, Wrapped, mixed, unchanged
+from nets import Staged, mixed, unchanged
 from torch.testing import assert_close
 
 from xcam.forward import run_settings
 from xcam.metrics import Accuracy, MaskedAccuracy
 from xcam.models import Normalized
-from xcam.models.toy import LinearNet, SmallCNN
+from xcam.models.toy import SmallCNN
 
 IMAGES = seeded(8, 3, 8, 8)
 LABELS = torch.arange(8) % 5
@@ -41,6 +41,21 @@ class TestAgainstTopK:
         net = SmallCNN()
         behind = MaskedAccuracy(top, normalise=None).score(net, IMAGES, ones, LABELS)
         assert torch.equal(behind, Accuracy(top).score(net, IMAGES, ones, LABELS))
+
+
+def test_a_single_logit_is_for_class_1_if_it_is_positive():
+    class Sign(torch.nn.Module):
+        def forward(self, images):
+            return images[:, 0].mean((1, 2))[:, None] - 0.5
+
+    images = torch.tensor([0.9, 0.9, 0.1, 0.1, 0.5]).reshape(5, 1, 1, 1).expand(5, 3, 8, 8)
+    maps, labels = explained(torch.ones(5, 8, 8), [0] * 5), torch.tensor([1, 0, 1, 0, 0])
+    for metric in (Accuracy(), MaskedAccuracy(normalise=None)):
+        assert metric.score(Sign(), images, maps, labels).tolist() == [1, 0, 0, 1, 1]
+    with pytest.raises(ValueError, match="label 2 is out of range: the model has 2 classes"):
+        Accuracy().score(Sign(), images, maps, labels * 2)
+    with pytest.raises(ValueError, match="top must be below the model's number of classes, 2"):
+        Accuracy(2).score(Sign(), images, maps, labels)
 
 
 @pytest.mark.parametrize("metric", [Accuracy(), Accuracy(3), MaskedAccuracy(muted=0.5)])
@@ -77,11 +92,6 @@ class TestMetric:
     def test_refuses_other_truth(self, metric, truth, error, sentence):
         with pytest.raises(error, match=sentence):
             metric.score(SmallCNN(), IMAGES, MAPS, truth)
-
-    def test_refuses_a_model_with_a_single_score(self, metric):
-        net = Wrapped(LinearNet(), lambda logits: logits[:, :1])
-        with pytest.raises(ValueError, match="top must be below the model's number of classes, 1"):
-            metric.score(net, IMAGES, MAPS, torch.zeros(8, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("cls", [Accuracy, MaskedAccuracy])

@@ -175,6 +175,52 @@ class TestADCC:
             cls(normalise="minmax")
 
 
+class TestConventionsReachTheTerms:
+    """Where images are masked, by what, and ROAD's settings: as of the terms on their own."""
+
+    net, images = Normalized(GapNet(seed=1), (0.4, 0.5, 0.6), (0.2, 0.3, 0.2)), seeded(5, 3, 12, 12)
+    road: ClassVar = {"fractions": (0.3, 0.6), "noise": 0.2, "seed": 3}
+
+    def terms(self, metric, places):
+        explanation = xcam.explain(self.net, self.images, [0, 1, 2, 3, 4], relu=True)
+        return metric.score(self.net, self.images, explanation)[:, places], explanation
+
+    def differ(self, cls, settings, places):
+        """Each of the settings alone changes each of these terms."""
+        default, _ = self.terms(cls(), places)
+        for name, value in settings.items():
+            changed, _ = self.terms(cls(**{name: value}), places)
+            assert ((changed - default).abs().amax(0) > 1e-3).all(), name
+
+    @pytest.mark.parametrize(
+        "settings",
+        [{"space": "normalised"}, {"fill": "mean"}, {"space": "normalised", "fill": "blur"}],
+    )
+    def test_adcc(self, settings):
+        found, explanation = self.terms(ADCC(**settings), [1, 3])
+        alone = [
+            cls(**settings).score(self.net, self.images, explanation)
+            for cls in (Coherency, xcam.metrics.AverageDrop)
+        ]
+        assert_close(found, torch.stack([alone[0], alone[1].float() / 100], 1))
+        self.differ(ADCC, settings, [1, 3])
+
+    @pytest.mark.parametrize("settings", [{"space": "normalised"}, {"fill": "mean"}])
+    def test_coherency_of_arcc(self, settings):
+        found, explanation = self.terms(ARCC(**settings), [1])
+        assert_close(found[:, 0], Coherency(**settings).score(self.net, self.images, explanation))
+        self.differ(ARCC, settings, [1])
+
+    @pytest.mark.parametrize("space", ["input", "normalised"])
+    def test_road_of_arcc(self, space):
+        found, explanation = self.terms(ARCC(space=space, **self.road), [3])
+        road = ROAD(output="prob", space=space, **self.road)
+        gaps = road.finish(road.score(self.net, self.images, explanation))
+        assert_close(found[:, 0], (2 * gaps).clamp(0, 1))
+        other, _ = self.terms(ARCC(**self.road | {"seed": 4}, space=space), [3])
+        assert (found - other).abs().max() > 1e-3
+
+
 @dataclass(frozen=True)
 class Brightness(Method):
     """An image is its own map, and so is what is left of it."""

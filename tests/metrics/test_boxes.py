@@ -1,5 +1,7 @@
 """Boxes from thresholded maps against a plain computation, and where the value is known."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -214,11 +216,14 @@ class TestScoreMaps:
         assert not maps.any()
 
     def test_bicubic_of_channels(self):
-        explanation = explanation_of(noise(2, 28, 28))
-        object.__setattr__(explanation, "raw", noise(2, 3, 7, 7))
-        with pytest.raises(
-            ValueError, match=r"needs raw maps \(B, h, w\), got \(2, 3, 7, 7\); use"
-        ):
+        channels = noise(2, 3, 7, 7)
+        summed = explanation_of(channels.sum(1), size=(28, 28))
+        found = score_maps(replace(summed, raw=channels), self.IMAGES, "bicubic")
+        assert_close(found, score_maps(summed, self.IMAGES, "bicubic"))
+
+    def test_bicubic_of_other_raw_maps(self):
+        explanation = replace(explanation_of(noise(2, 7, 7), size=(28, 28)), maps=noise(2, 28, 28))
+        with pytest.raises(ValueError, match="`maps` are not its `raw` ones"):
             score_maps(explanation, self.IMAGES, "bicubic")
 
 

@@ -118,11 +118,20 @@ class TestRounding:
         assert of(IncreaseInConfidence(), model, images, explanation) == default
         assert of(IncreaseInConfidence(strict=True), model, images, explanation) == strict
 
-    def test_both_passes_of_an_image_share_a_chunk(self):
+    @pytest.mark.parametrize("cls", METRICS)
+    @pytest.mark.parametrize(
+        ("size", "chunks"), [(1, [2] * 5), (3, [2] * 5), (4, [4, 4, 2]), (7, [6, 4])]
+    )
+    def test_both_passes_of_an_image_share_a_chunk(self, cls, size, chunks):
         net, images = Counting(GapNet()), seeded(5, 3, 8, 8)
-        with run_settings(batch_size=4):
-            AverageDrop().score(net, images, explained(seeded(5, 8, 8), [0] * 5))
-        assert net.sizes == [4, 4, 2]
+        with run_settings(batch_size=size):
+            cls().score(net, images, explained(seeded(5, 8, 8), [0] * 5))
+        assert net.sizes == chunks
+
+    def test_also_where_the_chosen_size_is_odd(self):
+        net, images = Counting(GapNet()), seeded(3, 3, 320, 320)
+        AverageDrop().score(net, images, explained(seeded(3, 320, 320), [0] * 3))
+        assert net.sizes == [2] * 3  # of three at a time
 
 
 def by_hand(model, images, explanation, muted=0, space="input", after=False, binary=False):

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from xcam.errors import ModelOutputError, XcamWarning
 from xcam.forward import run_settings
-from xcam.metrics import Deletion, Insertion
+from xcam.metrics import Deletion, Insertion, Selectivity
 from xcam.metrics.insertion_deletion import blurred, kernel_line
 from xcam.models import Normalized
 from xcam.models.toy import GapNet, LinearNet, SmallCNN
@@ -83,6 +83,22 @@ class TestEnds:
         assert_close(deleted[:, -1], empty)
         assert_close(inserted[:, 0], start)
         assert_close(inserted[:, -1], clean)
+
+    @pytest.mark.parametrize("kernel", ["rise", "gaussian"])
+    def test_inserts_into_the_blur_of_its_kernel(self, kernel):
+        found = curves(Insertion(kernel=kernel, size=7, sigma=1.5), SmallCNN())
+        line = kernel_line(kernel, 7, 1.5).float()
+        weights = torch.outer(line, line).expand(3, 1, 7, 7)
+        soft = nn.functional.conv2d(IMAGES, weights, padding=3, groups=3)
+        start = SmallCNN()(soft).softmax(1)[range(3), CLASSES].detach()
+        assert_close(found[:, 0], start, atol=1e-6, rtol=0)
+
+    def test_kernels_are_seen_by_the_model(self):
+        rise, gaussian = (
+            curves(Insertion(kernel=kernel, size=7, sigma=1.5), SmallCNN())[:, 0]
+            for kernel in ("rise", "gaussian")
+        )
+        assert (rise - gaussian).abs().min() > 1e-5
 
     def test_fill(self):
         net, fill = GapNet(), torch.tensor([0.2, 0.9, 0.4])
@@ -161,6 +177,27 @@ class TestPresets:
             Insertion(preset="x")
         with pytest.raises(ValueError, match=r"'castream' sets size=5, got size=7 beside it"):
             Insertion(preset="castream", size=7)
+
+    @pytest.mark.parametrize(
+        ("metric", "preset", "settings"),
+        [
+            (Insertion, "castream", {"size": 11}),
+            (Insertion, "rise", {"step": 1 / 28}),
+            (Deletion, "rise", {"step": 1 / 28}),
+            (Selectivity, "whitebox", {"unit": "patch"}),
+        ],
+    )
+    def test_a_default_that_is_given_counts_as_given(self, metric, preset, settings):
+        ((name, value),) = settings.items()
+        sentence = rf"preset '{preset}' sets {name}=.* got {name}={value!r} beside it"
+        with pytest.raises(ValueError, match=sentence):
+            metric(preset=preset, **settings)
+        with pytest.raises(ValueError, match="beside it"):
+            dataclasses.replace(metric(**settings), preset=preset)
+
+    def test_what_the_preset_says_itself_may_be_said(self):
+        assert repr(Insertion(preset="castream", size=5)) == repr(Insertion(preset="castream"))
+        assert repr(Deletion(1 / 28, preset="castream")) == repr(Deletion())
 
 
 class TestKernel:

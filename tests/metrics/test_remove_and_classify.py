@@ -8,6 +8,7 @@ from by_hand import explained, seeded
 from nets import unchanged
 from torch.testing import assert_close
 
+import xcam
 from xcam.forward import run_settings
 from xcam.metrics import RemoveAndClassify
 from xcam.models import Normalized
@@ -31,11 +32,14 @@ def erased(order, k):
     return (NET.model(pictures).argmax(1) == CLASSES).float()
 
 
+def chance(seed=0):
+    """The place of each pixel in the random order, (10, 10)."""
+    return torch.randperm(100, generator=torch.Generator().manual_seed(seed)).view(10, 10)
+
+
 def test_as_a_loop_that_erases_in_place():
-    same = MAPS[:1].expand_as(MAPS)
-    noise = torch.rand(10, 10, generator=torch.Generator().manual_seed(0))
-    found = hits(maps=same)
-    for row, scores in enumerate((MAPS[0], noise)):
+    found = hits(maps=MAPS[:1].expand_as(MAPS))
+    for row, scores in enumerate((MAPS[0], -chance())):
         order = scores.flatten().argsort(descending=True).tolist()
         for point, k in enumerate((10, 30, 50, 70, 90)):
             assert found[:, row, point].equal(erased(order, k))
@@ -43,12 +47,22 @@ def test_as_a_loop_that_erases_in_place():
 
 
 def test_a_map_of_the_random_order_is_at_one():
-    noise = torch.rand(10, 10, generator=torch.Generator().manual_seed(5))
     metric = RemoveAndClassify(seed=5, fractions=(0.1, 0.3))
-    found = hits(metric, noise.expand_as(MAPS))
+    found = hits(metric, -chance(5).expand_as(MAPS))
     assert found[:, 0].equal(found[:, 1])
     assert found.mean(0)[1].min() > 0
     assert metric.finish(found.mean(0)) == 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_maps_are_not_the_yardstick_itself(seed):
+    """Whichever seeds meet: else the control would be at one by identity, not by measurement."""
+    maps = xcam.explain(NET, IMAGES, method="random", seed=seed).maps
+    places = torch.stack([chance(other).flatten() for other in range(4)])
+    alike = torch.corrcoef(torch.cat([maps.flatten(1), places.float()]))[:8, 8:]
+    assert alike.abs().max() < 0.5
+    found = hits(RemoveAndClassify(seed=seed), maps)
+    assert not found[:, 0].equal(found[:, 1])
 
 
 def test_ratio_of_counts_over_the_data_set():

@@ -35,6 +35,17 @@ class Outcome(Generic[T]):
     costs: Mapping[int, tuple[float, float]]
     errors: Mapping[int, str]
 
+    @staticmethod
+    def joined(parts: Sequence[Outcome[T]], join: Callable[[list[T]], T]) -> Outcome[T]:
+        """The outcome of several steps, of different images, by what makes one of their results."""
+        results = [part.result for part in parts if part.result is not None]
+        return Outcome(
+            rows=[row for part in parts for row in part.rows],
+            result=join(results) if results else None,
+            costs={row: cost for part in parts for row, cost in part.costs.items()},
+            errors={row: error for part in parts for row, error in part.errors.items()},
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Attempts:
@@ -80,13 +91,7 @@ class Attempts:
             if len(rows) == 1:
                 return Outcome([], None, {}, {rows[0]: sentence(error)})
         singles = [self.run([row], step, join, default_layer) for row in rows]
-        results = [single.result for single in singles if single.result is not None]
-        return Outcome(
-            rows=[row for single in singles for row in single.rows],
-            result=join(results) if results else None,
-            costs={row: cost for single in singles for row, cost in single.costs.items()},
-            errors={row: error for single in singles for row, error in single.errors.items()},
-        )
+        return Outcome.joined(singles, join)
 
     def _measured(
         self, rows: Sequence[int], step: Callable[[Sequence[int]], T], default_layer: str | None

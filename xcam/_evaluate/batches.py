@@ -16,9 +16,10 @@ from torch.utils.data import (
     Dataset,
     IterableDataset,
     SequentialSampler,
-    Subset,
 )
 
+from xcam._evaluate.choice import chosen_of
+from xcam._evaluate.listed import ids_of, labels_of
 from xcam._evaluate.tolerant import Collated, Tolerant
 
 __all__ = ["Batch", "Data", "Unread"]
@@ -76,12 +77,14 @@ class Data:
     Attributes:
         groups: The positions of the images of each batch.
         ids: The id of every image of the data set.
+        labels: The label of every image, if the data set lists them.
         size: How many images a full batch has; 0 where the caller made the batches.
         read: Loads the batches of some groups, as the data gives them, one after the other.
     """
 
     groups: tuple[tuple[int, ...], ...]
     ids: Sequence[str]
+    labels: Sequence[object] | None
     size: int
     read: Callable[[_Groups], Iterator[_Found]]
 
@@ -105,15 +108,15 @@ class Data:
             _check_dataset(loader)
             loader = DataLoader(loader, batch_size=DATASET_BATCH)  # type: ignore[arg-type]
         _check_loader(loader)
-        ids = _ids(loader.dataset)
-        chosen = _choose(len(ids), indices, fraction, seed)
+        ids = ids_of(loader.dataset)
+        chosen = chosen_of(len(ids), indices, fraction, seed)
         size = loader.batch_size or 1
         groups = tuple(chosen[i : i + size] for i in range(0, len(chosen), size))
 
         def read(groups: _Groups) -> Iterator[_Found]:
             return iter(_again(loader, groups, seed))
 
-        return cls(groups, ids, size, read)
+        return cls(groups, ids, labels_of(loader.dataset), size, read)
 
     def __len__(self) -> int:
         """The number of images chosen."""
@@ -125,28 +128,42 @@ class Data:
         for number, group, found in zip(numbers, groups, self.read(groups), strict=True):
             yield _batch(found, number, group, tuple(self.ids[index] for index in group))
 
-    def first(self) -> Batch:
-        """A batch of the first image alone that can be read.
+    def said(self, index: int) -> str:
+        """What the data set says of an image without reading it."""
+        label = "" if self.labels is None else self.labels[index]
+        return f"{index} {self.ids[index]} {label}"
+
+    def ends(self) -> tuple[Batch, Batch]:
+        """The first and the last image that can be read, each alone in a batch.
 
         Raises:
             ValueError: There is none among the first ones.
         """
-        indices = list(itertools.islice(itertools.chain.from_iterable(self.groups), _TRIES))
+        indices = list(itertools.chain.from_iterable(self.groups))
+        unread: list[Unread] = []
+        first = self._readable(indices[:_TRIES], unread)
+        if first is None:
+            raise ValueError(
+                f"none of the first {len(unread)} images can be read; the last one, "
+                f"{unread[-1].id!r}: {unread[-1].error}"
+            )
+        return first, self._readable(indices[: -_TRIES - 1 : -1], unread) or first
+
+    def _readable(self, indices: Iterable[int], unread: list[Unread]) -> Batch | None:
+        """The first of some images that can be read; those that cannot are added to `unread`."""
         for index in indices:
             batch = _batch(next(self.read([(index,)])), 0, (index,), (self.ids[index],))
             if not batch.unread:
                 return batch
-        raise ValueError(
-            f"none of the first {len(indices)} images can be read; the last one, "
-            f"{batch.unread[0].id!r}: {batch.unread[0].error}"
-        )
+            unread += batch.unread
+        return None
 
 
 def _of_list(
     batches: Sequence[Any], indices: Iterable[int] | None, fraction: float, seed: int
 ) -> Data:
     starts = [0, *itertools.accumulate(len(_parts(batch)[0]) for batch in batches)]
-    chosen = _choose(starts[-1], indices, fraction, seed)
+    chosen = chosen_of(starts[-1], indices, fraction, seed)
     homes = itertools.groupby(chosen, lambda index: bisect.bisect_right(starts, index) - 1)
     groups = tuple(tuple(group) for _, group in homes)
 
@@ -156,7 +173,7 @@ def _of_list(
             rows = [index - starts[home] for index in group]
             yield tuple(None if p is None else p[rows] for p in _parts(batches[home])), {}
 
-    return Data(groups, [str(index) for index in range(starts[-1])], 0, read)
+    return Data(groups, [str(index) for index in range(starts[-1])], None, 0, read)
 
 
 def _again(loader: DataLoader[Any], groups: _Groups, seed: int) -> DataLoader[Any]:
@@ -203,41 +220,6 @@ def _check_loader(loader: DataLoader[Any]) -> None:
             "the loader leaves images out with drop_last=True; give drop_last=False, and choose "
             "images with indices or fraction"
         )
-
-
-def _ids(dataset: object) -> Sequence[str]:
-    """The id of every image: what the data set says, or its position."""
-    if isinstance(dataset, Subset):
-        inner = _ids(dataset.dataset)
-        return [inner[index] for index in dataset.indices]
-    count = len(dataset)  # type: ignore[arg-type]  # checked
-    ids = getattr(dataset, "ids", None)
-    if ids is None:
-        return [str(index) for index in range(count)]
-    if len(ids) != count:
-        raise ValueError(f"the data set has {count} images and {len(ids)} ids; give one an image")
-    return [str(name) for name in ids]
-
-
-def _choose(
-    count: int, indices: Iterable[int] | None, fraction: float, seed: int
-) -> tuple[int, ...]:
-    """Which of `count` images, ascending; a fraction of them is drawn by the seed alone."""
-    chosen = sorted(range(count) if indices is None else map(int, indices))
-    if not chosen:
-        raise ValueError("there are no images to evaluate on")
-    if chosen[0] < 0 or chosen[-1] >= count:
-        wrong = chosen[0] if chosen[0] < 0 else chosen[-1]
-        raise ValueError(f"indices must be from 0 to {count - 1}, got {wrong}")
-    if len(set(chosen)) < len(chosen):
-        raise ValueError("indices must name each image once; some are given twice")
-    if not 0 < fraction <= 1:
-        raise ValueError(f"fraction must be above 0 and at most 1, got {fraction!r}")
-    kept = max(1, round(fraction * len(chosen)))
-    if kept == len(chosen):
-        return tuple(chosen)
-    order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed))
-    return tuple(chosen[place] for place in sorted(order[:kept].tolist()))
 
 
 def _parts(found: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:  # noqa: ANN401

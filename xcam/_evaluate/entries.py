@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
@@ -14,7 +16,7 @@ from xcam.core import Method, Metric
 from xcam.core.recipe import Recipe
 from xcam.forward import Precision
 from xcam.models import Normalized
-from xcam.registry import get_metric
+from xcam.registry import get_method, get_metric
 from xcam.state import unwrap
 from xcam.stored_maps import StoredMaps
 
@@ -26,7 +28,9 @@ __all__ = [
     "Methods",
     "Metrics",
     "Models",
-    "source_name",
+    "check_named",
+    "of_source",
+    "seeded",
 ]
 
 CONTROLS = ("center_gaussian", "random", "sobel")
@@ -83,16 +87,15 @@ class Entries:
         """
         if target not in ("predicted", "label"):
             raise ValueError(f"target must be 'predicted' or 'label', got {target!r}")
-        chosen, sources = _labelled(methods, _method), _sources(maps)
+        chosen, sources = _labelled(methods, partial(_method, seed)), _sources(maps)
         if not chosen and not sources:
             raise ValueError("there is nothing to evaluate; give methods, or maps")
         if controls:
             for name in CONTROLS:
-                seeded = {"seed": seed} if name == "random" else {}
-                chosen.setdefault(name, method_of(name, seeded))
+                chosen.setdefault(name, _method(seed, name))
         for twice in chosen.keys() & sources.keys():
             raise ValueError(f"both a method and maps are called {twice!r}; name one, {{name: …}}")
-        scored = _labelled(metrics, _metric)
+        scored = _labelled(metrics, partial(_metric, seed))
         if not scored:
             raise ValueError("there are no metrics to score with; see xcam.list_metrics()")
         return cls(
@@ -100,11 +103,31 @@ class Entries:
         )
 
 
-def source_name(source: MapSource) -> str:
-    """What tells a source of maps from another: its folder, or the name of the callable."""
+def seeded(recipe: type[Recipe], seed: int) -> dict[str, int]:
+    """The settings by which a method or metric that is given by name draws by this seed."""
+    drawn = any(field.name == "seed" for field in dataclasses.fields(recipe))  # type: ignore[arg-type]
+    return {"seed": seed} if drawn else {}
+
+
+def of_source(source: MapSource) -> dict[str, str]:
+    """What tells a source of maps from another: a folder and what is in it, or a name."""
     if isinstance(source, StoredMaps):
-        return str(source.folder.resolve())
-    return str(getattr(source, "__qualname__", type(source).__qualname__))
+        return {"folder": str(source.folder.resolve()), "sha256": source.digest()}
+    return {"function": f"{getattr(source, '__module__', '')}.{_name(source)}"}
+
+
+def check_named(sources: Mapping[str, MapSource]) -> None:
+    """Refuses, with a `ValueError`, lambdas and objects: another one would have the same name."""
+    for label, source in sources.items():
+        if not isinstance(source, StoredMaps) and _name(source).endswith(">"):
+            raise ValueError(
+                f"the maps {label!r} come from {source!r}, which no name tells from others when "
+                "the evaluation in `out` goes on; give a function made by def, or no `out`"
+            )
+
+
+def _name(source: MapSource) -> str:
+    return str(getattr(source, "__qualname__", f"<{type(source).__qualname__}>"))
 
 
 def _models(model: Models) -> dict[str, nn.Module]:
@@ -119,14 +142,14 @@ def _models(model: Models) -> dict[str, nn.Module]:
     return {str(name): net for name, net in model.items()}
 
 
-def _method(given: str | Method) -> Method:
-    return method_of(given, {})
+def _method(seed: int, given: str | Method) -> Method:
+    return method_of(given, seeded(get_method(given), seed) if isinstance(given, str) else {})
 
 
-def _metric(given: str | Metric) -> Metric:
+def _metric(seed: int, given: str | Metric) -> Metric:
     if isinstance(given, str):
         cls: type[Metric] = get_metric(given)
-        return cls()
+        return cls(**seeded(cls, seed))
     if not isinstance(given, Metric):
         raise TypeError(f"metrics must be names or Metric objects, got {given!r}")
     return given

@@ -12,13 +12,13 @@ from xcam import imaging
 from xcam.core import Explanation, SavedMethod
 from xcam.core.explanation import notes_on
 
-__all__ = ["explanation_of"]
+__all__ = ["explanations_of"]
 
 
-def explanation_of(
+def explanations_of(
     found: object, label: str, images: Tensor, target: Tensor, logits: Tensor
-) -> Explanation:
-    """The explanation that maps of these images would have come from.
+) -> list[Explanation]:
+    """The explanations that maps of these images would have come from, one an image.
 
     Args:
         found: (B, h, w), or (B, C, h, w) whose channels are summed, a tensor or an array; or B
@@ -32,7 +32,19 @@ def explanation_of(
         TypeError: They are nothing of this.
         ValueError: Not a map an image, or values that are not finite.
     """
-    size = (images.shape[2], images.shape[3])
+    size, method = (images.shape[2], images.shape[3]), SavedMethod(label, ())
+    explanations = []
+    for image, raw in enumerate(_singles(found, images, label)):
+        if not bool(raw.isfinite().all()):
+            raise ValueError(f"{label} gave a map that is not finite")
+        maps, one = imaging.resize(raw[None], size), slice(image, image + 1)
+        notes = tuple(notes_on(maps))
+        explanations.append(Explanation(maps, raw[None], target[one], logits[one], method, notes))
+    return explanations
+
+
+def _singles(found: object, images: Tensor, label: str) -> Sequence[Tensor]:
+    """The map (h, w) of each image."""
     if isinstance(found, Tensor | np.ndarray):
         raw = _tensor(found, images, label)
         raw = raw.sum(1) if raw.ndim == 4 else raw
@@ -40,19 +52,12 @@ def explanation_of(
             raise ValueError(
                 f"{label} must give ({len(images)}, h, w) maps, got {tuple(found.shape)}"
             )
-        maps = imaging.resize(raw, size)
-    elif isinstance(found, Sequence) and len(found) == len(images):
-        singles = [_tensor(one, images, label)[None] for one in found]
-        maps = torch.cat([imaging.resize(one, size) for one in singles])
-        raw = torch.cat(singles) if len({one.shape for one in singles}) == 1 else maps
-    else:
+        return raw.unbind()
+    if not isinstance(found, Sequence) or len(found) != len(images):
         raise TypeError(
             f"{label} must give a tensor of {len(images)} maps, got {type(found).__name__}"
         )
-    finite = maps.flatten(1).isfinite().all(1)
-    if not bool(finite.all()):
-        raise ValueError(f"{label} gave a map that is not finite")
-    return Explanation(maps, raw, target, logits, SavedMethod(label, ()), tuple(notes_on(maps)))
+    return [_tensor(one, images, label) for one in found]
 
 
 def _tensor(found: object, images: Tensor, label: str) -> Tensor:

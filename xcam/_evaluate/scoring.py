@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,11 @@ from xcam._apply import apply
 from xcam._evaluate.attempts import Attempts, Outcome
 from xcam._evaluate.batches import Batch
 from xcam._evaluate.entries import Entries, MapSource
-from xcam._evaluate.outside import explanation_of
+from xcam._evaluate.outside import explanations_of
 from xcam._explain import check_images
 from xcam.core import Explanation, Method, Metric, Target, as_logits
 from xcam.errors import ModelOutputError
+from xcam.imaging import is_flat
 from xcam.state import untouched
 from xcam.store import Row
 
@@ -39,6 +40,7 @@ class Case:
         entries: What is compared.
         methods: The methods, with the layers that they read of this model.
         attempts: How they are run.
+        said: Filled with what metrics that read no maps say, by their labels.
     """
 
     batch: Batch
@@ -48,6 +50,7 @@ class Case:
     entries: Entries
     methods: Mapping[str, Method]
     attempts: Attempts
+    said: dict[str, Outcome[Tensor]] = field(default_factory=dict)
 
     def rows(self, keep: Keep | None = None) -> Iterator[Row]:
         """Every image × method × metric, with what failed.
@@ -59,9 +62,10 @@ class Case:
         for label, way in ways.items():
             told = self._told(label, way)
             if keep and isinstance(way, Method):
-                keep(self, label, told)
+                keep(self, label, told[0])
             for name, metric in self.entries.metrics.items():
-                yield from self._of_metric(label, name, told, self._scored(told, metric))
+                scored = self._scored(name, metric, told)
+                yield from self._of_metric(label, name, _explained(told), scored)
 
     @cached_property
     def targets(self) -> dict[int, int]:
@@ -93,33 +97,47 @@ class Case:
 
         return self.attempts.run(range(len(self.images)), step, torch.cat)
 
-    def _told(self, label: str, way: Method | MapSource) -> Outcome[Explanation]:
+    def _told(self, label: str, way: Method | MapSource) -> list[Outcome[Explanation]]:
+        """The explanations of the images, one of each resolution, since none can hold two."""
         clean, layer = self._clean, None
-        if isinstance(way, Method):
-            step = partial(self._by_method, way)
-            if self.entries.methods[label].parameters().get("layer") is None:
-                layer = way.parameters().get("layer")
-        else:
+        failed: Outcome[Explanation] = Outcome([], None, {}, clean.errors)
+        if not isinstance(way, Method):
             step = partial(self._by_source, label, way)
-        told = self.attempts.run(clean.rows, step, Explanation.cat, layer)
-        return Outcome(told.rows, told.result, told.costs, {**clean.errors, **told.errors})
+            return [*_by_resolution(self.attempts.run(clean.rows, step, _chained)), failed]
+        if self.entries.methods[label].parameters().get("layer") is None:
+            layer = way.parameters().get("layer")
+        by_method = partial(self._by_method, way)
+        return [self.attempts.run(clean.rows, by_method, Explanation.cat, layer), failed]
 
     def _by_method(self, method: Method, rows: Sequence[int]) -> Explanation:
         images = _of(self.images, rows)
         return apply(method, self.model, images, Target.of(self._wanted(rows), images))
 
-    def _by_source(self, label: str, source: MapSource, rows: Sequence[int]) -> Explanation:
+    def _by_source(self, label: str, source: MapSource, rows: Sequence[int]) -> list[Explanation]:
         images, wanted, clean = _of(self.images, rows), self._wanted(rows), self._clean
         if clean.result is None:
             raise RuntimeError("maps are asked for only of images that the model has seen")
         logits = clean.result[[clean.rows.index(row) for row in rows]]
         found = source(images, [self.batch.ids[row] for row in rows], wanted)
-        return explanation_of(found, label, images, wanted, logits)
+        return explanations_of(found, label, images, wanted, logits)
 
     def _wanted(self, rows: Sequence[int]) -> Tensor:
         return torch.tensor([self.targets[row] for row in rows], device=self.images.device)
 
-    def _scored(self, told: Outcome[Explanation], metric: Metric) -> Outcome[Tensor]:
+    def _scored(
+        self, name: str, metric: Metric, told: Sequence[Outcome[Explanation]]
+    ) -> Outcome[Tensor]:
+        """What a metric says of a method's maps; at no cost if it was said and reads no maps."""
+        shared = not (metric.spec.reads_maps or any(part.errors for part in told))
+        if shared and name in self.said:
+            said = self.said[name]
+            return replace(said, costs=dict.fromkeys(said.costs, (0.0, 0.0)))
+        scored = Outcome.joined([self._scored_part(part, metric) for part in told], torch.cat)
+        if shared:
+            self.said[name] = scored
+        return scored
+
+    def _scored_part(self, told: Outcome[Explanation], metric: Metric) -> Outcome[Tensor]:
         """Float32 statistics on the CPU, of the images that have a map."""
         explanation = told.result
         if explanation is None:
@@ -145,7 +163,11 @@ class Case:
         return self.batch.labels if metric.spec.truth == "labels" else self.batch.truth
 
     def _of_metric(
-        self, method: str, metric: str, told: Outcome[Explanation], scored: Outcome[Tensor]
+        self,
+        method: str,
+        metric: str,
+        explained: Mapping[int, Mapping[str, Any]],
+        scored: Outcome[Tensor],
     ) -> Iterator[Row]:
         found = {}
         if scored.result is not None:
@@ -153,7 +175,6 @@ class Case:
         for row, index in enumerate(self.batch.indices):
             values = found.get(row)
             seconds, passes = scored.costs.get(row, (None, None))
-            explain_seconds, explain_passes = told.costs.get(row, (None, None))
             yield Row(
                 index=index,
                 image=self.batch.ids[row],
@@ -166,10 +187,39 @@ class Case:
                 shape=None if values is None else tuple(values.shape),
                 seconds=seconds,
                 passes=passes,
-                explain_seconds=explain_seconds,
-                explain_passes=explain_passes,
                 error=scored.errors.get(row),
+                **explained.get(row, {}),
             )
+
+
+def _by_resolution(found: Outcome[list[Explanation]]) -> list[Outcome[Explanation]]:
+    """Single images' explanations, joined where their maps have the same resolution."""
+    parts: dict[tuple[int, ...], dict[int, Explanation]] = {}
+    for row, single in zip(found.rows, found.result or (), strict=True):
+        parts.setdefault(tuple(single.raw.shape[1:]), {})[row] = single
+    failed: Outcome[Explanation] = Outcome([], None, {}, found.errors)
+    return [
+        Outcome([*part], Explanation.cat([*part.values()]), {n: found.costs[n] for n in part}, {})
+        for part in parts.values()
+    ] + [failed]
+
+
+def _chained(parts: list[list[Explanation]]) -> list[Explanation]:
+    return [single for part in parts for single in part]
+
+
+def _explained(told: Sequence[Outcome[Explanation]]) -> dict[int, dict[str, Any]]:
+    """What rows say of an image's explanation: what it took, and whether the map is flat."""
+    return {
+        row: {
+            "explain_seconds": part.costs[row][0],
+            "explain_passes": part.costs[row][1],
+            "flat": flat,
+        }
+        for part in told
+        if part.result is not None
+        for row, flat in zip(part.rows, is_flat(part.result.maps).tolist(), strict=True)
+    }
 
 
 def device_of(model: nn.Module, images: Tensor) -> torch.device:

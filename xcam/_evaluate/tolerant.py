@@ -58,4 +58,19 @@ class Collated:
         """The batch, None if it would be empty, and for each other place what went wrong."""
         errors = {n: item.error for n, item in enumerate(items) if isinstance(item, _Unreadable)}
         read = [item for n, item in enumerate(items) if n not in errors]
-        return self.collate(read) if read else None, errors
+        return self._joined(read) if read else None, errors
+
+    def _joined(self, read: list[Any]) -> Any:  # noqa: ANN401 - a batch is what `collate` makes it
+        try:
+            return self.collate(read)
+        except TypeError as error:
+            from PIL.Image import Image
+
+            parts = read[0] if isinstance(read[0], list | tuple) else read[:1]
+            if not any(isinstance(part, Image) for part in parts):
+                raise
+            raise TypeError(
+                "the data set gives pictures of PIL, and images must be tensors of one size: give "
+                "it a transform, such as torchvision.transforms.v2.Compose([v2.ToImage(), "
+                "v2.Resize((224, 224)), v2.ToDtype(torch.float32, scale=True)])"
+            ) from error

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from xcam._evaluate.batches import Data
 from xcam._evaluate.dry_run import estimate
-from xcam._evaluate.entries import Entries, Maps, Methods, Metrics, Models
+from xcam._evaluate.entries import Entries, Maps, Methods, Metrics, Models, check_named
 from xcam._evaluate.processes import Processes, launched
 from xcam._evaluate.work import Work
 from xcam.errors import XcamWarning
@@ -68,15 +68,22 @@ def evaluate(
         maps: Maps from elsewhere to score beside the methods: a folder (what `save_maps` wrote,
             explanations or `.npy` arrays by image id), a callable `(images, ids, target) -> maps`,
             or a dict that labels several.
-        out: The folder; None for one that lives as long as the result.
+        out: The folder; None for one that lives as long as the result. It is known for another
+            evaluation's by the settings, the models' weights, the images' ids and, if the data set
+            has them as `labels`, labels, and by the first and the last image with what is true of
+            them; of a folder of maps by the files' names and sizes and the first one's content, of
+            a callable by its name, which must not be a lambda's.
         controls: Whether to score the controls, too.
         fraction: The share of the images to use, drawn by `seed`.
         indices: Positions of the images to use; None for all.
-        batch_size: Images through the model at a time; None chooses. Changes speed and memory, not
-            the rows.
+        batch_size: Images through the model at a time; None chooses. Changes speed and memory, and
+            the rows by rounding alone; but where values of a map nearly tie, their last bits rank
+            the pixels, and a point of a removal curve may move by hundredths. An evaluation may go
+            on with another one, so keep it for the same bits.
         precision: `"full"`, or `"bf16"`/`"fp16"` to run the models under autocast.
         progress: Show a progress bar.
-        seed: Of `fraction` and of the control that is random.
+        seed: Of all that is drawn: `fraction`, the random control, and methods and metrics that
+            are given by name; an object keeps its own.
         save_maps: Also write the methods' maps, in half precision at their own resolution, to
             `out/maps/METHOD` (`out/maps/MODEL/METHOD` if there are several models).
         dry_run: Measure one batch, print passes and the estimated time, write nothing to `out`.
@@ -95,6 +102,8 @@ def evaluate(
     entries = Entries.of(
         model, methods, metrics, maps, target, controls, seed, batch_size, precision
     )
+    if out is not None:
+        check_named(entries.maps)
     data = Data.of(loader, indices, fraction, seed)
     team = launched()
     if out is None and team.count > 1 and not dry_run:
@@ -107,7 +116,7 @@ def evaluate(
     else:
         work.finish(Store(Path(out)), team, progress)
         results = Results(out, entries.metrics)
-    for note in work.notes:
+    for note in (*work.notes, *results.warnings):
         warnings.warn(note, XcamWarning, stacklevel=2)
     return results
 

@@ -14,14 +14,14 @@ import torch
 from torch import nn
 
 from xcam import manifest
-from xcam._apply import reduce_channels
+from xcam._apply import unresized
 from xcam._evaluate.attempts import Attempts, Outcome
 from xcam._evaluate.batches import Batch, Data
-from xcam._evaluate.entries import Entries, source_name
+from xcam._evaluate.entries import Entries, of_source
 from xcam._evaluate.processes import Processes
 from xcam._evaluate.scoring import Case, device_of
 from xcam._explain import check_images, with_layer
-from xcam.core import Explanation, Method, Reduce
+from xcam.core import Explanation, Method
 from xcam.errors import XcamError
 from xcam.forward import run_settings
 from xcam.store import Row, Store
@@ -38,6 +38,7 @@ class Work:
         entries: What is compared.
         data: On which images.
         methods: Each model's methods, with the layers that they read.
+        ends: A hash of the first and the last image, and of what is known of them.
         seed: Of all that is drawn.
         save_maps: Whether maps are kept.
         notes: Filled with what is to be said of the whole.
@@ -46,6 +47,7 @@ class Work:
     entries: Entries
     data: Data
     methods: Mapping[str, Mapping[str, Method]]
+    ends: str
     seed: int
     save_maps: bool
     notes: dict[str, None] = field(default_factory=dict)
@@ -58,7 +60,7 @@ class Work:
             TypeError: Images or labels of the wrong kind.
             ValueError: Images that a model cannot take; labels or truth missing.
         """
-        first = data.first()
+        first, last = data.ends()
         _check_truth(first, entries)
         for model in entries.models.values():
             check_images(model, first.images.to(device_of(model, first.images)))
@@ -69,7 +71,7 @@ class Work:
             }
             for name, model in entries.models.items()
         }
-        return cls(entries, data, methods, seed, save_maps)
+        return cls(entries, data, methods, _digest(first, last), seed, save_maps)
 
     def measure(self) -> tuple[list[Row], float]:
         """The rows of the first batch, and the seconds that it took."""
@@ -86,7 +88,7 @@ class Work:
             store.clean()
         team.meet()
         if not team.main:
-            store.open(self.manifest())
+            store.open(self.manifest(), joining=True)
         done = store.done()
         mine = [n for n in range(len(self.data.groups)) if n not in done][team.rank :: team.count]
         team.meet()  # nobody writes before all have seen what was there
@@ -101,7 +103,7 @@ class Work:
         """What the rows depend on, as JSON."""
         entries, data = self.entries, self.data
         images = (  # and, where the caller made the batches, which of them each image is in
-            f"{0 if data.size else number} {index} {data.ids[index]}".encode()
+            f"{0 if data.size else number} {data.said(index)}".encode()
             for number, group in enumerate(data.groups)
             for index in group
         )
@@ -114,13 +116,17 @@ class Work:
                 | {"layers": {name: _layer(self.methods[name][label]) for name in self.methods}}
                 for label, method in entries.methods.items()
             },
-            "maps": {label: source_name(source) for label, source in entries.maps.items()},
+            "maps": {label: of_source(source) for label, source in entries.maps.items()},
             "metrics": {
                 label: manifest.of_recipe(metric, metric.spec.name)
                 for label, metric in entries.metrics.items()
             },
             "target": "label" if entries.labelled else "predicted",
-            "images": {"count": len(data), "sha256": manifest.digest(images)},
+            "images": {
+                "count": len(data),
+                "sha256": manifest.digest(images),
+                "first and last": self.ends,
+            },
             "batch_size": data.size,
             "precision": entries.precision,
             "seed": self.seed,
@@ -154,13 +160,22 @@ class Work:
             return
         within = [case.name, label] if len(self.entries.models) > 1 else [label]
         path = store.maps(*within) / f"batch-{case.batch.number:08d}.safetensors"
-        reduce: Reduce = getattr(case.methods[label], "reduce", "sum")
         write_maps(
             path,
-            reduce_channels(told.result.raw, reduce),
+            unresized(told.result),
             [case.batch.ids[row] for row in told.rows],
             [case.targets[row] for row in told.rows],
         )
+
+
+def _digest(*batches: Batch) -> str:
+    parts = (
+        (name, part)
+        for batch in batches
+        for name, part in (("i", batch.images), ("l", batch.labels), ("t", batch.truth))
+        if part is not None
+    )
+    return manifest.digest(manifest.contents(parts))
 
 
 def _check_truth(first: Batch, entries: Entries) -> None:

@@ -13,6 +13,7 @@ import typer
 from xcam.cli import tables
 from xcam.cli.application import app
 from xcam.cli.nets import loaded
+from xcam.cli.pictures import asks_labels, check_labels, loader_of
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -60,7 +61,7 @@ _Precision = Annotated[str, typer.Option(help="full, bf16 or fp16.")]
 _Device = Annotated[
     str | None, typer.Option(help="cpu, cuda …", show_default="the launcher's, or cpu")
 ]
-_Seed = Annotated[int, typer.Option(help="Of the fraction and of the random control.")]
+_Seed = Annotated[int, typer.Option(help="Of all that is drawn and names no seed of its own.")]
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what it would take.")]
 
 _MODEL, _WEIGHTS, _METRICS = ["torchvision:resnet50"], ["DEFAULT"], "insertion,deletion"
@@ -97,14 +98,15 @@ def evaluate(
     --multi_gpu --num_processes 2 -m xcam evaluate …` shares it among processes, on CPUs too.
     """
     nets = _nets(model, weights, device)
-    loader = _loader(data, root, size, nets, load, workers)
-    chosen = _methods(methods)
+    loader = loader_of(data, root, size, nets, load, workers)
+    chosen = _methods(methods, seed)
     if figure and len(nets) > 1:
         raise ValueError(f"--figure draws one model, got {len(nets)}")
     if figure and not figure.parent.is_dir():
         raise FileNotFoundError(f"no folder {str(figure.parent)!r} for --figure")
     if table and metrics != _METRICS:
         raise ValueError("a --table has its own metrics; leave --metrics out")
+    scored = tables.metrics_of(table, nets, loader.dataset) if table else _metrics(metrics, seed)
 
     def tell(results: Results) -> None:
         typer.echo(tables.shown(results) if table else str(results))
@@ -119,7 +121,7 @@ def evaluate(
         loader,
         tell,
         methods=chosen,
-        metrics=tables.metrics_of(table, nets, loader.dataset) if table else _metrics(metrics),
+        metrics=scored,
         maps=_folders(maps),
         target=target,
         out=out,
@@ -162,10 +164,10 @@ def score(
     nets = _nets(model, weights, device)
     _run(
         nets,
-        _loader(data, root, size, nets, load, workers),
+        loader_of(data, root, size, nets, load, workers),
         lambda results: typer.echo(str(results)),
         methods=(),
-        metrics=_metrics(metrics),
+        metrics=_metrics(metrics, seed),
         maps=_folders(maps),
         target=target,
         out=out,
@@ -188,9 +190,10 @@ def _run(
     import xcam
     from xcam._evaluate.processes import launched
 
-    model = nets if len(nets) > 1 else next(iter(nets.values()))
+    if asks_labels(arguments["target"], arguments["metrics"]):
+        check_labels(loader.dataset, nets)
     try:
-        results = xcam.evaluate(model, loader, progress=sys.stderr.isatty(), **arguments)
+        results = xcam.evaluate(nets, loader, progress=sys.stderr.isatty(), **arguments)
     except KeyboardInterrupt:
         goes_on = arguments["out"] and not arguments["dry_run"]
         typer.echo("xcam: stopped" + ("; the same command goes on" if goes_on else ""), err=True)
@@ -211,31 +214,6 @@ def _nets(models: Sequence[str], weights: Sequence[str], device: str | None) -> 
     return {name: loaded(name, one, place) for name, one in zip(models, each, strict=True)}
 
 
-def _loader(
-    path: Path,
-    root: Path | None,
-    size: int | None,
-    nets: dict[str, Normalized],
-    load: int,
-    workers: int,
-) -> DataLoader[Any]:
-    from torch.utils.data import DataLoader
-
-    from xcam import data
-
-    side = size or _side(nets)
-    files = data.folder(path, side) if path.is_dir() else data.listed(path, root, side)
-    return DataLoader(files, batch_size=load, num_workers=workers)
-
-
-def _side(nets: dict[str, Normalized]) -> int:
-    """The side of the square that all models were made for."""
-    sides = {side for net in nets.values() for side in net.input_size or (224,)}
-    if len(sides) > 1:
-        raise ValueError(f"the models take pictures of sides {sorted(sides)}; give one --size")
-    return sides.pop()
-
-
 def _folders(maps: Sequence[Path]) -> dict[str, Path] | None:
     labels = {path.resolve().name: path for path in maps}
     if len(labels) < len(maps):
@@ -243,16 +221,25 @@ def _folders(maps: Sequence[Path]) -> dict[str, Path] | None:
     return labels or None
 
 
-def _methods(text: str) -> list[Any]:
+def _methods(text: str, seed: int) -> list[Any]:
+    from xcam._evaluate.entries import seeded
     from xcam._explain import method_of
+    from xcam.registry import get_method
 
-    return _recipes("--methods", text, method_of)
+    def make(name: str, settings: dict[str, Any]) -> Any:  # noqa: ANN401
+        return method_of(name, seeded(get_method(name), seed) | settings)
+
+    return _recipes("--methods", text, make)
 
 
-def _metrics(text: str) -> list[Any]:
+def _metrics(text: str, seed: int) -> list[Any]:
+    from xcam._evaluate.entries import seeded
     from xcam.registry import get_metric
 
-    return _recipes("--metrics", text, lambda name, settings: get_metric(name)(**settings))
+    def make(name: str, settings: dict[str, Any]) -> Any:  # noqa: ANN401
+        return get_metric(name)(**(seeded(get_metric(name), seed) | settings))
+
+    return _recipes("--metrics", text, make)
 
 
 def _recipes(option: str, text: str, make: Callable[[str, dict[str, Any]], T]) -> list[T]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xcam.cli.nets import class_count
+
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
@@ -20,21 +22,11 @@ _PICTURES = 6
 
 def metrics_of(name: str, nets: Mapping[str, Normalized], data: Dataset[Any]) -> dict[str, Metric]:
     """The metrics of a table; they depend on how many classes the models have."""
-    import torch
-
-    from xcam import forward
-    from xcam.core import as_logits
     from xcam.results import lcam
-    from xcam.state import untouched
 
     if name != "lcam":
         raise ValueError(f"--table takes lcam, got {name!r}")
-    counts = []
-    for net in nets.values():
-        image = data[0][0][None].to(net.mean.device)
-        with untouched(net), torch.no_grad():
-            counts.append(as_logits(forward.call(net, image), 1).shape[1])
-    return lcam.metrics(min(counts))
+    return lcam.metrics(min(class_count(net, data[0][0]) for net in nets.values()))
 
 
 def shown(results: Results) -> str:

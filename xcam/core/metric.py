@@ -36,6 +36,11 @@ class MetricSpec:
         cost: Images through the model for each one scored, and explanations of it, a sum in the
             names of the settings: `"2"`, `"1/step + 1"`, `"2 × len(fractions) + 1 explanation"`;
             `"0"` for none.
+        unordered: What it was seen not to tell by its defaults where the truth is known, each with
+            the reason: `"oracle above random"`, the object's mask from noise, or
+            `"random above inverse"`, noise from one minus the mask.
+        reads_maps: Whether the result depends on the maps; one that speaks of the model alone is
+            scored once for all methods, and ranks none.
         exceptions: Contract checks that the metric cannot keep, each with the reason.
     """
 
@@ -48,6 +53,8 @@ class MetricSpec:
     question: Question = "faithfulness"
     truth: Truth = "none"
     cost: str = "0"
+    reads_maps: bool = True
+    unordered: Mapping[str, str] = field(default_factory=dict)
     exceptions: Mapping[str, str] = field(default_factory=dict)
 
     @property

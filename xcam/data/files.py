@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -14,7 +15,10 @@ from torch.utils.data import Dataset
 
 from xcam.imaging import read_pixels
 
-__all__ = ["Box", "ImageFiles", "Transform", "fitted", "folder"]
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+__all__ = ["Box", "ImageFiles", "Transform", "class_names", "fitted", "folder"]
 
 Box: TypeAlias = tuple[float, float, float, float]
 Transform: TypeAlias = Callable[..., Any]
@@ -77,15 +81,21 @@ class ImageFiles(Dataset[tuple[Any, ...]]):
             return (_plain(image), *label, _plain(mask))
         boxes = _boxes(truth, size, self.paths[index])
         image, boxes = self.transform(image, boxes)
-        most = max(len(boxes) for boxes in self.truths)  # type: ignore[arg-type]  # no paths here
-        return (_plain(image), *label, _padded(_plain(boxes), most))
+        return (_plain(image), *label, _padded(_plain(boxes), self._most))
+
+    @cached_property
+    def _most(self) -> int:
+        """How many boxes an image has at most."""
+        return max(len(boxes) for boxes in self.truths)  # type: ignore[arg-type]  # no paths here
 
 
 def folder(root: str | Path, size: int = 224, transform: Transform | None = None) -> ImageFiles:
     """The images in a folder: with a folder a class, or all in one and without labels.
 
     Classes are numbered in the order of their folders' names, as torchvision does; images come in
-    that order too, by name within a class. Ids are paths within `root`.
+    that order too, by name within a class. Ids are paths within `root`. Files and folders whose
+    names begin with a dot, such as `.ipynb_checkpoints`, are left out; a folder without pictures is
+    a class too.
 
     Args:
         root: The folder.
@@ -95,30 +105,38 @@ def folder(root: str | Path, size: int = 224, transform: Transform | None = None
 
     Raises:
         FileNotFoundError: There is no such folder, or no picture in it.
+        ValueError: Pictures beside folders, so that it is neither of both.
     """
-    from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
+    from torchvision.datasets.folder import IMG_EXTENSIONS
 
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {str(root)!r}")
-    names: list[str] = []
-    if any(entry.is_dir() for entry in root.iterdir()):
-        names, numbers = find_classes(root)
-        found = make_dataset(root, numbers, IMG_EXTENSIONS, allow_empty=True)
-    else:
-        files = sorted(path for path in root.iterdir() if path.suffix.lower() in IMG_EXTENSIONS)
-        found = [(path, 0) for path in files]
+    names = class_names(root)
+    beside = sorted(path for path in root.iterdir() if _is_picture(path.name))
+    if names and beside:
+        raise ValueError(
+            f"{str(root)!r} has pictures, such as {beside[0].name!r}, beside folders, such as "
+            f"{names[0]!r}: put each into the folder of its class, or all into one without folders"
+        )
+    found = _labelled(root, names) if names else [(path, 0) for path in beside]
     if not found:
         raise FileNotFoundError(f"no pictures in {str(root)!r}, of {', '.join(IMG_EXTENSIONS)}")
-    paths = tuple(Path(path) for path, _ in found)
+    paths = tuple(path for path, _ in found)
     return ImageFiles(
         paths=paths,
         ids=tuple(path.relative_to(root).as_posix() for path in paths),
         labels=tuple(label for _, label in found) if names else (),
         truths=(),
-        classes=tuple(names),
+        classes=names,
         transform=transform or fitted(size),
     )
+
+
+def class_names(root: Path) -> tuple[str, ...]:
+    """The folders in a folder, in the order of their names; hidden ones are no classes."""
+    folders = (entry.name for entry in root.iterdir() if entry.is_dir())
+    return tuple(sorted(name for name in folders if not name.startswith(".")))
 
 
 def fitted(size: int) -> Transform:
@@ -142,6 +160,25 @@ def fitted(size: int) -> Transform:
     return steps
 
 
+def _labelled(root: Path, names: Sequence[str]) -> list[tuple[Path, int]]:
+    """The pictures in the folders of these names, and below, each with its folder's number."""
+    from torchvision.datasets.folder import make_dataset
+
+    def wanted(path: str) -> bool:
+        parts = Path(path).relative_to(root).parts
+        return _is_picture(parts[-1]) and not any(part.startswith(".") for part in parts)
+
+    numbers = {name: number for number, name in enumerate(names)}
+    found = make_dataset(root, numbers, is_valid_file=wanted, allow_empty=True)
+    return [(Path(path), number) for path, number in found]
+
+
+def _is_picture(name: str) -> bool:
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
+    return name.lower().endswith(IMG_EXTENSIONS) and not name.startswith(".")
+
+
 def _plain(value: Any) -> Any:  # noqa: ANN401 - a transform may return anything
     return value.as_subclass(Tensor) if isinstance(value, Tensor) else value
 
@@ -152,11 +189,11 @@ def _mask(path: Path, size: tuple[int, int], ignore: int | None) -> Tensor:
 
     try:
         with Image.open(path) as file:
-            values = np.array(file)
+            values = np.array(_opaque(file))
     except OSError as error:
         raise ValueError(f"{str(path)!r} is not a mask that can be read: {error}") from error
     if values.ndim == 3:  # of a picture: the object is what is not black
-        values = values[..., :3].max(2)
+        values = values.max(2)
     if values.shape != size:
         raise ValueError(
             f"the mask {str(path)!r} is {values.shape[0]}×{values.shape[1]}, its image "
@@ -164,6 +201,11 @@ def _mask(path: Path, size: tuple[int, int], ignore: int | None) -> Tensor:
         )
     mask = torch.from_numpy((values != 0).astype(np.uint8))
     return mask if ignore is None else mask.masked_fill(torch.from_numpy(values == ignore), 255)
+
+
+def _opaque(file: Picture) -> Picture:
+    """Without the alpha channel, which says nothing about the object."""
+    return file.convert(file.mode[:-1]) if file.mode in ("LA", "PA", "RGBA") else file
 
 
 def _boxes(boxes: tuple[Box, ...], size: tuple[int, int], path: Path) -> Tensor:

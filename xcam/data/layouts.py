@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from xcam.data.files import ImageFiles, folder
+from xcam.data.files import ImageFiles, class_names, folder
 from xcam.data.imagenet import imagenet_val
 from xcam.data.lists import listed
 from xcam.data.splits import Splits
@@ -28,6 +28,8 @@ def _class_folders(root: Path, _: Lists) -> Splits:
         )
     classes = _classes(*found.values())
     parts = {name: _numbered(folder(path), path, classes) for name, path in found.items()}
+    if "train" in parts:
+        _check_all_there(parts["train"], found["train"])
     held = parts.pop("val", None)
     if "test" in parts:
         return Splits(parts.get("train"), held, parts["test"], classes)
@@ -86,7 +88,7 @@ LAYOUTS = {"folder": _class_folders, "imagenet": _imagenet, "list": _from_lists}
 def _classes(*parts: Path) -> tuple[str, ...]:
     """The folders of the first part that has some."""
     for part in parts:
-        if names := tuple(sorted(entry.name for entry in part.iterdir() if entry.is_dir())):
+        if names := class_names(part):
             return names
     return ()
 
@@ -107,6 +109,16 @@ def _numbered(found: ImageFiles, path: Path, classes: Sequence[str]) -> ImageFil
     numbers = [classes.index(name) for name in found.classes]
     labels = tuple(numbers[label] for label in found.labels)
     return dataclasses.replace(found, labels=labels, classes=tuple(classes))
+
+
+def _check_all_there(train: ImageFiles, path: Path) -> None:
+    seen = set(train.labels)
+    empty = [name for number, name in enumerate(train.classes) if number not in seen]
+    if empty:
+        raise ValueError(
+            f"{str(path)!r} has no pictures of {', '.join(empty[:5])}: fill that folder, or "
+            "remove it"
+        )
 
 
 def _plain(found: ImageFiles) -> ImageFiles:

@@ -24,9 +24,9 @@ def listed(
 
     Columns are separated by commas, if the line has any, or by white space. Truth is the file of a
     mask, or boxes as numbers x0 y0 x1 y1 in pixels of the image file, four a box. Either all lines
-    have truth, all of the same kind, or none has. A first line that is no image with a number is
-    taken for the header; empty lines are skipped. Ids are the files as the list names them, so
-    that lines with the same file are about the same image.
+    have truth, all of the same kind, or none has. A first line without a number is taken for the
+    header, unless it begins with an image; empty lines are skipped. Ids are the files as the list
+    names them, so that lines with the same file are about the same image.
 
     Args:
         path: The list, UTF-8.
@@ -82,7 +82,7 @@ def _lines(path: Path, root: Path, classes: int) -> Iterator[_Line]:
             continue
         place = f"line {number} of {str(path)!r}"
         columns = _columns(text)
-        header = first and len(columns) > 1 and not _is_number(columns[1])
+        header = first and len(columns) > 1 and not any(map(_is_number, columns[1:]))
         first = False
         if header and not (root / columns[0]).is_file():
             continue
@@ -90,7 +90,8 @@ def _lines(path: Path, root: Path, classes: int) -> Iterator[_Line]:
             raise ValueError(f"{place} must be 'file label' or 'file label truth', got {text!r}")
         file = root / columns[0]
         if not file.is_file():
-            raise FileNotFoundError(f"{place}: no picture at {str(file)!r}")
+            blank = "" if _is_number(columns[1]) else "; a name with blanks takes columns by commas"
+            raise FileNotFoundError(f"{place}: no picture at {str(file)!r}{blank}")
         label = _label(columns[1], classes, place)
         yield _Line(place, number, file, columns[0], label, _truth(columns[2:], root, place))
 

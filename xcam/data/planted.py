@@ -22,6 +22,7 @@ Mode: TypeAlias = Literal["shape", "texture", "colour"]
 _FIGURES, _TILT = tuple(SILHOUETTES.values()), math.radians(12)
 # Of the image's area; more, and there are too few layouts without an overlap to draw one.
 _MOST_COVERED = 0.4
+_TRIALS = 50
 
 
 def planted_cues(
@@ -189,22 +190,25 @@ def _uniform(generator: torch.Generator, low: float, high: float) -> float:
 def _layout(
     objects: int, size: tuple[int, int], extent: tuple[float, float], generator: torch.Generator
 ) -> list[tuple[float, float, float]]:
-    """Centres and radii (top, left, radius), in pixels, of discs that do not overlap.
+    """Centres and radii (top, left, radius), in pixels, of discs that do not overlap."""
+    while (discs := _placed(objects, size, extent, generator)) is None:
+        pass
+    return discs
 
-    Drawn one after the other, each uniformly over the pixels that are still free; where none is,
-    all are drawn again.
-    """
-    while True:
-        discs: list[tuple[float, float, float]] = []
-        for _ in range(objects):
-            radius = _uniform(generator, *extent) * min(size) / 2
-            free = _free(discs, size, radius).nonzero()
-            if len(free) == 0:
-                break
-            top, left = free[int(torch.randint(len(free), (), generator=generator))].tolist()
-            discs.append((float(top), float(left), radius))
-        if len(discs) == objects:
-            return discs
+
+def _placed(
+    objects: int, size: tuple[int, int], extent: tuple[float, float], generator: torch.Generator
+) -> list[tuple[float, float, float]] | None:
+    """Discs drawn one after the other, each uniformly over what is still free, if anything is."""
+    discs: list[tuple[float, float, float]] = []
+    for _ in range(objects):
+        radius = _uniform(generator, *extent) * min(size) / 2
+        free = _free(discs, size, radius).nonzero()
+        if len(free) == 0:
+            return None
+        top, left = free[int(torch.randint(len(free), (), generator=generator))].tolist()
+        discs.append((float(top), float(left), radius))
+    return discs
 
 
 def _free(
@@ -260,6 +264,14 @@ def _check_extent(data: PlantedCues) -> None:
             f"{objects} objects of up to {high:.0%} of the shorter side would cover {covered:.0%} "
             f"of the image, more than {_MOST_COVERED:.0%}: take fewer distractors or a smaller "
             "extent"
+        )
+    # Largest objects fit least: if some of these layouts can be drawn, no item is drawn for ever.
+    trial, largest = _generator(0, 0, 0), (high, high)
+    if not any(_placed(objects, data.size, largest, trial) for _ in range(_TRIALS)):
+        raise ValueError(
+            f"{objects} objects of {high:.0%} of the shorter side, two pixels apart, found no "
+            f"place in {_TRIALS} layouts of {data.size[0]}×{data.size[1]} pixels: take fewer "
+            "distractors, a smaller extent or larger images"
         )
 
 

@@ -17,10 +17,12 @@ __all__ = ["Random"]
 class Random(Method):
     """Random: independent uniform noise in [0, 1) a pixel, a control.
 
-    The noise depends on the seed and the images' size alone: all images get the same map.
+    The noise is drawn from the seed and a hash of the image's own float32 pixels: it depends on
+    neither batch nor order, and differs from image to image. Were it one map for all, a mean over
+    images would judge that one draw; of a metric that looks at the peak alone, a single place.
 
     Attributes:
-        seed: Of the noise.
+        seed: Of the noise, beside the image.
     """
 
     seed: int = 0
@@ -39,5 +41,21 @@ class Random(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, H, W)."""
-        noise = torch.rand(images.shape[2:], generator=torch.Generator().manual_seed(self.seed))
-        return noise.to(images.device).expand(len(images), -1, -1)
+        size = images.shape[2:]
+        noise = [
+            torch.rand(size, generator=torch.Generator().manual_seed(state))
+            for state in _states(images, self.seed)
+        ]
+        return torch.stack(noise).to(images.device)
+
+
+def _states(images: Tensor, seed: int) -> list[int]:
+    """32 bits an image: the high ones of Σ wᵢxᵢ modulo 2⁶⁴, x its bits and w drawn by the seed.
+
+    Integers, so that every device finds the same, in whatever order it adds.
+    """
+    bits = images.detach().float().flatten(1).contiguous().view(torch.int32)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(-(2**63), 2**63 - 1, (bits.shape[1] + 1,), generator=generator)
+    first, weights = drawn.to(images.device).tensor_split([1])
+    return [int((first + (row * weights).sum()) >> 32 & 0xFFFFFFFF) for row in bits]

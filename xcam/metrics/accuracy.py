@@ -42,6 +42,10 @@ class Accuracy(Metric):
         bounds=(0.0, 1.0),
         truth="labels",
         cost="1",
+        reads_maps=False,
+        unordered=dict.fromkeys(
+            ("oracle above random", "random above inverse"), "it is of the model alone"
+        ),
     )
 
     def __post_init__(self) -> None:
@@ -77,7 +81,8 @@ class MaskedAccuracy(Metric):
 
     1/N Σ 1[fewer than k classes score above the label for x ⊙ m], in [0, 1], higher is better
     (Gkartzonika et al., 2022, "Learning visual explanations for DCNN-based image classifiers using
-    an attention mechanism", ECCV Workshops: L-CAM, whose code masks pixels).
+    an attention mechanism", ECCV Workshops: L-CAM, whose code masks pixels). Where the model is
+    right behind noise as well, only a part of the pixels, such as `muted=0.5`, tells maps apart.
 
     Attributes:
         top: k, of top-k.
@@ -158,12 +163,14 @@ def labels_of(truth: Tensor | None, images: Tensor) -> Tensor:
 def reads_top(labels: Tensor, top: int) -> Read:
     """Reads whether an image's label is among the `top` highest logits: (R,) 0 or 1.
 
-    By the rule of `among_top`.
+    By the rule of `among_top`. A single logit is for class 1 if it is positive, else for class 0.
     """
     highest = int(labels.max())
 
     def read(output: object, rows: Tensor) -> Tensor:
         logits = as_logits(output, len(rows))
+        if logits.shape[1] == 1:
+            logits = torch.cat([torch.zeros_like(logits), logits], 1)  # as a softmax would have it
         count = logits.shape[1]
         if highest >= count:
             raise ValueError(f"label {highest} is out of range: the model has {count} classes")

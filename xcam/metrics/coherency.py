@@ -29,8 +29,9 @@ class Coherency(Metric):
 
     (ρ(e(x), e(x ⊙ m)) + 1) / 2, with e the method that made the maps, for the same class, m the
     map in [0, 1] and ρ Pearson's correlation over pixels; 0 if either map is flat (Poppi et al.,
-    2021, arXiv:2104.10252). In [0, 1], higher is better. The authors' code masks in
-    `space="normalised"` and always explains the predicted class.
+    2021, arXiv:2104.10252). In [0, 1], higher is better; a map that does not depend on the image is
+    wholly coherent. The authors' code masks in `space="normalised"` and always explains the
+    predicted class.
 
     Attributes:
         normalise: Min-max of each map `"before_resize"` or `"after_resize"` to the image's size,
@@ -52,6 +53,10 @@ class Coherency(Metric):
         higher_is_better=True,
         bounds=(0.0, 1.0),
         cost="1 explanation",
+        unordered=dict.fromkeys(
+            ("oracle above random", "random above inverse"),
+            "any map that masking does not change is coherent, wherever it points",
+        ),
     )
 
     def __post_init__(self) -> None:

@@ -17,6 +17,10 @@ from xcam.metrics.precision import precise
 from xcam.metrics.reading import check_finite, reads_score
 from xcam.state import untouched
 
+_NO_GAIN = {
+    "random above inverse": "neither shows enough of the object for the probability to rise"
+}
+
 __all__ = ["AverageDrop", "AverageGain", "IncreaseInConfidence", "confidences", "relative_drop"]
 
 # Batches of different sizes change a probability by less.
@@ -33,8 +37,9 @@ def confidences(
 ) -> tuple[Tensor, Tensor]:
     """The probability of the explained class for each image, clean and behind its mask.
 
-    Both passes of an image follow one another, so that they share a chunk. An image that its mask
-    leaves as it is keeps its probability exactly.
+    Both passes of an image share a chunk, as chunks of other sizes may be computed otherwise: two
+    images are in the model at a time even with a batch size of 1. An image that its mask leaves as
+    it is keeps its probability exactly.
 
     Args:
         model: The classifier; left as it was.
@@ -63,7 +68,9 @@ def confidences(
         return probability(precise(as_logits(output, len(rows))), rows)
 
     with untouched(model):
-        found = masked_passes(inner, shown, 2 * len(images), pairs, read, fill, "confidence")
+        found = masked_passes(
+            inner, shown, 2 * len(images), pairs, read, fill, "confidence", together=2
+        )
     p, o = check_finite(found.view(-1, 2)).unbind(1)
     return p, torch.where((masks == 1).flatten(1).all(1), p, o)
 
@@ -140,6 +147,7 @@ class AverageGain(Metric):
 
     AG = 100/N Σ max(0, o − p) / (1 − p), with p and o as in `AverageDrop` (Zhang et al., 2023,
     arXiv:2301.07002). An image with p = 1 has nothing to win: 0. In percent, higher is better.
+    Maps behind which p never rises all get 0, bad and worse alike.
 
     Attributes:
         muted: As in `AverageDrop`, like all that follow.
@@ -163,6 +171,7 @@ class AverageGain(Metric):
         higher_is_better=True,
         bounds=(0.0, 100.0),
         cost="2",
+        unordered=_NO_GAIN,
     )
 
     def __post_init__(self) -> None:
@@ -193,7 +202,7 @@ class IncreaseInConfidence(Metric):
     IC = 100/N Σ 1[o > p], with p and o as in `AverageDrop` (Chattopadhay et al., 2018,
     arXiv:1710.11063). In percent, higher is better. By default o must exceed p by 1e-6, so that
     what rounding does to two passes is no increase; the authors' code (L-CAM, CA-Stream) is
-    `strict=True`.
+    `strict=True`. Maps behind which p never rises all get 0, bad and worse alike.
 
     Attributes:
         muted: As in `AverageDrop`, like all that follow.
@@ -219,6 +228,7 @@ class IncreaseInConfidence(Metric):
         higher_is_better=True,
         bounds=(0.0, 100.0),
         cost="2",
+        unordered=_NO_GAIN,
     )
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from xcam.core import Explanation, Metric, MetricSpec, Score
 from xcam.imaging import Fill
 from xcam.metrics.inputs import Space, in_space, maps_of, target_of
-from xcam.metrics.preset import take_preset
+from xcam.metrics.preset import has_presets
 from xcam.metrics.reading import reads_score
 from xcam.metrics.removal import area, check_removal, counts_by, progressive, ranks
 from xcam.state import untouched
@@ -30,6 +30,7 @@ _INSERTION = {
 }
 
 
+@has_presets(_DELETION)
 @dataclass(frozen=True, eq=False, repr=False)
 class Deletion(Metric):
     """Deletion: the area under the score's curve while the map's highest pixels vanish first.
@@ -67,8 +68,7 @@ class Deletion(Metric):
     )
 
     def __post_init__(self, preset: str | None) -> None:
-        """Resolves the preset and refuses settings by which nothing can be removed."""
-        take_preset(self, preset, _DELETION)
+        """Refuses settings by which nothing can be removed."""
         check_removal(self.step, self.output, self.space, self.fill)
 
     def score(
@@ -95,6 +95,7 @@ class Deletion(Metric):
         return torch.linspace(0, 1, mean.shape[-1], device=mean.device), mean
 
 
+@has_presets(_INSERTION)
 @dataclass(frozen=True, eq=False, repr=False)
 class Insertion(Metric):
     """Insertion: the area under the score's curve while a blurred image gets its pixels back.
@@ -138,8 +139,7 @@ class Insertion(Metric):
     )
 
     def __post_init__(self, preset: str | None) -> None:
-        """Resolves the preset and refuses settings by which nothing can be inserted."""
-        take_preset(self, preset, _INSERTION)
+        """Refuses settings by which nothing can be inserted."""
         check_removal(self.step, self.output, self.space, self.fill)
         if self.kernel not in get_args(Kernel):
             raise ValueError(f"kernel must be 'rise' or 'gaussian', got {self.kernel!r}")

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias, get_args
 
 from torch import Tensor
 
-from xcam._apply import reduce_channels
+from xcam._apply import unresized
 from xcam.core import Explanation
 from xcam.forward import note
 from xcam.imaging import Fill, check_fill, is_flat, normalize, resize
@@ -56,16 +56,16 @@ def masks_of(
         (B, H, W) in [0, 1].
 
     Raises:
-        ValueError: The maps do not fit the images, or leave [0, 1] and are not to be normalised.
+        ValueError: The maps do not fit the images, or leave [0, 1] and are not to be normalised; or
+            `maps` and `raw` are not the same maps, where those are read.
     """
     masks = maps_of(explanation, images)
     if normalise is not None:
         for image in is_flat(masks).nonzero().flatten().tolist():
             note(f"image {image}: the map is flat, as a mask it hides everything")
     if normalise == "before_resize":
-        reduce = explanation.method.parameters().get("reduce", "sum")
-        raw = reduce_channels(explanation.raw.to(images.device), reduce)
-        masks = resize(normalize(raw), (images.shape[2], images.shape[3]))
+        low = unresized(explanation).to(images.device)
+        masks = resize(normalize(low), (images.shape[2], images.shape[3]))
     elif normalise == "after_resize":
         masks = normalize(masks)
     _check_range(masks)

@@ -26,9 +26,9 @@ class RemoveAndClassify(Metric):
     random pixels} (Kim et al., 2021, CALM, arXiv:2106.07861), the counts over the whole data set.
     The class is the explanation's; CALM explains the labels. The authors draw pixels anew for each
     image and k; here a seed fixes one order of all pixels, the same for each image, so that a
-    result depends on nothing else. Points where no randomly erased image is recognised have no
-    ratio and are left out of the mean; without any other it is NaN. Lower is better; 1 is what a
-    random map reaches.
+    result depends on nothing else; it is the order of no map of the method `random`. Points where
+    no randomly erased image is recognised have no ratio and are left out of the mean; without any
+    other it is NaN. Lower is better; 1 is what a random map reaches.
 
     Attributes:
         fractions: k, of the pixels, rounded down.
@@ -65,9 +65,10 @@ class RemoveAndClassify(Metric):
     ) -> Tensor:
         """See `Metric.score`; gives hits (B, 2, P), those of the map and of random erasure."""
         maps = maps_of(explanation, images, order=True)
-        noise = torch.rand(maps.shape[1:], generator=torch.Generator().manual_seed(self.seed))
-        chance = ranks(noise[None]).to(maps.device).expand_as(maps)
-        counts = counts_at(self.fractions, maps[0].numel())
+        pixels = maps[0].numel()
+        order = torch.randperm(pixels, generator=torch.Generator().manual_seed(self.seed))
+        chance = order.view(1, *maps.shape[1:]).to(maps.device).expand_as(maps)
+        counts = counts_at(self.fractions, pixels)
         read, name = reads_hit(target_of(explanation, images)), self.spec.name
         with untouched(model), torch.no_grad():
             inner, seen = in_space(model, images, self.space)

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 import torch.nn.functional as F
 from torch import Tensor
 
+from xcam._apply import unresized
 from xcam.core import Explanation
 from xcam.imaging import is_flat, normalize
 from xcam.metrics.inputs import maps_of
@@ -27,17 +28,13 @@ def score_maps(explanation: Explanation, images: Tensor, resize: Resize) -> Tens
     """Min-max normalised maps (B, H, W), float64 where there is any; a flat one is zeros.
 
     Raises:
-        ValueError: The maps do not fit the images, or there is nothing to resize bicubically.
+        ValueError: The maps do not fit the images; or `maps` and `raw` are not the same maps, where
+            those are read.
     """
     frozen = maps_of(explanation, images)
     maps, size = frozen, frozen.shape[1:]
     if resize == "bicubic" and explanation.raw.shape[-2:] != size:
-        raw = precise(explanation.raw.to(images.device))
-        if raw.ndim != 3:
-            raise ValueError(
-                f"resize='bicubic' needs raw maps (B, h, w), got {tuple(raw.shape)}; use "
-                "resize='bilinear'"
-            )
+        raw = precise(unresized(explanation).to(images.device))
         maps = F.interpolate(raw[:, None], tuple(size), mode="bicubic", align_corners=False)[:, 0]
     # Flatness is told by the float32 maps: in float64, rounding would look like a shape.
     return normalize(precise(maps)).masked_fill(is_flat(frozen)[:, None, None], 0)

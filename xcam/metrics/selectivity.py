@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xcam import forward
-from xcam._apply import apply
+from xcam._apply import apply, unresized
 from xcam.core import Explanation, Method, Metric, MetricSpec, Target
 from xcam.imaging import Fill, check_fill, filled
 from xcam.metrics.inputs import Space, in_space, maps_of, target_of
-from xcam.metrics.preset import take_preset
+from xcam.metrics.preset import has_presets
 from xcam.metrics.reading import check_finite, reads_score_and_hit
 from xcam.metrics.removal import area, counts_at, progressive, ranks
 from xcam.models.normalized import Normalized
@@ -36,6 +36,7 @@ _PRESETS = {
 }
 
 
+@has_presets(_PRESETS)
 @dataclass(frozen=True, eq=False, repr=False)
 class Selectivity(Metric):
     """Selectivity: the area under the score's curve while the highest parts are removed.
@@ -83,8 +84,7 @@ class Selectivity(Metric):
     )
 
     def __post_init__(self, preset: str | None) -> None:
-        """Resolves the preset and refuses settings by which nothing can be removed."""
-        take_preset(self, preset, _PRESETS)
+        """Refuses settings by which nothing can be removed."""
         choices = {"unit": Unit, "space": Space, "output": Literal["prob", "accuracy"]}
         for name, kinds in choices.items():
             value = getattr(self, name)
@@ -154,6 +154,7 @@ class Selectivity(Metric):
                 f"{tuple(explanation.raw.shape)}; use a method that explains pixels, such as "
                 "'saliency', or another unit"
             )
+        unresized(explanation)  # which refuses others than `maps`
         return explanation.raw.to(images.device)
 
     def _spread(self, units: Tensor, images: Tensor) -> Tensor:

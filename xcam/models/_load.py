@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from xcam.models.cifar_wide_resnet import CifarWideResNet
 from xcam.models.normalized import Normalized
 from xcam.models.simple_cnn import SimpleCNN
 from xcam.models.state_dicts import misfit
+from xcam.settings import check_names
 
 __all__ = ["load"]
 
@@ -76,6 +78,7 @@ def load(
         **kwargs: For the provider's constructor, such as `num_classes=10`.
 
     Raises:
+        TypeError: An argument that the constructor does not have.
         ValueError: One of mean and std without the other, or not one a channel.
         UnknownNameError: No such provider, model or weights; the nearest names are listed.
         ImportError: The provider is not installed; the message has the command.
@@ -174,6 +177,9 @@ def _xcam(name: str, weights: str | None, kwargs: dict[str, Any]) -> Normalized:
     known = ["DEFAULT"] if name == "efficientnet_lite0" else []
     if weights is not None and weights not in known:
         raise unknown(f"weights of xcam:{name}", weights, known)
+    if name in _TOYS or name in _NETS:
+        kind: Any = {**_TOYS, **_NETS}[name]
+        check_names(f"xcam:{name}", kwargs, [*inspect.signature(kind).parameters])
     if name in _TOYS:
         return Normalized(_TOYS[name](**kwargs), (0.5,), (0.5,))
     if name in _NETS:

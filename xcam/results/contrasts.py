@@ -13,7 +13,8 @@ from torch import Tensor
 from xcam.core import Metric
 from xcam.results.estimates import Estimates, estimates, warn_of_undefined
 from xcam.results.rows import Group, Rows
-from xcam.statistics import Estimate, Sample, holm, per_image
+from xcam.significance import holm
+from xcam.statistics import Estimate, Sample, per_image
 
 __all__ = ["By", "compare", "pairs_of", "wins"]
 
@@ -103,8 +104,9 @@ def _difference(
     (one, here), (other, there) = own[label, first], own[label, second]
     if here.equal(there):
         return one - other
-    both = ask({label: [first, second]}, here & there)
-    return both[label, first][0] - both[label, second][0]
+    both = here & there  # asked for one after the other, so that the rows of one are held
+    one, other = (ask({label: [group]}, both)[label, group][0] for group in (first, second))
+    return one - other
 
 
 def _line(label: str, first: Group, second: Group, difference: Estimate) -> dict[str, Any]:

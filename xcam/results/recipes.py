@@ -1,4 +1,4 @@
-"""What the manifest of an evaluation says of its methods and metrics."""
+"""What the manifest of an evaluation says of its methods, its metrics and its images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xcam.core import Metric
 from xcam.errors import FileFormatError
 from xcam.registry import get_metric, installed
 
-__all__ = ["controls", "metrics"]
+__all__ = ["controls", "images", "metrics"]
 
 
 def metrics(folder: Path) -> dict[str, Metric]:
@@ -38,6 +38,18 @@ def controls(folder: Path) -> set[str]:
         for label, name in names.items()
         if name in known and known[name].spec.family == "control"
     }
+
+
+def images(folder: Path) -> int:
+    """How many images the evaluation is of, whether or not it is finished.
+
+    Raises:
+        FileFormatError: The manifest is missing or damaged.
+    """
+    try:
+        return int(_entries(folder, "images")["count"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileFormatError(f"the manifest in {str(folder)!r} counts no images") from error
 
 
 def _metric(label: str, entry: Mapping[str, Any]) -> Metric:

@@ -57,7 +57,17 @@ class Results:
             raise ValueError(f"the rows are of metrics that are not given: {', '.join(missing)}")
         self.metrics = {label: self.metrics[label] for label in sorted(labels)}
         self._controls = recipes.controls(self.folder)
+        self._images = recipes.images(self.folder)
         self._tables: dict[tuple[int, int], pd.DataFrame] = {}
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the reader should know, a sentence each: which maps are flat."""
+        count, flat = len(self._rows.index), self._flat()
+        return tuple(
+            f"{number} of {count} maps of {method!r} are flat, they point nowhere ({model})"
+            for (model, method), number in flat[flat > 0].items()
+        )
 
     def table(self, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
         """Every result with its interval.
@@ -100,7 +110,8 @@ class Results:
             b: Another.
             reference: One that all others are compared with.
             by: What the names are of: methods on the same model, or models under the same method.
-            resamples: Of the bootstrap; no p is below 2 / (resamples + 2).
+            resamples: Of the bootstrap. They need not grow with the table: what they are too few
+                to tell is read off Student's t; see `xcam.statistics.Estimate.p_value`.
             seed: Of the bootstrap.
 
         Returns:
@@ -123,10 +134,13 @@ class Results:
 
         Returns:
             A line for each model and method (the index), a column for each metric that has a
-            direction, and `mean`, over the metrics that a method has results of; best first.
+            direction and reads maps, and `mean`, over those that a method has results of; best
+            first.
         """
         table = self.table()
+        reading = [label for label, metric in self.metrics.items() if metric.spec.reads_maps]
         score = table["value"] * table["direction"].map({"higher": -1.0, "lower": 1.0})
+        score = score.where(table["metric"].isin(reading))
         ranked = table.assign(rank=score.groupby([table["model"], table["metric"]]).rank())
         ranks = ranked.pivot_table(index=["model", "method"], columns="metric", values="rank")
         ranks["mean"] = ranks.mean(axis=1)
@@ -196,9 +210,10 @@ class Results:
 
         Returns:
             `model`, `method`, `metric`, `seconds` and `passes` (images through the model) to
-            score one image, `explain_seconds` and `explain_passes` to explain it once.
+            score one image, `explain_seconds` and `explain_passes` to explain it once. What a
+            metric says of the model alone is scored for the first method, and free for the others.
         """
-        return self._rows.summary.drop(columns=["rows", "errors"])
+        return self._rows.summary.drop(columns=["rows", "errors", "flat"])
 
     def errors(self) -> pd.DataFrame:
         """The rows that failed: `index`, `image`, `model`, `method`, `metric`, `error`."""
@@ -236,9 +251,17 @@ class Results:
 
     def _counts(self) -> str:
         summary = self._rows.summary
-        names = (f"{summary[name].nunique()} {name}s" for name in ("model", "method", "metric"))
-        failed = int(summary["errors"].sum())
-        return f"{', '.join(names)}, {len(self._rows.index)} rows each, {failed} errors"
+        counts = {name: summary[name].nunique() for name in ("model", "method", "metric")}
+        names = (f"{count} {name}{'s' * (count > 1)}" for name, count in counts.items())
+        failed, done = int(summary["errors"].sum()), len(self._rows.index)
+        rows = f"{done}" if done == self._images else f"unfinished: {done} of {self._images}"
+        flat = int(self._flat().sum())
+        more = f", {flat} flat maps" if flat else ""
+        return f"{', '.join(names)}, {rows} rows each, {failed} errors{more}"
+
+    def _flat(self) -> pd.Series[int]:
+        """How many maps of each model and method are flat; each metric's rows say the same."""
+        return self._rows.summary.groupby(["model", "method"])["flat"].max()
 
     def _metric(self, label: str) -> Metric:
         if label not in self.metrics:

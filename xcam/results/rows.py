@@ -53,8 +53,8 @@ class Rows:
 
     Attributes:
         folder: That of the evaluation; its `rows/` holds the parts.
-        summary: A line for each model, method and metric: `rows` that worked, `errors`, and the
-            mean seconds and passes of a row.
+        summary: A line for each model, method and metric: `rows` that worked, `errors`, rows of a
+            `flat` map, and the mean seconds and passes of a row.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -65,7 +65,7 @@ class Rows:
             FileFormatError: A part is damaged, or they are not those of one evaluation.
         """
         self.folder = folder
-        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._shapes: dict[tuple[str, str], tuple[int, ...]] = {}
         parts = sorted((folder / "rows").glob("batch-*.parquet"))
         if not parts:
             raise FileNotFoundError(
@@ -107,7 +107,7 @@ class Rows:
         room = _BUDGET
         pairs = [(metric, group) for metric, groups in wanted.items() for group in groups]
         for metric, group in pairs:
-            numbers = len(self.index) * max(math.prod(self._shape(metric)), 1)
+            numbers = len(self.index) * max(math.prod(self._shape(metric, group[0])), 1)
             if portion and numbers > room:
                 yield portion
                 portion, room = {}, _BUDGET
@@ -128,15 +128,15 @@ class Rows:
         Raises:
             FileFormatError: A part is damaged, or holds statistics of another shape.
         """
-        found = {}
-        for metric, (values, present) in self._values(portion).items():
+        values, found = self._values(portion), {}
+        for metric, groups in portion.items():
+            read = [values[metric, group] for group in groups]
             if only is not None:
-                present &= only
-            samples = [
-                Sample.of(rows, self.images, flags)
-                for rows, flags in zip(values, present, strict=True)
-            ]
-            found[metric] = Batch(list(portion[metric]), samples, present)
+                for statistics, present in read:
+                    present &= only
+                    statistics[~only] = 0  # as of rows that failed
+            samples = [Sample.of(rows, self.images, present) for rows, present in read]
+            found[metric] = Batch(list(groups), samples, torch.stack([flags for _, flags in read]))
         return found
 
     def frame(self, metric: str | None = None, failed: bool = False) -> pd.DataFrame:
@@ -162,9 +162,11 @@ class Rows:
         counts = [
             ("shape", "hash_count", valid, "rows"),  # there where values are, and much smaller
             ("error", "hash_count", valid, "errors"),
+            ("flat", "hash_sum", None, "flat"),
         ]
         means = [(name, "hash_mean", None, name) for name in _COSTS]
-        return self._aggregate(keys, [*counts, *means]).sort_values(keys, ignore_index=True)
+        found = self._aggregate(keys, [*counts, *means]).sort_values(keys, ignore_index=True)
+        return found.assign(flat=found["flat"].fillna(0).astype(int))  # null of no map at all
 
     def _aggregate(
         self, keys: list[str], asked: list[tuple[str, str, object, str]]
@@ -178,54 +180,60 @@ class Rows:
         total = acero.Declaration("aggregate", acero.AggregateNodeOptions(asked, keys))
         return acero.Declaration.from_sequence([scan, chosen, total]).to_table().to_pandas()
 
-    def _shape(self, metric: str) -> tuple[int, ...]:
-        """The shape of a metric's statistic, that of its first row."""
-        if metric not in self._shapes:
+    def _shape(self, metric: str, model: str) -> tuple[int, ...]:
+        """The shape of a metric's statistic of a model's rows, that of the first one."""
+        if (metric, model) not in self._shapes:
+            chosen = _worked([metric]) & (ds.field("model") == model)
             with self._readable():
-                first = self._data.head(1, columns=["shape"], filter=_worked([metric]))
-            self._shapes[metric] = tuple(first["shape"][0].as_py())
-        return self._shapes[metric]
+                first = self._data.head(1, columns=["shape"], filter=chosen)
+            self._shapes[metric, model] = tuple(first["shape"][0].as_py())
+        return self._shapes[metric, model]
 
-    def _values(self, portion: Mapping[str, Sequence[Group]]) -> dict[str, tuple[Tensor, Tensor]]:
-        """(G, N, *shape) float32 statistics of each metric and (G, N) bool, which there are."""
-        count = len(self.index)
-        found = {
-            metric: (
-                torch.zeros(len(groups), count, *self._shape(metric)),
-                torch.zeros(len(groups), count, dtype=torch.bool),
-            )
-            for metric, groups in portion.items()
-        }
-        methods = {method for groups in portion.values() for _, method in groups}
-        chosen = _worked(list(portion)) & ds.field("method").isin(sorted(methods))
+    def _values(
+        self, portion: Mapping[str, Sequence[Group]]
+    ) -> dict[tuple[str, Group], tuple[Tensor, Tensor]]:
+        """(N, *shape) float32 statistics of each metric's groups and (N,) bool, which there are."""
+        blocks, found = {}, {}
+        for metric, groups in portion.items():
+            for model in dict.fromkeys(model for model, _ in groups):
+                methods = [method for other, method in groups if other == model]
+                room = len(methods), len(self.index)
+                values = torch.zeros(*room, *self._shape(metric, model))
+                present = torch.zeros(*room, dtype=torch.bool)
+                blocks[metric, model] = methods, values, present
+                views = zip(methods, values, present, strict=True)
+                found.update({(metric, (model, name)): (v, p) for name, v, p in views})
+        wanted = sorted({method for methods, *_ in blocks.values() for method in methods})
+        chosen = _worked(list(portion)) & ds.field("method").isin(wanted)
         columns = ["index", "model", "method", "metric", "values"]
         with self._readable():
             for part in self._data.to_batches(columns=columns, filter=chosen, **_AHEAD):
-                for metric, groups in portion.items():
-                    rows = part.filter(pc.equal(part["metric"], metric))
-                    self._take(rows, metric, groups, *found[metric])
+                for (metric, model), block in blocks.items():
+                    of_metric = pc.equal(part["metric"], metric)
+                    rows = part.filter(pc.and_(of_metric, pc.equal(part["model"], model)))
+                    self._take(rows, metric, *block)
         return found
 
     def _take(
         self,
         rows: pa.RecordBatch,
         metric: str,
-        groups: Sequence[Group],
+        methods: Sequence[str],
         values: Tensor,
         present: Tensor,
     ) -> None:
-        """Puts what some rows of a metric hold where it belongs."""
-        place = {group: number for number, group in enumerate(groups)}
-        names = zip(rows["model"].to_pylist(), rows["method"].to_pylist(), strict=True)
-        group = torch.tensor([place.get(name, -1) for name in names], dtype=torch.int64)
-        taken = group >= 0
+        """Puts what some rows of a metric and a model hold where it belongs, by method."""
+        place = {method: number for number, method in enumerate(methods)}
+        names = rows["method"].to_pylist()
+        method = torch.tensor([place.get(name, -1) for name in names], dtype=torch.int64)
+        taken = method >= 0
         shape = values.shape[2:]
         flat = rows["values"].flatten().to_numpy(zero_copy_only=False)
         if len(flat) != len(rows) * math.prod(shape):
             raise FileFormatError(f"the values of {metric!r} are not all of shape {tuple(shape)}")
         statistics = torch.from_numpy(flat.copy()).reshape(len(rows), *shape)[taken]
         index = torch.from_numpy(rows["index"].to_numpy().copy())
-        at = group[taken], torch.searchsorted(self.index, index[taken])
+        at = method[taken], torch.searchsorted(self.index, index[taken])
         values[at], present[at] = statistics, True
 
     @contextmanager

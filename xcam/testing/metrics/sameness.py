@@ -144,9 +144,10 @@ def follows_its_seed(metric: Metric) -> None:
     if "seed" not in metric.parameters():
         return
     case = made(metric)
-    seeds = (dataclasses.replace(metric, seed=seed) for seed in range(8))  # type: ignore[type-var]
-    found = [scored(seeded, case) for seeded in seeds]
-    if all(torch.equal(rows, found[0]) for rows in found):
+    seeds = (dataclasses.replace(metric, seed=seed) for seed in range(64))  # type: ignore[type-var]
+    found = (scored(seeded, case) for seeded in seeds)  # until one differs: hits seldom do
+    first = next(found)
+    if all(torch.equal(rows, first) for rows in found):
         raise ContractError(f"{metric.spec.name} gives the same scores whatever its seed")
 
 
