@@ -65,7 +65,7 @@ class TestEveryMethod:
         net = mixed(net_for(name)).bfloat16()
         with unchanged(net):
             got = explained(name, net, IMAGES.bfloat16())
-        self.about(name, got)
+        self.about(name, got, IMAGES.bfloat16().float())
 
     @pytest.mark.parametrize("precision", ["bf16", "fp16"])
     def test_precision(self, name, precision):
@@ -74,10 +74,10 @@ class TestEveryMethod:
             got = explained(name, net, precision=precision)
         self.about(name, got)
 
-    def about(self, name, got):
+    def about(self, name, got, images=IMAGES):
         assert got.maps.dtype == got.logits.dtype == torch.float32
         assert got.maps.isfinite().all()
-        expected = explained(name, net_for(name))
+        expected = explained(name, net_for(name), images)
         for maps, truth in zip(got.maps, expected.maps, strict=True):
             assert correlation(maps, truth) > 0.9
 
