@@ -96,7 +96,7 @@ def test_evaluate_prints_that_table(unbroken, digits, recipe):
 def test_a_stopped_or_killed_run_goes_on_with_the_same_command(unbroken, digits, recipe, tmp_path):
     out = tmp_path / "run"
     command = ["fit", "--recipe", str(recipe), "--root", str(digits), "--out", str(out)]
-    code, said = ended(command, out / "training.pt", signal.SIGINT)
+    code, said = ended([*command, "--workers", "2"], out / "training.pt", signal.SIGINT)
     assert code == 130
     assert re.fullmatch(r"xcam: stopped at epoch 1, step \d+.*goes on\n", said)
     assert ended(command, out / "training.pt", signal.SIGKILL) == (-9, "")
@@ -109,17 +109,21 @@ def test_a_stopped_or_killed_run_goes_on_with_the_same_command(unbroken, digits,
 
 
 def ended(command, path, number):
-    """Exit code and stderr of a run that gets a signal once it has written a file anew."""
+    """Exit code and stderr of a run that gets a signal once it has written a file anew.
+
+    As Ctrl-C does, it reaches all processes of the run.
+    """
     before = written(path)
     process = subprocess.Popen(
         [sys.executable, "-m", "xcam", *command, "--set", "save_minutes=0"],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     while written(path) == before and process.poll() is None:
         time.sleep(0.002)
-    process.send_signal(number)
+    os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=120)
     return process.returncode, errors
 
@@ -183,6 +187,25 @@ def test_only_the_main_process_prints(rank, told, capsys, monkeypatch):
     assert parted == [rank]
 
 
+def test_a_long_table_is_left_in_its_file(tmp_path):
+    (tmp_path / "last.safetensors").touch()
+    for rows, printed in ((21, 22), (22, 2)):
+        table = pd.DataFrame({"class": range(rows), "accuracy": 0.5})
+        table.to_csv(tmp_path / "test.csv", index=False)
+        shown, *more, net = fitting._outcome(tmp_path)
+        assert len(shown.splitlines()) == printed
+        assert more == [f"each class -> {tmp_path / 'test.csv'}"] * (rows > 21)
+        assert net == f"net -> {tmp_path / 'last.safetensors'}"
+
+
+def test_a_net_of_other_classes_is_not_measured(digits, recipe, tmp_path):
+    net = xcam.models.load("xcam:cifar_resnet", depth=8, in_channels=1, num_classes=10)
+    net.categories = tuple("abcdefghij")
+    xcam.save(net, tmp_path / "net.safetensors")
+    with pytest.raises(ValueError, match=r"tells a, b, c, d, e apart, and the classes of the data"):
+        xcam.recipes.accuracy(recipe, digits, tmp_path / "net.safetensors")
+
+
 def test_refusals(digits, recipe, tmp_path):
     command = ("fit", "--recipe", recipe, "--root", digits)
     out = ("--out", tmp_path / "run")
@@ -192,6 +215,8 @@ def test_refusals(digits, recipe, tmp_path):
     assert refused(*command, *out, "--evaluate").startswith("neither best.safetensors nor last")
     assert refused(*command, *out, "--set", "epochs").endswith("such as epochs=2, got 'epochs'")
     assert refused(*command, *out, "--set", "=2").endswith("got '=2'")
+    assert "'lr': did you mean optimizer.lr?" in refused(*command, *out, "--set", "lr=0.1")
+    assert "'dept': did you mean depth" in refused(*command, *out, "--set", "model.dept=9")
     assert "'epoch': did you mean epochs" in refused(*command, *out, "--set", "epoch=2")
     assert refused(*command, *out, "--set", "clip=[1").startswith("'[1' is neither a value of TOML")
     wrong = refused("fit", "--recipe", "mnist_simple_cn", "--root", digits, *out)

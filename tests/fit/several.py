@@ -2,9 +2,26 @@
 
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from trainings import Net, Noisy, plain
+
+
+class Spare(Net):
+    """Has a layer that the loss does not use, and notes what it could draw in training."""
+
+    drawn: ClassVar[list[float]] = []
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.spare = torch.nn.LayerNorm(3)
+
+    def forward(self, images):
+        if self.training and torch.is_grad_enabled():
+            self.drawn.append(float(torch.rand((), dtype=torch.float64)))
+        return super().forward(images)
+
 
 TRAININGS = {
     # The last step, of 3 images, is shared unequally; in `parts` some get none.
@@ -18,6 +35,7 @@ TRAININGS = {
         "groups": {"fc": {"lr_factor": 3}},
         "workers": 1,
     },
+    "spare": {"batch_size": 5, "accumulate": 2, "model": Spare(plain=True)},
     "norms": {"batch_size": 5, "model": Net(), "validation": None},
 }
 
@@ -37,4 +55,5 @@ if __name__ == "__main__":
         train(out, name, 1)
         net = train(out, name)  # goes on
         torch.save(net.state_dict(), Path(out) / f"{name}-{launched().rank}.pt")
+    torch.save(Spare.drawn, Path(out) / f"drawn-{launched().rank}.pt")
     launched().part()

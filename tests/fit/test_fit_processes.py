@@ -40,6 +40,12 @@ def test_two_end_where_one_ends(shared, tmp_path, name):
     assert (shared / name / "test.csv").read_text() == (tmp_path / name / "test.csv").read_text()
 
 
+def test_each_process_and_part_draws_its_own(shared):
+    one, other = (torch.load(shared / f"drawn-{rank}.pt") for rank in (0, 1))
+    assert min(len(one), len(other)) > 2 * 3  # of 2 epochs of 3 steps some have two parts
+    assert len({*one, *other}) == len(one) + len(other)
+
+
 @pytest.mark.parametrize("name", TRAININGS)
 def test_both_hold_the_same_net(shared, name):
     """Also with batch norm, whose statistics are of each process's own images until then."""

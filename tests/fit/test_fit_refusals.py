@@ -1,8 +1,12 @@
 """What is wrong is said in a sentence, before the first step where that is possible."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +21,7 @@ from torch.utils.data import (
 )
 from trainings import CLASSES, EVERYTHING, Net, Noisy, plain, train
 
+import xcam
 from xcam.errors import ModelOutputError, UnknownNameError
 
 
@@ -44,7 +49,7 @@ class Far(Noisy):
 
 
 Splits = namedtuple("Splits", "train validation test")
-IMAGES = Noisy(6).images
+IMAGES, LABELS = Noisy(6).images, torch.zeros(6).long()
 WRONG = [
     ({"epochs": 0}, ValueError, "epochs must be an int of at least 1, got 0"),
     ({"epochs": 1.5}, TypeError, "epochs must be an int of at least 1, got 1.5"),
@@ -55,6 +60,10 @@ WRONG = [
     ({"keep_every": 0}, ValueError, "keep_every must be an int of at least 1"),
     ({"seed": -1}, ValueError, "seed must be an int of at least 0, got -1"),
     ({"label_smoothing": 1.0}, ValueError, "label_smoothing must be at least 0 and below 1"),
+    ({"label_smoothing": "0.1"}, TypeError, "label_smoothing must be a number, got '0.1'"),
+    ({"save_minutes": "5"}, TypeError, "save_minutes must be a number, got '5'"),
+    ({"save_minutes": -1}, ValueError, "save_minutes must be at least 0, got -1"),
+    ({"clip": "1"}, TypeError, "clip must be a number, got '1'"),
     ({"clip": 0.0}, ValueError, "clip must be a norm above 0 or None, got 0.0"),
     ({"precision": "half"}, ValueError, "precision must be 'full', 'bf16' or 'fp16', got 'half'"),
     ({"device": "abacus"}, ValueError, "device 'abacus' cannot be used here"),
@@ -63,10 +72,13 @@ WRONG = [
     ({"mix": {"mixip": 0.2}}, TypeError, "mix has no argument 'mixip': did you mean mixup"),
     ({"mix": {"mixup": 0}}, ValueError, "mixup must be a number above 0, got 0"),
     ({"ema": {"decay": 1.0}}, ValueError, "decay must be at least 0 and below 1, got 1.0"),
+    ({"ema": {"decay": "0.9"}}, TypeError, "decay must be a number, got '0.9'"),
     ({"ema": {"each": 2}}, TypeError, "ema has no argument 'each'"),
     ({"optimizer": "SGD"}, TypeError, "optimizer must be a mapping with a name"),
     ({"optimizer": {"name": "SDG"}}, UnknownNameError, "no optimizer is called 'SDG'.*SGD"),
     ({"optimizer": {"name": "LBFGS"}}, UnknownNameError, "no optimizer is called 'LBFGS'"),
+    ({"optimizer": {"name": "SparseAdam"}}, UnknownNameError, "no optimizer is called"),
+    ({"optimizer": {"name": "SGD", "lr": "abc"}}, TypeError, r"SGD: .* \(given .*'abc'"),
     ({"optimizer": {"name": "SGD", "momentun": 1}}, TypeError, "'momentun': did you mean momentum"),
     ({"optimizer": {"name": "SGD", "lr": -1}}, ValueError, "SGD: Invalid learning rate: -1"),
     (
@@ -77,6 +89,17 @@ WRONG = [
     ({"schedule": {"name": "StepLR"}}, TypeError, "schedule StepLR: .*'step_size'"),
     ({"schedule": {"name": "ExponentialLR", "gamma": 1, "per": "day"}}, ValueError, "per must be"),
     ({"schedule": {"name": "ExponentialLR", "gamma": 1, "warmup": 0.5}}, ValueError, "warmup must"),
+    (
+        {"schedule": {"name": "ExponentialLR", "gamma": 1, "warmup": 1, "warmup_factor": "0.1"}},
+        TypeError,
+        "warmup_factor must be a number, got '0.1'",
+    ),
+    (
+        {"schedule": {"name": "OneCycleLR", "max_lr": 1, "total_steps": 2}, "epochs": 3},
+        ValueError,
+        "OneCycleLR is made for 2 steps, and 3 epochs take 3",
+    ),
+    ({"groups": {"fc": {"lr_factor": "10"}}}, TypeError, "lr_factor must be a number, got '10'"),
     ({"groups": {"fcc": {"lr": 1}}}, ValueError, "no trainable parameter matches 'fcc'.*fc.weight"),
     ({"groups": {"fc": {"rl": 1}}}, TypeError, "'fc' for SGD has no argument 'rl'"),
     ({"groups": {"(": {"lr": 1}}}, ValueError, "'\\(' is no regular expression"),
@@ -90,9 +113,10 @@ WRONG = [
     ({"data": Unlabelled()}, TypeError, "got an image alone|the image a .C, H, W. tensor"),
     ({"data": TensorDataset(IMAGES, torch.zeros(6))}, TypeError, "one integer an image"),
     ({"data": TensorDataset(IMAGES, torch.full((6,), 3))}, ValueError, "label 3 is out of range"),
-    ({"data": TensorDataset(IMAGES[:, :2], torch.zeros(6).long())}, ValueError, "the model fails"),
+    ({"data": TensorDataset(IMAGES[:, :2], LABELS)}, ValueError, "the model fails"),
     ({"data": Far(12)}, ValueError, "label 3 is out of range: the model has 3 classes, 0 to 2"),
     ({"validation": TensorDataset(IMAGES, torch.full((6,), 9))}, ValueError, "label 9 is out of"),
+    ({"validation": TensorDataset(IMAGES[:, :2], LABELS)}, ValueError, "the model fails on images"),
     ({"test": Noisy(6)}, ValueError, "the result on test is a file: give out="),
     ({"board_path": 3, "data": []}, ValueError, "data holds no images"),
 ]
@@ -122,6 +146,38 @@ class TestBadInput:
         loader = DataLoader(Noisy(6), batch_size=8, drop_last=True)
         with pytest.raises(ValueError, match="6 images do not fill a batch of 8"):
             plain(loader, batch_size=None)
+
+    @pytest.mark.parametrize("part", ["validation", "test"])
+    def test_images_of_the_end_that_do_not_fit(self, part, tmp_path):
+        data, model = Noisy(6), nn.Sequential(nn.Flatten(), nn.Linear(192, CLASSES))
+        with pytest.raises(ValueError, match=r"the model fails on images of shape \(3, 9, 9\)"):
+            plain(data, model, out=tmp_path, **{part: Noisy(6, size=9)})
+        assert set(data.loaded) == {0}
+
+    @pytest.mark.parametrize("workers", [0, 1])
+    def test_an_image_that_cannot_be_read(self, workers):
+        class Broken(Noisy):
+            def __getitem__(self, index):
+                if index == 3:
+                    raise ValueError("'3.png' is not a picture that can be read")
+                return super().__getitem__(index)
+
+        with pytest.raises(ValueError, match=r"^'3.png' is not a picture that can be read$"):
+            plain(Broken(6), workers=workers)
+
+    @pytest.mark.parametrize("workers", [0, 1])
+    def test_images_of_several_sizes(self, workers):
+        class Uneven(Noisy):
+            def __getitem__(self, index):
+                return torch.zeros(3, 8, 8 + index), 0
+
+        with pytest.raises(ValueError, match=r"^the images of a batch are not of one size"):
+            plain(Uneven(6), workers=workers)
+
+    def test_a_net_with_auxiliary_logits(self):
+        model = xcam.models.load("torchvision:googlenet", num_classes=CLASSES)
+        with pytest.raises(ModelOutputError, match=r"aux_logits=False"):
+            plain(Noisy(2, size=32), model)
 
     def test_models(self):
         with pytest.raises(TypeError, match=r"must be a torch\.nn\.Module"):
@@ -154,13 +210,32 @@ class TestFolder:
         assert set(data.loaded) == {0}
         assert list(tmp_path.iterdir()) == []
 
-    def test_that_cannot_be_written_to(self, tmp_path, monkeypatch):
-        def refused(path, content):
-            raise PermissionError(f"cannot write {str(path)!r}: permission denied")
+    @pytest.mark.parametrize("begun", [False, True])
+    def test_that_cannot_be_written_to(self, tmp_path, monkeypatch, begun):
+        if begun:
+            train(tmp_path, epochs=1)
+        data, touch = Noisy(), Path.touch
 
-        monkeypatch.setattr("xcam.files.write", refused)
-        with pytest.raises(PermissionError, match="permission denied"):
-            train(tmp_path)
+        def refused(path, **arguments):
+            if path.name.startswith("..trial"):
+                raise PermissionError(13, "Permission denied")
+            touch(path, **arguments)
+
+        monkeypatch.setattr(Path, "touch", refused)
+        with pytest.raises(PermissionError, match=r"cannot write .*permission denied"):
+            train(tmp_path, data=data)
+        assert set(data.loaded) == {0}
+
+    def test_what_another_process_writes_stays(self, tmp_path):
+        dead = subprocess.run(
+            [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
+        )
+        left = tmp_path / f".training.pt.{int(dead.stdout)}.part"
+        living = tmp_path / f".training.pt.{os.getppid()}.part"
+        left.touch(), living.touch()
+        train(tmp_path, epochs=1)
+        assert living.exists()
+        assert not left.exists()
 
     def test_that_fills_up_later(self, tmp_path, monkeypatch):
         train(tmp_path, epochs=1)

@@ -197,6 +197,13 @@ class TestParts:
         whole = plain(CLEAN, **arguments)
         assert_close(weights(plain(CLEAN, accumulate=accumulate, **arguments)), weights(whole))
 
+    def test_no_part_is_made_up(self):
+        """Nine images make a step of four parts and one of a single image."""
+        data = Noisy(9, noise=0.0)
+        net = plain(data, Net(), batch_size=8, accumulate=4)
+        assert int(net.features[1].num_batches_tracked) == 5
+        assert [len(Share(rank, 3, 2).parts(2)) for rank in range(3)] == [1, 1, 1]
+
     def test_cut_as_equally_as_can_be(self):
         shares = [Share(rank, 3, 2) for rank in range(3)]
         found = [part for share in shares for part in share.parts(8)]
@@ -242,6 +249,16 @@ class TestAverage:
             expected = 0.7 * expected + 0.3 * net.features[1].running_mean
         net = plain(CLEAN, Net(), ema={"decay": 0.7}, **arguments)
         torch.testing.assert_close(net.features[1].running_mean, expected)
+
+    def test_whole_numbers_are_the_nets(self):
+        class Indexed(Net):
+            def __init__(self):
+                super().__init__()
+                self.register_buffer("index", torch.arange(200))
+
+        net = plain(CLEAN, Indexed(), epochs=20, ema={"decay": 0.9})
+        assert torch.equal(net.index, torch.arange(200))
+        assert int(net.features[1].num_batches_tracked) == 20
 
     def test_is_what_is_measured_and_kept(self, tmp_path):
         net = plain(CLEAN, out=tmp_path, epochs=3, ema={"decay": 0.7}, validation=CLEAN)

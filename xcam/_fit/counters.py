@@ -15,9 +15,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
-__all__ = ["Key", "Keyed", "Order", "Share", "seed_all", "whole"]
+__all__ = ["Key", "Keyed", "Order", "Refused", "Share", "seed_all", "whole"]
 
 Key: TypeAlias = tuple[int, int]  # epoch and index; epoch −1 is of an evaluation
 _EVALUATION = -1
@@ -49,6 +49,13 @@ def _seed_item(*counters: object) -> None:
     random.seed(for_python)
 
 
+@dataclass(frozen=True)
+class Refused:
+    """Why an item cannot be had; an error that leaves a worker has its traceback as its message."""
+
+    sentence: str
+
+
 class Keyed(Dataset[Any]):
     """A data set whose items draw their random numbers from (seed, epoch, index).
 
@@ -61,7 +68,12 @@ class Keyed(Dataset[Any]):
     def __getitem__(self, key: Key) -> Any:  # noqa: ANN401 - whatever the data set holds
         epoch, index = key
         _seed_item("item", self.seed, epoch, index)
-        return self.dataset[index]
+        try:
+            return self.dataset[index]
+        except ValueError as error:
+            if type(error) is not ValueError or get_worker_info() is None:
+                raise
+            return Refused(str(error))
 
 
 @dataclass(frozen=True)
@@ -82,14 +94,18 @@ class Share:
     accumulate: int = 1
 
     def parts(self, images: int) -> list[slice]:
-        """Where in a step of so many images each part of this process lies; some may be empty."""
+        """Where in a step of so many images each part of this process lies.
+
+        None is empty, but for the only one of a process for which no image is left.
+        """
         number = self.count * self.accumulate
         least, more = divmod(images, number)
         starts = [place * least + min(place, more) for place in range(number + 1)]
-        return [
+        mine = [
             slice(starts[place], starts[place + 1])
             for place in range(self.rank, number, self.count)
         ]
+        return [part for part in mine if part.stop > part.start] or mine[:1]
 
 
 @dataclass(frozen=True)
@@ -122,8 +138,8 @@ class Order:
     def keys(self, epoch: int, step: int, epochs: int, share: Share) -> Iterator[list[Key]]:
         """The parts of one process, from a step of an epoch to the end of the last epoch.
 
-        A part that is empty, of a last step with fewer images than parts, holds the step's first
-        image: processes have to take their steps together. It counts nothing.
+        A part that is empty, of a last step with fewer images than processes, holds the step's
+        first image: processes have to take their steps together. It counts nothing.
         """
         for number in range(epoch, epochs):
             order = self._shuffled(number)
@@ -132,6 +148,10 @@ class Order:
                 for part in share.parts(len(chosen)):
                     yield [(number, index) for index in chosen[part] or chosen[:1]]
             step = 0
+
+    def smallest(self, parts: int) -> int:
+        """How many images the smallest part has, if steps are cut into so many."""
+        return max(1, self.size(self.steps - 1) // parts)
 
     def _end(self) -> int:
         return min(self.images, self.steps * self.batch_size)

@@ -61,7 +61,7 @@ class Folder:
         """
         files.write(self.path / ".trial", b"xcam")
         (self.path / ".trial").unlink()
-        for left in self.path.glob(".*.part"):  # of a process that was killed while it wrote
+        for left in files.abandoned(self.path):
             left.unlink(missing_ok=True)
         taken = sum(file.stat().st_size for file in self.path.iterdir() if file.is_file())
         free = shutil.disk_usage(self.path).free
@@ -70,8 +70,13 @@ class Folder:
                 f"the disk of {str(self.path)!r} has {_size(free)} left, and this training may "
                 f"write {_size(room - taken)}; make room, or give another folder"
             )
-        begun = (self.path / "training.pt").exists()
-        manifest.settle(self.path / "manifest.json", settings, begun, "training", "training.pt")
+        path = self.path / "manifest.json"
+        manifest.settle(path, settings, self.begun, "training", "training.pt")
+
+    @property
+    def begun(self) -> bool:
+        """Whether some of a training is kept."""
+        return (self.path / "training.pt").exists()
 
     @property
     def best(self) -> Path:
@@ -83,10 +88,6 @@ class Folder:
         from xcam.checkpoints import save
 
         save(net, self.path / f"{name}.safetensors")
-
-    def has(self, name: str) -> bool:
-        """Whether a file of this name is there."""
-        return (self.path / name).exists()
 
     def remove(self, name: str) -> None:
         """Takes a file of this name away, if it is there."""

@@ -67,5 +67,5 @@ def board(path: str | Path | None, classes: int, steps: int) -> Iterator[Board]:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ImportError("board_path needs TensorBoard: pip install 'xcam[train]'") from error
-    with SummaryWriter(str(path), purge_step=steps) as writer:
+    with SummaryWriter(str(path), purge_step=steps + 1) as writer:
         yield Board(writer, runner_up(classes))

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -104,7 +105,7 @@ class Training:
         with interruptible() as stop:
             while at.epoch < self.epochs:
                 self._train(batches, _Look(self, board, stop))
-                board.epoch(self._close(), self.steps)
+                self._close(board)
         if stop.asked:
             raise KeyboardInterrupt("stopped after the last epoch, which is kept")
 
@@ -136,15 +137,18 @@ class Training:
             disable=not (self.progress and self.learner.place.team.main),
         )
 
-    def _close(self) -> dict[str, Any]:
-        """Ends an epoch: measures, moves the schedule on, keeps the net; gives the log's row."""
+    def _close(self, board: Board) -> None:
+        """Ends an epoch: measures, moves the schedule on, draws, keeps the net."""
         at, begun = self.standing, time.monotonic()
+        self.check()
         self.learner.align()
         net = self.learner.net
         row = {"epoch": at.epoch + 1, "lr": at.lr, **_named("train", means(at.sums), self._k)}
         better = False
         if self.validation is not None:
             found = self.measured(net, self.validation).means
+            if not math.isfinite(found.loss):
+                raise self._diverged("the loss on the validation images")
             row |= _named("validation", found, self._k)
             # Of equals the last: beside a frozen classifier all epochs of a head are equal.
             better = found.top1 >= at.best_accuracy
@@ -154,8 +158,8 @@ class Training:
         row["seconds"] = round(at.seconds + time.monotonic() - begun, 3)
         at.history.append(row)
         at.epoch, at.step, at.sums, at.seconds = at.epoch + 1, 0, [0.0] * 4, 0.0
+        board.epoch(row, self.steps)  # before the state that counts it as drawn
         self._keep(net, better)
-        return row
 
     @property
     def steps(self) -> int:
@@ -189,13 +193,34 @@ class Training:
             return
         if not self.learner.place.team.main:
             return
-        names = ["last"] + ["best"] * better
+        names = ["last"]
         if self.keep_every and at.epoch % self.keep_every == 0:
             names.append(f"epoch_{at.epoch:04d}")
         for name in names:
             folder.keep(net, name)
         folder.write("log.csv", csv(at.history))
         self.store()
+        if better:  # after the state that says so: a killed training makes up for it from there
+            folder.keep(net, "best")
+
+    def check(self) -> None:
+        """Refuses a net that cannot be trained on.
+
+        Raises:
+            DivergenceError: Loss or weights are not finite.
+        """
+        if not math.isfinite(self.standing.sums[0]):
+            raise self._diverged("the loss")
+        weights = [w for w in self.learner.objective.net.parameters() if w.requires_grad]
+        if not bool(torch.stack([weight.isfinite().all() for weight in weights]).all()):
+            raise self._diverged("a weight")
+
+    def _diverged(self, what: str) -> DivergenceError:
+        at = self.standing
+        return DivergenceError(
+            f"{what} is not finite at epoch {at.epoch + 1}, step {at.step} (learning rate "
+            f"{at.lr:g}); lower the learning rate, clip the gradient, or check the images"
+        )
 
     def store(self) -> None:
         """Writes the state, as the main process, where there is a folder for it."""
@@ -223,24 +248,18 @@ class _Look:
         *at.sums, due_anywhere, asked = sums.total(team, float(due), float(self.stop.asked))
         at.seconds += now - self.since
         self.since = now
-        self._check()
+        if not math.isfinite(at.sums[0]):
+            training.check()
         latest = [new - old for new, old in zip(at.sums, self.before, strict=True)]
         self.board.step(means(latest), training.steps, at.lr)
         self.before = at.sums
         if due_anywhere or asked:
+            training.check()
             training.store()
             self.stored = time.monotonic()
         if asked:
             raise KeyboardInterrupt(self._farewell())
         return means(at.sums)
-
-    def _check(self) -> None:
-        at = self.training.standing
-        if not math.isfinite(at.sums[0]):
-            raise DivergenceError(
-                f"the loss is not finite at epoch {at.epoch + 1}, step {at.step} (learning rate "
-                f"{at.lr:g}); lower the learning rate, clip the gradient, or check the images"
-            )
 
     def _farewell(self) -> str:
         at = self.training.standing

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xcam.core import TrainableMethod, as_logits
+from xcam.errors import ModelOutputError
 
 __all__ = ["Criterion", "Objective"]
 
@@ -66,7 +67,13 @@ class Objective(nn.Module):
         return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
 
     def _plain(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
-        logits = as_logits(self.net(images), len(images))
+        output = self.net(images)
+        if any(name.startswith("aux_logits") for name in getattr(output, "_fields", ())):
+            raise ModelOutputError(
+                "in training the model gives the logits of auxiliary classifiers, too; make it "
+                "without them: xcam.models.load(…, aux_logits=False)"
+            )
+        logits = as_logits(output, len(images))
         return self.loss_of(logits, labels), logits
 
     def _by_method(

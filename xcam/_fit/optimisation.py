@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
-from xcam.settings import check_names, instantiate
+from xcam.settings import check_names, check_number, instantiate
 
 __all__ = ["Named", "Optimisation"]
 
@@ -24,7 +24,8 @@ _OPTIMIZERS = {
     name: cls
     for name, cls in vars(torch.optim).items()
     if inspect.isclass(cls) and issubclass(cls, Optimizer) and cls not in (Optimizer,)
-    if name != "LBFGS"  # evaluates the loss several times a step
+    # One evaluates the loss several times a step, one takes sparse gradients alone.
+    if name not in {"LBFGS", "SparseAdam"}
 }
 _SCHEDULES = {
     name: cls
@@ -90,8 +91,10 @@ class Optimisation:
             ValueError: A value that the class refuses, or a pattern that matches nothing.
             UnknownNameError: No such optimiser or schedule.
         """
-        if clip is not None and not clip > 0:
-            raise ValueError(f"clip must be a norm above 0 or None, got {clip!r}")
+        if clip is not None:
+            check_number("clip", clip)
+            if not clip > 0:
+                raise ValueError(f"clip must be a norm above 0 or None, got {clip!r}")
         made = instantiate(optimizer, _OPTIMIZERS, "optimizer", _grouped(net, optimizer, groups))
         if schedule is None:
             return cls(made, None, "epoch", scaler, clip)
@@ -101,6 +104,24 @@ class Optimisation:
     def lr(self) -> float:
         """The learning rate of the last group: that of the parameters that no pattern matches."""
         return float(self.optimizer.param_groups[-1]["lr"])
+
+    def check_length(self, epochs: int, steps: int) -> None:
+        """Refuses a schedule that ends before the training does.
+
+        Args:
+            epochs: Of the training.
+            steps: Of an epoch.
+
+        Raises:
+            ValueError: `OneCycleLR` with too few steps.
+        """
+        length = getattr(self.schedule, "total_steps", None)
+        needed = epochs * (steps if self.per == "step" else 1)
+        if length is not None and length < needed:
+            raise ValueError(
+                f"schedule {type(self.schedule).__name__} is made for {length} steps, and {epochs} "
+                f"epochs take {needed}: its length must be that of the whole training"
+            )
 
     def backward(self, loss: Tensor) -> None:
         """Adds the gradient of a part of a step's loss."""
@@ -173,6 +194,7 @@ def _own(optimizer: Named, settings: Named) -> dict[str, Any]:
     factor = own.pop("lr_factor", None)
     if factor is None:
         return own
+    check_number("groups: lr_factor", factor)
     parameters = inspect.signature(_OPTIMIZERS[optimizer["name"]]).parameters
     return {"lr": factor * optimizer.get("lr", parameters["lr"].default), **own}
 
@@ -208,6 +230,7 @@ def _scheduled(optimizer: Optimizer, schedule: Named, steps: int) -> tuple[LRSch
         raise ValueError(f"schedule: per must be 'epoch' or 'step', got {per!r}")
     if not isinstance(warmup, int) or warmup < 0:
         raise ValueError(f"schedule: warmup must be a number of epochs, got {warmup!r}")
+    check_number("schedule: warmup_factor", factor)
     if not 0 < factor <= 1:
         raise ValueError(f"schedule: warmup_factor must be above 0 and at most 1, got {factor!r}")
     if not warmup:

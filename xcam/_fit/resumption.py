@@ -70,4 +70,6 @@ def taken_up(
             stacklevel=3,
         )
     learner.restore(state)
+    if team.main and (standing.epoch, standing.step) == (standing.best_epoch, 0):
+        folder.keep(learner.net, "best")  # it may have been killed before it kept that
     return folder, standing

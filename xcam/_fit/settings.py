@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -13,6 +14,7 @@ from xcam._fit.objective import Criterion
 from xcam._fit.optimisation import Named
 from xcam.core import TrainableMethod
 from xcam.forward import Precision
+from xcam.settings import check_number
 
 __all__ = ["Settings", "check_count", "of_net"]
 
@@ -51,6 +53,7 @@ class Settings:
         """Refuses values out of their range; what has a name is checked where it is made."""
         check_count("batch_size", self.batch_size)
         check_count("seed", self.seed, least=0)
+        check_number("label_smoothing", self.label_smoothing)
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(
                 f"label_smoothing must be at least 0 and below 1, got {self.label_smoothing!r}"
@@ -116,9 +119,30 @@ def _plain(value: object) -> object:
     return value if value is None or isinstance(value, bool | int | float | str) else repr(value)
 
 
-def _called(criterion: Criterion | None) -> str | None:
-    """What a criterion is called: its repr may hold an address."""
-    if criterion is None or isinstance(criterion, nn.Module):
-        return None if criterion is None else repr(criterion)
+def _called(criterion: object) -> object:
+    """What tells criteria apart: the values of a module, the name of a function.
+
+    The repr of anything else may hold an address.
+    """
+    if isinstance(criterion, nn.Module):
+        return {"repr": repr(criterion), "values": _values(criterion)}
+    if isinstance(criterion, partial):
+        given = [*enumerate(criterion.args), *criterion.keywords.items()]
+        arguments = {str(k): _called(v) if callable(v) else _plain(v) for k, v in given}
+        return {"function": _called(criterion.func), **arguments}
+    if criterion is None:
+        return None
     named = criterion if hasattr(criterion, "__qualname__") else type(criterion)
     return f"{named.__module__}.{named.__qualname__}"
+
+
+def _values(module: nn.Module) -> str:
+    """A hash of a module's tensors, and of the plain values that its repr may leave out."""
+    tensors = manifest.contents([*module.named_parameters(), *module.named_buffers()])
+    plain = [
+        f"{path}.{name} {value!r}".encode()
+        for path, part in module.named_modules()
+        for name, value in vars(part).items()
+        if name != "training" and isinstance(value, bool | int | float | str)
+    ]
+    return manifest.digest([*tensors, *plain])

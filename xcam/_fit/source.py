@@ -19,7 +19,7 @@ from torch.utils.data import (
     default_collate,
 )
 
-from xcam._fit.counters import Key, Keyed
+from xcam._fit.counters import Key, Keyed, Refused
 
 __all__ = ["Images", "Source"]
 
@@ -88,13 +88,13 @@ def _options(loader: DataLoader[Any] | None, workers: int) -> dict[str, Any]:
     if loader is None:
         return {
             "num_workers": workers,
-            "collate_fn": default_collate,
+            "collate_fn": _Collate(default_collate),
             "worker_init_fn": _Deaf(None),
         }
     count = loader.num_workers or workers
     return {
         "num_workers": count,
-        "collate_fn": loader.collate_fn,
+        "collate_fn": _Collate(loader.collate_fn),
         "pin_memory": loader.pin_memory,
         "timeout": loader.timeout,
         "worker_init_fn": _Deaf(loader.worker_init_fn),
@@ -113,6 +113,27 @@ class _Deaf:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if self.then is not None:
             self.then(worker)
+
+
+@dataclass(frozen=True)
+class _Collate:
+    """A batch of items, or why there is none."""
+
+    then: Callable[[list[Any]], Any]
+
+    def __call__(self, items: list[Any]) -> Any:  # noqa: ANN401 - whatever the data gives
+        for item in items:
+            if isinstance(item, Refused):
+                return item
+        try:
+            return self.then(items)
+        except RuntimeError as error:
+            if "equal size" not in str(error):
+                raise
+            return Refused(
+                "the images of a batch are not of one size; have the data set's transform crop or "
+                f"resize them ({error})"
+            )
 
 
 def _check_dataset(dataset: object, name: str) -> None:
@@ -148,6 +169,8 @@ def _check_loader(loader: DataLoader[Any], name: str) -> None:
 
 
 def _batch(found: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401 - whatever the data gives
+    if isinstance(found, Refused):
+        raise ValueError(found.sentence)
     parts = list(found) if isinstance(found, list | tuple) else [found]
     images = parts[0] if parts else None
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():

@@ -25,7 +25,7 @@ from xcam._fit.settings import Settings, of_net
 from xcam._fit.source import Source
 from xcam.core import Method, TrainableMethod
 from xcam.models import Normalized
-from xcam.state import unwrap
+from xcam.state import untouched, unwrap
 
 __all__ = ["Start"]
 
@@ -101,13 +101,14 @@ class Start:
         chosen = self.settings
         chosen.check_for(method)
         place, classes = self._tried(net)
+        self._tried_alone(net, place)
         objective = Objective(net, method, chosen.criterion, chosen.label_smoothing)
         objective.to(place.device)
         team = place.team
         order = self.order
         return Learner(
             objective=objective,
-            shared=DistributedDataParallel(objective) if team.count > 1 else objective,
+            shared=self._shared(objective, place) if team.count > 1 else objective,
             optimisation=Optimisation.of(
                 net,
                 chosen.optimizer,
@@ -153,13 +154,43 @@ class Start:
         check_labels(self.label, classes)
         for part in (self.validation, self.test):
             if part is not None:
-                check_labels(part.first(self.settings.seed)[1], classes)
+                image, label = part.first(self.settings.seed)
+                place.tried(net, image)
+                check_labels(label, classes)
         found = names(self.source, net, classes)
         for module in net.modules():
             if isinstance(module, Normalized) and not isinstance(found, range):
                 module.categories = module.categories or tuple(map(str, found))
                 break
         return place, classes
+
+    def _shared(self, objective: Objective, place: Place) -> nn.Module:
+        """With averaged gradients, also of a net with parameters that the loss does not use."""
+        trained = [each for each in objective.parameters() if each.requires_grad]
+        with untouched(objective), torch.enable_grad(), place.autocast():
+            for each in trained:
+                each.requires_grad_(True)
+            loss, _ = objective(place.images(self.image), self.label.to(place.device))
+            found = torch.autograd.grad(loss, trained, allow_unused=True)
+        unused = any(gradient is None for gradient in found)
+        return DistributedDataParallel(objective, find_unused_parameters=unused)
+
+    def _tried_alone(self, net: nn.Module, place: Place) -> None:
+        """Refuses a last step with a single image where batch norm would, an epoch later."""
+        order, parts = self.order, place.team.count * self.accumulate
+        if order.smallest(parts) > 1:
+            return
+        with untouched(net), torch.no_grad(), place.autocast():
+            try:
+                net.train()(place.images(self.image))
+            except ValueError as error:
+                if "more than 1 value per channel" not in str(error):
+                    raise
+                raise ValueError(
+                    "batch norm of this model cannot learn from one image, and the last step of "
+                    f"an epoch has {order.size(order.steps - 1)} for {parts} part(s); give "
+                    "drop_last=True, or another batch_size"
+                ) from error
 
     def said(self, model: nn.Module, method: TrainableMethod | None) -> dict[str, Any]:
         """What a folder's manifest holds: another training is one that differs in it."""
@@ -177,9 +208,32 @@ class Start:
         }
 
     def traces(self, model: nn.Module) -> dict[str, str]:
-        """Hashes of what a training begins with, and does not need to go on."""
-        values = self.image.contiguous().flatten().view(torch.uint8)
-        return {
+        """What a training begins with, and does not need to go on: in words and hashes."""
+        found = {
             "weights of the model": manifest.of_model(model)["sha256"],
-            "first training image": manifest.digest([values.numpy().tobytes()]),
+            "parts of a step": f"{self.place.team.count} processes x {self.accumulate}",
+            "first training image": _digest(self.image, self.label),
+            "training labels": _labels(self.source),
         }
+        if self.validation is not None:
+            first = self.validation.first(self.settings.seed)
+            found["first validation image"] = _digest(*first)
+            found["validation labels"] = _labels(self.validation)
+        return found
+
+
+def _digest(image: Tensor, label: Tensor) -> str:
+    return manifest.digest(manifest.contents([("image", image), ("label", label)]))
+
+
+def _labels(source: Source) -> str:
+    """A hash of all labels, where the data set has them as `labels` or `targets`."""
+    for name in ("labels", "targets"):
+        found = getattr(source.dataset, name, None)
+        try:
+            labels = torch.as_tensor(found)
+        except (TypeError, ValueError, RuntimeError):
+            continue
+        if labels.shape == (len(source),):
+            return manifest.digest(manifest.contents([("labels", labels)]))
+    return "not known"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -26,7 +27,7 @@ from xcam._fit.start import Start
 from xcam.checkpoints import load
 from xcam.core import Method
 from xcam.forward import Precision
-from xcam.settings import check_names
+from xcam.settings import check_names, check_number
 from xcam.state import gradients, random_states
 
 __all__ = ["fit"]
@@ -58,6 +59,7 @@ def fit(
     precision: Precision = "full",
     seed: int = 0,
     workers: int = 0,
+    drop_last: bool = False,
     keep_every: int | None = None,
     save_minutes: float = 5.0,
     board_path: str | Path | None = None,
@@ -88,8 +90,8 @@ def fit(
         out: The folder: `best.safetensors`, `last.safetensors` (`xcam.load` reads both),
             `log.csv`, `test.csv`, and what a training needs to go on. None writes nothing.
         validation: Images that are measured after every epoch; the best epoch is returned.
-        test: Images that are measured once, with the net that is returned: `test.csv`, see
-            `xcam.accuracy`.
+        test: Images that are measured at the end of each call, with the net that is returned:
+            `test.csv`, see `xcam.accuracy`.
         batch_size: Images an optimiser step, over all processes and parts; None takes the
             loader's, or 128.
         optimizer: The name of a class of `torch.optim`, and its arguments.
@@ -99,6 +101,7 @@ def fit(
         groups: Settings of the parameters whose names a regular expression finds, such as
             `{"bias": {"lr_factor": 2, "weight_decay": 0}}`; the first that does, counts.
         criterion: `(logits, labels) -> scalar`, the mean over the images; None is cross-entropy.
+            A folder tells modules apart by their values, functions only by their names.
         label_smoothing: Of the cross-entropy, in [0, 1).
         mix: The α of `"mixup"`, of `"cutmix"`, or of both, of which one is drawn a batch. Labels
             are shares of the classes then, (B, K).
@@ -109,6 +112,8 @@ def fit(
         precision: `"full"`, or `"bf16"`/`"fp16"` to train under autocast.
         seed: Of everything random.
         workers: Processes that load images, where no loader says how many.
+        drop_last: Leave an epoch's last images out if they do not fill a step; so does a loader
+            with it.
         keep_every: Epochs between nets that are kept beside the best and the last, such as
             `epoch_0010.safetensors`.
         save_minutes: Between two saves within an epoch; every epoch's end is saved.
@@ -127,7 +132,7 @@ def fit(
             `out` of another training, each difference named.
         UnknownNameError: No such method, optimiser or schedule.
         ModelOutputError: The model's output is not one (B, K) tensor.
-        DivergenceError: The loss is not finite; what was saved before stays.
+        DivergenceError: The loss or a weight is not finite; what was saved before stays.
         FileFormatError: A damaged file in `out`.
         OSError: `out` cannot be written to, or the disk has too little room; said before training.
         ImportError: `board_path` without TensorBoard.
@@ -137,6 +142,9 @@ def fit(
     if method is None and own_method(model) is None:
         check_names("fit", params, [*inspect.signature(fit).parameters][:-1])
     _check_counts(epochs=epochs, accumulate=accumulate, keep_every=keep_every, workers=workers)
+    check_number("save_minutes", save_minutes)
+    if save_minutes < 0:
+        raise ValueError(f"save_minutes must be at least 0, got {save_minutes!r}")
     if out is None and test is not None:
         raise ValueError("the result on test is a file: give out=…, or use xcam.accuracy")
     train, validated, tested = (
@@ -145,6 +153,7 @@ def fit(
     )
     if train is None:
         raise TypeError("data must be a data set or a DataLoader of one, got None")
+    train = replace(train, drop_last=train.drop_last or drop_last)
     settings = Settings(
         batch_size=(train.batch_size or _BATCH) if batch_size is None else batch_size,
         optimizer=optimizer,
@@ -162,6 +171,7 @@ def fit(
     with random_states(), gradients(model):
         start = Start(settings, train, validated, tested, place, accumulate, *train.first(seed))
         learner = start.learner(*start.with_head(model, method, params))
+        learner.optimisation.check_length(epochs, start.order.steps)
         folder, standing = taken_up(out, start, model, learner, epochs, keep_every)
         training = Training(
             learner=learner,
@@ -198,7 +208,7 @@ def _outcome(training: Training, board_path: str | Path | None, tested: Source |
     net = _best(training).eval()
     net.to(memory_format=torch.contiguous_format)
     net.zero_grad(set_to_none=True)
-    if folder is not None and tested is not None and not folder.has("test.csv"):
+    if folder is not None and tested is not None:
         table = training.measured(net, tested).table(names(tested, net, learner.classes))
         if team.main:
             folder.write("test.csv", table.to_csv(index=False).encode())

@@ -14,6 +14,8 @@ from xcam.cli.printing import table
 
 __all__ = ["fit", "recipes"]
 
+_ROWS = 21  # of the table that a training prints whole: 20 classes and all of them
+
 
 @app.command()
 def fit(
@@ -117,7 +119,12 @@ def _outcome(out: Path) -> Iterator[str]:
     import pandas as pd
 
     if (out / "test.csv").is_file():
-        yield pd.read_csv(out / "test.csv").to_string(index=False)
+        accuracy = pd.read_csv(out / "test.csv")
+        if len(accuracy) <= _ROWS:
+            yield accuracy.to_string(index=False)
+        else:
+            yield accuracy.tail(1).to_string(index=False)
+            yield f"each class -> {out / 'test.csv'}"
     yield f"net -> {_weights(None, out)}"
 
 

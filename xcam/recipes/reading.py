@@ -78,6 +78,12 @@ def check(recipe: Mapping[str, Any], called: str = "the recipe") -> None:
     for table, needed in (("model", "name"), ("data", "name"), ("fit", "epochs")):
         if needed not in recipe.get(table, {}):
             raise FileFormatError(f"{called} lacks {needed!r} in [{table}]")
+    for name in recipe["fit"].keys() - _of_fit(recipe["fit"]):
+        tables = {key: own for key, own in recipe["fit"].items() if isinstance(own, Mapping)}
+        if inside := [f"{key}.{name}" for key, own in tables.items() if name in own]:
+            raise TypeError(
+                f"[fit] of {called} has no setting {name!r}: did you mean {', '.join(inside)}?"
+            )
     known = {"data": _of(xcam.data.load) - _NOT_OF_DATA, "fit": _of_fit(recipe["fit"])}
     for table, names in known.items():
         check_names(f"[{table}] of {called}", recipe[table], sorted(names))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,9 @@ import torch
 from torch import nn
 
 import xcam
+from xcam import manifest
+from xcam._evaluate.processes import launched
+from xcam._fit.folder import Folder
 from xcam.recipes.reading import check, read
 
 if TYPE_CHECKING:
@@ -39,22 +42,26 @@ def fit(
     Args:
         recipe: A name, a `.toml` file, or what `read` gave, with changes or without.
         root: Where the data are; see `xcam.data.load`.
-        out: The folder of the run: checkpoints, `log.csv`, `test.csv`. None writes nothing,
-            and leaves the test images alone.
+        out: The folder of the run: checkpoints, `log.csv`, `test.csv`, and `recipe.json`, the
+            tables of model and data. None writes nothing, and leaves the test images alone.
         download: Fetch data that are not at `root`, where they can be fetched.
         **settings: Of `xcam.fit`, such as `workers=4`, `device="cuda"` or `precision="bf16"`; they
             come before the recipe's.
 
     Raises:
-        ValueError: The data have no training images, or another number of classes than the model.
+        ValueError: The data have no training images, or another number of classes than the model;
+            or `out` is of a recipe with another model or other data, each difference named.
     """
     chosen = _given(recipe)
     splits = _splits(chosen, root, download)
     arguments = {**chosen["fit"], **settings}
     net = _model(chosen, splits, arguments.get("seed", 0))
+    train = _there(splits.train, "training", chosen, root)
+    if out and launched().main:
+        _settle(Folder(out), chosen)
     return xcam.fit(
         net,
-        _there(splits.train, "training", chosen, root),
+        train,
         validation=splits.validation,
         test=splits.test if out else None,
         out=out,
@@ -80,11 +87,13 @@ def accuracy(
         **settings: Of `xcam.accuracy`, such as `device="cuda"`.
 
     Raises:
-        ValueError: The data have no test images.
+        ValueError: The data have no test images, or other classes than the net.
     """
     chosen = _given(recipe)
     net = xcam.load(weights)
-    test = _there(_splits(chosen, root, download).test, "test", chosen, root)
+    splits = _splits(chosen, root, download)
+    test = _there(splits.test, "test", chosen, root)
+    _check_classes(tuple(getattr(net, "categories", ())), tuple(splits.classes), weights)
     if settings.get("device") is None and torch.accelerator.is_available():
         net.to(torch.accelerator.current_accelerator())  # as `fit` does
     return xcam.accuracy(net, test, **settings)
@@ -114,6 +123,21 @@ def _model(recipe: Mapping[str, Any], splits: Splits, seed: int) -> Normalized:
         net = xcam.models.load(**recipe["model"])
     net.categories = net.categories or classes
     return net
+
+
+def _settle(folder: Folder, recipe: Mapping[str, Any]) -> None:
+    """Writes what the manifest of a training leaves out, or compares it with what is there."""
+    said = {"model": recipe["model"], "data": recipe["data"]}
+    path = folder.path / "recipe.json"
+    manifest.settle(path, said, folder.begun, "training", "training.pt")
+
+
+def _check_classes(own: Sequence[str], given: Sequence[str], weights: str | Path) -> None:
+    if own and given and own != given:
+        raise ValueError(
+            f"the net in {str(weights)!r} tells {', '.join(own[:5])} apart, and the classes of the "
+            f"data are {', '.join(given[:5])}; xcam.accuracy compares labels by number alone"
+        )
 
 
 def _there(
