@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,7 @@ _KINDS = {
     "xcam.net": ("net", "xcam.load"),
 }
 _PICKLES = (b"PK\x03\x04", b"\x80\x02")  # how torch.save begins, since torch 1.6 and before it
+_PARTIAL = re.compile(r"\..+\.(\d+)\.part")  # what `writing` writes into: name and process
 _BARE = "a file of bare weights is for xcam.models.load(name, weights=…)"
 
 
@@ -75,14 +77,15 @@ def writing(path: str | Path) -> Iterator[Path]:
 
 def abandoned(folder: Path) -> list[Path]:
     """What processes that were killed in `writing` left in a folder; not what living ones write."""
-    return [path for path in folder.glob(".*.part") if not _runs(path.name.split(".")[-2])]
+    named = ((path, _PARTIAL.fullmatch(path.name)) for path in folder.glob(".*.part"))
+    return [path for path, name in named if name and not _runs(int(name[1]))]
 
 
-def _runs(process: str) -> bool:
-    if os.name != "posix" or not process.isdecimal():
+def _runs(process: int) -> bool:
+    if os.name != "posix":
         return False
     try:
-        os.kill(int(process), 0)  # a signal that does nothing
+        os.kill(process, 0)  # a signal that does nothing
     except (OverflowError, ProcessLookupError):
         return False
     except PermissionError:

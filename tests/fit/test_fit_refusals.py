@@ -232,9 +232,11 @@ class TestFolder:
         )
         left = tmp_path / f".training.pt.{int(dead.stdout)}.part"
         living = tmp_path / f".training.pt.{os.getppid()}.part"
-        left.touch(), living.touch()
+        stranger = tmp_path / ".film.mkv.part"
+        left.touch(), living.touch(), stranger.touch()
         train(tmp_path, epochs=1)
         assert living.exists()
+        assert stranger.exists()
         assert not left.exists()
 
     def test_that_fills_up_later(self, tmp_path, monkeypatch):
