@@ -14,9 +14,9 @@ from small_mnist import write_mnist
 from test_cli import refused, run
 
 import xcam
-from xcam._evaluate import processes
-from xcam._evaluate.processes import Processes
+from xcam import processes
 from xcam.cli import fitting
+from xcam.processes import Processes
 
 RECIPE = """
 title = "Digits"

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 import xcam
 from xcam import cli
 from xcam._evaluate import verb
-from xcam._evaluate.processes import Processes, launched
 from xcam.models.toy import GapNet
+from xcam.processes import Processes, launched
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ ROOT = Path(xcam.__file__).parent
 # Each area may import itself and those of the lines above.
 LAYERS = [
     {"errors", "core", "imaging", "hookspecs", "settings"},
-    {"state", "forward", "masking", "_apply"},
+    {"state", "forward", "masking", "processes", "_apply"},
     {"models"},
     {"methods", "metrics", "data"},
     {"registry"},

@@ -47,7 +47,7 @@ def train(out, name, epochs=2):
 
 
 if __name__ == "__main__":
-    from xcam._evaluate.processes import launched
+    from xcam.processes import launched
 
     torch.set_num_threads(1)
     out, *names = sys.argv[1:]

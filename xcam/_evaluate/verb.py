@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader, Dataset
 from xcam._evaluate.batches import Data
 from xcam._evaluate.dry_run import estimate
 from xcam._evaluate.entries import Entries, Maps, Methods, Metrics, Models, check_named
-from xcam._evaluate.processes import Processes, launched
 from xcam._evaluate.work import Work
 from xcam.errors import XcamWarning
 from xcam.forward import Precision
+from xcam.processes import Processes, launched
 from xcam.results import Results
 from xcam.store import Store
 

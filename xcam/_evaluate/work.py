@@ -18,12 +18,12 @@ from xcam._apply import unresized
 from xcam._evaluate.attempts import Attempts, Outcome
 from xcam._evaluate.batches import Batch, Data
 from xcam._evaluate.entries import Entries, of_source
-from xcam._evaluate.processes import Processes
 from xcam._evaluate.scoring import Case, device_of
 from xcam._explain import check_images, with_layer
 from xcam.core import Explanation, Method
 from xcam.errors import XcamError
 from xcam.forward import run_settings
+from xcam.processes import Processes
 from xcam.store import Row, Store
 from xcam.stored_maps import write_maps
 

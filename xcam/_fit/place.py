@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from xcam._evaluate.processes import Processes, launched
 from xcam.core import as_logits
 from xcam.forward import Precision
+from xcam.processes import Processes, launched
 from xcam.state import untouched
 
 __all__ = ["Place", "check_labels"]

@@ -188,7 +188,7 @@ def _run(
 ) -> None:
     """Evaluates, and tells the results in the main process."""
     import xcam
-    from xcam._evaluate.processes import launched
+    from xcam.processes import launched
 
     if asks_labels(arguments["target"], arguments["metrics"]):
         check_labels(loader.dataset, nets)
@@ -205,7 +205,7 @@ def _run(
 
 
 def _nets(models: Sequence[str], weights: Sequence[str], device: str | None) -> dict[str, Any]:
-    from xcam._evaluate.processes import launched
+    from xcam.processes import launched
 
     if len(weights) not in (1, len(models)):
         raise ValueError(f"give --weights once, or one for each of the {len(models)} models")

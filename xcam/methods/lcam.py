@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias, cast, get_args
+from typing import ClassVar, Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,65 @@ _PAPER = "Gkartzonika et al., 2022, arXiv:2209.11189"
 
 
 @dataclass(frozen=True)
-class LCAMFm(TrainableMethod):
+class LCAM(TrainableMethod):
+    """What both share: the settings, the head, the loss of its masks, the maps."""
+
+    layer: Layer | None = None
+    labels: Labels = "predicted"
+    mask_reg: Regularised = "own_label"
+    tv_weight: float = 0.01
+    area_weight: float = 2.0
+    ce_weight: float = 1.5
+    area_power: float = 0.3
+    sigmoid: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses values out of their range."""
+        for name, choices in (("labels", get_args(Labels)), ("mask_reg", get_args(Regularised))):
+            value = getattr(self, name)
+            if value not in choices:
+                wanted = " or ".join(map(repr, choices))
+                raise ValueError(f"{name} must be {wanted}, got {value!r}")
+        for name in ("tv_weight", "area_weight", "ce_weight"):
+            value = getattr(self, name)
+            if not value >= 0:
+                raise ValueError(f"{name} must be at least 0, got {value!r}")
+        if not self.area_power > 0:
+            raise ValueError(f"area_power must be above 0, got {self.area_power!r}")
+
+    def attach(self, model: nn.Module) -> nn.Module:
+        """See `TrainableMethod.attach`."""
+        backbone = Backbone.copied(model)
+        given = self.layer
+        layer = backbone.default_layer() if given is None else backbone.layer(given)
+        attention = nn.Conv2d(backbone.shape(layer)[1], backbone.classes, kernel_size=1)
+        head = AttentionMechanism(backbone.net, layer, backbone.fitting(attention))
+        return backbone.carrying(head, dataclasses.replace(self, layer=layer))
+
+    def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
+        """See `Method.maps`; gives (B, h, w) at the layer's size."""
+        heads.same_head(self, model, free=self.parameters().keys() - {"layer"})
+        head = heads.part(model, AttentionMechanism)
+        layer = head.backbone.get_submodule(head.tap.layer)
+        features = activations(model, images, target, layer)
+        raw = head.attention(features.to(head.attention.weight.dtype))
+        raw = raw.sigmoid() if self.sigmoid else raw
+        if target.classes is not None:
+            return own(raw, target.classes)[:, 0]
+        return torch.einsum("bk,bkhw->bhw", _slopes(target).to(raw.dtype), raw)
+
+    def _weighted(self, masks: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss; `masks` (B, K, h, w) of all classes, `logits` of what they let through."""
+        chosen = own(masks, labels) if self.mask_reg == "own_label" else masks[:, labels]
+        return (
+            self.tv_weight * variation(chosen)
+            + self.area_weight * area(chosen, self.area_power)
+            + self.ce_weight * F.cross_entropy(logits, labels)
+        )
+
+
+@dataclass(frozen=True)
+class LCAMFm(LCAM):
     """L-CAM-Fm: maps that, laid over the features, leave the frozen classifier its decision.
 
     The attention mechanism is one 1x1 convolution of the features F (C, h, w) to a map a class
@@ -66,26 +124,9 @@ class LCAMFm(TrainableMethod):
         ValueError: A parameter out of its range.
     """
 
-    layer: Layer | None = None
-    labels: Labels = "predicted"
-    mask_reg: Regularised = "own_label"
-    tv_weight: float = 0.01
-    area_weight: float = 2.0
-    ce_weight: float = 1.5
-    area_power: float = 0.3
-    sigmoid: bool = False
-
     spec: ClassVar[MethodSpec] = MethodSpec(
         name="lcam_fm", title="L-CAM-Fm", paper=_PAPER, family="trainable", cost="1 forward"
     )
-
-    def __post_init__(self) -> None:
-        """Refuses values out of their range."""
-        _check(self)
-
-    def attach(self, model: nn.Module) -> nn.Module:
-        """See `TrainableMethod.attach`."""
-        return _attached(self, model)
 
     def loss(self, module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """See `TrainableMethod.loss`."""
@@ -100,15 +141,11 @@ class LCAMFm(TrainableMethod):
             return features * own(found[0], labels).to(features.dtype)
 
         logits = head.tap.run(module, images, mask)
-        return _loss(self, found[0], logits, labels)
-
-    def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """See `Method.maps`; gives (B, h, w) at the layer's size."""
-        return _maps(self, model, images, target)
+        return self._weighted(found[0], logits, labels)
 
 
 @dataclass(frozen=True)
-class LCAMImg(TrainableMethod):
+class LCAMImg(LCAM):
     """L-CAM-Img: maps that, laid over the image, leave the frozen classifier its decision.
 
     As `LCAMFm`, but that in training the map A, resized bilinearly, multiplies the pixels before
@@ -135,26 +172,9 @@ class LCAMImg(TrainableMethod):
         ValueError: A parameter out of its range.
     """
 
-    layer: Layer | None = None
-    labels: Labels = "predicted"
-    mask_reg: Regularised = "own_label"
-    tv_weight: float = 0.01
-    area_weight: float = 2.0
-    ce_weight: float = 1.5
-    area_power: float = 0.3
-    sigmoid: bool = False
-
     spec: ClassVar[MethodSpec] = MethodSpec(
         name="lcam_img", title="L-CAM-Img", paper=_PAPER, family="trainable", cost="1 forward"
     )
-
-    def __post_init__(self) -> None:
-        """Refuses values out of their range."""
-        _check(self)
-
-    def attach(self, model: nn.Module) -> nn.Module:
-        """See `TrainableMethod.attach`."""
-        return _attached(self, model)
 
     def loss(self, module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """See `TrainableMethod.loss`."""
@@ -165,45 +185,7 @@ class LCAMImg(TrainableMethod):
         size = images.shape[2:]
         large = F.interpolate(own(masks, labels), size, mode="bilinear", align_corners=False)
         logits = as_logits(module(images * large.to(images.dtype)), len(images))
-        return _loss(self, masks, logits, labels)
-
-    def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """See `Method.maps`; gives (B, h, w) at the layer's size."""
-        return _maps(self, model, images, target)
-
-
-LCAM: TypeAlias = LCAMFm | LCAMImg
-
-
-def _loss(method: LCAM, masks: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-    """The weighted sum; `masks` (B, K, h, w) of all classes, `logits` of what they let through."""
-    chosen = own(masks, labels) if method.mask_reg == "own_label" else masks[:, labels]
-    return (
-        method.tv_weight * variation(chosen)
-        + method.area_weight * area(chosen, method.area_power)
-        + method.ce_weight * F.cross_entropy(logits, labels)
-    )
-
-
-def _attached(method: LCAM, model: nn.Module) -> nn.Module:
-    backbone = Backbone.copied(model)
-    given = method.layer
-    layer = backbone.default_layer() if given is None else backbone.layer(given)
-    attention = nn.Conv2d(backbone.shape(layer)[1], backbone.classes, kernel_size=1)
-    head = AttentionMechanism(backbone.net, layer, backbone.fitting(attention))
-    return backbone.carrying(head, dataclasses.replace(method, layer=layer))
-
-
-def _maps(method: LCAM, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-    heads.same_head(method, model, free=method.parameters().keys() - {"layer"})
-    head = heads.part(model, AttentionMechanism)
-    layer = head.backbone.get_submodule(head.tap.layer)
-    features = activations(model, images, target, layer)
-    raw = head.attention(features.to(head.attention.weight.dtype))
-    raw = raw.sigmoid() if method.sigmoid else raw
-    if target.classes is not None:
-        return own(raw, target.classes)[:, 0]
-    return torch.einsum("bk,bkhw->bhw", _slopes(target).to(raw.dtype), raw)
+        return self._weighted(masks, logits, labels)
 
 
 def _slopes(target: Target) -> Tensor:
@@ -227,17 +209,3 @@ def _one_class(labels: Tensor) -> Tensor:
             "as of mixed images; mix nothing, or use labels='predicted'"
         )
     return labels
-
-
-def _check(method: LCAM) -> None:
-    for name, choices in (("labels", get_args(Labels)), ("mask_reg", get_args(Regularised))):
-        value = getattr(method, name)
-        if value not in choices:
-            wanted = " or ".join(map(repr, choices))
-            raise ValueError(f"{name} must be {wanted}, got {value!r}")
-    for name in ("tv_weight", "area_weight", "ce_weight"):
-        value = getattr(method, name)
-        if not value >= 0:
-            raise ValueError(f"{name} must be at least 0, got {value!r}")
-    if not method.area_power > 0:
-        raise ValueError(f"area_power must be above 0, got {method.area_power!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -81,7 +82,43 @@ def relative_drop(p: Tensor, o: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class AverageDrop(Metric):
+class _Confidence(Metric):
+    """A share of each image, in percent, of its probability clean and behind the map."""
+
+    muted: float = 0.0
+    normalise: Normalise = "before_resize"
+    binary: bool = False
+    fill: Fill = "zero"
+    space: Space = "input"
+
+    def __post_init__(self) -> None:
+        """Refuses masks that cannot be made."""
+        check_masking(self.muted, self.normalise, self.fill, self.space, self.binary)
+
+    def score(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        explanation: Explanation,
+        truth: Tensor | None = None,
+    ) -> Tensor:
+        """See `Metric.score`; gives (B,) percentages."""
+        masks = masks_of(explanation, images, self.normalise, self.muted, self.binary)
+        return 100 * self._share(
+            *confidences(model, images, explanation, masks, self.fill, self.space)
+        )
+
+    def finish(self, mean: Tensor) -> Tensor:
+        """The mean itself."""
+        return mean
+
+    @abstractmethod
+    def _share(self, p: Tensor, o: Tensor) -> Tensor:
+        """What counts, (B,), of the probabilities clean and behind the map, (B,) each."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AverageDrop(_Confidence):
     """How much of the class's probability is lost when only what the map shows is seen.
 
     AD = 100/N Σ max(0, p − o) / p, with p the probability of the explained class for the image x
@@ -104,12 +141,6 @@ class AverageDrop(Metric):
             normalisation (zero is the mean colour).
     """
 
-    muted: float = 0.0
-    normalise: Normalise = "before_resize"
-    binary: bool = False
-    fill: Fill = "zero"
-    space: Space = "input"
-
     spec: ClassVar[MetricSpec] = MetricSpec(
         name="average_drop",
         title="Average Drop",
@@ -120,29 +151,12 @@ class AverageDrop(Metric):
         cost="2",
     )
 
-    def __post_init__(self) -> None:
-        """Refuses masks that cannot be made."""
-        check_masking(self.muted, self.normalise, self.fill, self.space, self.binary)
-
-    def score(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        explanation: Explanation,
-        truth: Tensor | None = None,
-    ) -> Tensor:
-        """See `Metric.score`; gives (B,) percentages."""
-        masks = masks_of(explanation, images, self.normalise, self.muted, self.binary)
-        p, o = confidences(model, images, explanation, masks, self.fill, self.space)
-        return 100 * relative_drop(p, o)
-
-    def finish(self, mean: Tensor) -> Tensor:
-        """The mean itself."""
-        return mean
+    def _share(self, p: Tensor, o: Tensor) -> Tensor:
+        return relative_drop(p, o)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class AverageGain(Metric):
+class AverageGain(_Confidence):
     """How much of what p lacks to 1 is won when only what the map shows is seen.
 
     AG = 100/N Σ max(0, o − p) / (1 − p), with p and o as in `AverageDrop` (Zhang et al., 2023,
@@ -157,12 +171,6 @@ class AverageGain(Metric):
         space: Where the images are masked. Published: `"input"`.
     """
 
-    muted: float = 0.0
-    normalise: Normalise = "before_resize"
-    binary: bool = False
-    fill: Fill = "zero"
-    space: Space = "input"
-
     spec: ClassVar[MetricSpec] = MetricSpec(
         name="average_gain",
         title="Average Gain",
@@ -174,29 +182,12 @@ class AverageGain(Metric):
         unordered=_NO_GAIN,
     )
 
-    def __post_init__(self) -> None:
-        """Refuses masks that cannot be made."""
-        check_masking(self.muted, self.normalise, self.fill, self.space, self.binary)
-
-    def score(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        explanation: Explanation,
-        truth: Tensor | None = None,
-    ) -> Tensor:
-        """See `Metric.score`; gives (B,) percentages."""
-        masks = masks_of(explanation, images, self.normalise, self.muted, self.binary)
-        p, o = confidences(model, images, explanation, masks, self.fill, self.space)
-        return 100 * relative_drop(1 - p, 1 - o)
-
-    def finish(self, mean: Tensor) -> Tensor:
-        """The mean itself."""
-        return mean
+    def _share(self, p: Tensor, o: Tensor) -> Tensor:
+        return relative_drop(1 - p, 1 - o)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class IncreaseInConfidence(Metric):
+class IncreaseInConfidence(_Confidence):
     """How often the class is more probable when only what the map shows is seen.
 
     IC = 100/N Σ 1[o > p], with p and o as in `AverageDrop` (Chattopadhay et al., 2018,
@@ -213,11 +204,6 @@ class IncreaseInConfidence(Metric):
         strict: Whether any o above p counts.
     """
 
-    muted: float = 0.0
-    normalise: Normalise = "before_resize"
-    binary: bool = False
-    fill: Fill = "zero"
-    space: Space = "input"
     strict: bool = False
 
     spec: ClassVar[MetricSpec] = MetricSpec(
@@ -231,22 +217,5 @@ class IncreaseInConfidence(Metric):
         unordered=_NO_GAIN,
     )
 
-    def __post_init__(self) -> None:
-        """Refuses masks that cannot be made."""
-        check_masking(self.muted, self.normalise, self.fill, self.space, self.binary)
-
-    def score(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        explanation: Explanation,
-        truth: Tensor | None = None,
-    ) -> Tensor:
-        """See `Metric.score`; gives (B,) percentages, 0 or 100."""
-        masks = masks_of(explanation, images, self.normalise, self.muted, self.binary)
-        p, o = confidences(model, images, explanation, masks, self.fill, self.space)
-        return 100 * (o - p > (0 if self.strict else _ROUNDING)).to(p.dtype)
-
-    def finish(self, mean: Tensor) -> Tensor:
-        """The mean itself."""
-        return mean
+    def _share(self, p: Tensor, o: Tensor) -> Tensor:
+        return (o - p > (0 if self.strict else _ROUNDING)).to(p.dtype)

@@ -22,7 +22,45 @@ _PAPER = "Chefer et al., 2021, arXiv:2012.09838"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PositivePerturbation(Metric):
+class _Perturbation(Metric):
+    """Accuracy without some pixels, averaged over how many; either end of the map goes first."""
+
+    fractions: tuple[float, ...] = _FRACTIONS
+    space: Space = "input"
+    fill: Fill = "zero"
+
+    sign: ClassVar[int]
+
+    def __post_init__(self) -> None:
+        """Refuses settings by which nothing can be removed."""
+        check_fractions(self.fractions, self.space, self.fill)
+
+    def score(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        explanation: Explanation,
+        truth: Tensor | None = None,
+    ) -> Tensor:
+        """See `Metric.score`; gives (B, P), 1 where the class survived and 0 where not."""
+        first = self.sign * maps_of(explanation, images, order=True)
+        counts = counts_at(self.fractions, first[0].numel())
+        read, name = reads_hit(target_of(explanation, images)), self.spec.name
+        with untouched(model), torch.no_grad():
+            inner, seen = in_space(model, images, self.space)
+            return progressive(inner, seen, ranks(first), counts, read, self.fill, label=name)
+
+    def finish(self, mean: Tensor) -> Tensor:
+        """The mean over k."""
+        return mean.mean(-1)
+
+    def curve(self, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """The accuracy over k."""
+        return mean.new_tensor(self.fractions), mean
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PositivePerturbation(_Perturbation):
     """Positive perturbation: accuracy without the highest pixels, averaged over how many.
 
     Mean over k of P(argmax f(x without its k highest pixels) = class) (Chefer et al., 2021,
@@ -35,9 +73,7 @@ class PositivePerturbation(Metric):
         fill: What replaces them; zero of an image in [0, 1] is black, as in the authors' code.
     """
 
-    fractions: tuple[float, ...] = _FRACTIONS
-    space: Space = "input"
-    fill: Fill = "zero"
+    sign: ClassVar[int] = 1
 
     spec: ClassVar[MetricSpec] = MetricSpec(
         name="perturbation_accuracy_positive",
@@ -49,31 +85,9 @@ class PositivePerturbation(Metric):
         cost="len(fractions)",
     )
 
-    def __post_init__(self) -> None:
-        """Refuses settings by which nothing can be removed."""
-        check_fractions(self.fractions, self.space, self.fill)
-
-    def score(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        explanation: Explanation,
-        truth: Tensor | None = None,
-    ) -> Tensor:
-        """See `Metric.score`; gives (B, P), 1 where the class survived and 0 where not."""
-        return _survived(self, model, images, explanation, maps_of(explanation, images, True))
-
-    def finish(self, mean: Tensor) -> Tensor:
-        """The mean over k."""
-        return mean.mean(-1)
-
-    def curve(self, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """The accuracy over k."""
-        return mean.new_tensor(self.fractions), mean
-
 
 @dataclass(frozen=True, eq=False, repr=False)
-class NegativePerturbation(Metric):
+class NegativePerturbation(_Perturbation):
     """Negative perturbation: accuracy without the lowest pixels, averaged over how many.
 
     Mean over k of P(argmax f(x without its k lowest pixels) = class), as `PositivePerturbation`
@@ -85,9 +99,7 @@ class NegativePerturbation(Metric):
         fill: What replaces them; zero of an image in [0, 1] is black, as in the authors' code.
     """
 
-    fractions: tuple[float, ...] = _FRACTIONS
-    space: Space = "input"
-    fill: Fill = "zero"
+    sign: ClassVar[int] = -1
 
     spec: ClassVar[MetricSpec] = MetricSpec(
         name="perturbation_accuracy_negative",
@@ -98,40 +110,3 @@ class NegativePerturbation(Metric):
         bounds=(0.0, 1.0),
         cost="len(fractions)",
     )
-
-    def __post_init__(self) -> None:
-        """Refuses settings by which nothing can be removed."""
-        check_fractions(self.fractions, self.space, self.fill)
-
-    def score(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        explanation: Explanation,
-        truth: Tensor | None = None,
-    ) -> Tensor:
-        """See `Metric.score`; gives (B, P), 1 where the class survived and 0 where not."""
-        return _survived(self, model, images, explanation, -maps_of(explanation, images, True))
-
-    def finish(self, mean: Tensor) -> Tensor:
-        """The mean over k."""
-        return mean.mean(-1)
-
-    def curve(self, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """The accuracy over k."""
-        return mean.new_tensor(self.fractions), mean
-
-
-def _survived(
-    metric: PositivePerturbation | NegativePerturbation,
-    model: nn.Module,
-    images: Tensor,
-    explanation: Explanation,
-    first: Tensor,
-) -> Tensor:
-    """Whether the class survives (B, P) the removal of the pixels where `first` is highest."""
-    counts = counts_at(metric.fractions, first[0].numel())
-    read, name = reads_hit(target_of(explanation, images)), metric.spec.name
-    with untouched(model), torch.no_grad():
-        inner, seen = in_space(model, images, metric.space)
-        return progressive(inner, seen, ranks(first), counts, read, metric.fill, label=name)

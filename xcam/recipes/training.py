@@ -11,8 +11,8 @@ from torch import nn
 
 import xcam
 from xcam import manifest
-from xcam._evaluate.processes import launched
 from xcam._fit.folder import Folder
+from xcam.processes import launched
 from xcam.recipes.reading import check, read
 
 if TYPE_CHECKING:

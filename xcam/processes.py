@@ -1,4 +1,4 @@
-"""The processes of one evaluation: which of them this is, and where they meet."""
+"""The processes that share one call: which of them this is, and where they meet."""
 
 from __future__ import annotations
 
