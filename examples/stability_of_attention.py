@@ -125,7 +125,7 @@ def compared(options: argparse.Namespace) -> pd.DataFrame:
                 else:
                     net = untrained(net, method, number)
                 right.append(accuracy(net, test))
-                maps.append(xcam.explain(net, images).maps)
+                maps.append(xcam.explain(net, images, method=method).maps)
                 folders.append(dumped(maps[-1], options.out / kind / method / f"{number}"))
             found = pd.Series(agreements(folders, options.mode))
             iou = {"IoU": found.mean(), "lowest": found.min(), "highest": found.max()}

@@ -71,7 +71,7 @@ def main() -> None:
         head = xcam.fit(
             net, train, name, optimizer=HEAD, groups=GROUPS, mask_reg="batch_labels", **training
         )
-        found[name] = xcam.explain(head, images, labels, method=None)
+        found[name] = xcam.explain(head, images, labels)
         xcam.save(head, options.out / f"{name}.safetensors")
 
     print("Highest points of maps for one of two discs: on this one, on the other:")

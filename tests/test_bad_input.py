@@ -44,7 +44,7 @@ REFUSED = {
         "no method 'Grad-CAM': did you mean gradcam",
     ),
     "method is a class": ({"method": GradCAM}, TypeError, "a name or a Method object, got <class"),
-    "method is None": ({"method": None}, TypeError, "method=None is for models that"),
+    "method is a number": ({"method": 3}, TypeError, "a name or a Method object, got 3"),
     "unknown parameter": (
         {"layers": LAYER},
         TypeError,

@@ -195,6 +195,19 @@ def test_explain_passes_everything_on(net, picture, tmp_path):
     assert torch.equal(same.maps, explanation.maps)
 
 
+@pytest.mark.parametrize(("asked", "name"), [([], "lcam_fm"), (["--method", "gradcam"], "gradcam")])
+def test_a_net_is_explained_by_the_method_it_was_trained_with(picture, tmp_path, asked, name):
+    plain = xcam.models.load("xcam:small_cnn", classes=4, mean=(0.5,) * 3, std=(0.5,) * 3)
+    trained = xcam.get_method("lcam_fm")().attach(plain)
+    trained.fitted = True
+    file = tmp_path / "net.safetensors"
+    xcam.save(trained, file)
+    done = run("explain", picture, "--model", file, "--out", tmp_path / "out", *asked)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith(name.replace("lcam_fm", "LCAMFm").replace("gradcam", "GradCAM"))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [f"photo.{name}.png"]
+
+
 def test_warnings_are_lines_on_stderr(net, picture, tmp_path, monkeypatch):
     torch.nn.init.zeros_(net.classifier.weight)
     done = run("explain", picture, "--out", tmp_path)

@@ -2,6 +2,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from data_files import write_mnist
 from evaluations import Pictures, rows
 from PIL import Image
 from test_cli import refused, run
@@ -10,6 +11,7 @@ import xcam
 from xcam.cli import evaluating
 from xcam.cli.pictures import check_labels
 from xcam.models import Normalized
+from xcam.models.simple_cnn import SimpleCNN
 from xcam.models.toy import GapNet
 
 
@@ -141,6 +143,40 @@ def test_a_list_with_truth_is_a_data_set_too(nets, pictures, tmp_path):
     assert {row["error"] for row in rows(tmp_path / "out")} == {None}
 
 
+def test_a_published_set_is_a_data_set_by_its_name(monkeypatch, tmp_path):
+    """Its test images, at the model's size, with the labels that it has."""
+    write_mnist(tmp_path / "data")
+    net = Normalized(SimpleCNN(10, 1, 28), (0.5,), (0.5,), input_size=28)
+    monkeypatch.setattr(xcam.models, "load", lambda name, weights=None: net)
+    asked = ["evaluate", "--data", "fashion_mnist", "--metrics", "sparseness", "--no-controls"]
+    assert "--data fashion_mnist needs --root, the folder that" in refused(*asked)
+    out = tmp_path / "out"
+    done = run(*asked, "--root", tmp_path / "data", "--target", "label", "--out", out)
+    assert done.exit_code == 0, done.output
+    test = xcam.data.load("fashion_mnist", tmp_path / "data").test
+    assert [row["target"] for row in rows(out)] == list(test.labels)
+    named = {"torchvision:resnet50": net}
+    expected = xcam.evaluate(named, test, "gradcam", "sparseness", "label", controls=False)
+    assert done.stdout == f"{expected}\n"
+
+
+def test_a_folder_goes_before_a_set_of_the_same_name(nets, pictures, tmp_path, monkeypatch):
+    pictures.rename(tmp_path / "cifar10")
+    monkeypatch.chdir(tmp_path)
+    done = run("evaluate", "--data", "cifar10", "--metrics", "sparseness", "--out", "out")
+    assert done.exit_code == 0, done.output
+    assert {row["image"] for row in rows(tmp_path / "out")} == set(Pictures(5).ids)
+
+
+def test_a_published_set_of_other_classes_is_refused(monkeypatch, tmp_path):
+    write_mnist(tmp_path)
+    net = Normalized(SimpleCNN(7, 1, 28), (0.5,), (0.5,), input_size=28)
+    monkeypatch.setattr(xcam.models, "load", lambda name, weights=None: net)
+    said = refused("evaluate", "--data", "fashion_mnist", "--root", tmp_path, "--target", "label")
+    assert "numbers of its 10 classes (T-shirt/top, Trouser, Pullover, …)" in said
+    assert "has 7 classes" in said
+
+
 @pytest.mark.parametrize(
     "asked", [["--target", "label"], ["--metrics", "accuracy"], ["--table", "lcam"]]
 )
@@ -149,7 +185,7 @@ def test_folders_that_are_not_the_models_classes_are_no_labels(nets, pictures, t
     Image.new("RGB", (16, 16)).save(pictures / "class0" / "more.png")
     said = refused("evaluate", "--data", pictures, "--out", tmp_path / "out", *asked)
     folders = len(list(pictures.iterdir()))
-    assert f"the labels of --data are the numbers of its {folders} folders (class0, " in said
+    assert f"the labels of --data are the numbers of its {folders} classes (class0, " in said
     assert "'torchvision:resnet50' has 5 classes: give a folder for each class" in said
 
 

@@ -12,10 +12,30 @@ TINY = ["--models", "2", "--epochs", "1", "--images", "32", "--test-images", "8"
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def explained():
+    """The method and the net of each explanation."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, explained):
     """The folder, and what is printed of it."""
-    out = tmp_path_factory.mktemp("stability")
-    return out, example.compared(example.parsed(["--out", str(out), *TINY]))
+    out, explain = tmp_path_factory.mktemp("stability"), xcam.explain
+
+    def kept(net, *given, **named):
+        found = explain(net, *given, **named)
+        explained.append((found.method, net))
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(xcam, "explain", kept)
+        return out, example.compared(example.parsed(["--out", str(out), *TINY]))
+
+
+def test_the_maps_are_those_of_the_heads(run, explained):
+    names = [method.spec.name for method, _ in explained]
+    assert names == ["lficam"] * 4 + ["abn"] * 4
+    assert all(method == net.method for method, net in explained)
 
 
 def test_a_line_for_each_method_trained_and_not(run):

@@ -20,7 +20,9 @@ from xcam.models.layers import default_layer
 from xcam.registry import get_method
 from xcam.state import find_module, untouched
 
-__all__ = ["check_images", "check_model", "explain", "method_of", "with_layer"]
+__all__ = ["carried", "check_images", "check_model", "explain", "method_of", "with_layer"]
+
+_DEFAULT = "gradcam"
 
 # Fields that mean the same in every method are checked here, before any pass.
 _CHOICES: dict[str, tuple[str, ...]] = {"score": get_args(Score), "reduce": get_args(Reduce)}
@@ -36,7 +38,7 @@ def explain(
     model: nn.Module,
     images: Tensor,
     target: TargetLike = None,
-    method: str | Method | None = "gradcam",
+    method: str | Method | None = None,
     batch_size: int | None = None,
     *,
     precision: Precision = "full",
@@ -54,9 +56,9 @@ def explain(
         images: (B, C, H, W) floating point, finite, what `model` takes, on its device.
         target: What to explain: None for the class that the model predicts, an int, a sequence
             or tensor of B ints, or a callable `(output, rows) -> scores`; see `xcam.Target.of`.
-        method: A name from `xcam.list_methods()`, or a method object; None for the one that the
-            model was trained with. That one's name means the same: with the parameters that the
-            model carries.
+        method: A name from `xcam.list_methods()`, or a method object. None for the one that the
+            model was trained with, and for Grad-CAM if it was trained with none. That one's name
+            means the same: with the parameters that the model carries.
         batch_size: How many images go through the model at a time; None chooses by device and
             image size. Changes speed and memory, not the maps.
         precision: `"full"`, or `"bf16"`/`"fp16"` to run the model under autocast.
@@ -77,7 +79,7 @@ def explain(
     """
     check_model(model)
     check_images(model, images)
-    chosen = method_of(_carried(model, method), params)
+    chosen = method_of(carried(model, method), params)
     aim = Target.of(target, images)
     with run_settings(batch_size, precision, progress) as run:
         try:
@@ -90,17 +92,12 @@ def explain(
     return explanation
 
 
-def _carried(model: nn.Module, method: str | Method | None) -> str | Method:
+def carried(model: nn.Module, method: str | Method | None) -> str | Method:
     """The model's own method where that is asked for, by None or by its name."""
     own = own_method(model)
     if own is not None and method in (None, own.spec.name):
         return own
-    if method is None:
-        raise TypeError(
-            "method=None is for models that xcam.fit trained with a method, and this one carries "
-            "none; give a name, such as 'gradcam'"
-        )
-    return method
+    return _DEFAULT if method is None else method
 
 
 def method_of(method: str | Method, params: dict[str, Any]) -> Method:

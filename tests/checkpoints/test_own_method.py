@@ -141,16 +141,19 @@ class TestExplaining:
 
     def test_others_are_what_they_are(self):
         net = fitted(Pointwise(), named())
-        got = xcam.explain(net, IMAGES, 1, layer="backbone.model.features")
+        got = xcam.explain(net, IMAGES, 1, "gradcam", layer="backbone.model.features")
         assert got.method.spec.name == "gradcam"
 
     def test_its_layer_is_one_of_the_backbone(self):
         net = fitted(Layered(layer="model.features"), named())
         assert xcam.explain(net, IMAGES, 1, method=None).method.layer == "model.features"
 
-    def test_none_on_a_plain_classifier(self):
-        with pytest.raises(TypeError, match=r"method=None is for models that xcam\.fit trained"):
-            xcam.explain(named(), IMAGES, method=None)
+    def test_it_is_the_default(self):
+        net = fitted(Layered(layer="model.features"), named())
+        assert xcam.explain(net, IMAGES, 1).method == net.method
+
+    def test_the_default_of_a_plain_classifier_is_gradcam(self):
+        assert xcam.explain(named(), IMAGES, 1).method.spec.name == "gradcam"
 
     @pytest.mark.parametrize(
         ("net", "reason"),

@@ -29,7 +29,7 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
 
     A net from `xcam.models.load` is built whole, without a download. One of your own is passed as
     `model`: its structure is copied, the weights are the file's. The result carries the method that
-    it was saved with, which `xcam.explain(net, images, method=None)` uses.
+    it was saved with, which `xcam.explain(net, images)` uses.
 
     Args:
         path: The file.

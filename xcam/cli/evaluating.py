@@ -26,7 +26,11 @@ __all__ = ["evaluate", "score"]
 T = TypeVar("T")
 
 _Data = Annotated[
-    Path, typer.Option(help="A folder of pictures, or a list: file, label, truth a line.")
+    Path,
+    typer.Option(
+        help="A folder of pictures, a list: file, label, truth a line, or the name of a set in "
+        "--root, such as cifar10: its test images."
+    ),
 ]
 _Models = Annotated[
     list[str],
@@ -48,7 +52,7 @@ _Target = Annotated[str, typer.Option(help="The class that is explained: predict
 _Out = Annotated[
     Path | None, typer.Option(help="Folder for the rows; the same command goes on with it.")
 ]
-_Root = Annotated[Path | None, typer.Option(help="Where the files of a list are.")]
+_Root = Annotated[Path | None, typer.Option(help="Where the files of a list, or a set, are.")]
 _Size = Annotated[
     int | None, typer.Option(help="Side of the pictures.", show_default="the model's, or 224")
 ]

@@ -32,7 +32,10 @@ def explain(
     weights: Annotated[
         str, typer.Option(help="A name of the provider's, a file, or 'none'.")
     ] = "DEFAULT",
-    method: Annotated[str, typer.Option(help="See `xcam methods`.")] = "gradcam",
+    method: Annotated[
+        str | None,
+        typer.Option(help="See `xcam methods`.", show_default="the model's own, or gradcam"),
+    ] = None,
     target: Annotated[str, typer.Option(help="The number of a class.")] = "predicted",
     layer: Annotated[str | None, typer.Option(help="Of the model.", show_default="choose")] = None,
     param: Annotated[
@@ -52,19 +55,21 @@ def explain(
     Each picture gets a PNG of its map in colour over it.
     """
     import xcam
+    from xcam._explain import carried
 
     params = _parameters(param or []) | ({} if layer is None else {"layer": layer})
     aim = _target(target)
-    paths = _outputs(images, out, method)
     if save and not save.parent.is_dir():
         raise FileNotFoundError(f"no folder {str(save.parent)!r} for --save")
     net = loaded(model, weights, device)
+    chosen = carried(net, method)
+    paths = _outputs(images, out, chosen if isinstance(chosen, str) else chosen.spec.name)
     batch = _read(images, net).to(device)
     explanation = xcam.explain(
         net,
         batch,
         aim,
-        method,
+        chosen,
         batch_size,
         precision=precision,  # type: ignore[arg-type]  # checked by explain
         progress=sys.stderr.isatty(),

@@ -30,11 +30,13 @@ class ImageArrays(Dataset[tuple[Any, int]]):
     Attributes:
         images: (N, C, H, W) uint8.
         labels: (N,), from 0.
+        classes: The names of the classes, as far as they are known.
         transform: Called with one image, (C, H, W) uint8.
     """
 
     images: Tensor
     labels: Sequence[int]
+    classes: tuple[str, ...]
     transform: Transform
 
     def __len__(self) -> int:
@@ -53,15 +55,16 @@ class ImageArrays(Dataset[tuple[Any, int]]):
 
 def _cifar(name: str, root: Path, download: bool) -> Splits:
     train, test = (_opened(name, root, download, train=which) for which in (True, False))
-    parts = [_in_rows(part.data.transpose(0, 3, 1, 2), part.targets) for part in (train, test)]
-    return Splits(parts[0], None, parts[1], tuple(train.classes))
+    names = tuple(train.classes)
+    parts = [_in_rows(p.data.transpose(0, 3, 1, 2), p.targets, names) for p in (train, test)]
+    return Splits(parts[0], None, parts[1], names)
 
 
 def _stl10(name: str, root: Path, download: bool) -> Splits:
     train, test = (_opened(name, root, download, split=which) for which in ("train", "test"))
-    parts = [_in_rows(part.data, part.labels) for part in (train, test)]
-    names = getattr(train, "classes", ())  # of a file that some copies lack
-    return Splits(parts[0], None, parts[1], tuple(names))
+    names = tuple(getattr(train, "classes", ()))  # of a file that some copies lack
+    parts = [_in_rows(part.data, part.labels, names) for part in (train, test)]
+    return Splits(parts[0], None, parts[1], names)
 
 
 def _mnist(name: str, root: Path, download: bool) -> Splits:
@@ -70,7 +73,7 @@ def _mnist(name: str, root: Path, download: bool) -> Splits:
         _opened(name, root, download)
     published = _published(name)
     folders = (root / published.__name__ / "raw", root)
-    parts = []
+    parts, names = [], tuple(published.classes)
     for part in ("train", "t10k"):
         images = find_idx(folders, f"{part}-images-idx3-ubyte")
         labels = find_idx(folders, f"{part}-labels-idx1-ubyte")
@@ -79,8 +82,8 @@ def _mnist(name: str, root: Path, download: bool) -> Splits:
             raise FileFormatError(
                 f"{str(images)!r} has {len(pixels)} images, {str(labels)!r} {len(numbers)} labels"
             )
-        parts.append(_in_rows(pixels[:, None], numbers))
-    return Splits(parts[0], None, parts[1], tuple(published.classes))
+        parts.append(_in_rows(pixels[:, None], numbers, names))
+    return Splits(parts[0], None, parts[1], names)
 
 
 ARRAYS = {
@@ -93,9 +96,12 @@ ARRAYS = {
 """By name, functions of the root and `download` to the sets as they were published."""
 
 
-def _in_rows(images: np.ndarray[Any, Any], labels: Iterable[int]) -> ImageArrays:
+def _in_rows(
+    images: np.ndarray[Any, Any], labels: Iterable[int], classes: tuple[str, ...]
+) -> ImageArrays:
     numbers = tuple(int(label) for label in labels)
-    return ImageArrays(torch.from_numpy(np.ascontiguousarray(images)), numbers, Pipeline())
+    pixels = torch.from_numpy(np.ascontiguousarray(images))
+    return ImageArrays(pixels, numbers, classes, Pipeline())
 
 
 def _published(name: str) -> Any:  # noqa: ANN401 - torchvision is not typed
