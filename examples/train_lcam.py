@@ -68,9 +68,7 @@ def main() -> None:
     others = cues.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
     found = {"gradcam": xcam.explain(net, images, labels, "gradcam")}
     for name in METHODS:
-        head = xcam.fit(
-            net, train, name, optimizer=HEAD, groups=GROUPS, mask_reg="batch_labels", **training
-        )
+        head = xcam.fit(net, train, name, optimizer=HEAD, groups=GROUPS, **training)
         found[name] = xcam.explain(head, images, labels)
         xcam.save(head, options.out / f"{name}.safetensors")
 

@@ -21,6 +21,7 @@ from xcam.models.toy import GapNet, SmallCNN
 COLOURS = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]])
 BOTH = pytest.mark.parametrize("method", [LCAMFm, LCAMImg])
 LABELS = torch.tensor([1, 3, 1])
+WEIGHTS = ("tv_weight", "area_weight", "ce_weight")
 
 
 def pictures(count=3, size=16):
@@ -74,7 +75,7 @@ class TestTerms:
 class TestLoss:
     def test_of_features(self):
         """The classifier goes on with A F; the terms are of A."""
-        method, images = LCAMFm(labels="given"), pictures()
+        method, images = LCAMFm(labels="given", mask_reg="own_label"), pictures()
         net = attached(method)
         features = net.backbone.features(images)
         mask = maps_of(net, images).sigmoid()[torch.arange(3), LABELS][:, None]
@@ -88,7 +89,8 @@ class TestLoss:
 
     def test_of_images(self):
         """The classifier sees the image again, black where A, made as large as it, is 0."""
-        method, images = LCAMImg(layer="features", labels="given"), pictures()
+        method = LCAMImg(layer="features", labels="given", mask_reg="own_label")
+        images = pictures()
         backbone = SmallCNN()
         net = attached(method, Normalized(backbone, (0.5,), (0.25,), input_size=16))
         head = part(net, AttentionMechanism)
@@ -114,8 +116,22 @@ class TestLoss:
         wanted = 0.01 * variation(masks[:, LABELS]) + 2 * area(masks[:, LABELS], 0.3)
         assert torch.allclose(batch.loss(net, images, LABELS), wanted)
         assert not torch.allclose(own.loss(net, images, LABELS), wanted)
+        assert torch.equal(
+            method(**terms).loss(net, images, LABELS), batch.loss(net, images, LABELS)
+        )
         alone = [one.loss(net, images[:1], LABELS[:1]) for one in (own, batch)]
         assert torch.equal(*alone)
+
+    @BOTH
+    def test_a_part_of_a_batch_knows_its_own_labels_alone(self, method):
+        """V of the batch's labels counts less where a step is shared among parts; own_label's not."""
+        images, terms = pictures(), {"labels": "given", "area_weight": 0.0, "ce_weight": 0.0}
+        net = attached(method())
+        for mask_reg in ("own_label", "batch_labels"):
+            one = method(mask_reg=mask_reg, **terms)
+            parts = [one.loss(net, images[k : k + 1], LABELS[k : k + 1]) for k in range(3)]
+            shared, whole = torch.stack(parts).mean(), one.loss(net, images, LABELS)
+            assert torch.allclose(shared, whole) == (mask_reg == "own_label")
 
     @BOTH
     def test_weights(self, method):
@@ -123,14 +139,15 @@ class TestLoss:
         images, net = pictures(), attached(method())
 
         def loss(**weights):
-            zeros = {"tv_weight": 0.0, "area_weight": 0.0, "ce_weight": 0.0}
-            return method(labels="given", **zeros | weights).loss(net, images, LABELS).item()
+            zeros = dict.fromkeys(WEIGHTS, 0.0)
+            chosen = method(labels="given", mask_reg="own_label", **zeros | weights)
+            return chosen.loss(net, images, LABELS).item()
 
         mask = maps_of(net, images).sigmoid()[torch.arange(3), LABELS][:, None]
         assert loss(tv_weight=1.0) == pytest.approx(variation(mask).item())
         assert loss(area_weight=1.0, area_power=1.0) == pytest.approx(mask.mean().item() + 0.0005)
         assert loss(ce_weight=1.0) == pytest.approx(loss(ce_weight=2.0) / 2)
-        whole = method(labels="given").loss(net, images, LABELS).item()
+        whole = loss(**{name: getattr(method(), name) for name in WEIGHTS})
         parts = loss(tv_weight=0.01) + loss(area_weight=2.0) + loss(ce_weight=1.5)
         assert whole == pytest.approx(parts)
 
@@ -302,10 +319,18 @@ class TestMaps:
         with pytest.raises(LayerError, match=r"shape \(1, 512, 1, 1\) is not a map of"):
             xcam.explain(fitted(LCAMFm(), model), pictures(1, 32), method=None)
 
+    @BOTH
+    def test_zeros_start_every_map_at_one_half(self, method):
+        net, drawn_as_ever = (attached(method(zero_init=zero)) for zero in (True, False))
+        assert not maps_of(net, pictures()).any()
+        net.fitted = True
+        assert (xcam.explain(net, pictures(), 1, sigmoid=True).raw == 0.5).all()
+        assert maps_of(drawn_as_ever, pictures()).any()
+
     def test_a_file_holds_the_whole_net(self, tmp_path):
         torch.manual_seed(0)
         model = xcam.models.load("xcam:cifar_resnet", depth=8)
-        net = fitted(LCAMImg(mask_reg="batch_labels", tv_weight=0.5, sigmoid=True), model)
+        net = fitted(LCAMImg(mask_reg="own_label", tv_weight=0.5, sigmoid=True), model)
         xcam.save(net, tmp_path / "net.safetensors")
         loaded = xcam.load(tmp_path / "net.safetensors")
         assert loaded.method == net.method
@@ -400,3 +425,21 @@ def test_training_finds_the_cue_of_each_class(method, mask_reg):
 
     assert (inside(cues) > inside(others)).float().mean() > 0.9
     assert inside(cues).mean() > 2 * maps.mean()
+
+
+def test_zeros_save_the_class_that_large_features_would_lose():
+    """A head that starts with one class at c = -8 on its cue leaves it dark; from zeros it learns."""
+    images, labels, _ = drawn(64, seed=1, distractors=1)
+    net = Normalized(Painted(COLOURS), (0.0,), (1.0,), input_size=32)
+
+    def lowest(method, start):
+        torch.manual_seed(0)
+        head = method.attach(net)
+        with torch.no_grad():
+            part(head, AttentionMechanism).attention.bias[2] += start
+        settings = {"epochs": 8, "batch_size": 16, "optimizer": {"name": "SGD", "lr": 0.5}}
+        trained = xcam.fit(head, TensorDataset(images, labels), **settings)
+        return xcam.explain(trained, images[labels == 2], 2).maps.amax((1, 2)).min()
+
+    assert lowest(LCAMImg(layer="features", zero_init=True), 0.0) > 0
+    assert lowest(LCAMImg(layer="features"), -8.0) < 0

@@ -31,11 +31,12 @@ class LCAM(TrainableMethod):
 
     layer: Layer | None = None
     labels: Labels = "predicted"
-    mask_reg: Regularised = "own_label"
+    mask_reg: Regularised = "batch_labels"
     tv_weight: float = 0.01
     area_weight: float = 2.0
     ce_weight: float = 1.5
     area_power: float = 0.3
+    zero_init: bool = False
     sigmoid: bool = False
 
     def __post_init__(self) -> None:
@@ -58,6 +59,9 @@ class LCAM(TrainableMethod):
         given = self.layer
         layer = backbone.default_layer() if given is None else backbone.layer(given)
         attention = nn.Conv2d(backbone.shape(layer)[1], backbone.classes, kernel_size=1)
+        if self.zero_init:
+            nn.init.zeros_(attention.weight)
+            nn.init.zeros_(cast(Tensor, attention.bias))
         head = AttentionMechanism(backbone.net, layer, backbone.fitting(attention))
         return backbone.carrying(head, dataclasses.replace(self, layer=layer))
 
@@ -101,10 +105,18 @@ class LCAMFm(LCAM):
     statistics and dropout are those of evaluation, also in training, which with predicted labels
     takes a clean pass besides. c is positive where more than half of the features is let through.
 
-    The published code takes V and the mean over the maps of all labels of a batch, in each of its
-    images: `mask_reg="batch_labels"`. V is then about as many times larger as there are images in
-    the batch. It trains VGG-16 with active dropout, which is not offered. Its variants that are
-    trained by the cross-entropy alone are `tv_weight=0, area_weight=0, ce_weight=1`.
+    V and the mean are taken over the maps of all labels of a batch, in each of its images, as in
+    the published code, to which these weights belong: that is what darkens the maps of classes that
+    an image does not show. V is then about as many times larger as there are images in the batch;
+    in a part of it alone, where `accumulate` or several processes share a step. With
+    `mask_reg="own_label"` they are taken over A alone: nothing keeps the maps of classes apart, and
+    the weights are to be tuned again. The published code trains VGG-16 with active dropout, which
+    is not offered. Its variants that are trained by the cross-entropy alone are
+    `tv_weight=0, area_weight=0, ce_weight=1`.
+
+    The convolution starts from torch's random weights. Where features are large, a is then close to
+    0 or 1 before training, and a class whose maps start near 0 can stay there: the cross-entropy
+    has no slope in c left, and the mean has one. `zero_init=True` starts every map at 1/2.
 
     Attributes:
         layer: Whose output is F, by its name in the backbone: `features.29` of VGG-16, or
@@ -117,6 +129,7 @@ class LCAMFm(LCAM):
         area_weight: Of the mean.
         ce_weight: Of the cross-entropy.
         area_power: The exponent in the mean.
+        zero_init: Whether the convolution starts from zeros.
         sigmoid: Whether the maps are a instead of c.
 
     Raises:
@@ -165,6 +178,7 @@ class LCAMImg(LCAM):
         area_weight: Of the mean.
         ce_weight: Of the cross-entropy.
         area_power: The exponent in the mean.
+        zero_init: Whether the convolution starts from zeros.
         sigmoid: Whether the maps are a instead of c.
 
     Raises:
