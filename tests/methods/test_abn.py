@@ -132,6 +132,26 @@ class TestNet:
         weight = copied[0].branch[0].weight  # 3x3, from 32 channels to 64
         assert weight.std().item() == pytest.approx(math.sqrt(2 / (9 * 64)), rel=0.03)
 
+    def test_parameters_that_no_module_draws_are_copied_as_they_are(self):
+        """As ConvNeXt's `layer_scale`: there is no telling what to begin them with."""
+
+        class Scaled(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.scale = nn.Parameter(torch.full((4, 1, 1), 0.3))
+                self.conv = nn.Conv2d(3, 4, 3, 2, 1)
+
+            def forward(self, features):
+                return self.scale * self.conv(features)
+
+        net = nn.Sequential(
+            nn.Conv2d(3, 3, 1), Scaled(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        ).requires_grad_(False)
+        copied = part(ABN(stage="1").attach(net), AttentionBranch).stage
+        assert torch.equal(copied.scale, net[1].scale)
+        assert copied.scale.requires_grad
+        assert not torch.equal(copied.conv.weight, net[1].conv.weight)
+
     def test_loss_is_the_sum_of_both_cross_entropies(self):
         attached = ABN().attach(GapNet())
         images, labels = pictures(), torch.tensor([1, 3])
@@ -152,6 +172,22 @@ class TestNet:
         assert main[1].abs().sum() > 0
         both = torch.autograd.grad(ABN().loss(attached, images, torch.tensor([0, 1])), weights)
         assert both[0].abs().sum() > 0
+
+    def test_the_attention_and_both_losses_train_the_backbone(self):
+        """Each by itself has a gradient in the stem: the branch's input is not cut off."""
+        attached = ABN().attach(GapNet()).train()
+        stem = attached.backbone.features[0].weight
+        images, labels = pictures(), torch.tensor([0, 1])
+        logits, (attention, auxiliary) = watched(attached, part(attached, AttentionBranch), images)
+        alone = [
+            (attention * torch.rand(16, 16)).sum(),
+            nn.functional.cross_entropy(auxiliary, labels),
+            nn.functional.cross_entropy(logits, labels),
+        ]
+        parts = [torch.autograd.grad(loss, stem, retain_graph=True)[0] for loss in alone]
+        assert all(gradient.abs().sum() > 0 for gradient in parts)
+        (both,) = torch.autograd.grad(ABN().loss(attached, images, labels), stem)
+        assert torch.allclose(both, parts[1] + parts[2], atol=1e-6)
 
     def test_the_map_is_the_attention_whatever_the_target(self):
         attached = ABN().attach(GapNet())

@@ -1,5 +1,7 @@
 """LFI-CAM: the published arithmetic by hand, the networks it is put on, and that it trains."""
 
+import math
+
 import pytest
 import torch
 import torchvision
@@ -18,6 +20,8 @@ from xcam.models.cifar_wide_resnet import CifarWideResNet
 from xcam.models.simple_cnn import SimpleCNN
 from xcam.models.toy import GapNet, SmallCNN
 
+LOG_3 = math.log(3)
+
 
 def pictures(count=2, size=16, channels=3):
     return torch.rand(count, channels, size, size, generator=torch.Generator().manual_seed(1))
@@ -28,15 +32,19 @@ def greys(count):
 
 
 class Watched(nn.Module):
-    """In FIN's place: gives the channels known scores, and remembers what it is shown."""
+    """In FIN's place: gives the channels known scores, and remembers what it is shown.
+
+    A channel's score is a number, or one for each position.
+    """
 
     def __init__(self, *scores):
         super().__init__()
-        self.scores, self.shown = torch.tensor(scores), None
+        given = torch.tensor(scores)
+        self.scores, self.shown = given.reshape(len(given), *(given.shape[1:] or (1, 1))), None
 
     def forward(self, masked):
         self.shown = masked
-        return self.scores[None, :, None, None].expand_as(masked)
+        return self.scores.expand_as(masked)
 
 
 def importance(*scores):
@@ -46,13 +54,34 @@ def importance(*scores):
 
 
 class TestAttention:
-    def test_by_hand(self):
-        """w = (3/4, 1/4), R = (3, 0, 9/4, 1), less its minimum and over its range of 3."""
+    @pytest.mark.parametrize(
+        "scores",
+        [(LOG_3, 0.0), ([[LOG_3 - 5, LOG_3 + 1], [LOG_3 + 1, LOG_3 + 3]], [[9.0, -2.0], [-3, -4]])],
+    )
+    def test_by_hand(self, scores):
+        """Scores of log 3 and 0 in the mean.
+
+        w = (3/4, 1/4), R = (3, 0, 9/4, 1), less its minimum and over its range of 3.
+        """
         features = torch.tensor([[[4.0, 0.0], [3.0, 0.0]], [[0.0, 0.0], [0.0, 4.0]]])[None]
-        attention = importance(torch.tensor(3.0).log().item(), 0.0)(
-            features, torch.ones(1, 1, 8, 8)
-        )
+        attention = importance(*scores)(features, torch.ones(1, 1, 8, 8))
         assert torch.allclose(attention, torch.tensor([[[[1.0, 0.0], [0.75, 1 / 3]]]]))
+
+    def test_weights_are_the_softmax_of_fins_means(self):
+        """Flat channels look alike to FIN, however high they are, so that heights read w."""
+        module = FeatureImportance(4, "every").eval().double()
+        grey = greys(1).double()
+        ones = torch.ones(1, 4, 5, 5, dtype=torch.float64)
+        total = module(ones, grey)  # of a flat R, which is left as it is: Σ w_k
+        assert torch.allclose(total, torch.ones_like(total), atol=1e-12)
+        small = nn.functional.interpolate(grey, (5, 5), mode="bilinear")
+        wanted = module.fin(small.expand(1, 4, 5, 5)).mean((2, 3)).softmax(1)[0]
+        assert wanted.std() > 0
+        for channel, weight in enumerate(wanted):
+            raised = ones.clone()
+            raised[:, channel] += 1
+            found = module(raised, grey)  # Σ w_k + w of the channel
+            assert torch.allclose(found, (1 + weight).expand_as(found), atol=1e-12)
 
     def test_negative_sums_are_cut(self):
         features = torch.tensor([[[[-4.0, 2.0], [0.0, 1.0]]]])
@@ -82,6 +111,17 @@ class TestAttention:
         )
         assert torch.allclose(module.fin.shown[0], wanted * grey)
 
+    def test_how_the_grey_image_becomes_small(self):
+        """Bilinear, with cells' centres apart by four pixels: the mean of the middle two of them.
+
+        Rows and squared columns, from 32 to 8: 4i + 1.5, and ((4j + 1)² + (4j + 2)²) / 2.
+        """
+        steps, cells = torch.arange(32.0), torch.arange(8.0)
+        module = importance(0.0)
+        module(torch.full((1, 1, 8, 8), 7.0), (steps[:, None] + steps**2)[None, None])
+        wanted = (4 * cells + 1.5)[:, None] + 16 * cells**2 + 12 * cells + 2.5
+        assert torch.allclose(module.fin.shown[0, 0], wanted)
+
     def test_a_flat_sum_is_left_as_it_is(self):
         flat = torch.full((1, 2, 3, 3), 2.5)
         assert torch.equal(importance(1.0, 2.0)(flat, greys(1)), flat[:, :1])
@@ -104,6 +144,13 @@ class TestAttention:
         assert layers == [*first, *rectified, *first, *rectified]
         assert FeatureImportance(3, relu).fin[0].bias is None
 
+    def test_weights_that_fin_starts_with(self):
+        torch.manual_seed(0)
+        drawn = [m.weight for m in FeatureImportance(64, "every").fin if isinstance(m, nn.Conv2d)]
+        for weight in drawn:  # 3x3, to 64 channels
+            assert weight.std().item() == pytest.approx(math.sqrt(2 / (9 * 64)), rel=0.03)
+        assert len(drawn) == 4
+
     @pytest.mark.parametrize(
         ("channels", "size"), [(256, 2_361_344), (512, 9_441_280), (2048, 151_011_328)]
     )
@@ -124,6 +171,22 @@ class TestAttention:
             wanted = [features, *module.parameters()]
             for gradient in torch.autograd.grad(loss, wanted):
                 assert gradient.isfinite().all()
+
+    @pytest.mark.parametrize(
+        ("dtype", "scales", "least"),
+        [(torch.float32, (1e-40, 3e-38, 1e-37, 1e-20), 1e-18), (torch.float64, (3e-308,), 1e-153)],
+    )
+    def test_gradients_of_channels_of_the_smallest_range(self, dtype, scales, least):
+        """Their squares, which decide about a step, are finite too; a wider range is stretched."""
+        noise = torch.rand(2, 3, 4, 4, dtype=dtype, generator=torch.Generator().manual_seed(1))
+        module = FeatureImportance(3, "every").to(dtype).train()
+        for scale in (*scales, least):
+            features = (noise * scale).requires_grad_()
+            attention = module(features, greys(2).to(dtype))
+            loss = (attention * torch.rand(4, 4)).sum()
+            for gradient in torch.autograd.grad(loss, [features, *module.parameters()]):
+                assert gradient.square().sum().isfinite()
+            assert (attention.amax() == 1) == (scale == least)
 
     def test_gradients_reach_features_and_weights(self):
         features = torch.rand(2, 3, 4, 4, requires_grad=True)
@@ -292,9 +355,8 @@ class TestNet:
         net.features = nn.Sequential(
             nn.Conv2d(3, 16, 3), relu := nn.ReLU(), nn.Conv2d(16, 16, 3), relu
         )
-        attached = LFICAM(layer="features.1").attach(net)
-        with pytest.raises(LayerError, match=r"'features\.1' is called 2 times"):
-            attached(pictures())
+        with pytest.raises(LayerError, match=r"'features\.1' is called 2 times.*as 'features'"):
+            LFICAM(layer="features.1").attach(net)
 
     def test_maps_need_the_head(self):
         with pytest.raises(NotFittedError, match="lficam needs a model with its head"):

@@ -34,9 +34,10 @@ class ABN(TrainableMethod):
 
     The last stage goes on with g (1 + A). The loss is the sum of both cross-entropies, unweighted.
     A is the map, of whatever class: `target` is accepted and makes no difference. The branch starts
-    from new weights, also around a trained backbone. Two things are in the published code
-    and not in the paper: 3x3 instead of 1x1 before the sigmoid, with which its numbers were made,
-    and the BN behind the 1x1 convolution.
+    from new weights, also around a trained backbone; only parameters that no `reset_parameters` of
+    their module draws, such as ConvNeXt's `layer_scale`, are copied as they are. Two things are in
+    the published code and not in the paper: 3x3 instead of 1x1 before the sigmoid, with which its
+    numbers were made, and the BN behind the 1x1 convolution.
 
     Attributes:
         stage: The last stage, by its name in the backbone. None for the outermost module with
@@ -149,7 +150,7 @@ class AttentionBranch(nn.Module):
 
 
 def _at_stride_1(stage: nn.Module) -> nn.Module:
-    """A copy with new weights whose convolutions have stride 1."""
+    """A copy whose convolutions have stride 1, with new weights where its modules draw them."""
     stage = copy.deepcopy(stage).requires_grad_(True)
     for module in stage.modules():
         if isinstance(module, nn.Conv2d):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
@@ -41,7 +42,8 @@ class LFICAM(TrainableMethod):
 
     Channels and maps without range are not divided by it, so that they have finite gradients: s_k
     is then 1, and A is R, which may exceed 1. Where F_k is exactly 0, s_k is 0. These are the
-    values of the published code, which divides 0 by 0 there and replaces the result.
+    values of the published code, which divides 0 by 0 there and replaces the result. A range of at
+    most 1.1e-19 (1.5e-154 in double precision) counts as none.
 
     Attributes:
         layer: Whose output is F, by its name in the backbone. None for that of the last stage,
@@ -154,11 +156,12 @@ class FeatureImportance(nn.Module):
 def _stretched(maps: Tensor, flat: Tensor | None = None) -> Tensor:
     """Each (h, w) map over its range, into [0, 1]; where it has none, `flat`, or 1.
 
-    The smallest normal number stands for no range: a quotient's gradient is one over the range.
+    A quotient's gradient is one over the range. Below the root of the smallest normal number the
+    sums and squares of such gradients overflow, and so that stands for no range.
     """
     lowest, highest = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
     span = highest - lowest
-    ranged = span > torch.finfo(maps.dtype).tiny
+    ranged = span > math.sqrt(torch.finfo(maps.dtype).tiny)
     stretched = (maps - lowest) / span.where(ranged, 1)
     return stretched.where(ranged, torch.ones_like(maps) if flat is None else flat)
 
