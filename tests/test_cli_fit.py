@@ -73,6 +73,7 @@ def test_a_run_leaves_its_files_and_prints_the_table(unbroken, digits, recipe):
 
     net = xcam.load(out / "best.safetensors")
     assert net.categories == tuple(xcam.data.load("mnist", digits).classes)
+    assert net.input_size == (28, 28)  # of the training images; the model's was 32
     expected = xcam.recipes.fit(recipe, digits)
     for name, tensor in expected.state_dict().items():
         assert net.state_dict()[name].equal(tensor), name

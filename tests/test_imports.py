@@ -21,6 +21,7 @@ LAYERS = [
     {"models"},
     {"methods", "metrics", "data"},
     {"registry"},
+    {"choosing"},
     {
         "checkpoints",
         "explanations",

@@ -11,7 +11,7 @@ from xcam.core.explanation import notes_on
 from xcam.errors import ModelOutputError, NotFittedError
 from xcam.state import untouched, unwrap
 
-__all__ = ["apply", "own_method", "reduce_channels", "unresized"]
+__all__ = ["apply", "check_fitted", "check_headless", "own_method", "reduce_channels", "unresized"]
 
 _SAME = 1e-5  # of a map's largest value: how far resizes on two devices may be apart
 
@@ -29,7 +29,7 @@ def apply(method: Method, model: nn.Module, images: Tensor, target: Target) -> E
         ModelOutputError: The model, or the method, gave values that are not finite.
         NotFittedError: The method is a trainable one whose head the model lacks, or has untrained.
     """
-    _check_fitted(method, model)
+    check_fitted(method, model)
     images = images.detach()
 
     def step(part: slice) -> tuple[Tensor, Target]:
@@ -61,6 +61,43 @@ def own_method(model: nn.Module) -> TrainableMethod | None:
     return method if isinstance(method, TrainableMethod) else None
 
 
+def check_fitted(method: Method, model: nn.Module) -> None:
+    """Refuses a trainable method on a model that does not carry its trained head.
+
+    Raises:
+        NotFittedError: The model lacks the head, or has it untrained.
+    """
+    if not isinstance(method, TrainableMethod):
+        return
+    name, own = method.spec.name, own_method(model)
+    if own is None or own.spec.name != name:
+        head = "no head" if own is None else f"the head of {own.spec.name}"
+        raise NotFittedError(
+            f"{name} needs a model with its head, and this one has {head}; explain the net that "
+            f"xcam.fit(model, data, method={name!r}) returns"
+        )
+    if not getattr(unwrap(model), "fitted", False):
+        raise NotFittedError(
+            f"the head of {name} on this model is not trained; xcam.fit(model, data, "
+            f"method={name!r}) trains one"
+        )
+
+
+def check_headless(model: nn.Module) -> None:
+    """Refuses a model that carries a head: another one around it would have no file.
+
+    Raises:
+        ValueError: It does.
+    """
+    own = own_method(model)
+    if own is not None:
+        raise ValueError(
+            f"the model carries the head of {own!r} already; give the classifier without it: the "
+            "one that it was made from or, as trained with the head, "
+            "xcam.models.Normalized(net.model.backbone, net.mean, net.std)"
+        )
+
+
 def reduce_channels(raw: Tensor, reduce: Reduce) -> Tensor:
     """Makes a (B, C, H, W) attribution one value a pixel; (B, h, w) maps pass through."""
     if raw.ndim == 3:
@@ -90,23 +127,6 @@ def unresized(explanation: Explanation) -> Tensor:
             "dataclasses.replace(explanation, maps=maps, raw=maps)"
         )
     return reduced
-
-
-def _check_fitted(method: Method, model: nn.Module) -> None:
-    if not isinstance(method, TrainableMethod):
-        return
-    name, own = method.spec.name, own_method(model)
-    if own is None or own.spec.name != name:
-        head = "no head" if own is None else f"the head of {own.spec.name}"
-        raise NotFittedError(
-            f"{name} needs a model with its head, and this one has {head}; explain the net that "
-            f"xcam.fit(model, data, method={name!r}) returns"
-        )
-    if not getattr(unwrap(model), "fitted", False):
-        raise NotFittedError(
-            f"the head of {name} on this model is not trained; xcam.fit(model, data, "
-            f"method={name!r}) trains one"
-        )
 
 
 def _join(parts: list[Tensor | None]) -> Tensor | None:

@@ -198,24 +198,44 @@ def test_what_does_not_fit_is_named(tmp_path, changes, message):
         import_lficam(path, model)
 
 
-def test_the_older_nets_for_imagenet(tmp_path):
-    """The first ones have FIN's names, and half its ReLUs."""
+@pytest.mark.parametrize(("stride", "relu"), [(1, "every"), (2, "alternate")])
+def test_nets_for_imagenet_of_two_kinds(tmp_path, stride, relu):
+    """Their weights are alike: the older ones have another stride, and half FIN's ReLUs."""
     model, backbone, fin = imagenet_resnet()
-    net = LFICAM(fin_relu="alternate").attach(model)
+    net = LFICAM(stem_stride=stride, fin_relu=relu).attach(model).eval()
     state = dict(zip([*backbone, *fin], net.state_dict().values(), strict=True))
-    found, _ = import_lficam(write(tmp_path / "a.pth.tar", state), model, fin_relu="alternate")
-    values = zip(found.state_dict().values(), state.values(), strict=True)
-    assert all(torch.equal(one, other) for one, other in values)
-    assert found.method == LFICAM(layer="layer4", fin_relu="alternate")
-    assert found.method.stem_stride is None
+    path = write(tmp_path / "a.pth.tar", state)
+    found, _ = import_lficam(path, model, stem_stride=stride)
+    assert found.method == LFICAM(layer="layer4", fin_relu=relu, stem_stride=stride)
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(found(images), net(images))
+    with pytest.raises(ValueError, match="does not say the stride of its stem: give stem_stride=1"):
+        import_lficam(path, model)
+
+
+def test_fin_as_it_is_asked_for(tmp_path):
+    model, backbone, fin = imagenet_resnet()
+    net = LFICAM().attach(model)
+    state = dict(zip([*backbone, *fin], net.state_dict().values(), strict=True))
+    path = write(tmp_path / "a.pth.tar", state)
+    found, _ = import_lficam(path, model, stem_stride=2, fin_relu="every")
+    assert found.method == LFICAM(layer="layer4", fin_relu="every", stem_stride=2)
+
+
+def test_parameters_are_checked(tmp_path):
+    model, backbone, fin = small_cifar_resnet()
+    state = dict(zip([*backbone, *fin], LFICAM().attach(model).state_dict().values(), strict=True))
+    path = write(tmp_path / "a.pth.tar", state)
+    with pytest.raises(TypeError, match="lficam has no parameter 'stem': did you mean stem_stride"):
+        import_lficam(path, model, stem=1)
 
 
 def test_no_checkpoint(tmp_path):
     model = small_cifar_resnet()[0]
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*a\.pth\.tar"):
+    with pytest.raises(FileNotFoundError, match=r"no file of weights at .*a\.pth\.tar"):
         import_lficam(tmp_path / "a.pth.tar", model)
-    torch.save([1, 2], tmp_path / "a.pth.tar")
-    with pytest.raises(FileFormatError, match="holds no 'state_dict', got list"):
+    (tmp_path / "a.pth.tar").write_text("hello")
+    with pytest.raises(FileFormatError, match="is damaged or is no file of weights"):
         import_lficam(tmp_path / "a.pth.tar", model)
 
 

@@ -299,6 +299,7 @@ def test_header(path):
         "format": 1,
         "method": None,
         "fitted": False,
+        "input_size": None,
         "backbone": {"name": "xcam:gap_net", "parameters": {"dict": {"classes": 3, "seed": 1}}},
         "classes": {"number": 3, "names": ["a", "b", "c"]},
         "normalisation": {

@@ -129,6 +129,16 @@ class TestResult:
         net = plain(data, Normalized(Net(plain=True), (0.5,), (0.5,)))
         assert net.categories == ("left", "middle", "right")
 
+    def test_the_size_comes_from_the_training_images(self, tmp_path):
+        for method in (None, "lcam_fm"):
+            model = Normalized(Net(plain=True), [0.5], [0.2], input_size=224)
+            with unchanged(model):
+                net = plain(Noisy(6, size=12), model, method=method, out=tmp_path / str(method))
+            assert net.input_size == (12, 12)
+            assert model.input_size == (224, 224)
+            last = xcam.load(tmp_path / str(method) / "last.safetensors", model=model)
+            assert last.input_size == (12, 12)
+
     def test_wrapped_models_come_back_bare(self):
         net = plain(Noisy(6), nn.DataParallel(Net(plain=True)))
         assert_same_bits(weights(net), weights(plain(Noisy(6))))

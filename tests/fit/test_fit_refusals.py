@@ -19,10 +19,11 @@ from torch.utils.data import (
     TensorDataset,
     WeightedRandomSampler,
 )
+from torchvision.models import VisionTransformer
 from trainings import CLASSES, EVERYTHING, Net, Noisy, plain, train
 
 import xcam
-from xcam.errors import ModelOutputError, UnknownNameError
+from xcam.errors import LayerError, ModelOutputError, UnknownNameError
 
 
 class Endless(IterableDataset):
@@ -153,6 +154,23 @@ class TestBadInput:
         with pytest.raises(ValueError, match=r"the model fails on images of shape \(3, 9, 9\)"):
             plain(data, model, out=tmp_path, **{part: Noisy(6, size=9)})
         assert set(data.loaded) == {0}
+
+    @pytest.mark.parametrize("method", [None, "lcam_fm"])
+    def test_images_that_a_transformer_does_not_take(self, method, tmp_path):
+        model = VisionTransformer(32, 16, 1, 2, 8, 16, num_classes=CLASSES)
+        sentence = r"the model fails on images of shape \(3, 8, 8\).*Wrong image height"
+        with pytest.raises(ValueError, match=sentence):
+            plain(Noisy(6), model, method=method, out=tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+    @pytest.mark.parametrize("method", ["lficam", "lcam_fm", "lcam_img"])
+    def test_images_of_which_a_layer_leaves_one_cell(self, method, tmp_path):
+        data = Noisy(6, size=32)
+        model = xcam.models.load("torchvision:resnet18", num_classes=CLASSES)
+        with pytest.raises(LayerError, match=r"'layer4' has an output of shape \(1, 512, 1, 1\)"):
+            plain(data, model, method=method, layer="layer4", out=tmp_path / "run")
+        assert set(data.loaded) == {0}
+        assert not (tmp_path / "run").exists()
 
     @pytest.mark.parametrize("workers", [0, 1])
     def test_an_image_that_cannot_be_read(self, workers):

@@ -124,7 +124,7 @@ class TestLoss:
 
     @BOTH
     def test_a_part_of_a_batch_knows_its_own_labels_alone(self, method):
-        """V of the batch's labels counts less where a step is shared among parts; own_label's not."""
+        """V of the batch's labels counts less where a step has parts, own_label's does not."""
         images, terms = pictures(), {"labels": "given", "area_weight": 0.0, "ce_weight": 0.0}
         net = attached(method())
         for mask_reg in ("own_label", "batch_labels"):
@@ -428,7 +428,7 @@ def test_training_finds_the_cue_of_each_class(method, mask_reg):
 
 
 def test_zeros_save_the_class_that_large_features_would_lose():
-    """A head that starts with one class at c = -8 on its cue leaves it dark; from zeros it learns."""
+    """A class that starts at c = -8 on its cue stays dark; from zeros it is learned."""
     images, labels, _ = drawn(64, seed=1, distractors=1)
     net = Normalized(Painted(COLOURS), (0.0,), (1.0,), input_size=32)
 

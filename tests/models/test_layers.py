@@ -238,6 +238,14 @@ def test_how_a_net_runs_its_layers(net, layer):
     assert torch.equal(images, IMAGES)
 
 
+@pytest.mark.parametrize("net", [_SharedRelu, _NeedsValues])
+def test_without_layers_that_will_not_do(net):
+    last, without = default_layer(net(), IMAGES), []
+    for layer in (last, "first" if last == "second" else "second"):
+        assert default_layer(net(), IMAGES, without) == layer
+        without.append(layer)
+
+
 @pytest.mark.parametrize(
     ("net", "layer"),
     [

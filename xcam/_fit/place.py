@@ -84,7 +84,7 @@ class Place:
         fast = replace(self, layout=torch.channels_last)
         try:
             return fast, fast._classes(net, image)
-        except RuntimeError as error:
+        except (AssertionError, RuntimeError) as error:  # torchvision's transformers assert a size
             if "stride" not in str(error):
                 raise ValueError(
                     f"the model fails on images of shape {tuple(image.shape[1:])}; give it the "

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from xcam import manifest
-from xcam._apply import own_method
-from xcam._explain import method_of, with_layer
+from xcam._apply import check_headless, own_method
+from xcam._explain import with_layer
 from xcam._fit.averaging import Averaging
 from xcam._fit.counters import Order, Share, seed_all
 from xcam._fit.counting import names
@@ -23,7 +23,9 @@ from xcam._fit.optimisation import Optimisation
 from xcam._fit.place import Place, check_labels
 from xcam._fit.settings import Settings, of_net
 from xcam._fit.source import Source
+from xcam.choosing import method_of
 from xcam.core import Method, TrainableMethod
+from xcam.methods.backbone import images_of
 from xcam.models import Normalized
 from xcam.state import untouched, unwrap
 
@@ -63,7 +65,9 @@ class Start:
 
         Raises:
             TypeError: A method that needs no training.
-            ValueError: The model carries another head.
+            LayerError: The model gives no features for the head from images of this size.
+            ModelOutputError: The output of the model is not one (B, K) tensor.
+            ValueError: The model carries another head, or fails on the first image.
         """
         net = copy.deepcopy(unwrap(model)).to(self.place.device)
         net.zero_grad(set_to_none=True)
@@ -79,13 +83,12 @@ class Start:
                 "out to train a plain classifier"
             )
         if own is not None and own != chosen:
-            raise ValueError(
-                f"the model carries the head of {own!r} already; give its backbone to fit "
-                f"{chosen!r}"
-            )
+            check_headless(net)
         if own is None:
+            self.place.tried(net, image)  # a head would speak of a blank image
             seed_all("attach", self.settings.seed)
-            net = chosen.attach(net).to(self.place.device)
+            with images_of(self.size):
+                net = chosen.attach(net).to(self.place.device)
         if own_method(net) is None:
             net.method = chosen  # type: ignore[assignment]
         net.fitted = True  # type: ignore[assignment]  # by the time that anybody sees it
@@ -127,6 +130,12 @@ class Start:
         )
 
     @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the training images."""
+        height, width = self.image.shape[2:]
+        return height, width
+
+    @property
     def order(self) -> Order:
         """In which the training images come.
 
@@ -148,7 +157,11 @@ class Start:
         return found
 
     def _tried(self, net: nn.Module) -> tuple[Place, int]:
-        """The place, and the number of classes; lays the net out, looks at the first labels."""
+        """The place, and the number of classes; looks at the first labels.
+
+        The net is laid out, and its normalisation says from now on what the data say: their
+        classes, where it names none, and the size of the training images, whatever it was.
+        """
         place, classes = self.place.tried(net, self.image)
         net.to(memory_format=place.layout)
         check_labels(self.label, classes)
@@ -157,11 +170,12 @@ class Start:
                 image, label = part.first(self.settings.seed)
                 place.tried(net, image)
                 check_labels(label, classes)
-        found = names(self.source, net, classes)
-        for module in net.modules():
-            if isinstance(module, Normalized) and not isinstance(found, range):
-                module.categories = module.categories or tuple(map(str, found))
-                break
+        normalised = next((m for m in net.modules() if isinstance(m, Normalized)), None)
+        if normalised is not None:
+            found = names(self.source, net, classes)
+            known = () if isinstance(found, range) else tuple(map(str, found))
+            normalised.categories = normalised.categories or known
+            normalised.input_size = self.size
         return place, classes
 
     def _shared(self, objective: Objective, place: Place) -> nn.Module:

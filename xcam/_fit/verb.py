@@ -124,7 +124,8 @@ def fit(
 
     Returns:
         A new net in eval mode, on the device: the epoch with the highest validation accuracy (the
-        last of equals), or the last without `validation`.
+        last of equals), or the last without `validation`. Its `Normalized`, if it has one, has the
+        size of the training images as `input_size`, and their classes where it named none.
 
     Raises:
         TypeError: An argument of the wrong kind, or items that are not `(image, label)`.

@@ -16,6 +16,7 @@ from xcam.checkpoints.record import FORMAT, KEY, Record
 from xcam.checkpoints.tensors import dtype_of, state, ties
 from xcam.core import TrainableMethod
 from xcam.errors import FileFormatError, UnknownNameError
+from xcam.methods.backbone import images_of
 from xcam.models import Normalized
 from xcam.models.state_dicts import misfit
 from xcam.registry import get_method
@@ -97,7 +98,10 @@ def _structure(
     net = copy.deepcopy(model)
     carried = own_method(net)
     if carried is None:
-        return net if method is None else method.attach(net)
+        if method is None:
+            return net
+        with images_of(record.input_size):
+            return method.attach(net)
     if method is None or carried.spec.name != method.spec.name:
         raise ValueError(
             f"the model carries a head of {carried.spec.name!r}, and the net in {str(path)!r} "

@@ -5,24 +5,24 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from xcam.checkpoints.published import published_state
+from xcam.choosing import method_of
+from xcam.core import TrainableMethod
 from xcam.errors import FileFormatError, XcamWarning
 from xcam.methods.heads import part
-from xcam.methods.lcam import LCAMFm, LCAMImg
 from xcam.methods.lcam_attention import AttentionMechanism
-from xcam.models.state_dicts import misfit
+from xcam.models.state_dicts import misfit, read_state
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["import_lcam"]
 
-_METHODS: dict[str, type[LCAMFm] | type[LCAMImg]] = {"lcam_fm": LCAMFm, "lcam_img": LCAMImg}
+_METHODS = ("lcam_fm", "lcam_img")
 # Their names in the file, and in the head.
 _NAMES = {"attnM.op.weight": "attention.weight", "attnM.op.bias": "attention.bias"}
 
@@ -54,14 +54,15 @@ def import_lcam(
         XcamWarning: The file holds a classifier, and it is not the model.
 
     Raises:
+        TypeError: A parameter that the method does not have.
         ValueError: No such method, or a parameter out of its range.
         FileNotFoundError: There is no such file.
         FileFormatError: No such checkpoint, or a mechanism of another shape; keys are named.
     """
     if method not in _METHODS:
         raise ValueError(f"method must be one of {', '.join(_METHODS)}, got {method!r}")
-    saved = published_state(Path(path))
-    net = _METHODS[method](**params).attach(model)
+    saved = read_state(Path(path))
+    net = cast(TrainableMethod, method_of(method, params)).attach(model)
     head = part(net, AttentionMechanism)
     wanted = {name: head.get_parameter(own) for name, own in _NAMES.items()}
     found = {name: saved[name] for name in _NAMES if name in saved}

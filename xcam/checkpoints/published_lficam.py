@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
 
-from xcam.checkpoints.published import published_state
+from xcam.choosing import method_of
 from xcam.errors import FileFormatError
 from xcam.methods.heads import part
 from xcam.methods.lficam import LFICAM, LFICAMNet
 from xcam.models.cifar_densenet import CifarDenseNet
 from xcam.models.cifar_resnet import CifarResNet
 from xcam.models.cifar_resnext import CifarResNeXt
-from xcam.models.state_dicts import misfit
+from xcam.models.state_dicts import misfit, read_state
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,8 +76,10 @@ def import_lficam(
     """Reads a net from a checkpoint (.pth.tar) of the published LFI-CAM code.
 
     All of its weights are in the file. What is not in it is the structure: the `model`, and for
-    ResNets of ImageNet's kind `stem_stride=1`, with which the published code ends (its older nets
-    have 2, and `fin_relu="alternate"`). The file is read as weights alone, no code in it runs.
+    ResNets of ImageNet's kind the stride of the stem, which must be given. The published code ends
+    with `stem_stride=1`, maps of 14x14 for images of 224 pixels; its older nets have 2, maps of
+    7x7, and half the ReLUs in FIN, `fin_relu="alternate"`, which is then taken if none is given.
+    The file is read as weights alone, no code in it runs.
 
         model = xcam.models.load("xcam:cifar_resnet", depth=110, num_classes=10)
         net, report = import_lficam("model_best.pth.tar", model)
@@ -96,14 +99,14 @@ def import_lficam(
 
     Raises:
         TypeError: A parameter that the method does not have.
-        ValueError: A parameter out of its range.
+        ValueError: A parameter out of its range, or no `stem_stride` where one must be given.
         LayerError: No such layer or stem in the model.
         FileNotFoundError: There is no such file.
         FileFormatError: No such checkpoint, or one of another net; the names that do not fit are
             listed, in the file's words where the net has no such tensor.
     """
-    saved = published_state(Path(path))
-    net = LFICAM(**params).attach(model)
+    saved = read_state(Path(path))
+    net = _chosen(path, saved, params).attach(model)
     head = part(net, LFICAMNet)
     names = _names(saved, head)
     wanted = head.state_dict()
@@ -119,6 +122,21 @@ def import_lficam(
     head.load_state_dict(found)
     net.fitted = True  # type: ignore[assignment]
     return net.eval(), _report(names, wanted)
+
+
+def _chosen(path: str | Path, saved: Iterable[str], params: dict[str, Any]) -> LFICAM:
+    """The method, with what the published code has where the file is of a ResNet for ImageNet."""
+    chosen = cast(LFICAM, method_of("lficam", params))
+    if not any(name.startswith("att_") for name in saved):
+        return chosen
+    if chosen.stem_stride is None:  # with the wrong one all weights fit, and the logits are others
+        raise ValueError(
+            f"{str(path)!r} is of a ResNet for ImageNet and does not say the stride of its stem: "
+            "give stem_stride=1 for the published code as it ends (maps of 14x14), or "
+            "stem_stride=2 for its older nets (7x7)"
+        )
+    older = chosen.stem_stride == 2 and chosen.fin_relu is None
+    return dataclasses.replace(chosen, fin_relu="alternate") if older else chosen
 
 
 def _names(saved: Iterable[str], head: LFICAMNet) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -41,6 +41,7 @@ def header_of(net: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Any]:
         "format": FORMAT,
         "method": _written(recipe, tensors),
         "fitted": bool(getattr(net, "fitted", False)),
+        "input_size": None if method is None else _made_for(net),
         "backbone": _written(source, tensors),
         "classes": {"number": number, "names": names},
         "normalisation": {
@@ -78,12 +79,12 @@ class Normalisation:
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> Normalisation:
         """Read from the header."""
-        dtype, size = _dtype(entry["dtype"]), entry["input_size"]
+        dtype = _dtype(entry["dtype"])
         mean, std = (
             torch.tensor(entry[key], dtype=dtype, device="cpu").view(-1, 1, 1)
             for key in ("mean", "std")
         )
-        return cls(mean, std, None if size is None else (int(size[0]), int(size[1])))
+        return cls(mean, std, _size(entry["input_size"]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +94,7 @@ class Record:
     Attributes:
         method: The name and parameters of the net's method.
         fitted: Whether the method's head has been trained.
+        input_size: (H, W) of the images for which it was attached, as far as that is known.
         backbone: What `xcam.models.load` builds.
         categories: The names of the classes.
         normalisation: Of each `Normalized` by its name in the net.
@@ -103,6 +105,7 @@ class Record:
 
     method: Source | None
     fitted: bool
+    input_size: tuple[int, int] | None
     backbone: Source | None
     categories: tuple[str, ...]
     normalisation: Mapping[str, Normalisation]
@@ -130,6 +133,7 @@ class Record:
         return cls(
             method=method,
             fitted=bool(header["fitted"]),
+            input_size=_size(header.get("input_size")),
             backbone=_read(header["backbone"], tensors),
             categories=tuple(map(str, header["classes"]["names"])),
             normalisation={
@@ -151,6 +155,16 @@ def _read(entry: Mapping[str, Any] | None, tensors: Mapping[str, Tensor]) -> Sou
     if entry is None:
         return None
     return str(entry["name"]), dict(files.decode(entry["parameters"], tensors))
+
+
+def _made_for(net: nn.Module) -> tuple[int, int] | None:
+    """The `input_size` of a net that carries a head; a net's own may be anything else."""
+    size = getattr(net, "input_size", None)
+    return size if isinstance(size, tuple) and len(size) == 2 else None
+
+
+def _size(entry: Sequence[int] | None) -> tuple[int, int] | None:
+    return None if entry is None else (int(entry[0]), int(entry[1]))
 
 
 def _name(dtype: torch.dtype | None) -> str | None:

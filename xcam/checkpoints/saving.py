@@ -22,7 +22,8 @@ def save(net: nn.Module, path: str | Path) -> None:
 
     * `format`, and `versions` of xcam, torch and torchvision;
     * `method`: the name and parameters of the method that the net carries, null for a plain
-      classifier, and `fitted`: whether the method's head has been trained;
+      classifier; `fitted`: whether the method's head has been trained; and `input_size` of the
+      images for which it was attached, null where that is not known;
     * `backbone`: the name and arguments from which `xcam.models.load` builds the net's structure,
       null where nothing does: the net is your own, or its modules were changed;
     * `classes`: their number and names, as far as they are known;

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Literal, TypeAlias, TypeVar
@@ -11,18 +13,34 @@ from typing import Literal, TypeAlias, TypeVar
 import torch
 from torch import Tensor, nn
 
+from xcam._apply import check_headless
 from xcam.core import TrainableMethod, as_logits
 from xcam.errors import LayerError, UnknownNameError
 from xcam.models import Normalized, default_layer
 from xcam.models.layout import Layout, norm_widths
 from xcam.state import Layer, find_module, untouched, unwrap
 
-__all__ = ["Backbone", "Call", "Place"]
+__all__ = ["Backbone", "Call", "Place", "images_of"]
 
 Place: TypeAlias = Literal["input", "output"]
 M = TypeVar("M", bound=nn.Module)
+Size: TypeAlias = tuple[int, int]
 
 _SIDE = 224  # of the blank image for a net that does not say what it was made for
+# How a net fails on images of a size that it does not take: torchvision's transformers assert it.
+_FAILURES = (AssertionError, IndexError, RuntimeError, ValueError)
+
+_size: ContextVar[Size | None] = ContextVar("xcam_images_of", default=None)
+
+
+@contextmanager
+def images_of(size: Size | None) -> Iterator[None]:
+    """Within it heads are attached for images (H, W), whatever the nets say; None: as they say."""
+    token = _size.set(size)
+    try:
+        yield
+    finally:
+        _size.reset(token)
 
 
 @dataclass(frozen=True)
@@ -35,6 +53,7 @@ class Call:
         outputs: The shape of what it returned; None if that is no tensor.
         first: Whether its argument is the image itself.
         convolves: Whether it is, or holds, a convolution.
+        times: How often it was called.
     """
 
     name: str
@@ -42,6 +61,7 @@ class Call:
     outputs: torch.Size | None
     first: bool
     convolves: bool
+    times: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,24 +73,32 @@ class Backbone:
         root: The copy.
         net: What is inside the copy's normalisation, the copy itself if it has none: the head
             takes its place, so that it sees normalised images.
+        size: (H, W) of the images that the head is for, where `images_of` says it.
     """
 
     given: nn.Module
     root: nn.Module
     net: nn.Module
+    size: Size | None
 
     @classmethod
     def copied(cls, model: nn.Module) -> Backbone:
-        """Of a classifier in any wrapper."""
+        """Of a classifier in any wrapper.
+
+        Raises:
+            ValueError: It carries a head already.
+        """
+        check_headless(model)
         given = unwrap(model)
         root = copy.deepcopy(given)
-        return cls(given, root, _inside(root))
+        return cls(given, root, _inside(root), _size.get())
 
     @cached_property
     def blank(self) -> Tensor:
         """One image of zeros such as `net` takes, (1, C, H, W).
 
-        It is as large as the normalisation's `input_size` says, or else 224 pixels a side.
+        It is of the head's `size`, or else of the normalisation's `input_size`, or else of 224
+        pixels a side.
 
         Raises:
             LayerError: The net has no convolution.
@@ -81,7 +109,8 @@ class Backbone:
                 f"{type(self.net).__name__} has no convolution, and so no feature map for a head "
                 "to read; give a convolutional net"
             )
-        size = getattr(self.root, "input_size", None) or (_SIDE, _SIDE)
+        made_for = self.root.input_size if isinstance(self.root, Normalized) else None
+        size = self.size or made_for or (_SIDE, _SIDE)
         weight = stem.weight
         return torch.zeros(1, stem.in_channels, *size, dtype=weight.dtype, device=weight.device)
 
@@ -107,11 +136,11 @@ class Backbone:
                     stack.callback(module.register_forward_hook(hook).remove)
             try:
                 output = self.net(self.blank)
-            except (RuntimeError, ValueError) as error:
+            except _FAILURES as error:
                 raise ValueError(
                     f"{type(self.net).__name__} does not run on a blank image of shape "
-                    f"{tuple(self.blank.shape)} ({error}); wrap it in xcam.models.Normalized("
-                    "model, mean, std, input_size=…), which says what images it takes"
+                    f"{tuple(self.blank.shape)} ({error}); say what images it takes: "
+                    "xcam.models.Normalized(model, mean, std, input_size=(H, W))"
                 ) from error
         return tuple(calls.values()), as_logits(output, 1).shape[1]
 
@@ -134,9 +163,17 @@ class Backbone:
         """(1, C, h, w): what a layer gives, or takes, for the blank image.
 
         Raises:
-            LayerError: That is no map, channels first, of more than one cell.
+            LayerError: That is no map, channels first, of more than one cell, or one of several.
         """
-        call = next((call for call in self.calls if call.name == layer), None)
+        module = self.net.get_submodule(layer)  # it may have several names, and a call has one
+        named = (call for call in self.calls if self.net.get_submodule(call.name) is module)
+        call = next(named, None)
+        if call is not None and call.times > 1:
+            other = self.default_layer() if place == "output" else self.last_stage()
+            raise LayerError(
+                f"layer {layer!r} is called {call.times} times in a forward pass, and a head needs "
+                f"one that is called once{f', such as {other!r}' if other else ''}"
+            )
         shape = None if call is None else call.outputs if place == "output" else call.inputs
         if shape is None or not self._is_map(shape):
             kind = "of no tensor" if shape is None else f"of shape {tuple(shape)}"
@@ -149,8 +186,13 @@ class Backbone:
         return shape
 
     def default_layer(self) -> str:
-        """The features that the classifier reads, see `xcam.models.default_layer`."""
-        return default_layer(self.net, self.blank)
+        """The features that the classifier reads, see `xcam.models.default_layer`.
+
+        Modules that are called several times are left out, as if they were functions: behind a
+        shared ReLU it is the layer before its last call.
+        """
+        repeated = [call.name for call in self.calls if call.times > 1]
+        return default_layer(self.net, self.blank, without=repeated)
 
     def last_stage(self) -> str | None:
         """The outermost module with convolutions that ends them, working at one resolution.
@@ -162,7 +204,9 @@ class Backbone:
         """
         for call in reversed(self.calls):
             before, after = call.inputs, call.outputs
-            if before is None or after is None or call.first or not call.convolves:
+            if before is None or after is None or call.first:
+                continue
+            if call.times > 1 or not call.convolves:
                 continue
             one_resolution = len(before) == 4 == len(after) and all(
                 side <= 2 * smaller for side, smaller in zip(before[2:], after[2:], strict=True)
@@ -182,6 +226,8 @@ class Backbone:
     def carrying(self, head: nn.Module, method: TrainableMethod) -> nn.Module:
         """The copy with the head in place of `net`: it carries the method, not yet fitted.
 
+        Where nothing normalises, the head says for which images it was attached: its `input_size`.
+
         Args:
             head: Around `net`; from images to logits.
             method: With every field filled in.
@@ -190,6 +236,8 @@ class Backbone:
         root = self.root if isinstance(self.root, Normalized) else head
         if isinstance(self.root, Normalized):
             self.root.model = head
+        else:
+            head.input_size = self.size  # type: ignore[assignment]
         root.method, root.fitted = method, False  # type: ignore[assignment]
         return root
 
@@ -207,11 +255,12 @@ def _record(
     output: object,
 ) -> None:
     given = inputs[0] if inputs else None
-    calls.pop(name, None)
+    earlier = calls.pop(name, None)
     calls[name] = Call(
         name=name,
         inputs=given.shape if isinstance(given, Tensor) else None,
         outputs=output.shape if isinstance(output, Tensor) else None,
         first=given is image,
         convolves=any(isinstance(inner, nn.Conv2d) for inner in module.modules()),
+        times=1 if earlier is None else earlier.times + 1,
     )

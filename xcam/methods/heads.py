@@ -75,8 +75,9 @@ class Tap:
             _runs.reset(token)
         if run.calls != 1:
             raise LayerError(
-                f"layer {self.layer!r} is called {run.calls} times in a forward pass, and a head "
-                "needs one that is called once; choose a layer around it or behind it"
+                f"layer {self.layer!r} is called {run.calls} times in this forward pass, and was "
+                "once when the head was attached; attach it to one that is called once in every "
+                "pass"
             )
         return as_logits(output, len(images))
 

@@ -165,9 +165,9 @@ class LCAMImg(LCAM):
     their normalisation, and the classifier sees the image again: two passes in training, whoever
     gives the labels, and one for a map (Gkartzonika et al., 2022, arXiv:2209.11189). Where a model
     normalises nothing itself, what is masked becomes 0 in its own scale: `xcam.models.Normalized`
-    makes that black. A classifier that has not seen black areas may be misled by them: the maps of
-    some classes then vanish, c is negative everywhere. The published ResNet-50 that is trained by
-    the cross-entropy alone reads its maps off images that it did not normalise, which is not
+    makes that black. Of the class that the classifier sees in a black image the maps may vanish, c
+    is negative everywhere: nothing has to be shown for it. The published ResNet-50 that is trained
+    by the cross-entropy alone reads its maps off images that it did not normalise, which is not
     offered.
 
     Attributes:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 from urllib.error import URLError
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from xcam.errors import FileFormatError, UnknownNameError, unknown
 from xcam.models import toy
@@ -22,7 +20,7 @@ from xcam.models.cifar_resnext import CifarResNeXt
 from xcam.models.cifar_wide_resnet import CifarWideResNet
 from xcam.models.normalized import Normalized
 from xcam.models.simple_cnn import SimpleCNN
-from xcam.models.state_dicts import misfit
+from xcam.models.state_dicts import misfit, read_state
 from xcam.settings import check_names
 
 __all__ = ["load"]
@@ -70,9 +68,10 @@ def load(
     Args:
         name: `"provider:name"`, such as `"torchvision:resnet50"` or
             `"timm:vit_small_patch16_224"`.
-        weights: None for random ones; `"DEFAULT"` for the provider's pretrained ones, downloaded
-            where they are not cached; the name of a torchvision weights entry, such as
-            `"IMAGENET1K_V1"`; or a `.safetensors`, `.pth` or `.pt` file with a state dict.
+        weights: None or `"none"` for random ones; `"DEFAULT"` for the provider's pretrained ones,
+            downloaded where they are not cached; the name of a torchvision weights entry, such as
+            `"IMAGENET1K_V1"`; or a `.safetensors`, `.pth` or `.pt` file with a state dict, alone or
+            under `state_dict`.
         mean: Of each channel, of pixels in [0, 1], in place of the model's own.
         std: Likewise; both are given, or neither.
         **kwargs: For the provider's constructor, such as `num_classes=10`.
@@ -97,7 +96,7 @@ def load(
     if provider not in _PROVIDERS:
         raise unknown("provider of models", provider, _PROVIDERS)
     file = _state_file(weights)
-    entry = None if file or weights is None else str(weights)
+    entry = None if file or weights in (None, "none") else str(weights)
     try:
         net = _PROVIDERS[provider](model, entry, kwargs)
     except URLError as error:
@@ -124,10 +123,8 @@ def _torchvision(name: str, weights: str | None, kwargs: dict[str, Any]) -> Norm
     if name not in names:
         raise unknown("torchvision classifier", name, names)
     entries = models.get_model_weights(name)
-    if weights not in (None, "DEFAULT", *entries.__members__):
-        raise unknown(
-            f"weights of torchvision:{name}", str(weights), ["DEFAULT", *entries.__members__]
-        )
+    if weights not in (None, *entries.__members__):
+        raise unknown(f"weights of torchvision:{name}", str(weights), [*entries.__members__])
     if weights is None and name in ("googlenet", "inception_v3"):
         kwargs = {"init_weights": False, **kwargs}  # else they warn, and draw for many seconds
     chosen = None if weights is None else entries[weights]
@@ -218,16 +215,13 @@ def _import(module: str, extra: str) -> ModuleType:
 
 def _state_file(weights: str | Path | None) -> Path | None:
     if isinstance(weights, Path) or (weights and weights.endswith(_STATE_FILES)):
-        path = Path(weights)
-        if not path.is_file():
-            raise FileNotFoundError(f"no file of weights at {str(path)!r}")
-        return path
+        return Path(weights)
     return None
 
 
 def _load_state(net: nn.Module, path: Path) -> None:
     """Loads a state dict that fits exactly, without running code from the file."""
-    state = _read_state(path)
+    state = read_state(path)
     if isinstance(net, Normalized) and state.keys() != net.state_dict().keys():
         net = net.model  # saved from the model itself
     fault = misfit(net.state_dict(), state)
@@ -236,21 +230,3 @@ def _load_state(net: nn.Module, path: Path) -> None:
             f"the weights in {str(path)!r} are not those of this {type(net).__name__}: {fault}"
         )
     net.load_state_dict(state)
-
-
-def _read_state(path: Path) -> Mapping[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, OSError, EOFError) as error:
-        raise FileFormatError(
-            f"{str(path)!r} is damaged or is no file of weights; save the model's state_dict()"
-        ) from error
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise FileFormatError(f"{str(path)!r} holds no state dict; save the model's state_dict()")
-    return state

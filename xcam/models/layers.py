@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +26,7 @@ _PASSIVE = (nn.Dropout, nn.Identity, nn.Softmax)  # no layer of its own; softmax
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-def default_layer(model: nn.Module, images: Tensor) -> str:
+def default_layer(model: nn.Module, images: Tensor, without: Collection[str] = ()) -> str:
     """The layer to explain when nobody names one: the features that the classifier reads.
 
     It is the last module whose output is a map with more than one cell on the way to the scores,
@@ -43,6 +43,7 @@ def default_layer(model: nn.Module, images: Tensor) -> str:
     Args:
         model: The classifier, in any wrapper.
         images: (B, C, H, W), what `model` takes.
+        without: Names of layers that will not do.
 
     Returns:
         A name as in `named_modules()` of the unwrapped model.
@@ -51,7 +52,7 @@ def default_layer(model: nn.Module, images: Tensor) -> str:
         LayerError: No module gives such a map.
     """
     net = unwrap(model)
-    name = _on_meta(net, images) or _on_first_image(net, images)
+    name = _on_meta(net, images, without) or _on_first_image(net, images, without)
     if name is None:
         raise LayerError(
             f"no layer of {type(net).__name__} gives a map of more than one cell for images of "
@@ -60,23 +61,23 @@ def default_layer(model: nn.Module, images: Tensor) -> str:
     return name
 
 
-def _on_meta(net: nn.Module, images: Tensor) -> str | None:
+def _on_meta(net: nn.Module, images: Tensor, without: Collection[str] = ()) -> str | None:
     """The default layer from shapes alone; None if that takes values."""
     probe = torch.empty(1, *images.shape[1:], dtype=images.dtype, device="meta")
     with torch.inference_mode(False), torch.enable_grad(), eager():
         try:
             skeleton = _skeleton(net)
-            chosen = _choose(*_calls(skeleton, skeleton, probe), norm_widths(net))
+            chosen = _choose(*_calls(skeleton, skeleton, probe), norm_widths(net), without)
         except Exception:  # whatever the model does that needs values: `.item()`, numpy, deepcopy
             return None
     return None if chosen is None or chosen.layout.prefix else chosen.name
 
 
-def _on_first_image(net: nn.Module, images: Tensor) -> str | None:
+def _on_first_image(net: nn.Module, images: Tensor, without: Collection[str]) -> str | None:
     """The default layer from the gradients of the first image."""
     with gradients(net), eager(), untouched(net):
         passed = _calls(net, partial(forward.call, net), images[:1].detach())
-        chosen = _choose(*passed, norm_widths(net))
+        chosen = _choose(*passed, norm_widths(net), without)
     return chosen.name if chosen else None
 
 
@@ -163,17 +164,25 @@ def _calls(
 
 
 def _choose(
-    calls: list[_Call], scores: list[Tensor], images: Tensor, widths: set[int]
+    calls: list[_Call],
+    scores: list[Tensor],
+    images: Tensor,
+    widths: set[int],
+    without: Collection[str],
 ) -> _Candidate | None:
     """The last map on the way to the scores; second choices only if there is no other."""
-    ranked = _candidates(calls, scores, images, widths)[::-1]
+    ranked = _candidates(calls, scores, images, widths, without)[::-1]
     ranked.sort(key=lambda candidate: candidate.second_choice)
     differentiable = [score for score in scores if score.requires_grad]
     return next((candidate for candidate in ranked if candidate.leads_to(differentiable)), None)
 
 
 def _candidates(
-    calls: list[_Call], scores: list[Tensor], images: Tensor, widths: set[int]
+    calls: list[_Call],
+    scores: list[Tensor],
+    images: Tensor,
+    widths: set[int],
+    without: Collection[str],
 ) -> list[_Candidate]:
     """The tensors that hold maps, without what pooling returned, in the order of return."""
     pooled = {id(call.tensor) for call in calls if isinstance(call.module, _POOLING)}
@@ -182,7 +191,7 @@ def _candidates(
     candidates: dict[int, _Candidate] = {}
     for index, call in enumerate(calls):
         layout = Layout.of(call.tensor.shape, images.shape, widths)
-        if layout is None or id(call.tensor) in pooled:
+        if layout is None or id(call.tensor) in pooled or call.name in without:
             continue
         channels = call.tensor.shape[1 if layout.order == "NCHW" else -1]
         class_maps = index >= last_weights and channels == classes
