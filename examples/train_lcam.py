@@ -2,8 +2,8 @@
 
 `python examples/train_lcam.py` takes about half a minute on two cores, and needs no data: the
 images are generated: on black, a disc whose colour is the class, and grey ones. Black, since that
-is what L-CAM-Img masks with, and a classifier to which it is foreign would be misled by it. Trained
-on images with one coloured disc, the heads are shown images with two.
+is what L-CAM-Img masks with: a classifier that takes black for one of its classes lets the maps of
+that class vanish. Trained on images with one coloured disc, the heads are shown images with two.
 """
 
 from __future__ import annotations

@@ -182,7 +182,7 @@ def test_explain_passes_everything_on(net, picture, tmp_path):
         "--batch-size", "1", "--precision", "bf16", "--out", tmp_path, "--save", saved,
     )  # fmt: skip
     assert done.exit_code == 0, done.output
-    assert net.loaded == [("toy:net", None)]
+    assert net.loaded == [("toy:net", "none")]
     explanation = xcam.Explanation.load(saved)
     assert explanation.method.parameters() == {
         "layer": "features.0", "score": "prob", "relu": True
@@ -256,10 +256,21 @@ def test_traceback_on_request(net, picture):
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("5", 5), ("0.5", 0.5), ("True", True), ("None", None), ("(1, 2)", (1, 2)), ("mean", "mean"),
+    [("5", 5), ("0.5", 0.5), ("True", True), ("true", True), ("false", False),
+     ("None", None), ("(1, 2)", (1, 2)), ("mean", "mean"),
      ("'5'", "5"), ("a=b", "a=b"), ("layer4.1", "layer4.1"), ("", "")],
 )  # fmt: skip
 def test_parameter_values_are_literals_or_strings(text, value):
     parsed = cli.explaining._parameters([f"name={text}"])
     assert parsed == {"name": value}
     assert type(parsed["name"]) is type(value)
+
+
+def test_truths_are_written_alike_everywhere(net, picture, tmp_path):
+    """As in recipes, too: `--param relu=true`, `--methods "gradcam(relu=true)"`."""
+    done = run("explain", picture, "--param", "relu=true", "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert "relu=True" in done.stdout
+    seen = []
+    cli.evaluating._recipes("--methods", "a(b=true, c=false)", lambda *one: seen.append(one))
+    assert seen == [("a", {"b": True, "c": False})]

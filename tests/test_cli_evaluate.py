@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from data_files import write_mnist
@@ -8,8 +6,9 @@ from PIL import Image
 from test_cli import refused, run
 
 import xcam
+from xcam._evaluate.entries import Named
 from xcam.cli import evaluating
-from xcam.cli.pictures import check_labels
+from xcam.methods import LCAMFm
 from xcam.models import Normalized
 from xcam.models.simple_cnn import SimpleCNN
 from xcam.models.toy import GapNet
@@ -68,15 +67,14 @@ def test_evaluate_passes_everything_on(nets, pictures, tmp_path, monkeypatch):
         "--seed", "4", "--save-maps", "--size", "24", "--out", tmp_path / "out",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
-    assert nets == [("a:b", None), ("c:d", None)]
+    assert nets == [("a:b", "none"), ("c:d", "none")]
     (((models, loader), named),) = calls
     assert list(models) == ["a:b", "c:d"]
     assert (loader.batch_size, loader.num_workers) == (16, 1)
     assert loader.dataset[0][0].shape == (3, 24, 24)
     metrics = [xcam.get_metric("deletion")(preset="castream"), xcam.get_metric("road")(seed=4)]
-    methods = [xcam.get_method("rise")(seed=4), xcam.get_method("smoothgrad")(seed=1)]
     assert repr(named.pop("metrics")) == repr(metrics)
-    assert repr(named.pop("methods")) == repr(methods)
+    assert named.pop("methods") == [Named("rise"), Named("smoothgrad", {"seed": 1})]
     assert named == {
         "maps": None, "target": "label", "controls": False, "fraction": 0.5, "batch_size": 3,
         "precision": "bf16", "seed": 4, "save_maps": True, "out": tmp_path / "out",
@@ -87,7 +85,6 @@ def test_evaluate_passes_everything_on(nets, pictures, tmp_path, monkeypatch):
 def test_score_passes_everything_on(nets, pictures, tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(xcam, "evaluate", lambda *given, **named: calls.append((given, named)))
-    monkeypatch.setattr(evaluating, "check_labels", lambda *given: None)
     maps = [tmp_path / "mine", tmp_path / "yours"]
     for folder in maps:
         folder.mkdir()
@@ -185,20 +182,40 @@ def test_folders_that_are_not_the_models_classes_are_no_labels(nets, pictures, t
     Image.new("RGB", (16, 16)).save(pictures / "class0" / "more.png")
     said = refused("evaluate", "--data", pictures, "--out", tmp_path / "out", *asked)
     folders = len(list(pictures.iterdir()))
-    assert f"the labels of --data are the numbers of its {folders} classes (class0, " in said
+    assert f"the labels of the data are the numbers of its {folders} classes (class0, " in said
     assert "'torchvision:resnet50' has 5 classes: give a folder for each class" in said
 
 
-def test_folders_in_another_order_are_no_labels(nets, pictures):
-    net = Normalized(GapNet(classes=3), (0.5,), (0.5,))
-    data = SimpleNamespace(classes=("a", "b", "c"))
-    net.categories = ("a", "b", "c")
-    check_labels(data, {"net": net})
-    net.categories = ("c", "b", "a")
-    with pytest.raises(ValueError, match="'net' has 3 classes, in another order: give a folder"):
-        check_labels(data, {"net": net})
-    net.categories = ("cat", "dog", "owl")  # other words for them, perhaps
-    check_labels(data, {"net": net})
+def test_without_methods_it_is_the_models_own(monkeypatch, pictures, tmp_path):
+    net = LCAMFm(sigmoid=True).attach(Normalized(GapNet(), (0.5,), (0.5,), input_size=16))
+    net.fitted = True
+    monkeypatch.setattr(xcam.models, "load", lambda name, weights=None: net)
+    asked = ["evaluate", "--data", pictures, "--metrics", "sparseness", "--no-controls"]
+    done = run(*asked)
+    assert done.exit_code == 0, done.output
+    named = {"torchvision:resnet50": net}
+    data = xcam.data.folder(pictures, 16)
+    expected = xcam.evaluate(named, data, "lcam_fm", "sparseness", controls=False)
+    assert done.stdout == f"{expected}\n"
+    assert run(*asked, "--methods", "lcam_fm").stdout == done.stdout
+    assert run(*asked, "--methods", "lcam_fm(sigmoid=False)").stdout != done.stdout
+
+
+def test_a_head_that_a_model_lacks_is_one_sentence(nets, pictures, tmp_path):
+    out = tmp_path / "out"
+    said = refused("evaluate", "--data", pictures, "--methods", "lcam_fm,gradcam", "--out", out)
+    assert "model 'torchvision:resnet50': lcam_fm needs a model with its head" in said
+    assert not out.exists()
+
+
+def test_what_failed_is_said_below_the_table(nets, pictures, tmp_path):
+    methods = "gradcam(layer=none),hirescam(layer=none),layercam"
+    done = run("evaluate", "--data", pictures, "--methods", methods, "--metrics", "sparseness")
+    assert done.exit_code == 0, done.output
+    counts, reason = done.stdout.splitlines()[-2:]
+    assert counts == "1 model, 6 methods, 1 metric, 5 rows each, 10 errors"
+    assert reason.startswith("first error of gradcam, hirescam (torchvision:resnet50): Unknown")
+    assert "the model has no layer 'none'" in reason
 
 
 def test_dry_run_prints_the_estimate_alone(nets, pictures, tmp_path):

@@ -294,8 +294,9 @@ def test_the_seed_is_that_of_what_is_given_by_name(tmp_path):
     metrics = {"x": "remove_and_classify", "y": noisy}
     evaluate(loader(Pictures(2)), methods, metrics, out=tmp_path, seed=3, controls=False)
     said = json.loads((tmp_path / "manifest.json").read_bytes())
-    assert said["methods"]["a"]["parameters"] == {"seed": 3}
-    assert said["methods"]["b"]["parameters"]["seed"] == 0
+    seeds = {label: said["methods"][label]["on"]["GapNet"]["parameters"] for label in "ab"}
+    assert seeds["a"] == {"seed": 3}
+    assert seeds["b"]["seed"] == 0
     assert said["metrics"]["x"]["parameters"]["seed"] == 3
     assert said["metrics"]["y"]["parameters"]["seed"] == 1
 
@@ -304,9 +305,9 @@ def test_the_manifest_says_what_the_rows_depend_on(tmp_path):
     evaluate(loader(), ["gradcam", "rise"], out=tmp_path, fraction=0.5, seed=3)
     said = json.loads((tmp_path / "manifest.json").read_bytes())
     assert said["versions"]["xcam"] == xcam.__version__
-    assert said["methods"]["gradcam"]["layers"] == {"GapNet": "features"}
-    assert said["methods"]["rise"]["repr"] == repr(xcam.get_method("rise")(seed=3))
-    assert said["methods"]["random"]["parameters"] == {"seed": 3}
+    assert said["methods"]["gradcam"]["on"]["GapNet"]["parameters"]["layer"] == "features"
+    assert said["methods"]["rise"]["on"]["GapNet"]["repr"] == repr(xcam.get_method("rise")(seed=3))
+    assert said["methods"]["random"]["on"]["GapNet"]["parameters"] == {"seed": 3}
     assert said["metrics"]["sparseness"]["name"] == "sparseness"
     assert said["images"]["count"] == 6
     assert (said["seed"], said["batch_size"], said["target"]) == (3, 4, "predicted")

@@ -50,7 +50,10 @@ def changed(ids=None, labels=None, images=None, unlisted=None, truth=False):
     [
         ({"methods": ["gradcam", "hirescam"]}, "methods: gradcam, .* there, gradcam, hirescam, "),
         ({"methods": xcam.get_method("gradcam")(relu=True)}, r"methods, gradcam: .*relu=True"),
-        ({"methods": xcam.get_method("gradcam")(layer="features.0")}, r"on .*features\.0"),
+        (
+            {"methods": xcam.get_method("gradcam")(layer="features.0")},
+            r"features\.0.* on GapNet",
+        ),
         ({"metrics": "deletion"}, "metrics: deletion, sparseness there, deletion now"),
         ({"model": GapNet(seed=1)}, "models, GapNet: "),
         ({"model": {"mine": GapNet()}}, "models: GapNet there, mine now"),

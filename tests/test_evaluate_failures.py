@@ -221,7 +221,12 @@ class TestUnreadableImages:
         assert_same_rows([row for row in found if not row["error"]], others)
         assert set(results.table()["errors"]) == {4}
         assert set(results.table()["n"]) == {7}
-        assert str(results).endswith("11 rows each, 80 errors")
+        counts, *reasons = str(results).splitlines()[-3:]
+        assert counts.endswith("11 rows each, 80 errors")
+        assert reasons == [
+            f"first error of {', '.join(methods)} ({name}): ValueError: picture 5 is cut off"
+            for name in "ab"
+        ]
 
     def test_may_come_first(self, tmp_path):
         data = Broken({0, 1})

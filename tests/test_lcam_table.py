@@ -9,6 +9,7 @@ from test_cli_evaluate import nets, pictures  # noqa: F401 - fixtures
 
 import xcam
 from xcam import figures
+from xcam.cli import tables
 from xcam.metrics.muting import mute
 from xcam.models import Normalized
 from xcam.models.toy import GapNet
@@ -173,6 +174,29 @@ class TestCommand:
         assert done.stdout == f"{shown}\nfigure -> {tmp_path / 'compared.png'}\n"
         assert isinstance(lcam.table(found), pd.DataFrame)
         assert (tmp_path / "compared.png").read_bytes().startswith(b"\x89PNG")
+
+    def test_says_why_a_line_is_empty(self, nets, pictures):  # noqa: F811
+        (pictures / "class4").mkdir()
+        done = run(
+            "evaluate", "--data", pictures, "--methods", "gradcam(layer=none),layercam",
+            "--table", "lcam", "--no-controls",
+        )  # fmt: skip
+        assert done.exit_code == 0, done.output
+        reason = done.stdout.splitlines()[-1]
+        assert reason.startswith("first error of gradcam (torchvision:resnet50): ")
+        assert "the model has no layer 'none'" in reason
+
+    def test_draws_pictures_of_all_classes(self, tmp_path, monkeypatch):
+        """Those of a folder come class by class."""
+        drawn = []
+        monkeypatch.setattr(figures, "comparison", lambda net, images, *rest: drawn.append(images))
+        for count in (3, 6, 11, 60):
+            data = [(torch.full((3, 16, 16), index / 60), 0) for index in range(count)]
+            tables.draw(tmp_path / "a.png", NET, data, [xcam.get_method("sobel")()], False)
+        chosen = [(60 * images[:, 0, 0, 0]).round().int().tolist() for images in drawn]
+        assert chosen == [
+            [0, 1, 2], [0, 1, 2, 3, 4, 5], [0, 1, 3, 5, 7, 9], [0, 10, 20, 30, 40, 50]
+        ]  # fmt: skip
 
     @pytest.mark.parametrize(
         ("arguments", "sentence"),

@@ -117,7 +117,10 @@ class TestErrors:
         errors = broken[1].errors()
         assert len(errors) == 45
         assert set(errors["error"]) == {"ValueError: no map"}
-        assert str(broken[1]).endswith("45 errors")
+        counts, reason = str(broken[1]).splitlines()[-2:]
+        assert counts.endswith("45 errors")
+        assert reason == "first error of gradcam, random (net): ValueError: no map"
+        assert f"<p>{reason}</p>" in broken[1]._repr_html_()
 
     def test_values_are_of_the_rows_that_worked(self, broken):
         found, results = broken

@@ -87,12 +87,37 @@ class TestIoU:
             either = (high_a | high_b).sum((1, 2)) + 1e-6
             assert float(found) == pytest.approx((both / either).mean(), abs=1e-5)
 
+    def test_maps_are_resized_before_they_are_stretched(self):
+        """A peak of 1 of which the resize leaves 0.625, twice, is the highest all the same."""
+        a, b = torch.tensor([[[0.0, 1.0, 0.0]]]), torch.tensor([[[1.0, 1.0, 1.0, 0.0]]])
+        for threshold in (0, 100, 200, 254):  # 0.625 of 255 would be 159
+            found = xcam.stability_iou(a, b, threshold, size=(1, 4))
+            assert found.tolist() == pytest.approx([2 / 3])
+            assert torch.equal(found, xcam.stability_iou(b, a, threshold, size=(1, 4)))
+
+    def test_bytes_that_are_resized_are_not_stretched(self):
+        steps = torch.tensor([[[50, 150]]], dtype=torch.uint8)  # 50, 75, 125, 150 at 4
+        whole = torch.full((1, 1, 4), 255, dtype=torch.uint8)
+        for threshold, high in ((49, 4), (74, 3), (100, 2), (126, 1)):
+            assert xcam.stability_iou(steps, whole, threshold, size=(1, 4)).tolist() == [high / 4]
+
+    def test_maps_of_different_sizes_agree_at_that_of_the_images(self):
+        """As LFI-CAM compares its maps with ABN's: like those that `explain` gives."""
+        a, b = smooth(0), smooth(1)[:, ::3, ::3]
+        expected = xcam.stability_iou(a, xcam.imaging.resize(b, (20, 24)))
+        assert torch.equal(xcam.stability_iou(a, b, size=(20, 24)), expected)
+        at_both = [xcam.imaging.resize(maps, (32, 32)) for maps in (a, b)]
+        assert torch.equal(xcam.stability_iou(a, b, size=32), xcam.stability_iou(*at_both))
+
     @pytest.mark.parametrize(
         ("a", "b", "named", "error", "sentence"),
         [
             (*PAIR, {"mode": "rows"}, ValueError, "must be 'pixel' or 'row', got 'rows'"),
             (*PAIR, {"threshold": 255}, ValueError, r"in \[0, 255\), as of bytes, got 255"),
-            (PAIR[0], PAIR[1][:, 1:], {}, ValueError, r"got \(1, 224, 224\) and \(1, 223, 224\)"),
+            (PAIR[0], PAIR[1][:, 1:], {}, ValueError, r"\(1, 224, 224\) and \(1, 223, 224\); give"),
+            (PAIR[0], PAIR[1][:, 1:], {}, ValueError, "such as size=224 or --size 224, to compare"),
+            (PAIR[0], smooth(0), {"size": 9}, ValueError, r"of the same images, got \(1, .* \(4, "),
+            (*PAIR, {"size": 0}, ValueError, r"size must be a positive int, or two, .* got 0"),
             (PAIR[0][0], PAIR[1][0], {}, ValueError, r"must be \(N, h, w\)"),
             (PAIR[0].long(), PAIR[1], {}, TypeError, "floating point or uint8, got torch.int64"),
             (PAIR[0] / 0, PAIR[1], {}, ValueError, "must be finite"),
@@ -120,8 +145,10 @@ class TestFolders:
 
     def test_of_other_sizes_are_an_error_that_names_the_image(self, tmp_path):
         a, b = dump(tmp_path / "a", smooth(0)), dump(tmp_path / "b", smooth(1)[:, 1:])
-        with pytest.raises(ValueError, match=r"image 'n0/image0': .* \(1, 19, 24\)"):
+        with pytest.raises(ValueError, match=r"image 'n0/image0': .* \(1, 19, 24\); give the im"):
             xcam.stability_iou(a, b)
+        expected = xcam.stability_iou(smooth(0), smooth(1)[:, 1:], size=24)[[0, 2, 1, 3]]
+        assert torch.equal(xcam.stability_iou(a, b, size=24), expected)
 
     def test_hold_what_the_published_code_writes(self, tmp_path):
         """Three equal colours, the highest pixel wrapped to 0."""
@@ -175,8 +202,23 @@ class TestCommand:
     def test_says_what_rows_are(self, tmp_path):
         folders = [dump(tmp_path / name, m) for name, m in zip("ab", PAIR, strict=True)]
         done = run("stability", *folders, "--mode", "row")
-        assert done.stdout.startswith("IoU 0.9107, 95 % interval nan to nan, of 1 images")
+        assert done.stdout == "IoU 0.9107, no interval, of 1 image, above 100 of 255\n"
         assert "compared with LFI-CAM's own numbers alone" in done.stderr
+
+    def test_compares_at_the_size_of_the_images(self, tmp_path):
+        """What evaluations store of an attention at 5×6 and another at 10×12."""
+        from xcam.stored_maps import write_maps
+
+        names = [f"{number}.png" for number in range(4)]
+        for name, maps in (("a", smooth(0)[:, ::4, ::4]), ("b", smooth(1)[:, ::2, ::2])):
+            write_maps(tmp_path / name / "0.safetensors", maps, names, [0] * 4)
+        folders = tmp_path / "a", tmp_path / "b"
+        said = refused("stability", *folders)
+        assert "got (1, 5, 6) and (1, 10, 12); give the images' size, such as size=224" in said
+        done = run("stability", *folders, "--size", "24")
+        assert done.exit_code == 0, done.output
+        mean = float(xcam.stability_iou(*folders, size=24).mean())
+        assert done.stdout.startswith(f"IoU {mean:.4f}, ")
 
     def test_mistakes_are_one_sentence(self, tmp_path):
         a = dump(tmp_path / "a", smooth(0))

@@ -23,6 +23,7 @@ __all__ = [
     "read_image",
     "read_pixels",
     "resize",
+    "sides_of",
     "stretch",
     "visible",
 ]
@@ -214,15 +215,24 @@ def read_pixels(path: str | Path) -> Tensor:
         raise ValueError(f"{str(path)!r} is not a picture that can be read: {error}") from error
 
 
-def fit(image: Tensor, size: int | tuple[int, int]) -> Tensor:
-    """Resizes (3, H, W) so that `size` is covered, and crops its centre."""
-    from torchvision.transforms.v2 import functional as transforms
+def sides_of(size: int | tuple[int, int]) -> tuple[int, int]:
+    """A size as (H, W), of which one number is a square.
 
+    Raises:
+        ValueError: It is not one or two positive ints.
+    """
     sides = (size, size) if isinstance(size, int) else size
     positive = isinstance(sides, Sequence) and all(isinstance(n, int) and n > 0 for n in sides)
     if not positive or len(sides) != 2:
         raise ValueError(f"size must be a positive int, or two, (H, W), got {size!r}")
-    height, width = sides
+    return sides[0], sides[1]
+
+
+def fit(image: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Resizes (3, H, W) so that `size` is covered, and crops its centre."""
+    from torchvision.transforms.v2 import functional as transforms
+
+    height, width = sides_of(size)
     scale = max(height / image.shape[-2], width / image.shape[-1])
     covering = [
         max(height, round(image.shape[-2] * scale)),

@@ -114,8 +114,9 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 def _show(value: Any) -> str:  # noqa: ANN401 - whatever JSON holds
     if isinstance(value, Mapping) and "repr" in value:
-        layers = value.get("layers")
-        return f"{value['repr']}{f' on {json.dumps(layers)}' if layers else ''}"
+        return str(value["repr"])
+    if isinstance(value, Mapping) and "on" in value:  # recipes by model
+        return ", ".join(f"{_show(recipe)} on {model}" for model, recipe in value["on"].items())
     if isinstance(value, str) and len(value) == 64:  # a hash: enough of it to see that it differs
         return value[:8]
     return json.dumps(value, ensure_ascii=False)

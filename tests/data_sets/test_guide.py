@@ -20,9 +20,10 @@ def test_examples_run(tmp_path, monkeypatch):
     Path("VGG16_train.txt").write_text("1.jpg 3\n")
     Path("revisited_imagenet_2012_val.csv").write_text("1.jpg,3\n")
     examples = re.findall(r"```python\n(.*?)```", GUIDE.read_text("utf-8"), re.DOTALL)
-    assert len(examples) == 5
+    assert len(examples) == 6
     names = {}
     for code in examples:
         exec(compile(code, str(GUIDE), "exec"), names)
     assert names["image"].shape == (1, 28, 28)
     assert names["label"] == names["splits"].train.indices[0] % 10
+    assert len(names["train"]) == len(names["splits"].train)

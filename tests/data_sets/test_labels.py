@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 import xcam
 from xcam.data import planted_cues, predicted_labels, relabelled
@@ -52,3 +52,11 @@ def test_stored_labels_train_as_those_on_the_fly(tmp_path):
 def test_refusals(labels):
     with pytest.raises(ValueError, match="labels must be 7 integers, one an item, got"):
         relabelled(DATA, labels)
+
+
+@pytest.mark.parametrize(
+    "call", [lambda data: predicted_labels(SmallCNN(), data), lambda data: relabelled(data, [1])]
+)
+def test_loaders_are_refused(call):
+    with pytest.raises(TypeError, match=r"got a DataLoader; give what it loads from, loader\.data"):
+        call(DataLoader(DATA, 7, shuffle=True))

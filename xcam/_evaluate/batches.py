@@ -19,7 +19,7 @@ from torch.utils.data import (
 )
 
 from xcam._evaluate.choice import chosen_of
-from xcam._evaluate.listed import ids_of, labels_of
+from xcam._evaluate.listed import classes_of, ids_of, labels_of
 from xcam._evaluate.tolerant import Collated, Tolerant
 
 __all__ = ["Batch", "Data", "Unread"]
@@ -78,6 +78,7 @@ class Data:
         groups: The positions of the images of each batch.
         ids: The id of every image of the data set.
         labels: The label of every image, if the data set lists them.
+        classes: What the labels number, if that is known.
         size: How many images a full batch has; 0 where the caller made the batches.
         read: Loads the batches of some groups, as the data gives them, one after the other.
     """
@@ -85,6 +86,7 @@ class Data:
     groups: tuple[tuple[int, ...], ...]
     ids: Sequence[str]
     labels: Sequence[object] | None
+    classes: Sequence[str]
     size: int
     read: Callable[[_Groups], Iterator[_Found]]
 
@@ -116,7 +118,8 @@ class Data:
         def read(groups: _Groups) -> Iterator[_Found]:
             return iter(_again(loader, groups, seed))
 
-        return cls(groups, ids, labels_of(loader.dataset), size, read)
+        known = loader.dataset
+        return cls(groups, ids, labels_of(known), classes_of(known), size, read)
 
     def __len__(self) -> int:
         """The number of images chosen."""
@@ -173,7 +176,7 @@ def _of_list(
             rows = [index - starts[home] for index in group]
             yield tuple(None if p is None else p[rows] for p in _parts(batches[home])), {}
 
-    return Data(groups, [str(index) for index in range(starts[-1])], None, 0, read)
+    return Data(groups, [str(index) for index in range(starts[-1])], None, (), 0, read)
 
 
 def _again(loader: DataLoader[Any], groups: _Groups, seed: int) -> DataLoader[Any]:

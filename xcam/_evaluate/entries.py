@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from torch import Tensor, nn
 
-from xcam._explain import check_model, method_of
+from xcam._apply import check_fitted, own_method
+from xcam._explain import check_model
+from xcam.choosing import carried, method_of
 from xcam.core import Method, Metric
 from xcam.core.recipe import Recipe
+from xcam.errors import NotFittedError
 from xcam.forward import Precision
 from xcam.models import Normalized
 from xcam.registry import get_method, get_metric
@@ -28,7 +31,9 @@ __all__ = [
     "Methods",
     "Metrics",
     "Models",
+    "Named",
     "check_named",
+    "methods_of",
     "of_source",
     "seeded",
 ]
@@ -38,9 +43,22 @@ CONTROLS = ("center_gaussian", "random", "sobel")
 R = TypeVar("R", bound=Recipe)
 MapSource: TypeAlias = "Callable[[Tensor, Sequence[str], Tensor], Tensor | Sequence[Tensor]]"
 Models: TypeAlias = "nn.Module | Mapping[str, nn.Module]"
-Methods: TypeAlias = "str | Method | Iterable[str | Method] | Mapping[str, str | Method]"
+Methods: TypeAlias = "str | Method | Iterable[str | Method] | Mapping[str, str | Method] | None"
 Metrics: TypeAlias = "str | Metric | Iterable[str | Metric] | Mapping[str, str | Metric]"
 Maps: TypeAlias = "str | Path | MapSource | Mapping[str, str | Path | MapSource] | None"
+
+
+@dataclass(frozen=True)
+class Named:
+    """A method by its name, with some settings; by that name each model may carry another.
+
+    Attributes:
+        name: As of `xcam.list_methods()`.
+        settings: In place of what the model carries, or of the method's defaults.
+    """
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +67,7 @@ class Entries:
 
     Attributes:
         models: The classifiers.
-        methods: What explains them.
+        methods: Of each model, what explains it.
         maps: What gives maps `(images, ids, target)` without a method of ours.
         metrics: What scores the maps.
         labelled: The label is explained, not the predicted class.
@@ -58,12 +76,17 @@ class Entries:
     """
 
     models: Mapping[str, nn.Module]
-    methods: Mapping[str, Method]
+    methods: Mapping[str, Mapping[str, Method]]
     maps: Mapping[str, MapSource]
     metrics: Mapping[str, Metric]
     labelled: bool
     batch_size: int | None = None
     precision: Precision = "full"
+
+    @property
+    def asks_labels(self) -> bool:
+        """Whether it counts what the labels of the images are."""
+        return self.labelled or any(m.spec.truth == "labels" for m in self.metrics.values())
 
     @classmethod
     def of(
@@ -84,23 +107,40 @@ class Entries:
             TypeError: Something of another kind.
             ValueError: Nothing to compare, a name twice, or an unknown target.
             UnknownNameError: No such method or metric.
+            NotFittedError: A model lacks the head of a method, or has it untrained.
         """
         if target not in ("predicted", "label"):
             raise ValueError(f"target must be 'predicted' or 'label', got {target!r}")
-        chosen, sources = _labelled(methods, partial(_method, seed)), _sources(maps)
-        if not chosen and not sources:
+        nets, sources = _models(model), _sources(maps)
+        if isinstance(methods, Iterator):
+            methods = tuple(methods)  # which each model reads
+        found = {name: methods_of(net, methods, seed) for name, net in nets.items()}
+        if not any(found.values()) and not sources:
             raise ValueError("there is nothing to evaluate; give methods, or maps")
-        if controls:
-            for name in CONTROLS:
-                chosen.setdefault(name, _method(seed, name))
-        for twice in chosen.keys() & sources.keys():
-            raise ValueError(f"both a method and maps are called {twice!r}; name one, {{name: …}}")
+        for name, chosen in found.items():
+            _check_heads(name, nets[name], chosen)
+            for control in CONTROLS if controls else ():
+                chosen.setdefault(control, _method(nets[name], seed, control))
+            for label in chosen.keys() & sources.keys():
+                raise ValueError(
+                    f"both a method and maps are called {label!r}; name one, {{name: …}}"
+                )
         scored = _labelled(metrics, partial(_metric, seed))
         if not scored:
             raise ValueError("there are no metrics to score with; see xcam.list_metrics()")
-        return cls(
-            _models(model), chosen, sources, scored, target == "label", batch_size, precision
-        )
+        return cls(nets, found, sources, scored, target == "label", batch_size, precision)
+
+
+def methods_of(model: nn.Module, methods: Methods, seed: int) -> dict[str, Method]:
+    """Methods by their labels as they are on a model, whose own goes by its name.
+
+    Args:
+        model: The classifier.
+        methods: None for its own, and for Grad-CAM if it has none.
+        seed: Of those that are given by name.
+    """
+    given = carried(model, None) if methods is None else methods
+    return _labelled(given, partial(_method, model, seed))
 
 
 def seeded(recipe: type[Recipe], seed: int) -> dict[str, int]:
@@ -133,8 +173,7 @@ def _name(source: MapSource) -> str:
 def _models(model: Models) -> dict[str, nn.Module]:
     if not isinstance(model, Mapping):
         check_model(model)
-        net = unwrap(model)
-        return {type(net.model if isinstance(net, Normalized) else net).__name__: model}
+        return {_class_of(model): model}
     if not model:
         raise ValueError("there is no model to evaluate")
     for net in model.values():
@@ -142,8 +181,29 @@ def _models(model: Models) -> dict[str, nn.Module]:
     return {str(name): net for name, net in model.items()}
 
 
-def _method(seed: int, given: str | Method) -> Method:
-    return method_of(given, seeded(get_method(given), seed) if isinstance(given, str) else {})
+def _class_of(model: nn.Module) -> str:
+    """The class of the classifier itself, within its normalisation and its head."""
+    net = unwrap(model)
+    net = net.model if isinstance(net, Normalized) else net
+    headed = own_method(model) is not None
+    return type(getattr(net, "backbone", net) if headed else net).__name__
+
+
+def _method(model: nn.Module, seed: int, given: str | Named | Method) -> Method:
+    asked = Named(given) if isinstance(given, str) else given
+    if not isinstance(asked, Named):
+        return method_of(asked, {})
+    chosen = carried(model, asked.name)
+    drawn = seeded(get_method(chosen), seed) if isinstance(chosen, str) else {}
+    return method_of(chosen, {**drawn, **asked.settings})
+
+
+def _check_heads(name: str, model: nn.Module, methods: Mapping[str, Method]) -> None:
+    for method in methods.values():
+        try:
+            check_fitted(method, model)
+        except NotFittedError as error:
+            raise NotFittedError(f"model {name!r}: {error}") from error
 
 
 def _metric(seed: int, given: str | Metric) -> Metric:

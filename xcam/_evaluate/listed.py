@@ -8,7 +8,20 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Subset
 
-__all__ = ["ids_of", "labels_of"]
+from xcam.data.arrays import ImageArrays
+from xcam.data.files import ImageFiles
+
+__all__ = ["classes_of", "ids_of", "labels_of"]
+
+
+def classes_of(dataset: object) -> Sequence[str]:
+    """The classes that the labels number, if it is a data set of ours and says so.
+
+    In others labels may be mapped, to a model's numbers.
+    """
+    if isinstance(dataset, Subset):
+        return classes_of(dataset.dataset)
+    return dataset.classes if isinstance(dataset, ImageArrays | ImageFiles) else ()
 
 
 def ids_of(dataset: object) -> Sequence[str]:

@@ -104,7 +104,7 @@ class Case:
         if not isinstance(way, Method):
             step = partial(self._by_source, label, way)
             return [*_by_resolution(self.attempts.run(clean.rows, step, _chained)), failed]
-        if self.entries.methods[label].parameters().get("layer") is None:
+        if self.entries.methods[self.name][label].parameters().get("layer") is None:
             layer = way.parameters().get("layer")
         by_method = partial(self._by_method, way)
         return [self.attempts.run(clean.rows, by_method, Explanation.cat, layer), failed]

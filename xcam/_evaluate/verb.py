@@ -29,7 +29,7 @@ __all__ = ["evaluate"]
 def evaluate(
     model: Models,
     loader: DataLoader[Any] | Dataset[Any] | list[Any],
-    methods: Methods = ("gradcam",),
+    methods: Methods = None,
     metrics: Metrics = ("insertion", "deletion"),
     target: Literal["predicted", "label"] = "predicted",
     maps: Maps = None,
@@ -63,6 +63,8 @@ def evaluate(
             them, labels (B,) int64, truth for metrics that need it, boxes (B, N, 4) or masks
             (B, H, W). A data set's `ids`, one an image, name the images in the rows.
         methods: Names from `xcam.list_methods()` or method objects, or a dict that labels them.
+            None for the one that a model was trained with, and for Grad-CAM if it was trained with
+            none. That one's name means the same: with the parameters that the model carries.
         metrics: Names from `xcam.list_metrics()` or metric objects, or a dict that labels them.
         target: Explain the class that the model predicts, or the label.
         maps: Maps from elsewhere to score beside the methods: a folder (what `save_maps` wrote,
@@ -94,9 +96,11 @@ def evaluate(
     Raises:
         TypeError: An argument of the wrong kind.
         ValueError: An argument out of its range, a loader that shuffles, images of which the first
-            16 cannot be read, labels or truth that are needed and missing, or an `out` of another
-            evaluation, each difference named.
+            16 cannot be read, labels or truth that are needed and missing, a data set of
+            `xcam.data` whose labels are needed and number other classes than a model's, or an
+            `out` of another evaluation, each difference named.
         UnknownNameError: No such method or metric.
+        NotFittedError: A trainable method whose head a model lacks, or has untrained.
         FileFormatError: A damaged file in `out`, or among the maps.
     """
     entries = Entries.of(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from xcam import manifest
 from xcam._apply import unresized
 from xcam._evaluate.attempts import Attempts, Outcome
 from xcam._evaluate.batches import Batch, Data
+from xcam._evaluate.classes import check_classes
 from xcam._evaluate.entries import Entries, of_source
 from xcam._evaluate.scoring import Case, device_of
 from xcam._explain import check_images, with_layer
@@ -58,16 +59,19 @@ class Work:
 
         Raises:
             TypeError: Images or labels of the wrong kind.
-            ValueError: Images that a model cannot take; labels or truth missing.
+            ValueError: Images that a model cannot take; labels or truth missing, or labels that
+                number other classes than a model's.
         """
         first, last = data.ends()
         _check_truth(first, entries)
         for model in entries.models.values():
             check_images(model, first.images.to(device_of(model, first.images)))
+        if entries.asks_labels:
+            check_classes(data.classes, entries.models, first.images)
         methods = {
             name: {
                 label: _layered(method, model, first, entries)
-                for label, method in entries.methods.items()
+                for label, method in entries.methods[name].items()
             }
             for name, model in entries.models.items()
         }
@@ -111,11 +115,7 @@ class Work:
             "format": 1,
             "versions": {"xcam": version("xcam"), "torch": str(torch.__version__)},
             "models": {name: manifest.of_model(net) for name, net in entries.models.items()},
-            "methods": {
-                label: manifest.of_recipe(method, method.spec.name)
-                | {"layers": {name: _layer(self.methods[name][label]) for name in self.methods}}
-                for label, method in entries.methods.items()
-            },
+            "methods": {label: self._said(label) for label in chain(*self.methods.values())},
             "maps": {label: of_source(source) for label, source in entries.maps.items()},
             "metrics": {
                 label: manifest.of_recipe(metric, metric.spec.name)
@@ -133,6 +133,12 @@ class Work:
             "save_maps": self.save_maps,
         }
 
+    def _said(self, label: str) -> dict[str, Any]:
+        """What goes by a label, on each model: its own method may have settings of its own."""
+        chosen = {model: found[label] for model, found in self.methods.items() if label in found}
+        recipes = {model: manifest.of_recipe(one, one.spec.name) for model, one in chosen.items()}
+        return {"name": next(iter(chosen.values())).spec.name, "on": recipes}
+
     def _rows(self, batch: Batch, store: Store | None = None) -> list[Row]:
         """All rows of a batch; its maps are kept in the store, if there is one to keep them."""
         rows = self._unread(batch)
@@ -148,11 +154,10 @@ class Work:
 
     def _unread(self, batch: Batch) -> list[Row]:
         """A row with the error for all that would have been said of the images that are missing."""
-        labels = [*self.entries.methods, *self.entries.maps]
         return [
             Row(one.index, one.id, model, None, None, label, metric, error=one.error)
-            for one in batch.unread
-            for model, label, metric in product(self.entries.models, labels, self.entries.metrics)
+            for one, (model, methods) in product(batch.unread, self.methods.items())
+            for label, metric in product([*methods, *self.entries.maps], self.entries.metrics)
         ]
 
     def _keep(self, store: Store, case: Case, label: str, told: Outcome[Explanation]) -> None:
@@ -180,7 +185,7 @@ def _digest(*batches: Batch) -> str:
 
 def _check_truth(first: Batch, entries: Entries) -> None:
     needy = {metric.spec.truth: name for name, metric in entries.metrics.items()}
-    if first.labels is None and (entries.labelled or "labels" in needy):
+    if first.labels is None and entries.asks_labels:
         who = "target='label'" if entries.labelled else f"the metric {needy['labels']!r}"
         raise ValueError(f"{who} needs labels, and the data has none; give (images, labels)")
     for kind in ("boxes", "masks"):
@@ -199,8 +204,3 @@ def _layered(method: Method, model: nn.Module, first: Batch, entries: Entries) -
             return with_layer(method, model, images)
         except (XcamError, RuntimeError, TypeError, ValueError):
             return method
-
-
-def _layer(method: Method) -> str | None:
-    layer = method.parameters().get("layer")
-    return None if layer is None else str(layer)

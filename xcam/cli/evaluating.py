@@ -12,8 +12,9 @@ import typer
 
 from xcam.cli import tables
 from xcam.cli.application import app
+from xcam.cli.literals import literal
 from xcam.cli.nets import loaded
-from xcam.cli.pictures import asks_labels, check_labels, loader_of
+from xcam.cli.pictures import loader_of
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -39,13 +40,19 @@ _Models = Annotated[
 _Weights = Annotated[
     list[str], typer.Option(help="A name of the provider's, a file, or 'none'; one, or one each.")
 ]
-_Methods = Annotated[str, typer.Option(help='See `xcam methods`: a,b or "a,b(setting=1)".')]
+_Methods = Annotated[
+    str | None,
+    typer.Option(
+        help='See `xcam methods`: a,b or "a,b(setting=1)".',
+        show_default="the model's own, or gradcam",
+    ),
+]
 _Metrics = Annotated[str, typer.Option(help='See `xcam metrics`: a,b or "a,b(setting=1)".')]
 _Table = Annotated[
     str | None, typer.Option(help="lcam: AD, IC and accuracy as in L-CAM, in place of --metrics.")
 ]
 _Figure = Annotated[
-    Path | None, typer.Option(help="Also draw the first pictures by each method, AD and IC below.")
+    Path | None, typer.Option(help="Also draw six pictures by each method, AD and IC below.")
 ]
 _Maps = Annotated[list[Path], typer.Option(help="A folder of maps by image id; may be repeated.")]
 _Target = Annotated[str, typer.Option(help="The class that is explained: predicted or label.")]
@@ -55,6 +62,9 @@ _Out = Annotated[
 _Root = Annotated[Path | None, typer.Option(help="Where the files of a list, or a set, are.")]
 _Size = Annotated[
     int | None, typer.Option(help="Side of the pictures.", show_default="the model's, or 224")
+]
+_Resize = Annotated[
+    int | None, typer.Option(help="Shorter side to crop the size from, bilinear, as recipes test.")
 ]
 _Controls = Annotated[bool, typer.Option(help="Also random, center_gaussian and sobel.")]
 _Fraction = Annotated[float, typer.Option(help="The share of the pictures to use.")]
@@ -74,7 +84,7 @@ _MODEL, _WEIGHTS, _METRICS = ["torchvision:resnet50"], ["DEFAULT"], "insertion,d
 @app.command()
 def evaluate(
     data: _Data,
-    methods: _Methods = "gradcam",
+    methods: _Methods = None,
     metrics: _Metrics = _METRICS,
     model: _Models = _MODEL,
     weights: _Weights = _WEIGHTS,
@@ -83,6 +93,7 @@ def evaluate(
     out: _Out = None,
     root: _Root = None,
     size: _Size = None,
+    resize: _Resize = None,
     controls: _Controls = True,
     fraction: _Fraction = 1.0,
     load: _Load = 16,
@@ -101,9 +112,11 @@ def evaluate(
     An evaluation that was stopped, or killed, goes on where it was. `accelerate launch
     --multi_gpu --num_processes 2 -m xcam evaluate …` shares it among processes, on CPUs too.
     """
+    from xcam._evaluate.entries import methods_of
+
     nets = _nets(model, weights, device)
-    loader = loader_of(data, root, size, nets, load, workers)
-    chosen = _methods(methods, seed)
+    loader = loader_of(data, root, size, resize, nets, load, workers)
+    chosen = None if methods is None else _methods(methods)
     if figure and len(nets) > 1:
         raise ValueError(f"--figure draws one model, got {len(nets)}")
     if figure and not figure.parent.is_dir():
@@ -117,7 +130,8 @@ def evaluate(
         if figure:
             run = {"batch_size": batch_size, "precision": precision}
             (net,) = nets.values()
-            tables.draw(figure, net, loader.dataset, chosen, target == "label", **run)
+            explained_by = methods_of(net, chosen, seed).values()
+            tables.draw(figure, net, loader.dataset, explained_by, target == "label", **run)
             typer.echo(f"figure -> {figure}")
 
     _run(
@@ -150,6 +164,7 @@ def score(
     out: _Out = None,
     root: _Root = None,
     size: _Size = None,
+    resize: _Resize = None,
     controls: _Controls = True,
     fraction: _Fraction = 1.0,
     load: _Load = 16,
@@ -168,7 +183,7 @@ def score(
     nets = _nets(model, weights, device)
     _run(
         nets,
-        loader_of(data, root, size, nets, load, workers),
+        loader_of(data, root, size, resize, nets, load, workers),
         lambda results: typer.echo(str(results)),
         methods=(),
         metrics=_metrics(metrics, seed),
@@ -194,8 +209,6 @@ def _run(
     import xcam
     from xcam.processes import launched
 
-    if asks_labels(arguments["target"], arguments["metrics"]):
-        check_labels(loader.dataset, nets)
     try:
         results = xcam.evaluate(nets, loader, progress=sys.stderr.isatty(), **arguments)
     except KeyboardInterrupt:
@@ -225,15 +238,10 @@ def _folders(maps: Sequence[Path]) -> dict[str, Path] | None:
     return labels or None
 
 
-def _methods(text: str, seed: int) -> list[Any]:
-    from xcam._evaluate.entries import seeded
-    from xcam._explain import method_of
-    from xcam.registry import get_method
+def _methods(text: str) -> list[Any]:
+    from xcam._evaluate.entries import Named
 
-    def make(name: str, settings: dict[str, Any]) -> Any:  # noqa: ANN401
-        return method_of(name, seeded(get_method(name), seed) | settings)
-
-    return _recipes("--methods", text, make)
+    return _recipes("--methods", text, Named)
 
 
 def _metrics(text: str, seed: int) -> list[Any]:
@@ -265,8 +273,4 @@ def _entry(node: ast.expr) -> tuple[str, dict[str, Any]]:
         return node.id, {}
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)) or node.args:
         raise ValueError(ast.unparse(node))
-    return node.func.id, {str(word.arg): _value(word.value) for word in node.keywords}
-
-
-def _value(node: ast.expr) -> Any:  # noqa: ANN401 - whatever a literal is
-    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
+    return node.func.id, {str(word.arg): literal(word.value) for word in node.keywords}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import io
 import sys
 from collections.abc import Sequence
@@ -12,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xcam.cli.application import app
+from xcam.cli.literals import literal_or_text
 from xcam.cli.nets import loaded
+from xcam.cli.pictures import as_tested
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +39,10 @@ def explain(
     ] = None,
     target: Annotated[str, typer.Option(help="The number of a class.")] = "predicted",
     layer: Annotated[str | None, typer.Option(help="Of the model.", show_default="choose")] = None,
+    resize: Annotated[
+        int | None,
+        typer.Option(help="Shorter side to crop the size from, bilinear, as recipes test."),
+    ] = None,
     param: Annotated[
         list[str] | None, typer.Option(help="Of the method: name=value; may be repeated.")
     ] = None,
@@ -55,7 +60,7 @@ def explain(
     Each picture gets a PNG of its map in colour over it.
     """
     import xcam
-    from xcam._explain import carried
+    from xcam.choosing import carried
 
     params = _parameters(param or []) | ({} if layer is None else {"layer": layer})
     aim = _target(target)
@@ -64,7 +69,7 @@ def explain(
     net = loaded(model, weights, device)
     chosen = carried(net, method)
     paths = _outputs(images, out, chosen if isinstance(chosen, str) else chosen.spec.name)
-    batch = _read(images, net).to(device)
+    batch = _read(images, net, resize).to(device)
     explanation = xcam.explain(
         net,
         batch,
@@ -94,10 +99,7 @@ def _parameters(pairs: Sequence[str]) -> dict[str, Any]:
         name, sign, value = pair.partition("=")
         if not (sign and name.isidentifier()):
             raise ValueError(f"--param takes name=value, such as n_masks=500, got {pair!r}")
-        try:
-            params[name] = ast.literal_eval(value)
-        except (SyntaxError, ValueError):
-            params[name] = value
+        params[name] = literal_or_text(value)
     return params
 
 
@@ -122,12 +124,18 @@ def _outputs(images: Sequence[Path], out: Path, method: str) -> list[Path]:
     return paths
 
 
-def _read(images: Sequence[Path], net: Normalized) -> Tensor:
+def _read(images: Sequence[Path], net: Normalized, resize: int | None) -> Tensor:
     import torch
 
-    from xcam.imaging import read_image
+    from xcam.imaging import read_image, read_pixels
 
-    pictures = [read_image(path, net.input_size) for path in images]
+    size = net.input_size
+    if resize is None:
+        pictures = [read_image(path, size) for path in images]
+    elif size is None:
+        raise ValueError("--resize is for models that name a size to crop, and this one has none")
+    else:
+        pictures = [as_tested(resize, size)(read_pixels(path)) for path in images]
     if len({picture.shape for picture in pictures}) > 1:
         raise ValueError("the pictures differ in size and the model does not name one; call each")
     return torch.stack(pictures)

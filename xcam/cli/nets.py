@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from xcam.models import Normalized
 
-__all__ = ["class_count", "loaded"]
+__all__ = ["loaded"]
 
 
 def loaded(model: str, weights: str, device: str) -> Normalized:
@@ -22,20 +20,7 @@ def loaded(model: str, weights: str, device: str) -> Normalized:
 
     if model.endswith(".safetensors"):
         return _moved(_of_file(model, weights), device)
-    return _moved(xcam.models.load(model, None if weights == "none" else weights), device)
-
-
-def class_count(net: Normalized, image: Tensor) -> int:
-    """The number of classes that a model tells apart, from its output for an image (C, H, W)."""
-    import torch
-
-    from xcam import forward
-    from xcam.core import as_logits
-    from xcam.state import untouched
-
-    with untouched(net), torch.no_grad():
-        logits = as_logits(forward.call(net, image[None].to(net.mean.device)), 1)
-    return logits.shape[1]
+    return _moved(xcam.models.load(model, weights), device)
 
 
 def _of_file(path: str, weights: str) -> Normalized:

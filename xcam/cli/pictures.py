@@ -2,70 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
-
-from xcam.cli.nets import class_count
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader, Dataset
 
-    from xcam.core import Metric
+    from xcam.data.transforms import Pipeline
     from xcam.models import Normalized
 
-__all__ = ["asks_labels", "check_labels", "loader_of"]
+__all__ = ["as_tested", "loader_of"]
 
 
 def loader_of(
     path: Path,
     root: Path | None,
     size: int | None,
+    resize: int | None,
     nets: Mapping[str, Normalized],
     load: int,
     workers: int,
 ) -> DataLoader[Any]:
-    """The pictures in batches, of the size that all models take."""
+    """The pictures in batches, of the size that all models take.
+
+    `resize`, if any, is the shorter side from which that size is cropped; see `as_tested`.
+    """
     from torch.utils.data import DataLoader
 
-    pictures = _opened(path, root, size or _side(nets))
+    pictures = _opened(path, root, _side(nets) if size is None else size, resize)
     return DataLoader(pictures, batch_size=load, num_workers=workers)
 
 
-def asks_labels(target: str, metrics: Mapping[str, Metric] | Iterable[Metric]) -> bool:
-    """Whether it counts what the labels of the pictures are."""
-    chosen = metrics.values() if isinstance(metrics, Mapping) else metrics
-    return target == "label" or any(metric.spec.truth == "labels" for metric in chosen)
+def as_tested(resize: int, size: int | tuple[int, int]) -> Pipeline:
+    """What the recipes do to test: the shorter side resized, bilinear, and the centre cropped."""
+    from xcam.data.transforms import pipeline, sized
+
+    side = size if isinstance(size, int) else max(size)
+    if resize < side:
+        raise ValueError(f"--resize {resize} is less than the {side} pixels to crop from it")
+    return pipeline(sized(resize, size)[1])
 
 
-def check_labels(data: Any, nets: Mapping[str, Normalized]) -> None:  # noqa: ANN401 - of xcam.data
-    """Refuses, with a `ValueError`, labels that number other classes than a model's."""
-    own = data.classes
-    for name, net in nets.items() if own else ():  # a list's labels are the caller's numbers
-        count = len(net.categories) or class_count(net, data[0][0])
-        reordered = set(own) == set(net.categories) and own != net.categories
-        if len(own) != max(count, 2) or reordered:
-            some = ", ".join(own[:3]) + (", …" if len(own) > 3 else "")
-            raise ValueError(
-                f"the labels of --data are the numbers of its {len(own)} classes ({some}), and "
-                f"{name!r} has {count} classes{', in another order' * reordered}: give a folder "
-                "for each class, in the model's order, or a list with 'file label' a line; or "
-                "explain what is predicted, and leave out metrics that need labels"
-            )
-
-
-def _opened(path: Path, root: Path | None, side: int) -> Dataset[Any]:
+def _opened(path: Path, root: Path | None, side: int, resize: int | None) -> Dataset[Any]:
     """A path that exists is a folder or a list, whatever its name."""
     from xcam import data
     from xcam.data.arrays import ARRAYS
 
+    transform = None if resize is None else as_tested(resize, side)
     if path.is_dir():
-        return data.folder(path, side)
+        return data.folder(path, side, transform)
     if str(path) not in ARRAYS or path.exists():
-        return data.listed(path, root, side)
+        return data.listed(path, root, side, transform)
     if root is None:
         raise ValueError(f"--data {path} needs --root, the folder that holds the set")
-    return cast("Dataset[Any]", data.load(str(path), root, input_size=(side, side)).test)
+    found = data.load(str(path), root, input_size=resize or (side, side), crop_size=side)
+    return cast("Dataset[Any]", found.test)
 
 
 def _side(nets: Mapping[str, Normalized]) -> int:

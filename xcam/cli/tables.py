@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from xcam.cli.nets import class_count
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
@@ -22,37 +20,42 @@ _PICTURES = 6
 
 def metrics_of(name: str, nets: Mapping[str, Normalized], data: Dataset[Any]) -> dict[str, Metric]:
     """The metrics of a table; they depend on how many classes the models have."""
+    from xcam._evaluate.classes import class_count
     from xcam.results import lcam
 
     if name != "lcam":
         raise ValueError(f"--table takes lcam, got {name!r}")
-    return lcam.metrics(min(class_count(net, data[0][0]) for net in nets.values()))
+    first = data[0][0][None]
+    return lcam.metrics(min(class_count(net, first) for net in nets.values()))
 
 
 def shown(results: Results) -> str:
-    """The results in the layout of L-CAM's table."""
+    """The results in the layout of L-CAM's table, and why there are none where some failed."""
     from xcam.results import lcam
 
-    return str(lcam.table(results).to_string(float_format="{:.1f}".format, na_rep=""))
+    table = lcam.table(results).to_string(float_format="{:.1f}".format, na_rep="")
+    return "\n".join([table, *results.first_errors])
 
 
 def draw(
     path: Path,
     net: Normalized,
     data: Any,  # noqa: ANN401 - a data set of xcam.data
-    methods: Sequence[Method],
+    methods: Iterable[Method],
     labelled: bool,
     **settings: Any,  # noqa: ANN401
 ) -> None:
-    """Draws the first pictures, explained by each method, with AD and IC beneath."""
+    """Draws pictures from all over the data, explained by each method, with AD and IC beneath."""
     import torch
 
     import xcam
     from xcam import figures
 
-    items = [data[index] for index in range(min(_PICTURES, len(data)))]
+    count = min(_PICTURES, len(data))  # of a folder of classes, the first ones are of one class
+    items = [data[number * len(data) // count] for number in range(count)]
     images = torch.stack([item[0] for item in items]).to(net.mean.device)
     target = [int(item[1]) for item in items] if labelled else None
+    methods = list(methods)
     names = [method.spec.title for method in methods]
     explanations = {
         repr(method) if names.count(name) > 1 else name: xcam.explain(

@@ -22,7 +22,7 @@ def predicted_labels(
 ) -> Tensor:
     """The class that a model predicts for each image of a data set, to train on what it decides.
 
-    They can be stored once, and given to `relabelled`:
+    They can be stored once, and given to `relabelled`::
 
         numpy.save("labels.npy", xcam.data.predicted_labels(model, images))
         data = xcam.data.relabelled(images, numpy.load("labels.npy"))
@@ -39,8 +39,10 @@ def predicted_labels(
         (N,) int64, on the CPU.
 
     Raises:
+        TypeError: A `DataLoader`, whose order and batches are its own.
         ModelOutputError: The output is not one (B, K) tensor.
     """
+    _check_no_loader(data)
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
     found = []
     with untouched(model), torch.no_grad():
@@ -58,8 +60,10 @@ def relabelled(data: Dataset[Any], labels: Any) -> Relabelled:  # noqa: ANN401 -
         labels: As many integers as it has items.
 
     Raises:
+        TypeError: A `DataLoader`, which has batches and no items.
         ValueError: Not one label an item.
     """
+    _check_no_loader(data)
     values = torch.as_tensor(labels)
     count = len(cast(Sized, data))
     if values.shape != (count,) or values.is_floating_point() or values.dtype == torch.bool:
@@ -68,6 +72,14 @@ def relabelled(data: Dataset[Any], labels: Any) -> Relabelled:  # noqa: ANN401 -
             f"{values.dtype}"
         )
     return Relabelled(data, tuple(values.tolist()))
+
+
+def _check_no_loader(data: object) -> None:
+    if isinstance(data, DataLoader):
+        raise TypeError(
+            "data must be a data set of (image, …), got a DataLoader; give what it loads from, "
+            "loader.dataset"
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)

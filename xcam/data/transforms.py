@@ -34,19 +34,22 @@ _OF_PILLOW = ("box", "hamming", "lanczos")  # interpolations that torchvision ha
 class Pipeline:
     """From an image of unsigned bytes to one of float32 in [0, 1], some steps between.
 
+    A truth, if it comes along, goes through the same steps.
+
     Attributes:
         steps: Transforms of `torchvision.transforms.v2`, called in turn.
     """
 
     steps: tuple[Any, ...] = ()
 
-    def __call__(self, image: Tensor) -> Tensor:
-        """An image, (C, H, W) uint8, as (C, H, W) float32 in [0, 1]."""
+    def __call__(self, image: Tensor, *truth: Tensor) -> Any:  # noqa: ANN401 - one or a tuple
+        """An image, (C, H, W) uint8, as (C, H, W) float32 in [0, 1]; and its truth, if any."""
         image = image.as_subclass(Tensor)  # of which the transforms are faster than of an `Image`
         for step in self.steps:
-            image = step(image)
+            image, *truth = step(image, *truth) if truth else (step(image),)  # type: ignore[assignment]
         # As `xcam.read_image` divides; torchvision multiplies by 1/255, which rounds otherwise.
-        return image / 255 if image.dtype == torch.uint8 else image.float()
+        unit = image / 255 if image.dtype == torch.uint8 else image.float()
+        return (unit, *truth) if truth else unit
 
 
 def pipeline(steps: Steps) -> Pipeline:

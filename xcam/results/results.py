@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,6 +68,17 @@ class Results:
         return tuple(
             f"{number} of {count} maps of {method!r} are flat, they point nowhere ({model})"
             for (model, method), number in flat[flat > 0].items()
+        )
+
+    @property
+    def first_errors(self) -> tuple[str, ...]:
+        """The first error of each method, one sentence for all of a model that have the same."""
+        who: dict[tuple[str, str], list[str]] = {}
+        for (model, method), error in self._rows.first_errors().items():
+            who.setdefault((model, error), []).append(method)
+        return tuple(
+            f"first error of {', '.join(methods)} ({model}): {error}"
+            for (model, error), methods in who.items()
         )
 
     def table(self, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
@@ -236,9 +248,9 @@ class Results:
         return latex.table(self.table(), intervals, digits)
 
     def __str__(self) -> str:
-        """The table, and how many rows failed."""
+        """The table, how many rows failed, and why the first of each method did."""
         shown = self.table().to_string(index=False, float_format="{:.4f}".format)
-        return f"{shown}\n{self._counts()}"
+        return "\n".join([shown, self._counts(), *self.first_errors])
 
     def __repr__(self) -> str:
         """Where the results are and what they are of; `print` shows the table."""
@@ -247,7 +259,8 @@ class Results:
     def _repr_html_(self) -> str:
         """The table, for notebooks."""
         shown = self.table().to_html(index=False, float_format="{:.4f}".format)
-        return f"{shown}\n<p>{self._counts()}</p>"
+        lines = (f"<p>{html.escape(line)}</p>" for line in (self._counts(), *self.first_errors))
+        return "\n".join([shown, *lines])
 
     def _counts(self) -> str:
         summary = self._rows.summary

@@ -149,6 +149,19 @@ class Rows:
         with self._readable():
             return self._data.to_table(filter=chosen).to_pandas()
 
+    def first_errors(self) -> dict[Group, str]:
+        """The error of the first row that failed of each model and method with such rows."""
+        failed = self.summary[self.summary["errors"] > 0]
+        found: dict[Group, str] = {}
+        for model, method in dict.fromkeys(zip(failed["model"], failed["method"], strict=True)):
+            chosen = ds.field("error").is_valid() & (ds.field("model") == model)
+            with self._readable():
+                first = self._data.head(
+                    1, columns=["error"], filter=chosen & (ds.field("method") == method)
+                )
+            found[model, method] = first["error"][0].as_py()
+        return found
+
     @cached_property
     def _ids(self) -> pd.Series[str]:
         """The image id of each position in the data set."""

@@ -1,0 +1,122 @@
+"""Models that carry a method: which one a name, an object, or nothing means, and where it lacks."""
+
+import json
+
+import pytest
+import torch
+from evaluations import CONTROLS, Pictures, evaluate, loader, plain, rows
+from safetensors.torch import load_file
+from torch import nn
+
+import xcam
+from xcam._evaluate.entries import Named, methods_of
+from xcam.errors import NotFittedError
+from xcam.methods import LCAMFm
+from xcam.models import Normalized
+from xcam.models.toy import GapNet
+
+
+def headed(trained=True, **parameters):
+    """A net with a head of L-CAM as it is drawn, whose maps are a wide sigmoid's by default."""
+    torch.manual_seed(0)
+    net = LCAMFm(**{"sigmoid": True, "mask_reg": "own_label", **parameters}).attach(GapNet())
+    net.fitted = trained
+    return net
+
+
+def kept(folder):
+    """The maps of L-CAM of all images."""
+    parts = [load_file(part) for part in sorted((folder / "maps" / "lcam_fm").iterdir())]
+    return torch.cat([part["maps"] * part["scale"][:, None, None] for part in parts])
+
+
+def parameters(folder, label="lcam_fm", model="GapNet"):
+    said = json.loads((folder / "manifest.json").read_bytes())
+    return said["methods"][label]["on"][model]["parameters"]
+
+
+@pytest.mark.parametrize("methods", ["lcam_fm", None, Named("lcam_fm")])
+def test_by_its_name_or_none_it_is_as_the_model_carries_it(tmp_path, methods):
+    net, data = headed(), Pictures()
+    evaluate(loader(data), methods, model=net, out=tmp_path, save_maps=True)
+    assert {row["method"] for row in rows(tmp_path)} == {"lcam_fm", *CONTROLS}
+    expected = xcam.explain(net, data.images, method="lcam_fm").raw
+    torch.testing.assert_close(kept(tmp_path), expected, atol=1e-3, rtol=0)
+    assert parameters(tmp_path)["sigmoid"]
+    assert parameters(tmp_path)["mask_reg"] == "own_label"
+    assert parameters(tmp_path)["layer"] == net.method.layer
+
+
+def test_an_object_is_as_it_is_given(tmp_path):
+    net, data = headed(), Pictures()
+    evaluate(loader(data), LCAMFm(), model=net, out=tmp_path, save_maps=True)
+    expected = xcam.explain(net, data.images, method=LCAMFm()).raw
+    torch.testing.assert_close(kept(tmp_path), expected, atol=1e-3, rtol=0)
+    assert float(kept(tmp_path).min()) < 0
+    assert not parameters(tmp_path)["sigmoid"]
+
+
+def test_settings_are_in_place_of_what_the_model_carries():
+    (method,) = methods_of(headed(), [Named("lcam_fm", {"sigmoid": False})], 0).values()
+    assert (method.sigmoid, method.mask_reg) == (False, "own_label")
+    drawn = methods_of(GapNet(), [Named("rise"), Named("smoothgrad", {"seed": 1})], 4)
+    assert [method.seed for method in drawn.values()] == [4, 1]
+
+
+def test_of_several_models_each_has_its_own(tmp_path):
+    """One carries a method, one carries it with other parameters, one carries none."""
+    models = {"one": headed(), "other": headed(sigmoid=False), "base": GapNet()}
+    settings = {"model": models, "out": tmp_path, "controls": False}
+    results = xcam.evaluate(loader=loader(Pictures(3)), metrics="sparseness", **settings)
+    found = plain(rows(tmp_path), "index", "model", "method")
+    own = {"base": "gradcam", "one": "lcam_fm", "other": "lcam_fm"}
+    assert found == [(index, name, own[name]) for index in range(3) for name in sorted(own)]
+    sigmoids = {name: parameters(tmp_path, model=name)["sigmoid"] for name in ("one", "other")}
+    assert sigmoids == {"one": True, "other": False}
+    between = results.compare(by="model")
+    assert between[["method", "a", "b"]].values.tolist() == [["lcam_fm", "one", "other"]]
+    assert results.errors().empty
+
+
+def test_of_several_models_all_have_methods_that_are_given_once(tmp_path):
+    models = {"one": GapNet(), "other": GapNet(seed=1)}
+    given = (name for name in ("gradcam", "saliency"))
+    evaluate(loader(Pictures(1)), given, model=models, controls=False, out=tmp_path)
+    assert plain(rows(tmp_path), "model", "method") == [
+        (model, method) for model in models for method in ("gradcam", "saliency")
+    ]
+
+
+def test_a_folder_of_the_same_weights_that_are_read_otherwise_is_refused(tmp_path):
+    evaluate(loader(), "lcam_fm", model=headed(), out=tmp_path)
+    evaluate(loader(), "lcam_fm", model=headed(), out=tmp_path)
+    sentence = r"methods, lcam_fm: LCAMFm\(.*sigmoid=True\) on GapNet there, .*sigmoid=False\) on"
+    with pytest.raises(ValueError, match=sentence):
+        evaluate(loader(), "lcam_fm", model=headed(sigmoid=False), out=tmp_path)
+
+
+@pytest.mark.parametrize("methods", [["gradcam", "lcam_fm"], LCAMFm()])
+@pytest.mark.parametrize(
+    ("models", "sentence"),
+    [
+        (GapNet(), "model 'GapNet': lcam_fm needs a model with its head, and this one has no"),
+        (headed(trained=False), "model 'GapNet': the head of lcam_fm on this model is not trained"),
+        ({"one": headed(), "base": GapNet()}, "model 'base': lcam_fm needs a model with its head"),
+    ],
+)
+def test_a_head_that_is_missing_is_said_before_any_image(tmp_path, methods, models, sentence):
+    data = Pictures()
+    with pytest.raises(NotFittedError, match=sentence):
+        evaluate(loader(data), methods, model=models, out=tmp_path / "out")
+    assert data.loaded == []
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("inner", [GapNet(), Normalized(GapNet(), (0.5,), (0.5,))])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_the_name_is_that_of_the_classifier(tmp_path, inner, wrapped):
+    net = LCAMFm().attach(inner)
+    net.fitted = True
+    model = nn.DataParallel(net) if wrapped else net
+    evaluate(loader(Pictures(1)), model=model, controls=False, out=tmp_path)
+    assert {row["model"] for row in rows(tmp_path)} == {"GapNet"}
