@@ -1,9 +1,15 @@
 """What many tests share: the real photographs, and the trained net that recognises them."""
 
+import signal
+
 import pytest
 import torch
 
 import xcam
+
+# A shell's background jobs, and what they start, ignore Ctrl-C, which some tests send.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
