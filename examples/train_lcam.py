@@ -1,9 +1,9 @@
 """Trains a classifier, then L-CAM's two heads on it frozen, and draws what each class looks at.
 
 `python examples/train_lcam.py` takes about half a minute on two cores, and needs no data: the
-images are generated: on black, a disc whose colour is the class, and grey ones. Black, since that
-is what L-CAM-Img masks with: a classifier that takes black for one of its classes lets the maps of
-that class vanish. Trained on images with one coloured disc, the heads are shown images with two.
+images are generated: on black, a disc whose colour is the class, and grey ones. Trained on images
+with one coloured disc, the heads are shown images with two. Of the class that the classifier takes
+a black image for, nothing has to be shown, and its maps may vanish.
 """
 
 from __future__ import annotations
@@ -65,6 +65,9 @@ def main() -> None:
     print(f"The classifier is right on {accuracy:.0%} of new images.")
 
     images, labels, cues = stacked(drawn(50, seed=2, cues=2))
+    with torch.no_grad():
+        share, black = net(torch.zeros_like(images[:1])).softmax(1).max(1)
+    print(f"Black is class {int(black)} to it ({float(share):.0%}), whose maps may vanish.")
     others = cues.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
     found = {"gradcam": xcam.explain(net, images, labels, "gradcam")}
     for name in METHODS:
