@@ -1,5 +1,7 @@
 """L-CAM's table and figure: values, layout, the command."""
 
+import dataclasses
+
 import pandas as pd
 import pytest
 import torch
@@ -130,6 +132,18 @@ class TestFigure:
             rises = metrics["IC(100%)"].score(NET, images, explanation)
             for row, (drop, rise) in enumerate(zip(drops.tolist(), rises.tolist(), strict=True)):
                 assert texts[row][column] == f"AD {drop:.0f} %, IC {rise:.0f} %"
+
+    def test_draws_what_is_scored(self):
+        """A map below zero everywhere is scored by its min-max, and drawn so."""
+        images = Pictures(1).images
+        found = xcam.explain(NET, images, method="sobel")
+        lower = found.maps - 2 * found.maps.max()
+        below = dataclasses.replace(found, maps=lower, raw=lower)
+        drawn, wanted = (
+            figures.comparison(NET, images, {"a": each}).axes[1].images[0].get_array()
+            for each in (below, found)
+        )
+        assert abs(drawn - wanted).max() < 1e-5
 
     def test_text_does_not_lie_on_pictures(self):
         images = Pictures(3).images

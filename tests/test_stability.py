@@ -118,6 +118,12 @@ class TestIoU:
             (PAIR[0], PAIR[1][:, 1:], {}, ValueError, "such as size=224 or --size 224, to compare"),
             (PAIR[0], smooth(0), {"size": 9}, ValueError, r"of the same images, got \(1, .* \(4, "),
             (*PAIR, {"size": 0}, ValueError, r"size must be a positive int, or two, .* got 0"),
+            (
+                *PAIR,
+                {"size": True},
+                ValueError,
+                r"size must be a positive int, or two, .* got True",
+            ),
             (PAIR[0][0], PAIR[1][0], {}, ValueError, r"must be \(N, h, w\)"),
             (PAIR[0].long(), PAIR[1], {}, TypeError, "floating point or uint8, got torch.int64"),
             (PAIR[0] / 0, PAIR[1], {}, ValueError, "must be finite"),

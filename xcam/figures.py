@@ -126,6 +126,7 @@ def comparison(
 
     Beneath each overlay stand the image's drop of the explained class's probability behind the
     map, the AD of L-CAM's tables, and IC, 100 % where that probability has risen and 0 % where not.
+    Overlays are of the maps as these are scored, min-maxed: what is negative is seen, too.
 
     Args:
         model: The classifier that was explained; left as it was.
@@ -148,7 +149,10 @@ def comparison(
         rises = IncreaseInConfidence(strict=True).score(model, images, explanation).tolist()
         pairs = zip(drops, rises, strict=True)
         beneath[title] = [f"AD {drop:.0f} %, IC {rise:.0f} %" for drop, rise in pairs]
-    overlays = {title: one.overlay(images) for title, one in explanations.items()}
+    overlays = {
+        title: imaging.overlay(images, imaging.normalize(one.maps))
+        for title, one in explanations.items()
+    }
     rows = captions(next(iter(explanations.values())), categories)
     return grid(images, overlays, rows, path, beneath=beneath)
 

@@ -222,7 +222,7 @@ def sides_of(size: int | tuple[int, int]) -> tuple[int, int]:
         ValueError: It is not one or two positive ints.
     """
     sides = (size, size) if isinstance(size, int) else size
-    positive = isinstance(sides, Sequence) and all(isinstance(n, int) and n > 0 for n in sides)
+    positive = isinstance(sides, Sequence) and all(type(n) is int and n > 0 for n in sides)
     if not positive or len(sides) != 2:
         raise ValueError(f"size must be a positive int, or two, (H, W), got {size!r}")
     return sides[0], sides[1]
