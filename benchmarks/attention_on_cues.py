@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import xcam
 from xcam import figures
+from xcam._fit.counters import seed_all
 from xcam.data import PlantedCues, planted_cues
 from xcam.metrics import PointingGame
 from xcam.statistics import Sample, estimate
@@ -91,7 +92,9 @@ def trained(out: Path, seed: int, images: int, epochs: int) -> dict[str, nn.Modu
         method = None if name == "plain" else name
         net, folder = new_net(seed), out / name
         nets[name] = xcam.fit(net, data, method, epochs=epochs, out=folder, **joint, **same)
-    positive = new_head(new_net(seed), "abn", seed)
+    with torch.random.fork_rng(devices=[]):
+        seed_all("attach", seed)  # as fit does: the head that "abn" began with, but for signs
+        positive = xcam.get_method("abn")().attach(new_net(seed))
     with torch.no_grad():
         positive.model.branch.attention[0].weight.abs_()
     nets[POSITIVE] = xcam.fit(
@@ -192,7 +195,10 @@ def preferences(
     images, labels, own = stacked(two)
     other = own.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
     pictures = torch.arange(len(labels)) // 2
-    explained = {"gradcam": xcam.explain(nets["plain"], images, labels, "gradcam").maps}
+    explained = {
+        name: xcam.explain(nets["plain"], images, labels, name).maps
+        for name in ("gradcam", "center_gaussian", "random", "sobel")
+    }
     for name, maps in sources(nets, seed).items():
         explained[name] = maps(images, (), labels)
     for name, maps in explained.items():

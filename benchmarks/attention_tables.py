@@ -21,6 +21,7 @@ ORDER = [
     *(f"{name}{kind}" for name in ATTENTION for kind in KINDS),
     *("center_gaussian", "random", "sobel"),
 ]
+SHARES = {"energy", "pointing game", "accuracy under the map", "preference"}  # others are percent
 COLUMNS = ["seed", "images", "judge", "metric", "method", "minus", "value", "low", "high", "n"]
 
 
@@ -40,19 +41,26 @@ def report(out: Path, figures: Path = FIGURES) -> None:
         print(f"{images}, difference of energy\n\n{intervals(part)}\n")
     for name in ("lost", "polarity"):
         parts = [pd.read_csv(path, dtype=str) for path in sorted(out.glob(f"*/{name}.csv"))]
-        print(f"{markdown(pd.concat(parts).fillna(''))}\n")
+        found = pd.concat(parts).fillna("")
+        found.to_csv(figures / f"attention_on_cues_{name}.csv", index=False)
+        print(f"{markdown(found)}\n")
 
 
 def spread(table: pd.DataFrame, line: str) -> str:
     """In Markdown: mean over seeds, lowest and highest; a line a method, a column a metric."""
-
-    def shown(values: pd.Series) -> str:
-        return f"{values.mean():.3g} ({values.min():.3g}–{values.max():.3g})"
-
-    cells = table.pivot_table(index=line, columns="metric", values="value", aggfunc=shown)
+    cells = pd.Series(
+        {key: shown(key[1], part) for key, part in table.groupby([line, "metric"])["value"]}
+    ).unstack()
     order = [name for name in (*METRICS, "preference") if name in cells] or list(cells)
     lines = sorted(cells.index, key=[*ORDER, "plain"].index)
-    return markdown(cells.loc[lines, order].fillna("").reset_index())
+    return markdown(cells.loc[lines, order].fillna("").rename_axis(line).reset_index())
+
+
+def shown(metric: str, values: pd.Series) -> str:
+    """Mean, lowest and highest; the mean alone where they do not differ in what is shown."""
+    digits = 3 if metric.startswith("accuracy") and metric not in SHARES else 1 + (metric in SHARES)
+    mean, low, high = (f"{v:.{digits}f}" for v in (values.mean(), values.min(), values.max()))
+    return mean if low == high else f"{mean} ({low}–{high})"
 
 
 def intervals(table: pd.DataFrame) -> str:
@@ -82,12 +90,14 @@ def plot(table: pd.DataFrame, path: Path) -> None:
     panels.append(("preference, two cues", table[table["metric"] == "preference"]))
     figure = Figure(figsize=(13, 7), layout="constrained")
     for axes, (name, part) in zip(figure.subplots(2, 4, sharey=True).flat, panels, strict=True):
-        for place, (_, rows) in enumerate(part.groupby("seed")):
+        for place, (seed, rows) in enumerate(part.groupby("seed")):
             heights = [methods.index(method) + 0.2 * (1 - place) for method in rows["method"]]
             ends = (rows["value"] - rows["low"], rows["high"] - rows["value"])
-            axes.errorbar(rows["value"], heights, xerr=ends, fmt=".", markersize=4, linewidth=1)
+            style = {"fmt": ".", "markersize": 4, "linewidth": 1, "label": f"seed {seed}"}
+            axes.errorbar(rows["value"], heights, xerr=ends, **style)
         axes.set(title=name, yticks=range(len(methods)), yticklabels=methods)
         axes.grid(axis="x", alpha=0.3)
+    figure.axes[-1].legend(loc="lower right")
     figure.savefig(path, dpi=100)
 
 
