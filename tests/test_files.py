@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import struct
 from typing import ClassVar
 
@@ -209,6 +210,24 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch
     with pytest.raises(OSError, match=r"cannot write .*: no space left on device"):
         files.write(path, b"new")
     assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_who_may_read_a_file_follows_the_umask(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        xcam.save(GapNet(), tmp_path / "net.safetensors")
+        files.write(tmp_path / "bytes", b"")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {mode}
+
+
+def test_what_a_writer_puts_beside_its_file_goes_with_it(tmp_path):
+    path = tmp_path / "net.safetensors"
+    with files.writing(path) as partial:
+        (partial.parent / ".tmpAb3x").touch()
     assert list(tmp_path.iterdir()) == [path]
 
 

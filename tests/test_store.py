@@ -68,9 +68,12 @@ class TestRows:
             "another/.manifest.json.123.part",
             "rows/batch-00000003.parquet",
         ]
-        for name in (*ours, *others):
+        for name in others:
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).touch()
+        for name in ours:
+            (tmp_path / name).mkdir(parents=True)
+            (tmp_path / name / "content").touch()
         store.clean()
         assert [name for name in ours if (tmp_path / name).exists()] == []
         assert [name for name in others if not (tmp_path / name).exists()] == []

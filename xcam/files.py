@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor
 from xcam.errors import FileFormatError
 
 __all__ = [
-    "abandoned",
+    "clean",
     "decode",
     "encode",
     "read_tensors",
@@ -33,7 +34,7 @@ _KINDS = {
     "xcam.net": ("net", "xcam.load"),
 }
 _PICKLES = (b"PK\x03\x04", b"\x80\x02")  # how torch.save begins, since torch 1.6 and before it
-_PARTIAL = re.compile(r"\..+\.(\d+)\.part")  # what `writing` writes into: name and process
+_PARTIAL = re.compile(r"\..+\.(\d+)\.part")  # the folder of `writing`: file and process
 _BARE = "a file of bare weights is for xcam.models.load(name, weights=…)"
 
 
@@ -49,36 +50,45 @@ def write(path: str | Path, content: bytes) -> None:
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[Path]:
-    """Gives an empty file beside `path` to write into; it takes that name if the block succeeds.
+    """Gives an empty file to write into; it becomes `path` if the block succeeds.
 
-    Its content is on the disk before its name is: a machine that stops leaves no empty file.
+    Its content is on the disk before its name is: a machine that stops leaves no empty file. It
+    is in a folder of its own, beside `path`, since what fills it may write other files there first:
+    safetensors does, and only its owner may read those.
 
     Raises:
         OSError: The folder is missing, full, or cannot be written to, which is found before the
             block where possible; a sentence that names the file.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    folder = path.with_name(f".{path.name}.{os.getpid()}.part")
+    partial = folder / "content"
     try:
         if path.is_dir():
             raise IsADirectoryError("it is a folder")
         try:
+            folder.mkdir(exist_ok=True)
             partial.touch()
+            mode = partial.stat().st_mode
             yield partial
+            if partial.stat().st_mode != mode:
+                partial.chmod(mode)
             with partial.open("r+b") as file:
                 os.fsync(file.fileno())
             partial.replace(path)
         finally:
-            partial.unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         reason = error.strerror or str(error)
         raise type(error)(f"cannot write {str(path)!r}: {reason.lower()}") from error
 
 
-def abandoned(folder: Path) -> list[Path]:
-    """What processes that were killed in `writing` left in a folder; not what living ones write."""
-    named = ((path, _PARTIAL.fullmatch(path.name)) for path in folder.glob(".*.part"))
-    return [path for path, name in named if name and not _runs(int(name[1]))]
+def clean(folder: Path) -> None:
+    """Removes what processes that were killed in `writing` left; not what living ones write."""
+    for path in folder.glob(".*.part"):
+        name = _PARTIAL.fullmatch(path.name)
+        if name and not _runs(int(name[1])):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _runs(process: int) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -121,7 +122,7 @@ class Store:
         """Removes the temporary files of writers that died, and no other files."""
         for path in (*self.folder.glob(".*"), *self._rows.glob(".*"), *self.maps().rglob(".*")):
             if _ABANDONED.fullmatch(path.name):
-                path.unlink(missing_ok=True)
+                shutil.rmtree(path, ignore_errors=True)
 
     def done(self) -> set[int]:
         """The numbers of the batches whose rows are here."""

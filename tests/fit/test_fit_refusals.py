@@ -232,14 +232,14 @@ class TestFolder:
     def test_that_cannot_be_written_to(self, tmp_path, monkeypatch, begun):
         if begun:
             train(tmp_path, epochs=1)
-        data, touch = Noisy(), Path.touch
+        data, mkdir = Noisy(), Path.mkdir
 
         def refused(path, **arguments):
             if path.name.startswith("..trial"):
                 raise PermissionError(13, "Permission denied")
-            touch(path, **arguments)
+            mkdir(path, **arguments)
 
-        monkeypatch.setattr(Path, "touch", refused)
+        monkeypatch.setattr(Path, "mkdir", refused)
         with pytest.raises(PermissionError, match=r"cannot write .*permission denied"):
             train(tmp_path, data=data)
         assert set(data.loaded) == {0}
@@ -251,9 +251,12 @@ class TestFolder:
         left = tmp_path / f".training.pt.{int(dead.stdout)}.part"
         living = tmp_path / f".training.pt.{os.getppid()}.part"
         stranger = tmp_path / ".film.mkv.part"
-        left.touch(), living.touch(), stranger.touch()
+        for path in (left, living):
+            path.mkdir()
+            (path / ".tmpAb3x").touch()  # as safetensors writes it
+        stranger.touch()
         train(tmp_path, epochs=1)
-        assert living.exists()
+        assert (living / ".tmpAb3x").exists()
         assert stranger.exists()
         assert not left.exists()
 

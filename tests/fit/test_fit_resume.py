@@ -17,6 +17,7 @@ from tqdm import tqdm
 from trainings import Net, Noisy, assert_same_bits, assert_same_training, train, weights
 
 import xcam
+from xcam import files
 from xcam.errors import FileFormatError
 
 
@@ -29,10 +30,21 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def work(out, begun, workers=0, dies_at=None):
-    """What a killed process does; `dies_at` has it kill itself at that write to the disk."""
+def work(out, begun, workers=0, dies_at=None, dies_within=False):
+    """What a killed process does.
+
+    `dies_at` has it kill itself at that write to the disk, `dies_within` before safetensors gives
+    a net, which it has written to a file beside, its name.
+    """
     torch.set_num_threads(1)
     tqdm.set_lock(threading.RLock())  # its semaphores would outlive a process that is killed
+    if dies_within:
+
+        def save_file(tensors, path, metadata):
+            (path.parent / ".tmpAb3x").write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        files.save_file = save_file
     if dies_at is not None:
         written, sync = [], os.fsync
 
@@ -96,23 +108,28 @@ def test_killed_at_random_moments_the_same_bits_come_out(
     expected, seconds = unbroken
     dice, kills, finished = random.Random(workers), 0, 0
     seen = set()
+    # A share of the whole, so that a training is killed several times before it ends.
+    latest = 0.5 * (seconds + workers)
     # Moments before the first save, of which a busy machine has many, are not enough.
     while kills < wanted or len(seen) < 5 or not finished:
         out = tmp_path / str(finished)
         process = started(server, out, workers)
         killing = kills < wanted or len(seen) < 5
-        # A share of the whole, so that a training is killed several times before it ends.
-        process.join(dice.uniform(0, 0.5) * (seconds + workers) if killing else None)
+        process.join(dice.uniform(0, latest) if killing else None)
         if process.exitcode is None:
             os.kill(process.pid, signal.SIGKILL)
             process.join()
             kills += process.exitcode == -signal.SIGKILL
-        seen.add(standing(out))
+        now = standing(out)
         if process.exitcode == 0:
             finished += 1
             assert_same_training(out, expected)
+            latest /= 1.3
         else:
             assert process.exitcode == -signal.SIGKILL
+            if now in seen:  # a busy machine: it did nothing in its time
+                latest *= 1.3
+        seen.add(now)
 
 
 @pytest.mark.parametrize("write", [1, 2, 3, 7, 9, 10, 11, 12, 17, 18])
@@ -121,6 +138,15 @@ def test_killed_at_a_write(server, unbroken, tmp_path, write):
     process = started(server, tmp_path / "run", 0, write)
     process.join()
     assert process.exitcode == -signal.SIGKILL
+    train(tmp_path / "run")
+    assert_same_training(tmp_path / "run", unbroken[0])
+
+
+def test_killed_within_a_net(server, unbroken, tmp_path):
+    process = started(server, tmp_path / "run", 0, None, True)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert list(tmp_path.rglob(".tmpAb3x"))
     train(tmp_path / "run")
     assert_same_training(tmp_path / "run", unbroken[0])
 

@@ -115,7 +115,8 @@ def assert_close(found, expected, tolerance=1e-6):
 def assert_same_training(found, expected):
     """Equal files of two folders: nets, log, and the state to go on with, bit for bit."""
     names = sorted(path.name for path in found.iterdir())
-    assert names == sorted(path.name for path in expected.iterdir())
+    wanted = sorted(path.name for path in expected.iterdir())
+    assert names == wanted, f"{names} instead of {wanted}"
     for name in names:
         if name.endswith(".safetensors"):
             assert_same_bits(load_file(found / name), load_file(expected / name))

@@ -61,8 +61,7 @@ class Folder:
         """
         files.write(self.path / ".trial", b"xcam")
         (self.path / ".trial").unlink()
-        for left in files.abandoned(self.path):
-            left.unlink(missing_ok=True)
+        files.clean(self.path)
         taken = sum(file.stat().st_size for file in self.path.iterdir() if file.is_file())
         free = shutil.disk_usage(self.path).free
         if free + taken < room:
