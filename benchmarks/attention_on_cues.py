@@ -22,6 +22,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 import xcam
@@ -230,13 +231,26 @@ def polarity(nets: Mapping[str, nn.Module], data: PlantedCues) -> Iterator[dict[
         maps = xcam.explain(nets[name], images).maps
         on, off = ((maps * part).sum((1, 2)) / part.sum((1, 2)) for part in (masks, ~masks))
         by_class = torch.stack([(on - off)[labels == k].mean() for k in range(CLASSES)])
+        low, high = map(float, by_class.aminmax())
         signs = f"{int((by_class > 0).sum())} of {CLASSES}"
-        yield {
-            "net": name,
-            "higher": signs,
-            "lowest": float(by_class.min()),
-            "highest": float(by_class.max()),
-        }
+        yield {"net": name, "higher": signs, "lowest": low, "highest": high}
+
+
+def evidence(nets: Mapping[str, nn.Module], data: PlantedCues) -> Iterator[dict[str, object]]:
+    """How sure of a class the plain net is by its last features on the disc alone, and beside."""
+    images, labels, masks = stacked(data)
+    net, odds = nets["lcam_fm"], {}
+    for name, wanted in (("on the disc", 1), ("beside it", 0)):
+
+        def part(features: Tensor, wanted: int = wanted) -> Tensor:
+            cells = F.adaptive_max_pool2d(masks[:, None].float(), features.shape[2:])
+            return features * (cells == wanted)
+
+        with torch.no_grad():
+            odds[name] = net.model.tap.run(net, images, part).softmax(1)
+    for k in range(CLASSES):
+        means = {name: float(found[labels == k, k].mean()) for name, found in odds.items()}
+        yield {"class": k, **means}
 
 
 def measured(out: Path, seed: int, images: int, epochs: int, test_images: int) -> pd.DataFrame:
@@ -252,7 +266,7 @@ def measured(out: Path, seed: int, images: int, epochs: int, test_images: int) -
         ]
     ).assign(seed=seed)
     table.to_csv(out / "results.csv", index=False, float_format="%.6g")
-    for part in (lost, polarity):
+    for part in (lost, evidence, polarity):
         found = pd.DataFrame(part(nets, one)).assign(seed=seed)
         found.to_csv(out / f"{part.__name__}.csv", index=False, float_format="%.2f")
     draw(nets, two, out / "maps.png")

@@ -39,7 +39,7 @@ def report(out: Path, figures: Path = FIGURES) -> None:
     less = table[table["minus"].notna() & (table["metric"] == "energy")]
     for images, part in less.groupby("images"):
         print(f"{images}, difference of energy\n\n{intervals(part)}\n")
-    for name in ("lost", "polarity"):
+    for name in ("lost", "evidence", "polarity"):
         parts = [pd.read_csv(path, dtype=str) for path in sorted(out.glob(f"*/{name}.csv"))]
         found = pd.concat(parts).fillna("")
         found.to_csv(figures / f"attention_on_cues_{name}.csv", index=False)
