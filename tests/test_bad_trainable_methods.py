@@ -202,6 +202,14 @@ class SumsInFullPrecision(Good):
         return F.cross_entropy(logits, labels) + sums.mean()
 
 
+class NeedsGradients(Good):
+    def loss(self, module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        logits = module(images)
+        weight = heads.part(module, nn.Linear).weight
+        (slope,) = torch.autograd.grad(logits.sum(), weight, create_graph=True)
+        return F.cross_entropy(logits, labels) + slope.square().mean()
+
+
 CAUGHT: dict[type[Method], set[str]] = {
     WorksOnTheGiven: {"attach_leaves_the_model"},
     LeavesHookInAttach: {"attach_leaves_the_model", "survives_copying"},
@@ -216,8 +224,10 @@ CAUGHT: dict[type[Method], set[str]] = {
     LossPerImage: {
         "gradients_reach_the_head",
         "dead_features_give_finite_gradients",
+        "measures_new_images",
         "runs_in_half_precision",
     },
+    NeedsGradients: {"measures_new_images"},
     KeepsFeatures: {"keeps_no_features"},
     HooksByClosure: {"survives_copying"},
     SumsInFullPrecision: {"runs_in_half_precision"},

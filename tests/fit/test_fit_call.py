@@ -211,6 +211,33 @@ class TestMethods:
         with pytest.raises(ValueError, match="the loss is that of the method toy_head"):
             plain(Noisy(6), method="toy_head", label_smoothing=0.1)
 
+    def test_validation_loss_is_the_methods_too(self, toy_method, tmp_path):
+        held_out = Noisy(9, seed=1, noise=0.0)
+        net = plain(Noisy(6), method="toy_head", scale=3.0, validation=held_out, out=tmp_path)
+        images = torch.stack([image for image, _ in held_out])
+        loss = 3 * F.cross_entropy(net(images), torch.tensor(held_out.labels))
+        assert log(tmp_path)["validation_loss"].item() == pytest.approx(float(loss.detach()))
+
+    def test_a_method_that_is_not_registered_is_trained_and_loaded(self, tmp_path):
+        net = plain(Noisy(6), method=ToyHead(), validation=Noisy(3), out=tmp_path)
+        again = xcam.load(tmp_path / "best.safetensors", model=net)
+        assert again.method == net.method
+        with pytest.raises(xcam.errors.UnknownNameError, match="'toy_head', which is not inst"):
+            xcam.load(tmp_path / "best.safetensors", model=Net(plain=True))
+
+    def test_where_no_logit_changes_the_lowest_loss_is_the_best(self, tmp_path):
+        """Validation images are of another class: there the loss rises from the first epoch on."""
+        data, held_out = Noisy(9, noise=0.0), Noisy(9, seed=1, noise=0.0)
+        data.labels, held_out.labels = [0] * 9, [1] * 9
+        arguments = {"data": data, "method": Beside(), "validation": held_out}
+        net = plain(epochs=3, out=tmp_path, **arguments)
+        table = log(tmp_path)
+        assert table["validation_accuracy"].nunique() == 1
+        assert table["validation_loss"].is_monotonic_increasing
+        assert table["validation_loss"].nunique() == 3
+        assert_same_bits(weights(net), weights(plain(epochs=1, **arguments)))
+        assert_same_bits(weights(plain(epochs=3, **arguments)), weights(net))
+
 
 class Headed(nn.Module):
     def __init__(self, backbone):
@@ -242,6 +269,20 @@ class ToyHead(TrainableMethod):
 
     def maps(self, model, images, target):
         return model.head(model.backbone.features(images))[:, 0]
+
+
+class BesideAll(Headed):
+    def forward(self, images):
+        return self.backbone(images)
+
+
+@dataclass(frozen=True, repr=False)
+class Beside(ToyHead):
+    def attach(self, model):
+        return BesideAll(model)
+
+    def loss(self, module, images, labels):
+        return F.cross_entropy(Headed.forward(module, images), labels)
 
 
 @pytest.fixture

@@ -5,11 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from xcam._explain import check_model
 from xcam._fit.counters import whole
@@ -24,8 +23,9 @@ from xcam.state import untouched, unwrap
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Counts", "accuracy", "count", "names"]
+__all__ = ["Counts", "LossOf", "accuracy", "count", "names"]
 
+LossOf: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 _BATCH = 128
 
 
@@ -84,7 +84,7 @@ class Counts:
 
     Attributes:
         classes: (K, 3) int64: images, right answers, and those among the first k, of each class.
-        loss: The sum over the images.
+        loss: The sum over the images; 0 where none was asked for.
     """
 
     classes: Tensor
@@ -119,7 +119,7 @@ def count(
     classes: int,
     batch_size: int,
     place: Place,
-    loss_of: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+    loss_of: LossOf | None = None,
     progress: bool = False,
 ) -> Counts:
     """Runs a net on all images, in eval mode, and counts; the processes share them.
@@ -130,7 +130,7 @@ def count(
         classes: The number K of logits.
         batch_size: Images through the net at a time.
         place: How it runs.
-        loss_of: Of logits and labels, to the mean over the images.
+        loss_of: Of images, labels and logits, to the mean over the images; None measures none.
         progress: Show a progress bar.
 
     Raises:
@@ -151,11 +151,12 @@ def count(
     ):
         for images, labels in source.batches(groups, seed=0):
             check_labels(labels, classes)
+            images, labels = place.images(images), labels.to(place.device)
             with place.autocast():
-                logits = as_logits(net(place.images(images)), len(images))
-            labels = labels.to(place.device)
+                logits = as_logits(net(images), len(images))
+                if loss_of is not None:
+                    loss += loss_of(images, labels, logits) * len(labels)
             found += _found(logits, labels, classes)
-            loss += loss_of(logits, labels) * len(labels)
             bar.update()
     return Counts(summed(found, place.team).cpu(), float(summed(loss, place.team)))
 

@@ -33,6 +33,7 @@ class Learner:
         averaging: Of its weights, if they are averaged.
         mixing: Of each batch, if it is mixed.
         classes: Their number.
+        decides: Whether the logits depend on anything that learns, and accuracy tells epochs apart.
         place: Where the net runs.
         share: Which parts of a step's images are this process's.
         seed: Of what a step draws.
@@ -44,6 +45,7 @@ class Learner:
     averaging: Averaging | None
     mixing: Mixing | None
     classes: int
+    decides: bool
     place: Place
     share: Share
     seed: int

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from xcam._fit.counters import Order
-from xcam._fit.counting import Counts, count
+from xcam._fit.counting import Counts, LossOf, count
 from xcam._fit.folder import Folder
 from xcam._fit.interruption import Stop, interruptible
 from xcam._fit.learner import Learner
@@ -39,8 +40,7 @@ class Standing:
         lr: The learning rate of the last of them.
         seconds: What they took.
         history: A row an epoch, as in `log.csv`.
-        best_epoch: The one with the highest validation accuracy; 0 if there is none yet.
-        best_accuracy: Of that epoch.
+        best_epoch: By the validation images; 0 if there is none yet.
         start: What the training began with, in words and hashes.
     """
 
@@ -51,7 +51,6 @@ class Standing:
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
-    best_accuracy: float = -1.0
     start: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -146,20 +145,27 @@ class Training:
         row = {"epoch": at.epoch + 1, "lr": at.lr, **_named("train", means(at.sums), self._k)}
         better = False
         if self.validation is not None:
-            found = self.measured(net, self.validation).means
+            loss_of = partial(self.learner.objective.measured, net)
+            found = self.measured(net, self.validation, loss_of).means
             if not math.isfinite(found.loss):
                 raise self._diverged("the loss on the validation images")
             row |= _named("validation", found, self._k)
-            # Of equals the last: beside a frozen classifier all epochs of a head are equal.
-            better = found.top1 >= at.best_accuracy
+            best = at.history[at.best_epoch - 1] if at.best_epoch else row
+            better = self._worth(row) >= self._worth(best)  # of equals the last
             if better:
-                at.best_epoch, at.best_accuracy = at.epoch + 1, found.top1
+                at.best_epoch = at.epoch + 1
         self.learner.optimisation.passed("epoch")
         row["seconds"] = round(at.seconds + time.monotonic() - begun, 3)
         at.history.append(row)
         at.epoch, at.step, at.sums, at.seconds = at.epoch + 1, 0, [0.0] * 4, 0.0
         board.epoch(row, self.steps)  # before the state that counts it as drawn
         self._keep(net, better)
+
+    def _worth(self, row: Mapping[str, Any]) -> float:
+        """How good an epoch is, by its row in the log."""
+        if self.learner.decides:
+            return float(row["validation_accuracy"])
+        return -float(row["validation_loss"])
 
     @property
     def steps(self) -> int:
@@ -170,7 +176,7 @@ class Training:
     def _k(self) -> int:
         return runner_up(self.learner.classes)
 
-    def measured(self, net: nn.Module, images: Source) -> Counts:
+    def measured(self, net: nn.Module, images: Source, loss_of: LossOf | None = None) -> Counts:
         """What a net gives on images that it is not trained on."""
         share = self.learner.share
         return count(
@@ -179,7 +185,7 @@ class Training:
             self.learner.classes,
             max(1, self.order.batch_size // (share.count * share.accumulate)),
             self.learner.place,
-            self.learner.objective.loss_of,
+            loss_of,
             self.progress,
         )
 

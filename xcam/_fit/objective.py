@@ -60,8 +60,13 @@ class Objective(nn.Module):
             raise ValueError(f"the loss must be a scalar, the mean over the images, got {got}")
         return loss, None if logits is None else logits.detach()
 
-    def loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The criterion of some logits."""
+    def measured(self, net: nn.Module, images: Tensor, labels: Tensor, logits: Tensor) -> Tensor:
+        """The loss of a net with the same structure in eval mode, which gave these logits."""
+        if self.method is None:
+            return self._loss_of(logits, labels)
+        return self.method.loss(net, images, labels)
+
+    def _loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
         if self.criterion is not None:
             return self.criterion(logits, labels)
         return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
@@ -74,7 +79,7 @@ class Objective(nn.Module):
                 "without them: xcam.models.load(…, aux_logits=False)"
             )
         logits = as_logits(output, len(images))
-        return self.loss_of(logits, labels), logits
+        return self._loss_of(logits, labels), logits
 
     def _by_method(
         self, method: TrainableMethod, images: Tensor, labels: Tensor

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +26,7 @@ from xcam._fit.place import Place, check_labels
 from xcam._fit.settings import Settings, of_net
 from xcam._fit.source import Source
 from xcam.choosing import method_of
-from xcam.core import Method, TrainableMethod
+from xcam.core import Method, TrainableMethod, as_logits
 from xcam.methods.backbone import images_of
 from xcam.models import Normalized
 from xcam.state import untouched, unwrap
@@ -124,6 +126,7 @@ class Start:
             averaging=None if chosen.ema is None else Averaging(net, chosen.ema),
             mixing=mixing(chosen.mix, classes),
             classes=classes,
+            decides=method is None or self._decides(net, place),
             place=place,
             share=Share(team.rank, team.count, self.accumulate),
             seed=chosen.seed,
@@ -178,12 +181,14 @@ class Start:
             normalised.input_size = self.size
         return place, classes
 
+    def _decides(self, net: nn.Module, place: Place) -> bool:
+        """Whether the logits depend on anything that is trained."""
+        with _trained(net), place.autocast():
+            return as_logits(net(place.images(self.image)), 1).requires_grad
+
     def _shared(self, objective: Objective, place: Place) -> nn.Module:
         """With averaged gradients, also of a net with parameters that the loss does not use."""
-        trained = [each for each in objective.parameters() if each.requires_grad]
-        with untouched(objective), torch.enable_grad(), place.autocast():
-            for each in trained:
-                each.requires_grad_(True)
+        with _trained(objective) as trained, place.autocast():
             loss, _ = objective(place.images(self.image), self.label.to(place.device))
             found = torch.autograd.grad(loss, trained, allow_unused=True)
         unused = any(gradient is None for gradient in found)
@@ -234,6 +239,16 @@ class Start:
             found["first validation image"] = _digest(*first)
             found["validation labels"] = _labels(self.validation)
         return found
+
+
+@contextmanager
+def _trained(net: nn.Module) -> Iterator[list[nn.Parameter]]:
+    """Within the block a pass leads back to the parameters that are trained; nothing changes."""
+    trained = [each for each in net.parameters() if each.requires_grad]
+    with untouched(net), torch.enable_grad():
+        for each in trained:
+            each.requires_grad_(True)
+        yield trained
 
 
 def _digest(image: Tensor, label: Tensor) -> str:

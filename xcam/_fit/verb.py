@@ -123,9 +123,10 @@ def fit(
         **params: Hyper-parameters of the method.
 
     Returns:
-        A new net in eval mode, on the device: the epoch with the highest validation accuracy (the
-        last of equals), or the last without `validation`. Its `Normalized`, if it has one, has the
-        size of the training images as `input_size`, and their classes where it named none.
+        A new net in eval mode, on the device: the epoch with the highest validation accuracy, or,
+        where no logit depends on what is trained, the lowest validation loss (the last of equals);
+        the last without `validation`. Its `Normalized`, if it has one, has the size of the training
+        images as `input_size`, and their classes where it named none.
 
     Raises:
         TypeError: An argument of the wrong kind, or items that are not `(image, label)`.

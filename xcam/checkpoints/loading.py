@@ -14,7 +14,7 @@ from xcam._apply import own_method
 from xcam.checkpoints.backbone import built
 from xcam.checkpoints.record import FORMAT, KEY, Record
 from xcam.checkpoints.tensors import dtype_of, state, ties
-from xcam.core import TrainableMethod
+from xcam.core import Method, TrainableMethod
 from xcam.errors import FileFormatError, UnknownNameError
 from xcam.methods.backbone import images_of
 from xcam.models import Normalized
@@ -44,7 +44,8 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
         FileNotFoundError: There is no such file.
         FileFormatError: It is damaged, truncated, of a newer format, or no net by xcam; or its
             weights are not those of the model, and what differs is named.
-        UnknownNameError: Its method or backbone is not installed here.
+        UnknownNameError: Its method or backbone is not installed here, and `model` carries no such
+            head.
         ImportError: The package that builds the backbone is not installed.
     """
     path = Path(path)
@@ -57,7 +58,8 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
             record = Record.of(header, tensors)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"{str(path)!r} has a damaged header: {error!r}") from error
-        method = _method(record, path)
+        carried = None if model is None else own_method(unwrap(model))
+        method = _method(record, path, carried)
         net = _structure(record, method, model, path).cpu()
         _normalise(net, record, path)
         _fill(net, record, path)
@@ -66,13 +68,17 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     return net.eval()
 
 
-def _method(record: Record, path: Path) -> TrainableMethod | None:
+def _method(record: Record, path: Path, carried: TrainableMethod | None) -> TrainableMethod | None:
+    """By its name; that of a model which carries its head need not be registered."""
     if record.method is None:
         return None
     name, parameters = record.method
     made = f"the net in {str(path)!r} was made by the method {name!r}, which"
     try:
-        method = get_method(name)(**parameters)
+        if carried is not None and carried.spec.name == name:
+            method: Method = type(carried)(**parameters)
+        else:
+            method = get_method(name)(**parameters)
     except UnknownNameError as error:
         raise UnknownNameError(f"{made} is not installed here: {error}") from error
     except (TypeError, ValueError) as error:

@@ -128,6 +128,20 @@ def gradients_reach_the_head(method: TrainableMethod) -> None:
         raise ContractError(f"{method.spec.name}: the loss has no gradient in the head's weights")
 
 
+def measures_new_images(method: TrainableMethod) -> None:
+    """The loss is a finite scalar in eval mode without gradients, too."""
+    net = carrier(method, ProbeNet()).eval()
+    try:
+        with torch.no_grad():
+            loss = method.loss(net, pictures(), torch.tensor(CLASSES))
+    except RuntimeError as error:
+        raise ContractError(
+            f"{method.spec.name}: the loss fails where no gradients are recorded, as on validation "
+            f"images: {error}"
+        ) from error
+    _check_scalar(method, loss)
+
+
 def dead_features_give_finite_gradients(method: TrainableMethod) -> None:
     """Also where the features are zero everywhere."""
     net = ProbeNet()
@@ -142,8 +156,7 @@ def _gradients(method: TrainableMethod, net: nn.Module) -> dict[str, Tensor]:
         *((n, p) for n, p in net.named_parameters() if p.requires_grad), strict=True
     )
     loss = method.loss(net.train(), pictures(), torch.tensor(CLASSES))
-    if loss.ndim or not bool(loss.isfinite()):
-        raise ContractError(f"{method.spec.name}: the loss must be a finite scalar, got {loss}")
+    _check_scalar(method, loss)
     found = torch.autograd.grad(loss, trainable, allow_unused=True)
     for name, gradient in zip(names, found, strict=True):
         if gradient is None:
@@ -154,6 +167,11 @@ def _gradients(method: TrainableMethod, net: nn.Module) -> dict[str, Tensor]:
         if not bool(gradient.isfinite().all()):
             raise ContractError(f"{method.spec.name}: the gradient in {name} is not finite")
     return dict(zip(names, found, strict=True))
+
+
+def _check_scalar(method: TrainableMethod, loss: Tensor) -> None:
+    if loss.ndim or not bool(loss.isfinite()):
+        raise ContractError(f"{method.spec.name}: the loss must be a finite scalar, got {loss}")
 
 
 def keeps_no_features(method: TrainableMethod) -> None:
@@ -221,6 +239,7 @@ CHECKS = (
     attach_can_be_repeated,
     needs_fitting,
     gradients_reach_the_head,
+    measures_new_images,
     dead_features_give_finite_gradients,
     keeps_no_features,
     survives_copying,
