@@ -1,0 +1,128 @@
+"""Training the head of a method: its loss, its best epoch, methods that nobody has registered."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from trainings import CLASSES, Net, Noisy, assert_same_bits, log, plain, train, weights
+
+import xcam
+from xcam.core import Method, MethodSpec, TrainableMethod
+from xcam.registry import installed
+
+
+class TestMethods:
+    def test_the_head_is_trained_by_its_loss(self, toy_method, tmp_path):
+        arguments = {"epochs": 1, "groups": {"head": {"lr_factor": 2.0}}}
+        net = train(tmp_path, method="toy_head", scale=3.0, **arguments)
+        assert net.method == toy_method(scale=3.0)
+        assert net.fitted
+        assert not net.backbone.training
+        assert_same_bits(weights(net.backbone), weights(Net()))  # frozen, in eval mode
+        again = xcam.load(tmp_path / "best.safetensors", model=Net())
+        assert_same_bits(weights(again), weights(net))
+        assert log(tmp_path)["train_accuracy"].between(0, 1).all()
+
+    def test_attaching_draws_by_the_seed(self, toy_method):
+        nets = [plain(Noisy(6), method="toy_head", seed=seed) for seed in (0, 0, 1)]
+        assert torch.equal(nets[0].head.weight, nets[1].head.weight)
+        assert not torch.equal(nets[0].head.weight, nets[2].head.weight)
+
+    def test_a_head_is_trained_on(self, toy_method):
+        net = plain(Noisy(6), method="toy_head")
+        more = plain(Noisy(6), net)
+        assert more.method == net.method
+        assert not torch.equal(more.head.weight, net.head.weight)
+        with pytest.raises(ValueError, match=r"carries the head of ToyHead\(scale=1.0\) already"):
+            plain(Noisy(6), net, method="toy_head", scale=2.0)
+
+    def test_what_needs_no_training(self):
+        with pytest.raises(TypeError, match="gradcam needs no training"):
+            plain(Noisy(6), method="gradcam")
+
+    def test_the_loss_is_the_methods(self, toy_method):
+        with pytest.raises(ValueError, match="the loss is that of the method toy_head"):
+            plain(Noisy(6), method="toy_head", label_smoothing=0.1)
+
+    def test_validation_loss_is_the_methods_too(self, toy_method, tmp_path):
+        held_out = Noisy(9, seed=1, noise=0.0)
+        net = plain(Noisy(6), method="toy_head", scale=3.0, validation=held_out, out=tmp_path)
+        images = torch.stack([image for image, _ in held_out])
+        loss = 3 * F.cross_entropy(net(images), torch.tensor(held_out.labels))
+        assert log(tmp_path)["validation_loss"].item() == pytest.approx(float(loss.detach()))
+
+    def test_a_method_that_is_not_registered_is_trained_and_loaded(self, tmp_path):
+        net = plain(Noisy(6), method=ToyHead(), validation=Noisy(3), out=tmp_path)
+        again = xcam.load(tmp_path / "best.safetensors", model=net)
+        assert again.method == net.method
+        with pytest.raises(xcam.errors.UnknownNameError, match="'toy_head', which is not inst"):
+            xcam.load(tmp_path / "best.safetensors", model=Net(plain=True))
+
+    def test_where_no_logit_changes_the_lowest_loss_is_the_best(self, tmp_path):
+        """Validation images are of another class: there the loss rises from the first epoch on."""
+        data, held_out = Noisy(9, noise=0.0), Noisy(9, seed=1, noise=0.0)
+        data.labels, held_out.labels = [0] * 9, [1] * 9
+        arguments = {"data": data, "method": Beside(), "validation": held_out}
+        net = plain(epochs=3, out=tmp_path, **arguments)
+        table = log(tmp_path)
+        assert table["validation_accuracy"].nunique() == 1
+        assert table["validation_loss"].is_monotonic_increasing
+        assert table["validation_loss"].nunique() == 3
+        assert_same_bits(weights(net), weights(plain(epochs=1, **arguments)))
+        assert_same_bits(weights(plain(epochs=3, **arguments)), weights(net))
+
+
+class Headed(nn.Module):
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone = backbone.requires_grad_(False)
+        self.head = nn.Conv2d(8, CLASSES, 1)
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def forward(self, images):
+        return self.head(self.backbone.features(images)).mean((2, 3))
+
+
+@dataclass(frozen=True, repr=False)
+class ToyHead(TrainableMethod):
+    spec: ClassVar[MethodSpec] = MethodSpec(
+        "toy_head", "Toy head", "", family="trainable", cost="1 forward"
+    )
+    scale: float = 1.0
+
+    def attach(self, model, **options):
+        return Headed(model)
+
+    def loss(self, module, images, labels):
+        return self.scale * F.cross_entropy(module(images), labels)
+
+    def maps(self, model, images, target):
+        return model.head(model.backbone.features(images))[:, 0]
+
+
+class BesideAll(Headed):
+    def forward(self, images):
+        return self.backbone(images)
+
+
+@dataclass(frozen=True, repr=False)
+class Beside(ToyHead):
+    def attach(self, model):
+        return BesideAll(model)
+
+    def loss(self, module, images, labels):
+        return F.cross_entropy(Headed.forward(module, images), labels)
+
+
+@pytest.fixture
+def toy_method(monkeypatch):
+    assert issubclass(ToyHead, Method)
+    monkeypatch.setitem(installed().methods, "toy_head", ToyHead)
+    return ToyHead
