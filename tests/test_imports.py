@@ -27,6 +27,7 @@ LAYERS = [
         "explanations",
         "figures",
         "files",
+        "locks",
         "manifest",
         "report",
         "results",

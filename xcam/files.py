@@ -22,6 +22,7 @@ __all__ = [
     "decode",
     "encode",
     "read_tensors",
+    "unwritable",
     "write",
     "write_tensors",
     "writing",
@@ -79,8 +80,13 @@ def writing(path: str | Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise type(error)(f"cannot write {str(path)!r}: {reason.lower()}") from error
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> OSError:
+    """The same error with a sentence that names the file."""
+    reason = error.strerror or str(error)
+    return type(error)(f"cannot write {str(path)!r}: {reason.lower()}")
 
 
 def clean(folder: Path) -> None:

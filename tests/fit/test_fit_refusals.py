@@ -232,14 +232,14 @@ class TestFolder:
     def test_that_cannot_be_written_to(self, tmp_path, monkeypatch, begun):
         if begun:
             train(tmp_path, epochs=1)
-        data, mkdir = Noisy(), Path.mkdir
+        data, opened = Noisy(), Path.open
 
-        def refused(path, **arguments):
-            if path.name.startswith("..trial"):
+        def refused(path, *arguments, **others):
+            if path.name == ".lock":
                 raise PermissionError(13, "Permission denied")
-            mkdir(path, **arguments)
+            return opened(path, *arguments, **others)
 
-        monkeypatch.setattr(Path, "mkdir", refused)
+        monkeypatch.setattr(Path, "open", refused)
         with pytest.raises(PermissionError, match=r"cannot write .*permission denied"):
             train(tmp_path, data=data)
         assert set(data.loaded) == {0}

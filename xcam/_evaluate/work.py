@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -24,6 +25,7 @@ from xcam._explain import check_images, with_layer
 from xcam.core import Explanation, Method
 from xcam.errors import XcamError
 from xcam.forward import run_settings
+from xcam.locks import claimed
 from xcam.processes import Processes
 from xcam.store import Row, Store
 from xcam.stored_maps import write_maps
@@ -87,21 +89,24 @@ class Work:
         """Does this process's share of what is not done yet; returns when all have."""
         from tqdm.auto import tqdm
 
-        if team.main:
-            store.open(self.manifest())
-            store.clean()
-        team.meet()
-        if not team.main:
-            store.open(self.manifest(), joining=True)
-        done = store.done()
-        mine = [n for n in range(len(self.data.groups)) if n not in done][team.rank :: team.count]
-        team.meet()  # nobody writes before all have seen what was there
-        bar = tqdm(mine, desc="batches", disable=not (progress and team.main))
-        for batch in self.data.load(mine):
-            store.write(batch.number, self._rows(batch, store))
-            bar.update()
-        bar.close()
-        team.meet()
+        with claimed(store.folder) if team.main else nullcontext():
+            if team.main:
+                store.open(self.manifest())
+                store.clean()
+            team.meet()
+            if not team.main:
+                store.open(self.manifest(), joining=True)
+            done = store.done()
+            mine = [n for n in range(len(self.data.groups)) if n not in done][
+                team.rank :: team.count
+            ]
+            team.meet()  # nobody writes before all have seen what was there
+            bar = tqdm(mine, desc="batches", disable=not (progress and team.main))
+            for batch in self.data.load(mine):
+                store.write(batch.number, self._rows(batch, store))
+                bar.update()
+            bar.close()
+            team.meet()
 
     def manifest(self) -> dict[str, Any]:
         """What the rows depend on, as JSON."""

@@ -48,19 +48,17 @@ class Folder:
             raise type(error)(f"cannot make the folder {str(path)!r}: {reason}") from error
 
     def open(self, settings: Mapping[str, Any], room: int) -> None:
-        """Claims the folder for a training with these settings, as the main process.
+        """Starts the folder for a training with these settings, or goes on with one, as the owner.
 
         Args:
             settings: What must be the same for a training to go on.
             room: Bytes that its files may take.
 
         Raises:
-            OSError: It cannot be written to, or the disk has too little room.
+            OSError: The disk has too little room.
             ValueError: Another training is there; each difference is named.
             FileFormatError: Its manifest is damaged or missing.
         """
-        files.write(self.path / ".trial", b"xcam")
-        (self.path / ".trial").unlink()
         files.clean(self.path)
         taken = sum(file.stat().st_size for file in self.path.iterdir() if file.is_file())
         free = shutil.disk_usage(self.path).free

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 
 from torch import nn
 
@@ -20,17 +19,17 @@ _NETS_A_STATE = 4
 
 
 def taken_up(
-    out: str | Path | None,
+    folder: Folder | None,
     start: Start,
     model: nn.Module,
     learner: Learner,
     epochs: int,
     keep_every: int | None,
-) -> tuple[Folder | None, Standing]:
-    """The folder, and how far the training in it is, which the learner takes up.
+) -> Standing:
+    """How far the training in a folder is, which the learner takes up.
 
     Args:
-        out: The folder; None for none.
+        folder: Which the main process has claimed; None for none.
         start: What the training begins with.
         model: The caller's.
         learner: At its beginning.
@@ -40,12 +39,11 @@ def taken_up(
     Raises:
         ValueError: Another training is there, or one with more epochs.
         FileFormatError: A damaged file.
-        OSError: The folder cannot be written to, or there is too little room.
+        OSError: There is too little room.
     """
-    if out is None:
-        return None, Standing()
+    if folder is None:
+        return Standing()
     team, net, method = learner.place.team, learner.objective.net, learner.objective.method
-    folder = Folder(out)
     if team.main:
         kept = 2 + epochs // keep_every if keep_every else 2
         room = bytes_of(net) * (kept + 1 + 2 * _NETS_A_STATE)  # each is there twice while written
@@ -53,23 +51,23 @@ def taken_up(
     team.meet()
     traces, state = start.traces(model), folder.stored()
     if state is None:
-        return folder, Standing(start=traces)
+        return Standing(start=traces)
     standing = Standing.of(state)
     if (standing.epoch, standing.step) > (epochs, 0):
         raise ValueError(
-            f"{str(out)!r} holds a training of {standing.epoch} epochs"
+            f"{str(folder.path)!r} holds a training of {standing.epoch} epochs"
             f"{f' and {standing.step} steps' if standing.step else ''}, got epochs={epochs}; it "
             "cannot go back"
         )
     changed = [name for name, value in traces.items() if standing.start.get(name) != value]
     if changed:
         warnings.warn(
-            f"the training in {str(out)!r} goes on with what it has; what it began with is not "
-            f"what is given now: {', '.join(changed)}",
+            f"the training in {str(folder.path)!r} goes on with what it has; what it began with "
+            f"is not what is given now: {', '.join(changed)}",
             XcamWarning,
             stacklevel=3,
         )
     learner.restore(state)
     if team.main and (standing.epoch, standing.step) == (standing.best_epoch, 0):
         folder.keep(learner.net, "best")  # it may have been killed before it kept that
-    return folder, standing
+    return standing

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -15,6 +16,7 @@ from torch import nn
 from xcam._apply import own_method
 from xcam._explain import check_model
 from xcam._fit.counting import names
+from xcam._fit.folder import Folder
 from xcam._fit.log import board
 from xcam._fit.loop import Training
 from xcam._fit.objective import Criterion
@@ -27,6 +29,7 @@ from xcam._fit.start import Start
 from xcam.checkpoints import load
 from xcam.core import Method
 from xcam.forward import Precision
+from xcam.locks import claimed
 from xcam.settings import check_names, check_number
 from xcam.state import gradients, random_states
 
@@ -136,7 +139,8 @@ def fit(
         ModelOutputError: The model's output is not one (B, K) tensor.
         DivergenceError: The loss or a weight is not finite; what was saved before stays.
         FileFormatError: A damaged file in `out`.
-        OSError: `out` cannot be written to, or the disk has too little room; said before training.
+        OSError: `out` cannot be written to, another process works there, or the disk has too little
+            room; said before training.
         ImportError: `board_path` without TensorBoard.
         KeyboardInterrupt: Ctrl-C, after the step and a save; a second one interrupts at once.
     """
@@ -174,20 +178,22 @@ def fit(
         start = Start(settings, train, validated, tested, place, accumulate, *train.first(seed))
         learner = start.learner(*start.with_head(model, method, params))
         learner.optimisation.check_length(epochs, start.order.steps)
-        folder, standing = taken_up(out, start, model, learner, epochs, keep_every)
-        training = Training(
-            learner=learner,
-            source=train,
-            order=start.order,
-            validation=validated,
-            epochs=epochs,
-            standing=standing,
-            folder=folder,
-            keep_every=keep_every,
-            save_minutes=save_minutes,
-            progress=progress,
-        )
-        return _outcome(training, board_path, tested)
+        folder = None if out is None else Folder(out)
+        with claimed(folder.path) if folder and place.team.main else nullcontext():
+            standing = taken_up(folder, start, model, learner, epochs, keep_every)
+            training = Training(
+                learner=learner,
+                source=train,
+                order=start.order,
+                validation=validated,
+                epochs=epochs,
+                standing=standing,
+                folder=folder,
+                keep_every=keep_every,
+                save_minutes=save_minutes,
+                progress=progress,
+            )
+            return _outcome(training, board_path, tested)
 
 
 def _check_counts(workers: int, keep_every: int | None, **others: int) -> None:

@@ -1,0 +1,104 @@
+"""Two processes in one folder: the second is told, and a dead one holds nothing."""
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+from evaluations import NET, Pictures, rows
+
+import xcam
+from xcam import locks
+from xcam.locks import claimed
+from xcam.models.toy import GapNet
+
+fcntl = pytest.importorskip("fcntl")
+BUSY = r"another process works in '.*'; wait for its end, or give another folder"
+HOLDER = """
+import sys
+from pathlib import Path
+from xcam.locks import claimed
+
+with claimed(Path(sys.argv[1])):
+    print("claimed", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that works in the folder."""
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"claimed\n"
+        yield process
+        process.kill()
+
+
+def fitted(folder, data):
+    return xcam.fit(GapNet(), data, epochs=1, out=folder)
+
+
+def evaluated(folder, data):
+    return xcam.evaluate(NET, data, ["gradcam"], ["entropy"], out=folder, controls=False)
+
+
+@pytest.mark.parametrize(("verb", "looked_at"), [(fitted, {0}), (evaluated, {0, 5})])
+def test_a_second_process_is_told_before_it_does_anything(tmp_path, holder, verb, looked_at):
+    data = Pictures(6)
+    with pytest.raises(OSError, match=BUSY):
+        verb(tmp_path, data)
+    assert set(data.loaded) <= looked_at
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    holder.kill()
+    holder.wait()
+    verb(tmp_path, data)  # what a dead process has locked is free
+    assert ".lock" not in [path.name for path in tmp_path.iterdir()]
+
+
+def test_an_end_in_peace_leaves_nothing(tmp_path, holder):
+    holder.stdin.close()
+    assert holder.wait() == 0
+    assert list(tmp_path.iterdir()) == []
+    assert len(rows(evaluated(tmp_path, Pictures(6)).folder)) == 6
+
+
+def test_a_dry_run_disturbs_nobody(tmp_path, holder, capsys):
+    xcam.evaluate(NET, Pictures(6), ["gradcam"], ["entropy"], out=tmp_path, dry_run=True)
+    assert "passes" in capsys.readouterr().out
+
+
+def test_a_lock_whose_file_went_away_is_none(tmp_path, monkeypatch):
+    """Its owner removes the file before it lets go; who has waited for that one holds nothing."""
+    locked, seen = locks._locked, []
+
+    def late(file):
+        seen.append(os.fstat(file.fileno()).st_ino)
+        if len(seen) == 1:
+            (tmp_path / ".lock").rename(tmp_path / "gone")
+        return locked(file)
+
+    monkeypatch.setattr(locks, "_locked", late)
+    with claimed(tmp_path):
+        assert len(set(seen)) == 2
+        assert (tmp_path / ".lock").stat().st_ino == seen[1]
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+def test_where_there_are_no_locks_it_goes_on_without(tmp_path, monkeypatch, number):
+    def refused(file, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "lockf", refused)
+    with claimed(tmp_path):
+        pass
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path):
+    (tmp_path / ".lock").mkdir()
+    with (
+        pytest.raises(IsADirectoryError, match=r"cannot write '.*\.lock': is a directory"),
+        claimed(tmp_path),
+    ):
+        pass
