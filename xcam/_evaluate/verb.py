@@ -53,8 +53,8 @@ def evaluate(
     or killed, loads and computes only what is missing, and ends with the same rows. A method or
     metric that fails on an image leaves a row with the error, and so does an image that cannot be
     read. Memory does not grow with the number of images. Under `accelerate launch --multi_gpu` (on
-    CPUs, too) or `torchrun` the processes share the batches; another evaluation in
-    the same folder is refused meanwhile.
+    CPUs, too) or `torchrun` the processes share the batches; another evaluation in the same
+    folder is refused meanwhile.
 
     Args:
         model: A classifier, or several by name, which see the same images.
