@@ -1,7 +1,9 @@
 import dataclasses
+import errno
 import json
 import os
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
 import numpy as np
@@ -204,11 +206,12 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch
     files.write(path, b"old")
 
     def full(descriptor):
-        raise OSError(28, "No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match=r"cannot write .*: no space left on device"):
+    with pytest.raises(OSError, match=r"cannot write .*: no space left on device") as caught:
         files.write(path, b"new")
+    assert caught.value.errno == errno.ENOSPC
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -229,6 +232,14 @@ def test_what_a_writer_puts_beside_its_file_goes_with_it(tmp_path):
     with files.writing(path) as partial:
         (partial.parent / ".tmpAb3x").touch()
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_threads_may_write_the_same_file(tmp_path):
+    contents = [bytes([number]) * 1000 for number in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda content: files.write(tmp_path / "e", content), 20 * contents))
+    assert (tmp_path / "e").read_bytes() in contents
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from evaluations import NET, Pictures, rows
@@ -83,6 +84,21 @@ def test_a_lock_whose_file_went_away_is_none(tmp_path, monkeypatch):
     with claimed(tmp_path):
         assert len(set(seen)) == 2
         assert (tmp_path / ".lock").stat().st_ino == seen[1]
+
+
+def test_blocks_may_be_nested_but_not_from_another_thread(tmp_path):
+    def enter():
+        with claimed(tmp_path):
+            pass
+
+    with claimed(tmp_path), ThreadPoolExecutor(1) as pool:
+        with claimed(tmp_path.parent / "." / tmp_path.name):
+            pass
+        with pytest.raises(OSError, match=BUSY):
+            pool.submit(enter).result()
+        command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+        held = subprocess.run(command, capture_output=True, text=True)
+        assert "another process works" in held.stderr  # neither has given the lock up
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])

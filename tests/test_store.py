@@ -56,16 +56,16 @@ class TestRows:
         store = Store(tmp_path)
         store.open({})
         ours = [
-            ".manifest.json.123.part",
-            "rows/.batch-00000004.parquet.123.part",
-            "maps/net/gradcam/.batch-00000004.safetensors.123.part",
+            ".manifest.json.123.a1b2c3d4.part",
+            "rows/.batch-00000004.parquet.123.a1b2c3d4.part",
+            "maps/net/gradcam/.batch-00000004.safetensors.123.a1b2c3d4.part",
         ]
         others = [
             ".film.mkv.part",
             "download/.film.mkv.part",
             "maps/.film.mkv.12.part",
-            "another/rows/.batch-00000004.parquet.123.part",
-            "another/.manifest.json.123.part",
+            "another/rows/.batch-00000004.parquet.123.a1b2c3d4.part",
+            "another/.manifest.json.123.a1b2c3d4.part",
             "rows/batch-00000003.parquet",
         ]
         for name in others:

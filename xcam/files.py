@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +36,7 @@ _KINDS = {
     "xcam.net": ("net", "xcam.load"),
 }
 _PICKLES = (b"PK\x03\x04", b"\x80\x02")  # how torch.save begins, since torch 1.6 and before it
-_PARTIAL = re.compile(r"\..+\.(\d+)\.part")  # the folder of `writing`: file and process
+_PARTIAL = re.compile(r"\..+\.\d+\.\w{8}\.part")  # the folder of `writing`
 _BARE = "a file of bare weights is for xcam.models.load(name, weights=…)"
 
 
@@ -62,13 +63,13 @@ def writing(path: str | Path) -> Iterator[Path]:
             block where possible; a sentence that names the file.
     """
     path = Path(path)
-    folder = path.with_name(f".{path.name}.{os.getpid()}.part")
-    partial = folder / "content"
     try:
         if path.is_dir():
             raise IsADirectoryError("it is a folder")
+        start = f".{path.name}.{os.getpid()}."
+        folder = Path(tempfile.mkdtemp(prefix=start, suffix=".part", dir=path.parent))
+        partial = folder / "content"
         try:
-            folder.mkdir(exist_ok=True)
             partial.touch()
             mode = partial.stat().st_mode
             yield partial
@@ -86,27 +87,16 @@ def writing(path: str | Path) -> Iterator[Path]:
 def unwritable(path: Path, error: OSError) -> OSError:
     """The same error with a sentence that names the file."""
     reason = error.strerror or str(error)
-    return type(error)(f"cannot write {str(path)!r}: {reason.lower()}")
+    found = type(error)(f"cannot write {str(path)!r}: {reason.lower()}")
+    found.errno = error.errno
+    return found
 
 
 def clean(folder: Path) -> None:
-    """Removes what processes that were killed in `writing` left; not what living ones write."""
+    """Removes what was left in a folder by writers that were killed; nobody may write there now."""
     for path in folder.glob(".*.part"):
-        name = _PARTIAL.fullmatch(path.name)
-        if name and not _runs(int(name[1])):
+        if _PARTIAL.fullmatch(path.name):
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _runs(process: int) -> bool:
-    if os.name != "posix":
-        return False
-    try:
-        os.kill(process, 0)  # a signal that does nothing
-    except (OverflowError, ProcessLookupError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def write_tensors(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import re
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -45,7 +44,6 @@ SCHEMA = pa.schema(
 )
 _FOLDER = re.compile(r"[\w(][\w()=.,' -]{0,99}")
 _PART = re.compile(r"batch-(\d{8})\.parquet")
-_ABANDONED = re.compile(r"\.(manifest\.json|batch-\d{8}\.(parquet|safetensors))\.\d+\.part")
 
 
 @dataclass(frozen=True)
@@ -119,10 +117,10 @@ class Store:
         manifest.settle(self.folder / "manifest.json", said, begun)
 
     def clean(self) -> None:
-        """Removes the temporary files of writers that died, and no other files."""
-        for path in (*self.folder.glob(".*"), *self._rows.glob(".*"), *self.maps().rglob(".*")):
-            if _ABANDONED.fullmatch(path.name):
-                shutil.rmtree(path, ignore_errors=True)
+        """Removes the temporary files of writers that were killed, and no other files."""
+        inside = [path for path in self.maps().rglob("*") if path.is_dir()]
+        for folder in (self.folder, self._rows, self.maps(), *inside):
+            files.clean(folder)
 
     def done(self) -> set[int]:
         """The numbers of the batches whose rows are here."""

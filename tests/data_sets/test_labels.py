@@ -54,6 +54,11 @@ def test_refusals(labels):
         relabelled(DATA, labels)
 
 
+def test_no_images_have_no_labels():
+    with pytest.raises(ValueError, match="holds no images"):
+        predicted_labels(SmallCNN(), [])
+
+
 @pytest.mark.parametrize(
     "call", [lambda data: predicted_labels(SmallCNN(), data), lambda data: relabelled(data, [1])]
 )

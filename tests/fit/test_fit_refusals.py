@@ -1,10 +1,8 @@
 """What is wrong is said in a sentence, before the first step where that is possible."""
 
 import json
-import os
+import math
 import shutil
-import subprocess
-import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -64,6 +62,7 @@ WRONG = [
     ({"label_smoothing": "0.1"}, TypeError, "label_smoothing must be a number, got '0.1'"),
     ({"save_minutes": "5"}, TypeError, "save_minutes must be a number, got '5'"),
     ({"save_minutes": -1}, ValueError, "save_minutes must be at least 0, got -1"),
+    ({"save_minutes": math.nan}, ValueError, "save_minutes must be at least 0, got nan"),
     ({"clip": "1"}, TypeError, "clip must be a number, got '1'"),
     ({"clip": 0.0}, ValueError, "clip must be a norm above 0 or None, got 0.0"),
     ({"precision": "half"}, ValueError, "precision must be 'full', 'bf16' or 'fp16', got 'half'"),
@@ -100,6 +99,14 @@ WRONG = [
         ValueError,
         "OneCycleLR is made for 2 steps, and 3 epochs take 3",
     ),
+    (
+        {
+            "schedule": {"name": "OneCycleLR", "max_lr": 1, "total_steps": 2, "warmup": 1},
+            "epochs": 4,
+        },
+        ValueError,
+        "made for 3 steps, and 4 epochs take 4",
+    ),
     ({"groups": {"fc": {"lr_factor": "10"}}}, TypeError, "lr_factor must be a number, got '10'"),
     ({"groups": {"fcc": {"lr": 1}}}, ValueError, "no trainable parameter matches 'fcc'.*fc.weight"),
     ({"groups": {"fc": {"rl": 1}}}, TypeError, "'fc' for SGD has no argument 'rl'"),
@@ -115,6 +122,11 @@ WRONG = [
     ({"data": TensorDataset(IMAGES, torch.zeros(6))}, TypeError, "one integer an image"),
     ({"data": TensorDataset(IMAGES, torch.full((6,), 3))}, ValueError, "label 3 is out of range"),
     ({"data": TensorDataset(IMAGES[:, :2], LABELS)}, ValueError, "the model fails"),
+    (
+        {"data": TensorDataset(IMAGES.double(), LABELS)},
+        ValueError,
+        r"fails on images of shape \(3, 8, 8\) and torch.float64; .*the type that it takes",
+    ),
     ({"data": Far(12)}, ValueError, "label 3 is out of range: the model has 3 classes, 0 to 2"),
     ({"validation": TensorDataset(IMAGES, torch.full((6,), 9))}, ValueError, "label 9 is out of"),
     ({"validation": TensorDataset(IMAGES[:, :2], LABELS)}, ValueError, "the model fails on images"),
@@ -244,19 +256,12 @@ class TestFolder:
             train(tmp_path, data=data)
         assert set(data.loaded) == {0}
 
-    def test_what_another_process_writes_stays(self, tmp_path):
-        dead = subprocess.run(
-            [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
-        )
-        left = tmp_path / f".training.pt.{int(dead.stdout)}.part"
-        living = tmp_path / f".training.pt.{os.getppid()}.part"
-        stranger = tmp_path / ".film.mkv.part"
-        for path in (left, living):
-            path.mkdir()
-            (path / ".tmpAb3x").touch()  # as safetensors writes it
+    def test_what_a_killed_process_left_goes_and_nothing_else(self, tmp_path):
+        left, stranger = tmp_path / ".training.pt.123.a1b2c3d4.part", tmp_path / ".film.mkv.part"
+        left.mkdir()
+        (left / ".tmpAb3x").touch()  # as safetensors writes it
         stranger.touch()
         train(tmp_path, epochs=1)
-        assert (living / ".tmpAb3x").exists()
         assert stranger.exists()
         assert not left.exists()
 
@@ -274,6 +279,22 @@ class TestFolder:
             train(tmp_path, epochs=2)
         assert (tmp_path / "training.pt").read_bytes() == before
         assert list(tmp_path.glob(".*.part")) == []
+
+    def test_a_failing_device_is_not_a_full_disk(self, tmp_path, monkeypatch):
+        failing = RuntimeError("CUDA error: an illegal memory access was encountered")
+        monkeypatch.setattr(torch, "save", lambda state, partial: (_ for _ in ()).throw(failing))
+        with pytest.raises(RuntimeError, match="illegal memory access"):
+            train(tmp_path, epochs=1)
+
+    def test_a_disk_that_cannot_be_read_is_not_a_damaged_file(self, tmp_path, monkeypatch):
+        train(tmp_path, epochs=1)
+
+        def load(file, **options):
+            raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr(torch, "load", load)
+        with pytest.raises(OSError, match="Input/output error"):
+            train(tmp_path, epochs=1)
 
     def test_manifest_is_said(self, tmp_path):
         train(tmp_path, epochs=1)

@@ -96,6 +96,10 @@ class TestOptimiser:
 
 
 class TestSchedule:
+    def test_one_that_ends_with_the_training_may_follow_a_warm_up(self, tmp_path):
+        settings = {"name": "OneCycleLR", "max_lr": 1, "total_steps": 3, "warmup": 1}
+        assert len(self.rates(tmp_path, epochs=4, schedule=settings)) == 4
+
     def rates(self, tmp_path, **arguments):
         plain(CLEAN, out=tmp_path, **arguments)
         return log(tmp_path)["lr"].tolist()

@@ -18,7 +18,7 @@ from xcam._fit.source import Images, Source
 from xcam._fit.sums import Means, runner_up, summed
 from xcam.core import as_logits
 from xcam.forward import Precision
-from xcam.state import untouched, unwrap
+from xcam.state import random_states, untouched, unwrap
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,6 +68,18 @@ def accuracy(
         check_count("batch_size", batch_size)
     check_count("workers", workers, least=0)
     source = Source.of(data, "data", workers)
+    with random_states():
+        return _accuracy(model, source, batch_size, precision, device, progress)
+
+
+def _accuracy(
+    model: nn.Module,
+    source: Source,
+    batch_size: int | None,
+    precision: Precision,
+    device: str | torch.device | None,
+    progress: bool,
+) -> pd.DataFrame:
     own = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
     place = Place.of(device, precision, default=own)
     net = model if place.device == own else copy.deepcopy(unwrap(model)).to(place.device)
@@ -149,7 +161,7 @@ def count(
         torch.no_grad(),
         tqdm(total=len(groups), leave=False, disable=not shown) as bar,
     ):
-        for images, labels in source.batches(groups, seed=0):
+        for images, labels in source.batches(groups, seed=0, pinned=place.pinned):
             check_labels(labels, classes)
             images, labels = place.images(images), labels.to(place.device)
             with place.autocast():

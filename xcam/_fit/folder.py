@@ -22,7 +22,6 @@ _DAMAGE = (
     RuntimeError,
     AttributeError,
     EOFError,
-    OSError,
     KeyError,
     TypeError,
     ValueError,
@@ -103,7 +102,10 @@ class Folder:
         with files.writing(self.path / "training.pt") as partial:
             try:
                 torch.save({"format": _FORMAT, **state}, partial)
-            except RuntimeError as error:  # what torch makes of an OSError
+            except RuntimeError as error:
+                if "inline_container" not in str(error) and "Stream" not in str(error):
+                    raise
+                # What torch makes of an OSError.
                 raise OSError(str(error).splitlines()[0]) from error
 
     def stored(self) -> dict[str, Any] | None:

@@ -100,8 +100,8 @@ class Training:
         """
         at, share = self.standing, self.learner.share
         keys = self.order.keys(at.epoch, at.step, self.epochs, share)
-        batches = self.source.batches(keys, self.order.seed)
         with interruptible() as stop:
+            batches = self.source.batches(keys, self.order.seed, self.learner.place.pinned)
             while at.epoch < self.epochs:
                 self._train(batches, _Look(self, board, stop))
                 self._close(board)

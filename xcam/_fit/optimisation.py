@@ -115,7 +115,7 @@ class Optimisation:
         Raises:
             ValueError: `OneCycleLR` with too few steps.
         """
-        length = getattr(self.schedule, "total_steps", None)
+        length = _length(self.schedule)
         needed = epochs * (steps if self.per == "step" else 1)
         if length is not None and length < needed:
             raise ValueError(
@@ -217,6 +217,15 @@ def _check_groups(optimizer: Named, groups: Mapping[str, Named]) -> None:
             re.compile(pattern)
         except (re.error, TypeError) as error:
             raise ValueError(f"groups: {pattern!r} is no regular expression: {error}") from error
+
+
+def _length(schedule: LRScheduler | None) -> int | None:
+    """After how many steps it ends, if it does; one behind a warm-up begins later."""
+    if isinstance(schedule, lr_scheduler.SequentialLR):
+        last = _length(schedule._schedulers[-1])
+        return None if last is None else schedule._milestones[-1] + last
+    length: int | None = getattr(schedule, "total_steps", None)
+    return length
 
 
 def _scheduled(optimizer: Optimizer, schedule: Named, steps: int) -> tuple[LRScheduler, str]:

@@ -79,23 +79,33 @@ class Place:
             ValueError: The net fails on the image.
             ModelOutputError: The output is not one (B, K) tensor.
         """
-        if self.device.type != "cpu":
-            return self, self._classes(net, image)
-        fast = replace(self, layout=torch.channels_last)
-        try:
-            return fast, fast._classes(net, image)
-        except (AssertionError, RuntimeError) as error:  # torchvision's transformers assert a size
-            if "stride" not in str(error):
+        layouts = [torch.contiguous_format]
+        if self.device.type == "cpu":
+            layouts.insert(0, torch.channels_last)
+        while True:
+            place = replace(self, layout=layouts.pop(0))
+            try:
+                return place, place._classes(net, image)
+            except torch.OutOfMemoryError:
+                raise
+            except (AssertionError, RuntimeError) as error:  # transformers assert a size
+                if layouts and "stride" in str(error):
+                    continue
                 raise ValueError(
-                    f"the model fails on images of shape {tuple(image.shape[1:])}; give it the "
-                    f"channels and the size that it takes ({error})"
+                    f"the model fails on images of shape {tuple(image.shape[1:])} and "
+                    f"{image.dtype}; give it the channels, the size and the type that it takes "
+                    f"({error})"
                 ) from error
-        return self, self._classes(net, image)
 
     def _classes(self, net: nn.Module, image: Tensor) -> int:
         with untouched(net), torch.no_grad(), self.autocast():
             logits = as_logits(net(self.images(image)), len(image))
         return logits.shape[1]
+
+    @property
+    def pinned(self) -> bool:
+        """Whether images that are pinned in memory reach the device while it works."""
+        return self.device.type == "cuda"
 
     def images(self, images: Tensor) -> Tensor:
         """Images where and as the net takes them."""
@@ -136,9 +146,7 @@ def _accelerator() -> torch.device:
 
 def _device(device: str | torch.device) -> torch.device:
     try:
-        named = torch.device(device)
-        torch.empty(0, device=named)
+        return torch.empty(0, device=device).device  # with its number
     except (AssertionError, NotImplementedError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {device!r} cannot be used here: {reason}") from error
-    return named

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -20,6 +21,7 @@ from torch.utils.data import (
 )
 
 from xcam._fit.counters import Key, Keyed, Refused
+from xcam._fit.interruption import deaf
 
 __all__ = ["Images", "Source"]
 
@@ -67,15 +69,25 @@ class Source:
         """The number of images."""
         return len(self.dataset)
 
-    def batches(self, groups: Iterable[list[Key]], seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The images (B, C, H, W) and labels (B,) int64 of each group of keys."""
+    def batches(
+        self, groups: Iterable[list[Key]], seed: int, pinned: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The images (B, C, H, W) and labels (B,) int64 of each group of keys.
+
+        Args:
+            groups: Of images that are read together.
+            seed: Of what reading them draws.
+            pinned: Have them where a GPU can fetch them by itself.
+        """
         loader = DataLoader(
             Keyed(self.dataset, seed),
             batch_sampler=groups,  # any iterable of lists will do
             generator=torch.Generator().manual_seed(seed),  # of the workers, else the global one
-            **self.options,
+            **self.options | ({"pin_memory": True} if pinned else {}),
         )
-        return map(_batch, loader)
+        with deaf() if loader.num_workers else nullcontext():
+            items = iter(loader)  # starts the workers
+        return map(_batch, items)
 
     def first(self, seed: int) -> tuple[Tensor, Tensor]:
         """A batch of the first image alone, read here."""
@@ -105,7 +117,10 @@ def _options(loader: DataLoader[Any] | None, workers: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Deaf:
-    """Starts a worker that Ctrl-C does not stop: the training does, after its step."""
+    """Starts a worker that Ctrl-C does not stop: the training does, after its step.
+
+    Most are deaf from their first moment, see `deaf`; those of a server that was there before, not.
+    """
 
     then: Callable[[int], None] | None
 

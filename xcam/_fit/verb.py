@@ -149,7 +149,7 @@ def fit(
         check_names("fit", params, [*inspect.signature(fit).parameters][:-1])
     _check_counts(epochs=epochs, accumulate=accumulate, keep_every=keep_every, workers=workers)
     check_number("save_minutes", save_minutes)
-    if save_minutes < 0:
+    if not save_minutes >= 0:
         raise ValueError(f"save_minutes must be at least 0, got {save_minutes!r}")
     if out is None and test is not None:
         raise ValueError("the result on test is a file: give out=…, or use xcam.accuracy")

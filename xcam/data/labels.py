@@ -40,9 +40,12 @@ def predicted_labels(
 
     Raises:
         TypeError: A `DataLoader`, whose order and batches are its own.
+        ValueError: No images.
         ModelOutputError: The output is not one (B, K) tensor.
     """
     _check_no_loader(data)
+    if len(cast(Sized, data)) == 0:
+        raise ValueError("data holds no images to predict the classes of")
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
     found = []
     with untouched(model), torch.no_grad():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from torch import nn
 import xcam
 from xcam import manifest
 from xcam._fit.folder import Folder
+from xcam.locks import claimed
 from xcam.processes import launched
 from xcam.recipes.reading import check, read
 
@@ -57,16 +59,18 @@ def fit(
     arguments = {**chosen["fit"], **settings}
     net = _model(chosen, splits, arguments.get("seed", 0))
     train = _there(splits.train, "training", chosen, root)
-    if out and launched().main:
-        _settle(Folder(out), chosen)
-    return xcam.fit(
-        net,
-        train,
-        validation=splits.validation,
-        test=splits.test if out else None,
-        out=out,
-        **arguments,
-    )
+    main = launched().main
+    with claimed(Folder(out).path) if out and main else nullcontext():
+        if out and main:
+            _settle(Folder(out), chosen)
+        return xcam.fit(
+            net,
+            train,
+            validation=splits.validation,
+            test=splits.test if out else None,
+            out=out,
+            **arguments,
+        )
 
 
 def accuracy(

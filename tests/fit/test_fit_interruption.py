@@ -1,0 +1,60 @@
+"""Ctrl-C is for the training alone: what loads its images does not hear it."""
+
+import os
+import signal
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+from trainings import train
+
+from xcam._fit.interruption import deaf
+from xcam._fit.source import Source
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no signal masks")
+
+
+class Heard(Dataset):
+    """As label whether Ctrl-C would reach the process that reads the item."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return torch.zeros(3, 8, 8), int(signal.SIGINT not in signal.pthread_sigmask(0, []))
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_workers_are_deaf_from_their_first_moment(context):
+    """Blocked, not ignored by what a worker runs first: importing torch takes it seconds."""
+    loader = DataLoader(Heard(), num_workers=1, multiprocessing_context=context)
+    source = Source.of(loader, "data", 0)
+    (found,) = list(source.batches([[(0, index) for index in range(4)]], seed=0))
+    assert found[1].tolist() == [0, 0, 0, 0]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_what_was_pressed_meanwhile_is_heard_at_the_end():
+    reached = []
+
+    def press():
+        with deaf():
+            os.kill(os.getpid(), signal.SIGINT)
+            reached.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        press()
+    assert reached
+
+
+def test_while_workers_start_it_ends_the_first_step(tmp_path, monkeypatch):
+    """Pressed before the first image: the training stops after a step, and goes on."""
+    started = Source.batches
+
+    def pressed(source, *arguments, **others):
+        os.kill(os.getpid(), signal.SIGINT)
+        return started(source, *arguments, **others)
+
+    monkeypatch.setattr(Source, "batches", pressed)
+    with pytest.raises(KeyboardInterrupt, match="stopped at epoch 1, step 1, which is stored"):
+        train(tmp_path)
