@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from xcam.hookspecs import hookimpl
     from xcam.imaging import read_image
+    from xcam.methods.headless import without_head
     from xcam.registry import (
         Registry,
         get_method,
@@ -60,6 +61,7 @@ _HOMES = {
     "read_image": "xcam.imaging",
     "save": "xcam.checkpoints",
     "stability_iou": "xcam.stability",
+    "without_head": "xcam.methods.headless",
 }
 _MODULES = ("data", "errors", "models", "recipes", "testing")
 
@@ -93,6 +95,7 @@ __all__ = [
     "save",
     "stability_iou",
     "testing",
+    "without_head",
 ]
 
 

@@ -93,8 +93,7 @@ def check_headless(model: nn.Module) -> None:
     if own is not None:
         raise ValueError(
             f"the model carries the head of {own!r} already; give the classifier without it: the "
-            "one that it was made from or, as trained with the head, "
-            "xcam.models.Normalized(net.model.backbone, net.mean, net.std)"
+            "one that it was made from or, as trained with the head, xcam.without_head(net)"
         )
 
 
