@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from scipy.stats import binomtest
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -124,11 +125,6 @@ def new_head(net: nn.Module, method: str, seed: int) -> nn.Module:
     return headed.eval()
 
 
-def backbone_of(net: nn.Module) -> nn.Module:
-    """What the attention is put on, as a classifier without it."""
-    return xcam.models.Normalized(net.model.backbone, net.mean, net.std).eval()
-
-
 def equal_weights(net: nn.Module) -> nn.Module:
     """LFI-CAM with the same importance for every channel: its network's last norm gives zeros."""
     net = copy.deepcopy(net)
@@ -143,10 +139,12 @@ def accuracies(nets: Mapping[str, nn.Module], test: TensorDataset) -> Iterator[d
     for name in ("plain", *ATTENTION):
         parts = {"accuracy": nets[name]}
         if name in ATTENTION:
-            parts["accuracy without its attention"] = backbone_of(nets[name])
+            parts["accuracy without its attention"] = xcam.without_head(nets[name])
         for metric, net in parts.items():
-            value = xcam.accuracy(net, test)["accuracy"].iloc[-1]
-            yield {"images": "one cue", "judge": name, "metric": metric, "value": value}
+            found = xcam.accuracy(net, test).iloc[-1]
+            interval = binomtest(found["correct"], found["n"]).proportion_ci(method="wilson")
+            row = {"value": found["accuracy"], "low": interval.low, "high": interval.high}
+            yield {"images": "one cue", "judge": name, "metric": metric, **row, "n": found["n"]}
 
 
 def maps_of(net: nn.Module) -> Source:
@@ -159,7 +157,7 @@ def sources(nets: Mapping[str, nn.Module], seed: int) -> dict[str, Source]:
     found = {name: nets[name] for name in (*ATTENTION, *HEADS)}
     found["lficam, equal weights"] = equal_weights(nets["lficam"])
     for method in ATTENTION:
-        found[f"{method}, new head"] = new_head(backbone_of(nets[method]), method, seed)
+        found[f"{method}, new head"] = new_head(xcam.without_head(nets[method]), method, seed)
         found[f"{method}, new net"] = new_head(new_net(seed), method, seed)
     found["lcam, new head"] = new_head(nets["plain"], "lcam_fm", seed)
     return {name: maps_of(net) for name, net in found.items()}

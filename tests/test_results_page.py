@@ -56,6 +56,17 @@ def test_tables_of_the_cues(heading, images):
             assert_says(cell, found["value"])
 
 
+def test_table_of_nets_that_judge_their_own_maps():
+    columns, rows = lines("Scored by the net that they are of, beside Grad-CAM on the same net:")
+    shown = CUES[(CUES["images"] == "one cue") & CUES["minus"].isna()]
+    assert len(rows) == 4
+    for names, *cells in rows:
+        judge, method = names.split(", ")
+        part = shown[(shown["judge"] == judge) & (shown["method"] == method)].set_index("metric")
+        for metric, cell in zip(columns[1:], cells, strict=True):
+            assert_says(cell, part.loc[metric, "value"])
+
+
 def test_table_of_what_training_gives():
     columns, rows = lines("### What training gives a map")
     shown = CUES[(CUES["images"] == "one cue") & (CUES["metric"] == "energy")]
@@ -66,6 +77,13 @@ def test_table_of_what_training_gives():
             said, half = numbers(cell)
             row = pair.loc[int(seed.removeprefix("seed "))]
             assert said == pytest.approx([row["value"], row["low"], row["high"]], abs=half)
+
+
+def test_accuracies_have_intervals():
+    found = CUES[CUES["metric"].str.startswith("accuracy") & CUES["minus"].isna()]
+    assert found[["value", "low", "high", "n"]].notna().all(axis=None)
+    assert (found["low"] <= found["value"]).all()
+    assert (found["value"] <= found["high"]).all()
 
 
 def test_what_is_lost_and_why():
