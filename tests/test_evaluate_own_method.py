@@ -11,7 +11,7 @@ from torch import nn
 import xcam
 from xcam._evaluate.entries import Named, methods_of
 from xcam.errors import NotFittedError
-from xcam.methods import LCAMFm
+from xcam.methods import ABN, LCAMFm
 from xcam.models import Normalized
 from xcam.models.toy import GapNet
 
@@ -95,13 +95,34 @@ def test_a_folder_of_the_same_weights_that_are_read_otherwise_is_refused(tmp_pat
         evaluate(loader(), "lcam_fm", model=headed(sigmoid=False), out=tmp_path)
 
 
+def test_of_several_heads_each_explains_its_own_model(tmp_path):
+    """In one call, beside what needs no head."""
+    attached = ABN().attach(xcam.models.load("xcam:cifar_resnet", depth=8, num_classes=5))
+    attached.fitted = True
+    models = {"one": headed(), "two": attached, "base": GapNet()}
+    methods = ["lcam_fm", "gradcam", "abn"]
+    evaluate(loader(Pictures(1)), methods, model=models, controls=False, out=tmp_path)
+    assert plain(rows(tmp_path), "model", "method") == [
+        ("base", "gradcam"),
+        ("one", "gradcam"),
+        ("one", "lcam_fm"),
+        ("two", "abn"),
+        ("two", "gradcam"),
+    ]
+    with pytest.raises(NotFittedError, match="model 'base': lcam_fm needs a model with its head"):
+        evaluate(loader(Pictures(1)), ["lcam_fm", "abn"], model=models)
+
+
 @pytest.mark.parametrize("methods", [["gradcam", "lcam_fm"], LCAMFm()])
 @pytest.mark.parametrize(
     ("models", "sentence"),
     [
         (GapNet(), "model 'GapNet': lcam_fm needs a model with its head, and this one has no"),
         (headed(trained=False), "model 'GapNet': the head of lcam_fm on this model is not trained"),
-        ({"one": headed(), "base": GapNet()}, "model 'base': lcam_fm needs a model with its head"),
+        (
+            {"one": headed(), "other": headed(trained=False)},
+            "model 'other': the head of lcam_fm on this model is not trained",
+        ),
     ],
 )
 def test_a_head_that_is_missing_is_said_before_any_image(tmp_path, methods, models, sentence):

@@ -317,8 +317,10 @@ class TestTraining:
         assert not same(net, recipes.fit(TINY, digits, seed=4))
 
     @pytest.mark.parametrize("name", KINDS.values())
-    def test_fit_takes_what_a_recipe_tells_it(self, name, digits):
+    def test_fit_takes_what_a_recipe_tells_it(self, name, digits, tmp_path):
         model = {"name": "xcam:cifar_resnet", "depth": 8, "in_channels": 1}
+        xcam.save(xcam.models.load(**model), tmp_path / "net.safetensors")
+        model["weights"] = str(tmp_path / "net.safetensors")
         told = recipes.read(name, {"epochs": 1, "batch_size": 16, "stem_stride": None})["fit"]
         net = recipes.fit({"model": model, "data": {"name": "mnist"}, "fit": told}, digits)
         assert all(parameter.isfinite().all() for parameter in net.parameters())

@@ -65,4 +65,5 @@ def unknown(what: str, name: str, known: Collection[str]) -> UnknownNameError:
     if near:
         return UnknownNameError(f"no {what} is called {name!r}; the nearest are {', '.join(near)}")
     some = ", ".join(list(known)[:8]) if known else "none"
-    return UnknownNameError(f"no {what} is called {name!r}; there are {some}")
+    more = f" and {len(known) - 8} more" if len(known) > 8 else ""
+    return UnknownNameError(f"no {what} is called {name!r}; there are {some}{more}")

@@ -58,10 +58,9 @@ def check_names(owner: str, given: Mapping[str, Any], known: list[str]) -> None:
     """Refuses, with a `TypeError` that has the nearest ones, names that are not known."""
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known
-            raise TypeError(
-                f"{owner} has no argument {name!r}: did you mean {', '.join(near) or 'none'}?"
-            )
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+            tail = f"did you mean {', '.join(near)}?" if near else f"it has {', '.join(known)}"
+            raise TypeError(f"{owner} has no argument {name!r}: {tail if known else 'it has none'}")
 
 
 def check_number(name: str, value: object) -> None:

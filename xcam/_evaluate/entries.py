@@ -114,7 +114,11 @@ class Entries:
         nets, sources = _models(model), _sources(maps)
         if isinstance(methods, Iterator):
             methods = tuple(methods)  # which each model reads
-        found = {name: methods_of(net, methods, seed) for name, net in nets.items()}
+        heads = {name: _head(net) for name, net in nets.items()}
+        found = {
+            name: _of_other_heads_left_out(methods_of(net, methods, seed), heads, name)
+            for name, net in nets.items()
+        }
         if not any(found.values()) and not sources:
             raise ValueError("there is nothing to evaluate; give methods, or maps")
         for name, chosen in found.items():
@@ -196,6 +200,20 @@ def _method(model: nn.Module, seed: int, given: str | Named | Method) -> Method:
     chosen = carried(model, asked.name)
     drawn = seeded(get_method(chosen), seed) if isinstance(chosen, str) else {}
     return method_of(chosen, {**drawn, **asked.settings})
+
+
+def _head(model: nn.Module) -> str | None:
+    own = own_method(model)
+    return None if own is None else own.spec.name
+
+
+def _of_other_heads_left_out(
+    methods: dict[str, Method], heads: Mapping[str, str | None], name: str
+) -> dict[str, Method]:
+    """Of a model's methods those that can explain it, if the others explain another model."""
+    elsewhere = {head for head in heads.values() if head != heads[name]}
+    left = {label: m for label, m in methods.items() if m.spec.name not in elsewhere}
+    return left or methods  # of nothing that is left the missing head is said
 
 
 def _check_heads(name: str, model: nn.Module, methods: Mapping[str, Method]) -> None:

@@ -64,7 +64,8 @@ def evaluate(
             (B, H, W). A data set's `ids`, one an image, name the images in the rows.
         methods: Names from `xcam.list_methods()` or method objects, or a dict that labels them.
             None for the one that a model was trained with, and for Grad-CAM if it was trained with
-            none. That one's name means the same: with the parameters that the model carries.
+            none. That one's name means the same: with the parameters that the model carries. Of
+            several models each is explained by those whose head it carries, or that need none.
         metrics: Names from `xcam.list_metrics()` or metric objects, or a dict that labels them.
         target: Explain the class that the model predicts, or the label.
         maps: Maps from elsewhere to score beside the methods: a folder (what `save_maps` wrote,

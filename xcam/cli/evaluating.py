@@ -132,7 +132,8 @@ def evaluate(
             (net,) = nets.values()
             explained_by = methods_of(net, chosen, seed).values()
             tables.draw(figure, net, loader.dataset, explained_by, target == "label", **run)
-            typer.echo(f"figure -> {figure}")
+            without = f" (without {', '.join(_folders(maps) or ())}: stored maps)" if maps else ""
+            typer.echo(f"figure -> {figure}{without}")
 
     _run(
         nets,

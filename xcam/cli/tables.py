@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +30,19 @@ def metrics_of(name: str, nets: Mapping[str, Normalized], data: Dataset[Any]) ->
 
 
 def shown(results: Results) -> str:
-    """The results in the layout of L-CAM's table, and why there are none where some failed."""
+    """The results in the layout of L-CAM's table, and what some of them lack."""
     from xcam.results import lcam
 
     table = lcam.table(results).to_string(float_format="{:.1f}".format, na_rep="")
-    return "\n".join([table, *results.first_errors])
+    return "\n".join([table, *_fewer(results), *results.first_errors])
+
+
+def _fewer(results: Results) -> Iterator[str]:
+    """The methods that were scored on fewer images than others, beside which they stand."""
+    counts = results.table().groupby(["model", "method"])["n"].min()
+    for (model, method), count in counts.items():
+        if count < counts.max():
+            yield f"{method} ({model}): {count} images, others {counts.max()}"
 
 
 def draw(

@@ -89,6 +89,12 @@ def load(
         raise ValueError(f"mean and std go together, got mean={mean} and std={std}")
     provider, colon, model = name.partition(":")
     if not colon:
+        if Path(name).suffix or Path(name).exists():
+            raise UnknownNameError(
+                f"model {name!r} is a file, and here belongs 'provider:name', such as "
+                "'torchvision:resnet50'; give the file as its weights, or read a net that xcam.fit "
+                "has kept with xcam.load"
+            )
         raise UnknownNameError(
             f"model {name!r} must be 'provider:name', such as 'torchvision:{name}'; the providers "
             f"are {', '.join(_PROVIDERS)}"

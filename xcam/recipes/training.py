@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from xcam._fit.folder import Folder
 from xcam.locks import claimed
 from xcam.processes import launched
 from xcam.recipes.reading import check, read
+from xcam.registry import get_method
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +59,8 @@ def fit(
     chosen = _given(recipe)
     splits = _splits(chosen, root, download)
     arguments = {**chosen["fit"], **settings}
-    net = _model(chosen, splits, arguments.get("seed", 0))
+    predicted = _by_predictions(chosen, arguments)
+    net = _model(chosen, splits, arguments.get("seed", 0), predicted)
     train = _there(splits.train, "training", chosen, root)
     main = launched().main
     with claimed(Folder(out).path) if out and main else nullcontext():
@@ -114,10 +117,33 @@ def _splits(recipe: Mapping[str, Any], root: str | Path, download: bool) -> Spli
     return xcam.data.load(root=root, download=download, **recipe["data"])
 
 
-def _model(recipe: Mapping[str, Any], splits: Splits, seed: int) -> Normalized:
+def _by_predictions(recipe: Mapping[str, Any], arguments: Mapping[str, Any]) -> bool:
+    """Whether a head is trained on what its frozen classifier predicts, whatever the labels are.
+
+    Raises:
+        ValueError: Its classifier is as it is drawn, and so are its predictions.
+    """
+    method = arguments.get("method")
+    kind = get_method(method) if isinstance(method, str) else method
+    labels = arguments.get("labels", getattr(kind, "labels", None))
+    if labels != "predicted":
+        return False
+    if recipe["model"].get("weights") in (None, "none"):
+        raise ValueError(
+            f"{method} learns what a trained classifier predicts, and the weights of the recipe's "
+            "are as they are drawn; give model.weights, such as a run's last.safetensors"
+        )
+    return True
+
+
+def _model(
+    recipe: Mapping[str, Any], splits: Splits, seed: int, predicted: bool = False
+) -> Normalized:
     """The recipe's net with weights drawn by the seed, whatever has been drawn before."""
     outputs, classes = recipe["model"].get("num_classes"), tuple(splits.classes)
     if classes and outputs not in (None, len(classes)):
+        if predicted:  # the labels are not asked
+            return _model(recipe, replace(splits, classes=()), seed)
         raise ValueError(
             f"the recipe's model tells {outputs} classes apart and the data have {len(classes)}: "
             f"change model.num_classes to {len(classes)}"
