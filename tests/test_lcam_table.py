@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -199,6 +200,22 @@ class TestCommand:
         reason = done.stdout.splitlines()[-1]
         assert reason.startswith("first error of gradcam (torchvision:resnet50): ")
         assert "the model has no layer 'none'" in reason
+
+    def test_says_what_was_scored_on_fewer_images(self, nets, pictures, tmp_path):  # noqa: F811
+        (pictures / "class4").mkdir()
+        paths = sorted(pictures.rglob("*.png"))
+        for path in paths[1:]:
+            array = (tmp_path / "mine" / path.relative_to(pictures)).with_suffix(".npy")
+            array.parent.mkdir(parents=True, exist_ok=True)
+            np.save(array, np.eye(4, dtype=np.float32))
+        done = run(
+            "evaluate", "--data", pictures, "--methods", "gradcam", "--maps", tmp_path / "mine",
+            "--table", "lcam", "--no-controls", "--figure", tmp_path / "compared.png",
+        )  # fmt: skip
+        assert done.exit_code == 0, done.output
+        told = f"mine (torchvision:resnet50): {len(paths) - 1} images, others {len(paths)}"
+        assert told in done.stdout.splitlines()
+        assert done.stdout.splitlines()[-1].endswith("compared.png (without mine: stored maps)")
 
     def test_draws_pictures_of_all_classes(self, tmp_path, monkeypatch):
         """Those of a folder come class by class."""

@@ -245,6 +245,7 @@ def test_a_file_that_is_not_there():
     ("name", "weights", "message"),
     [
         ("resnet50", None, "must be 'provider:name', such as 'torchvision:resnet50'"),
+        ("net.safetensors", None, "is a file, and here belongs 'provider:name'.*with xcam.load"),
         ("torchvison:resnet50", None, "'torchvison'; the nearest are torchvision"),
         ("torchvision:resnet5", None, "'resnet5'; the nearest are resnet"),
         ("torchvision:fcn_resnet50", None, "no torchvision classifier is called 'fcn_resnet50'"),
