@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import xcam
 from xcam import manifest
@@ -110,6 +111,16 @@ class TestManifest:
         with pytest.raises(ValueError, match="seed: 1 there, 0 now"):
             store.open({"seed": 0})
 
+    def test_names_each_setting_of_a_method(self):
+        there, now = (
+            {"method": manifest.of_recipe(kind(relu=relu), kind.spec.name)}
+            for kind, relu in ((xcam.get_method("gradcam"), r) for r in (False, True))
+        )
+        assert list(manifest.differences(there, now)) == ["method, relu: false there, true now"]
+        other = {"method": manifest.of_recipe(xcam.get_method("rise")(), "rise")}
+        (name, *_) = manifest.differences(there, other)
+        assert name == 'method, name: "gradcam" there, "rise" now'
+
     def test_names_each_difference(self):
         recipe = manifest.of_recipe(xcam.get_method("gradcam")(), "gradcam")
         other = manifest.of_recipe(xcam.get_method("gradcam")(relu=True), "gradcam")
@@ -189,6 +200,17 @@ class TestStoredMaps:
         assert [float(one[0, 0]) for one in found] == [2.0, 1.0]
         with pytest.raises(ValueError, match=r"image 'cat' is of class 0, 3, and class 1 is asked"):
             stored(images[:1], ["cat"], torch.tensor([1]))
+
+    def test_of_no_class_count_for_any(self, tmp_path, images):
+        path, ids, maps = tmp_path / "x.safetensors", ["cat", "dog"], torch.eye(3).expand(2, 3, 3)
+        write_maps(path, maps, ids, [0, 3], class_specific=False)
+        assert len(StoredMaps(tmp_path)(images, ids, torch.tensor([7, 8]))) == 2
+        assert torch.equal(StoredMaps(tmp_path).of("dog"), maps[1])
+        older = {"xcam.maps": json.dumps({"format": 1, "ids": ids})}  # which does not say it
+        save_file(load_file(path), path, older)
+        assert len(StoredMaps(tmp_path)(images, ids, torch.tensor([0, 3]))) == 2
+        with pytest.raises(ValueError, match="is of class 3, and class 8 is asked for"):
+            StoredMaps(tmp_path)(images, ids, torch.tensor([0, 8]))
 
     def test_are_found_as_arrays_by_id(self, tmp_path, images):
         (tmp_path / "n01").mkdir()

@@ -92,6 +92,7 @@ def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[st
         old, new = there.get(key), now.get(key)
         if old == new:
             continue
+        old, new = _of_one_method(old, new)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             if old.keys() != new.keys():
                 yield f"{key}: {', '.join(old) or 'none'} there, {', '.join(new) or 'none'} now"
@@ -100,6 +101,15 @@ def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[st
                 yield f"{key}, {name}: {_show(old[name])} there, {_show(new[name])} now"
         else:
             yield f"{key}: {_show(old)} there, {_show(new)} now"
+
+
+def _of_one_method(old: Any, new: Any) -> tuple[Any, Any]:  # noqa: ANN401 - whatever JSON holds
+    """Two recipes' settings, if they are of one method and tell them apart; else what they were."""
+    if not (isinstance(old, Mapping) and isinstance(new, Mapping) and "repr" in old):
+        return old, new
+    settings = old.get("parameters"), new.get("parameters")
+    same = old.get("name") != new.get("name") or settings[0] == settings[1]
+    return (old, new) if same else settings
 
 
 def _read(path: Path) -> Mapping[str, Any]:

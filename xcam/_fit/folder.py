@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 import shutil
 from collections.abc import Mapping
@@ -121,7 +122,9 @@ class Folder:
             try:
                 state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
                 written = int(state["format"])
-            except _DAMAGE as error:
+            except (OSError, *_DAMAGE) as error:
+                if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                    raise  # of the disk: torch looks for what was cut off at an invalid place
                 raise FileFormatError(
                     f"{str(path)!r} is damaged; remove it to start this training again"
                 ) from error
