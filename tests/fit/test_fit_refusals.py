@@ -1,10 +1,7 @@
 """What is wrong is said in a sentence, before the first step where that is possible."""
 
-import json
 import math
-import shutil
 from collections import namedtuple
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +15,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 from torchvision.models import VisionTransformer
-from trainings import CLASSES, EVERYTHING, Net, Noisy, plain, train
+from trainings import CLASSES, Net, Noisy, plain
 
 import xcam
 from xcam.errors import LayerError, ModelOutputError, UnknownNameError
@@ -160,6 +157,12 @@ class TestBadInput:
         with pytest.raises(ValueError, match="6 images do not fill a batch of 8"):
             plain(loader, batch_size=None)
 
+    def test_one_class_has_no_cross_entropy(self):
+        model, data = nn.Sequential(nn.Flatten(), nn.Linear(192, 1)), TensorDataset(IMAGES, LABELS)
+        with pytest.raises(ValueError, match="one score an image, and the cross-entropy of one"):
+            plain(data, model)
+        plain(data, model, criterion=lambda scores, labels: scores.square().mean())
+
     @pytest.mark.parametrize("part", ["validation", "test"])
     def test_images_of_the_end_that_do_not_fit(self, part, tmp_path):
         data, model = Noisy(6), nn.Sequential(nn.Flatten(), nn.Linear(192, CLASSES))
@@ -221,84 +224,3 @@ class TestBadInput:
         monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
         with pytest.raises(ImportError, match=r"pip install 'xcam\[train\]'"):
             plain(Noisy(6), board_path=tmp_path)
-
-
-class TestFolder:
-    def test_that_cannot_be_made(self, tmp_path):
-        (tmp_path / "file").write_text("")
-        with pytest.raises(OSError, match="cannot make the folder"):
-            train(tmp_path / "file" / "run")
-
-    def test_that_is_full(self, tmp_path, monkeypatch):
-        usage = shutil.disk_usage(tmp_path)
-        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=5000))
-        data = Noisy()
-        with pytest.raises(
-            OSError, match=r"has 0\.0 MB left, and this training may write 0\.\d MB"
-        ):
-            train(tmp_path, data=data)
-        assert set(data.loaded) == {0}
-        assert list(tmp_path.iterdir()) == []
-
-    @pytest.mark.parametrize("begun", [False, True])
-    def test_that_cannot_be_written_to(self, tmp_path, monkeypatch, begun):
-        if begun:
-            train(tmp_path, epochs=1)
-        data, opened = Noisy(), Path.open
-
-        def refused(path, *arguments, **others):
-            if path.name == ".lock":
-                raise PermissionError(13, "Permission denied")
-            return opened(path, *arguments, **others)
-
-        monkeypatch.setattr(Path, "open", refused)
-        with pytest.raises(PermissionError, match=r"cannot write .*permission denied"):
-            train(tmp_path, data=data)
-        assert set(data.loaded) == {0}
-
-    def test_what_a_killed_process_left_goes_and_nothing_else(self, tmp_path):
-        left, stranger = tmp_path / ".training.pt.123.a1b2c3d4.part", tmp_path / ".film.mkv.part"
-        left.mkdir()
-        (left / ".tmpAb3x").touch()  # as safetensors writes it
-        stranger.touch()
-        train(tmp_path, epochs=1)
-        assert stranger.exists()
-        assert not left.exists()
-
-    def test_that_fills_up_later(self, tmp_path, monkeypatch):
-        train(tmp_path, epochs=1)
-        before = (tmp_path / "training.pt").read_bytes()
-        failing = RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
-
-        def save(state, partial):
-            partial.write_bytes(b"half")
-            raise failing
-
-        monkeypatch.setattr(torch, "save", save)
-        with pytest.raises(OSError, match=r"training\.pt': pytorchstreamwriter failed"):
-            train(tmp_path, epochs=2)
-        assert (tmp_path / "training.pt").read_bytes() == before
-        assert list(tmp_path.glob(".*.part")) == []
-
-    def test_a_failing_device_is_not_a_full_disk(self, tmp_path, monkeypatch):
-        failing = RuntimeError("CUDA error: an illegal memory access was encountered")
-        monkeypatch.setattr(torch, "save", lambda state, partial: (_ for _ in ()).throw(failing))
-        with pytest.raises(RuntimeError, match="illegal memory access"):
-            train(tmp_path, epochs=1)
-
-    def test_a_disk_that_cannot_be_read_is_not_a_damaged_file(self, tmp_path, monkeypatch):
-        train(tmp_path, epochs=1)
-
-        def load(file, **options):
-            raise OSError(5, "Input/output error")
-
-        monkeypatch.setattr(torch, "load", load)
-        with pytest.raises(OSError, match="Input/output error"):
-            train(tmp_path, epochs=1)
-
-    def test_manifest_is_said(self, tmp_path):
-        train(tmp_path, epochs=1)
-        said = json.loads((tmp_path / "manifest.json").read_text())
-        assert said["optimizer"] == EVERYTHING["optimizer"]
-        assert said["data"] == {"images": 44, "shape": [3, 8, 8], "drop_last": False}
-        assert not {"epochs", "workers", "device", "progress", "save_minutes"} & said.keys()

@@ -106,6 +106,11 @@ class Start:
         chosen = self.settings
         chosen.check_for(method)
         place, classes = self._tried(net)
+        if classes == 1 and chosen.criterion is None:
+            raise ValueError(
+                "the model gives one score an image, and the cross-entropy of one class is always "
+                "0; give a model, and images, of two classes at least, or a criterion"
+            )
         self._tried_alone(net, place)
         objective = Objective(net, method, chosen.criterion, chosen.label_smoothing)
         objective.to(place.device)

@@ -1,0 +1,90 @@
+"""The folder of a training: what is in it, what cannot be written or read."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from trainings import EVERYTHING, Noisy, train
+
+
+class TestFolder:
+    def test_that_cannot_be_made(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(OSError, match="cannot make the folder"):
+            train(tmp_path / "file" / "run")
+
+    def test_that_is_full(self, tmp_path, monkeypatch):
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=5000))
+        data = Noisy()
+        with pytest.raises(
+            OSError, match=r"has 0\.0 MB left, and this training may write 0\.\d MB"
+        ):
+            train(tmp_path, data=data)
+        assert set(data.loaded) == {0}
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("begun", [False, True])
+    def test_that_cannot_be_written_to(self, tmp_path, monkeypatch, begun):
+        if begun:
+            train(tmp_path, epochs=1)
+        data, opened = Noisy(), Path.open
+
+        def refused(path, *arguments, **others):
+            if path.name == ".lock":
+                raise PermissionError(13, "Permission denied")
+            return opened(path, *arguments, **others)
+
+        monkeypatch.setattr(Path, "open", refused)
+        with pytest.raises(PermissionError, match=r"cannot write .*permission denied"):
+            train(tmp_path, data=data)
+        assert set(data.loaded) == {0}
+
+    def test_what_a_killed_process_left_goes_and_nothing_else(self, tmp_path):
+        left, stranger = tmp_path / ".training.pt.123.a1b2c3d4.part", tmp_path / ".film.mkv.part"
+        left.mkdir()
+        (left / ".tmpAb3x").touch()  # as safetensors writes it
+        stranger.touch()
+        train(tmp_path, epochs=1)
+        assert stranger.exists()
+        assert not left.exists()
+
+    def test_that_fills_up_later(self, tmp_path, monkeypatch):
+        train(tmp_path, epochs=1)
+        before = (tmp_path / "training.pt").read_bytes()
+        failing = RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+        def save(state, partial):
+            partial.write_bytes(b"half")
+            raise failing
+
+        monkeypatch.setattr(torch, "save", save)
+        with pytest.raises(OSError, match=r"training\.pt': pytorchstreamwriter failed"):
+            train(tmp_path, epochs=2)
+        assert (tmp_path / "training.pt").read_bytes() == before
+        assert list(tmp_path.glob(".*.part")) == []
+
+    def test_a_failing_device_is_not_a_full_disk(self, tmp_path, monkeypatch):
+        failing = RuntimeError("CUDA error: an illegal memory access was encountered")
+        monkeypatch.setattr(torch, "save", lambda state, partial: (_ for _ in ()).throw(failing))
+        with pytest.raises(RuntimeError, match="illegal memory access"):
+            train(tmp_path, epochs=1)
+
+    def test_a_disk_that_cannot_be_read_is_not_a_damaged_file(self, tmp_path, monkeypatch):
+        train(tmp_path, epochs=1)
+
+        def load(file, **options):
+            raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr(torch, "load", load)
+        with pytest.raises(OSError, match="Input/output error"):
+            train(tmp_path, epochs=1)
+
+    def test_manifest_is_said(self, tmp_path):
+        train(tmp_path, epochs=1)
+        said = json.loads((tmp_path / "manifest.json").read_text())
+        assert said["optimizer"] == EVERYTHING["optimizer"]
+        assert said["data"] == {"images": 44, "shape": [3, 8, 8], "drop_last": False}
+        assert not {"epochs", "workers", "device", "progress", "save_minutes"} & said.keys()
