@@ -19,12 +19,28 @@ from evaluations import (
 import xcam
 from xcam.errors import XcamWarning
 from xcam.imaging import normalize, resize
-from xcam.models.toy import SmallCNN
+from xcam.models.toy import GapNet, SmallCNN
 
 
 def square(side):
     """A map of noise (side, side)."""
     return torch.rand(side, side, generator=torch.Generator().manual_seed(side))
+
+
+def by_evaluation(net, data, methods, folder):
+    """The folder of each method's maps, as an evaluation keeps them."""
+    evaluate(loader(data), methods, model=net, out=folder, save_maps=True)
+    return {name: folder / "maps" / name for name in methods}
+
+
+def by_explaining(net, data, methods, folder):
+    """The folder of each method's explanations, one an image."""
+    for method in methods:
+        for name, one in zip(data.ids, xcam.explain(net, data.images, method=method), strict=True):
+            path = folder / method / f"{name}.safetensors"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            one.save(path)
+    return {method: folder / method for method in methods}
 
 
 class TestMaps:
@@ -60,13 +76,10 @@ class TestMaps:
     @pytest.mark.parametrize("method", ["gradcam", "saliency", "input_x_gradient"])
     def test_of_saved_explanations_score_as_themselves_bit_for_bit(self, tmp_path, method):
         data, metrics = Pictures(), ["deletion", "average_drop", "complexity"]
-        for name, one in zip(data.ids, xcam.explain(NET, data.images, method=method), strict=True):
-            path = tmp_path / "maps" / f"{name}.safetensors"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            one.save(path)
+        maps = by_explaining(NET, data, [method], tmp_path)[method]
         settings = {"metrics": metrics, "controls": False}
         evaluate(loader(data), method, out=tmp_path / "made", **settings)
-        evaluate(loader(data), (), maps=tmp_path / "maps", out=tmp_path / "read", **settings)
+        evaluate(loader(data), (), maps=maps, out=tmp_path / "read", **settings)
         made, read = rows(tmp_path / "made"), rows(tmp_path / "read")
         columns = ("index", "metric", "values")
         assert plain(read, *columns) == plain(made, *columns)
@@ -103,6 +116,40 @@ class TestMaps:
                 clean, masked = NET(torch.stack([image, image * mask[0]])).softmax(1).unbind()
             lost = (clean.amax() - masked[clean.argmax()]).clamp(min=0) / clean.amax()
             assert drop == pytest.approx(100 * float(lost), abs=1e-3)
+
+    @pytest.mark.parametrize("made_by", [by_evaluation, by_explaining])
+    def test_that_are_of_no_class_count_for_any(self, tmp_path, made_by):
+        """Another net predicts other classes, which a map of LFI-CAM has nothing to do with."""
+        data, net, other = Pictures(6), xcam.get_method("lficam")().attach(GapNet()), SmallCNN()
+        net.fitted = True
+        classes = [one(data.images).argmax(1) for one in (net.eval(), other.eval())]
+        differ = int((classes[0] != classes[1]).sum())
+        assert differ > 0
+        folders = made_by(net, data, ["lficam", "saliency"], tmp_path / "made")
+        settings = {"model": other, "controls": False, "out": tmp_path / "read"}
+        results = evaluate(loader(data), (), maps=folders, **settings)
+        errors = results.errors()
+        assert errors["method"].tolist() == ["saliency"] * differ
+        assert errors["error"].str.contains("is of class").all()
+
+    @pytest.mark.parametrize("layout", ["first", "last", "one", "one_last"])
+    def test_of_arrays_score_alike_wherever_their_channels_are(self, tmp_path, layout):
+        data = Pictures(4)
+        for name, single in zip(data.ids, np.random.default_rng(0).random((4, 9, 7)), strict=True):
+            stacked = {
+                "first": np.stack([single / 2, single / 4, single / 4]),
+                "last": np.stack([single / 2, single / 4, single / 4], -1),
+                "one": single[None],
+                "one_last": single[..., None],
+            }[layout]
+            for folder, values in (("plain", single), ("stacked", stacked)):
+                path = tmp_path / folder / f"{name}.npy"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                np.save(path, values.astype(np.float32))
+        folders = {name: tmp_path / name for name in ("plain", "stacked")}
+        results = evaluate(loader(data), (), "average_drop", maps=folders, controls=False)
+        plain_drop, stacked_drop = results.table()["value"]
+        assert stacked_drop == pytest.approx(plain_drop, abs=1e-4)
 
     @pytest.mark.parametrize("kind", ["tensor", "array", "channels", "list"])
     def test_of_a_callable(self, tmp_path, kind):

@@ -7,7 +7,7 @@ from evaluations import Pictures, evaluate, loader
 from test_cli import net, picture, refused, run  # noqa: F401 - fixtures
 
 import xcam
-from xcam.errors import FileFormatError
+from xcam.errors import FileFormatError, XcamWarning
 from xcam.models.toy import SmallCNN
 
 
@@ -62,15 +62,42 @@ class TestIoU:
 
     def test_bytes_are_taken_as_they_are_and_strictly(self):
         steps = torch.tensor([[[90, 100, 101, 120]]], dtype=torch.uint8)
-        other = torch.tensor([[[120, 120, 120, 120]]], dtype=torch.uint8)
+        other = torch.tensor([[[120, 120, 120, 121]]], dtype=torch.uint8)
         assert xcam.stability_iou(steps, other).tolist() == [0.5]
         assert xcam.stability_iou(steps, other, 110).tolist() == [0.25]
 
     @pytest.mark.parametrize("mode", ["pixel", "row"])
     def test_two_maps_of_nothing_agree(self, mode):
         flat = torch.full((1, 6, 6), 3.0)
-        assert xcam.stability_iou(flat, 2 * flat, mode=mode).tolist() == [1]
-        assert float(xcam.stability_iou(flat, square(1, 6, 2, 1)[None], mode=mode)) < 1
+        with pytest.warns(XcamWarning, match="1 of 1 images count as 1 with nothing above the th"):
+            assert xcam.stability_iou(flat, 2 * flat, mode=mode).tolist() == [1]
+        with pytest.warns(XcamWarning, match="1 of 1 maps of maps_a are flat, they point nowhere$"):
+            assert float(xcam.stability_iou(flat, square(1, 6, 2, 1)[None], mode=mode)) < 1
+
+    def test_counts_the_maps_that_are_flat(self):
+        live = smooth(0, 3)
+        dead = live.clone()
+        dead[1:] = 7 / 3
+        flat = "of 3 maps of {} are flat, they point nowhere"
+        both = f"2 {flat.format('maps_a')}; 2 {flat.format('maps_b')}"
+        ones = "2 of 3 images count as 1 with nothing above the threshold"
+        for a, b, size, said in (
+            (live, dead, None, f"2 {flat.format('maps_b')}"),
+            (dead, live, None, f"2 {flat.format('maps_a')}"),
+            (dead, dead, None, f"{both}; {ones}"),
+            (dead, live, 33, f"2 {flat.format('maps_a')}"),  # a resize rounds
+        ):
+            with pytest.warns(XcamWarning) as record:
+                xcam.stability_iou(a, b, size=size)
+            assert [str(one.message) for one in record] == [said]
+            assert record[0].filename == __file__
+
+    def test_counts_the_images_without_any_high_pixel(self):
+        """Bytes may be low everywhere without being flat."""
+        low = torch.tensor([[[0, 90]], [[0, 200]]], dtype=torch.uint8)
+        with pytest.warns(XcamWarning, match="^1 of 2 images count as 1 with nothing above the"):
+            assert xcam.stability_iou(low, low).tolist() == [1, 1]
+        assert xcam.stability_iou(low, low, 1).tolist() == [1, 1]  # the lowest that is no share
 
     @pytest.mark.parametrize("mode", ["pixel", "row"])
     def test_is_symmetric_and_whole_of_itself(self, mode):
@@ -97,7 +124,7 @@ class TestIoU:
 
     def test_bytes_that_are_resized_are_not_stretched(self):
         steps = torch.tensor([[[50, 150]]], dtype=torch.uint8)  # 50, 75, 125, 150 at 4
-        whole = torch.full((1, 1, 4), 255, dtype=torch.uint8)
+        whole = torch.tensor([[[255, 255, 255, 254]]], dtype=torch.uint8)
         for threshold, high in ((49, 4), (74, 3), (100, 2), (126, 1)):
             assert xcam.stability_iou(steps, whole, threshold, size=(1, 4)).tolist() == [high / 4]
 
@@ -113,7 +140,14 @@ class TestIoU:
         ("a", "b", "named", "error", "sentence"),
         [
             (*PAIR, {"mode": "rows"}, ValueError, "must be 'pixel' or 'row', got 'rows'"),
-            (*PAIR, {"threshold": 255}, ValueError, r"in \[0, 255\), as of bytes, got 255"),
+            (*PAIR, {"threshold": 255}, ValueError, r"0 or in \[1, 255\), as of bytes, got 255"),
+            (*PAIR, {"threshold": -1}, ValueError, r"0 or in \[1, 255\), as of bytes, got -1"),
+            (
+                *PAIR,
+                {"threshold": 100 / 255},
+                ValueError,
+                r"bytes, 0 to 255, got 0\.392\d+; for that share of the range give 100$",
+            ),
             (PAIR[0], PAIR[1][:, 1:], {}, ValueError, r"\(1, 224, 224\) and \(1, 223, 224\); give"),
             (PAIR[0], PAIR[1][:, 1:], {}, ValueError, "such as size=224 or --size 224, to compare"),
             (PAIR[0], smooth(0), {"size": 9}, ValueError, r"of the same images, got \(1, .* \(4, "),
@@ -125,7 +159,7 @@ class TestIoU:
                 r"size must be a positive int, or two, .* got True",
             ),
             (PAIR[0][0], PAIR[1][0], {}, ValueError, r"must be \(N, h, w\)"),
-            (PAIR[0].long(), PAIR[1], {}, TypeError, "floating point or uint8, got torch.int64"),
+            (PAIR[0].long(), PAIR[1], {}, TypeError, "or uint8, got torch.int64; give bytes, 0 to"),
             (PAIR[0] / 0, PAIR[1], {}, ValueError, "must be finite"),
             (PAIR[0], "folder", {}, TypeError, "two tensors or two folders, got Tensor and str"),
         ],
@@ -210,6 +244,23 @@ class TestCommand:
         done = run("stability", *folders, "--mode", "row")
         assert done.stdout == "IoU 0.9107, no interval, of 1 image, above 100 of 255\n"
         assert "compared with LFI-CAM's own numbers alone" in done.stderr
+
+    def test_says_which_maps_are_flat(self, tmp_path):
+        dead = torch.full((3, 6, 6), 0.5)
+        a, b = dump(tmp_path / "a", dead), dump(tmp_path / "b", dead)
+        done = run("stability", a, b)
+        assert done.stdout.startswith("IoU 1.0000, ")
+        assert done.stderr == (
+            f"xcam: 3 of 3 maps of {str(a)!r} are flat, they point nowhere; 3 of 3 maps of "
+            f"{str(b)!r} are flat, they point nowhere; 3 of 3 images count as 1 with nothing above "
+            "the threshold\n"
+        )
+
+    def test_a_share_is_no_threshold(self, tmp_path):
+        a = dump(tmp_path / "a", smooth(0))
+        said = refused("stability", a, a, "--threshold", "0.4")
+        assert "got 0.4; for that share of the range give 102" in said
+        assert "0 to 255" in run("stability", "--help").stdout
 
     def test_compares_at_the_size_of_the_images(self, tmp_path):
         """What evaluations store of an attention at 5×6 and another at 10×12."""

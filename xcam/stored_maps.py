@@ -18,14 +18,22 @@ from torch import Tensor
 
 from xcam import explanations, files, manifest
 from xcam._apply import unresized
+from xcam.core import Explanation, Method
 from xcam.errors import FileFormatError
 
 __all__ = ["StoredMaps", "write_array", "write_maps"]
 
 _HEADER = "xcam.maps"
+_COLOURS = (3, 4)  # channels of a picture, without and with transparency
 
 
-def write_maps(path: Path, maps: Tensor, ids: Sequence[str], targets: Sequence[int]) -> None:
+def write_maps(
+    path: Path,
+    maps: Tensor,
+    ids: Sequence[str],
+    targets: Sequence[int],
+    class_specific: bool = True,
+) -> None:
     """Writes the maps of a batch in half precision, each divided by its largest magnitude.
 
     Args:
@@ -33,6 +41,8 @@ def write_maps(path: Path, maps: Tensor, ids: Sequence[str], targets: Sequence[i
         maps: (B, h, w), at their own resolution.
         ids: Of the images.
         targets: The class that each map is of.
+        class_specific: Whether it would be another map for another class, as the method's spec
+            says; a map that would not counts for any class.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     scale = maps.abs().flatten(1).amax(1)
@@ -42,7 +52,8 @@ def write_maps(path: Path, maps: Tensor, ids: Sequence[str], targets: Sequence[i
         "scale": scale.float().cpu(),
         "target": torch.tensor(targets, dtype=torch.int64),
     }
-    files.write(path, save(tensors, {_HEADER: json.dumps({"format": 1, "ids": list(ids)})}))
+    header = {"format": 1, "ids": list(ids), "class_specific": class_specific}
+    files.write(path, save(tensors, {_HEADER: json.dumps(header)}))
 
 
 def write_array(path: Path, single: Tensor) -> None:
@@ -53,7 +64,7 @@ def write_array(path: Path, single: Tensor) -> None:
     files.write(path, content.getvalue())
 
 
-_Key: TypeAlias = tuple[str, "int | None"]  # an image's id, and the class if the file says it
+_Key: TypeAlias = tuple[str, "int | None"]  # an image's id, and the class if the map is of one
 
 
 @dataclass(frozen=True)
@@ -68,10 +79,15 @@ class StoredMaps:
     """The maps of a folder by image id.
 
     Read are what an evaluation with `save_maps=True` wrote; an `Explanation` of one image saved as
-    `<id>.safetensors`; and arrays (h, w) or (C, h, w) in `<id>.npy`, whose channels are summed, or
-    (h, w, 3) of bytes, a grey picture, as LFI-CAM's code stores its attention. An id may have
-    slashes, and its file may lack the suffix of the picture: `n01/cat.jpg` is in `n01/cat.jpg.npy`
-    or `n01/cat.npy`.
+    `<id>.safetensors`; and arrays in `<id>.npy`. An id may have slashes, and its file may lack the
+    suffix of the picture: `n01/cat.jpg` is in `n01/cat.jpg.npy` or `n01/cat.npy`. Maps of a method
+    that is not class-specific count for any class, and so do arrays.
+
+    An array is (h, w), or has an axis of channels, first or last: the one of length 1; else the
+    last if it is of 3 or 4, refused where another axis is, too, since either may be meant; else the
+    first. Channels are summed. Those of bytes (uint8) must be equal, a grey picture as LFI-CAM's
+    code stores its attention, and any one of them is the map. Bytes of several colours are a
+    picture and no map, and refused.
 
     Args:
         folder: To read from.
@@ -112,11 +128,13 @@ class StoredMaps:
         return sorted({name for name, _ in self._places})
 
     def of(self, name: str) -> Tensor:
-        """The map of an image, (h, w), whatever class it is of; bytes stay uint8.
+        """The map of an image, (h, w), whatever class it is of.
+
+        Bytes stay uint8, other integers become int64, all else float32.
 
         Raises:
             FileNotFoundError: The image has no map here.
-            ValueError: It has several, of several classes.
+            ValueError: It has several, of several classes, or one that is no map.
         """
         keys = [key for key in self._places if key[0] == name]
         if not keys:
@@ -198,7 +216,11 @@ def _content(path: Path) -> list[_Key] | None:
             if header is None:
                 return None
             targets = file.get_tensor("target").tolist()
-        return list(zip(map(str, json.loads(header)["ids"]), targets, strict=True))
+        said = json.loads(header)
+        ids = list(map(str, said["ids"]))
+        if not said.get("class_specific", True):  # older files do not say it
+            targets = [None] * len(targets)
+        return list(zip(ids, targets, strict=True))
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise FileFormatError(f"{str(path)!r} is damaged, or no file of maps: {error}") from error
 
@@ -207,29 +229,62 @@ def _tensors(path: Path) -> tuple[list[Tensor], int | None]:
     """The maps of a file, and the class of that of an explanation."""
     if _content(path) is None:
         explanation = explanations.load_explanation(path)
-        target = explanation.target
-        return list(unresized(explanation)), None if target is None else int(target[0])
+        return list(unresized(explanation)), _class_of(explanation)
     with safe_open(path, framework="pt") as file:
         maps, scale = file.get_tensor("maps"), file.get_tensor("scale")
     return list(maps.float() * scale[:, None, None]), None
 
 
+def _class_of(explanation: Explanation) -> int | None:
+    """The class that the first map is of; None if it counts for any."""
+    method, target = explanation.method, explanation.target
+    of_any = isinstance(method, Method) and not method.spec.class_specific
+    return None if of_any or target is None else int(target[0])
+
+
 def _array(path: Path) -> tuple[list[Tensor], None]:
     try:
-        values = np.load(path, allow_pickle=False)
-        kind = np.uint8 if values.dtype == np.uint8 else np.float32
-        single = torch.from_numpy(np.ascontiguousarray(_grey(values), kind))
+        values = torch.from_numpy(_numbers(np.load(path, allow_pickle=False)))
     except (EOFError, OSError, TypeError, ValueError) as error:
         raise FileFormatError(f"{str(path)!r} is damaged, or no array: {error}") from error
-    if single.ndim == 3:
-        single = single.sum(0, dtype=torch.float32)
-    if single.ndim != 2:
-        raise ValueError(f"{str(path)!r} must hold (h, w) or (C, h, w), got {values.shape}")
-    return [single], None
+    try:
+        return [_single(values)], None
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} must hold (h, w) or (C, h, w), {error}") from error
 
 
-def _grey(values: NDArray[Any]) -> NDArray[Any]:
-    """(h, w) of a grey picture, three equal channels of bytes; anything else as it is."""
-    picture = values.ndim == 3 and values.shape[2] == 3 and values.dtype == np.uint8
-    same = picture and bool((values == values[..., :1]).all())
-    return values[..., 0] if same else values
+def _numbers(values: NDArray[Any]) -> NDArray[Any]:
+    """Bytes as they are, other integers as int64, all else as float32."""
+    if values.dtype == np.uint8:
+        return np.ascontiguousarray(values)
+    whole = np.issubdtype(values.dtype, np.integer)
+    return np.ascontiguousarray(values, np.int64 if whole else np.float32)
+
+
+def _single(values: Tensor) -> Tensor:
+    """The map (h, w) of an array; the error goes on with "must hold …"."""
+    shape = tuple(values.shape)
+    if len(shape) not in (2, 3) or 0 in shape:
+        raise ValueError(f"got {shape}")
+    if len(shape) == 2:
+        return values
+    axis = _channels(shape)
+    if values.dtype != torch.uint8:
+        return values.sum(axis)
+    grey = values.select(axis, 0)
+    if bool((values != grey.unsqueeze(axis)).any()):
+        raise ValueError(
+            f"got {shape} bytes of several colours, a picture and no map; store the map itself, "
+            "before it is drawn"
+        )
+    return grey
+
+
+def _channels(shape: tuple[int, ...]) -> int:
+    """The axis of the channels: that of 1; else the last if it is of 3 or 4; else the first."""
+    first, middle, last = shape
+    if first == 1 or (last != 1 and last not in _COLOURS):
+        return 0
+    if last != 1 and (first in _COLOURS or middle in _COLOURS):
+        raise ValueError(f"got {shape}, whose channels may be first or last; store (h, w)")
+    return 2

@@ -175,6 +175,7 @@ class Work:
             unresized(told.result),
             [case.batch.ids[row] for row in told.rows],
             [case.targets[row] for row in told.rows],
+            case.methods[label].spec.class_specific,
         )
 
 

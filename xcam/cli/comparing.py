@@ -20,7 +20,9 @@ _Folder = Annotated[
 def stability(
     a: _Folder,
     b: _Folder,
-    threshold: Annotated[float, typer.Option(help="What is high, of 0 to 255.")] = 100,
+    threshold: Annotated[
+        float, typer.Option(help="What is high: above this, 0 to 255 and no share of 1.")
+    ] = 100,
     mode: Annotated[str, typer.Option(help="pixel, or row: as LFI-CAM's code.")] = "pixel",
     size: Annotated[
         int | None, typer.Option(help="Side to compare at: the images'.", show_default="the maps'")
