@@ -1,5 +1,7 @@
 """Heads of L-CAM's published code: files as it writes them, with its names of the mechanism."""
 
+import math
+
 import pytest
 import torch
 
@@ -72,6 +74,35 @@ def test_other_shapes_are_refused(tmp_path, changes, message):
     written(tmp_path / "a.pth.tar", **changes)
     with pytest.raises(FileFormatError, match=message):
         import_lcam(tmp_path / "a.pth.tar", classifier(), "lcam_fm")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["attnM.op.weight", "attnM.op.bias"])
+def test_weights_that_are_no_numbers_are_refused(tmp_path, name, value):
+    path = tmp_path / "a.pth.tar"
+    broken = written(path)[name].clone()
+    broken.flatten()[[1, 3]] = value
+    written(path, **{name: broken})
+    sentence = f"2 of the {broken.numel()} values of '{name}' in .* are NaN or infinite in torch.f"
+    with pytest.raises(FileFormatError, match=sentence):
+        import_lcam(path, classifier(), "lcam_fm")
+
+
+def test_numbers_that_the_nets_type_does_not_hold_are_refused(tmp_path):
+    path = tmp_path / "a.pth.tar"
+    written(path, **{"attnM.op.bias": torch.tensor([0.0, 0.0, 0.0, 0.0, 1e6])})
+    import_lcam(path, classifier(), "lcam_fm")
+    sentence = "1 of the 5 values of 'attnM.op.bias' .* infinite in torch.float16; .* a wider type"
+    with pytest.raises(FileFormatError, match=sentence):
+        import_lcam(path, classifier().half(), "lcam_fm")
+
+
+def test_what_is_not_loaded_may_be_no_number(tmp_path):
+    """The classifier in the file, which is compared with the model alone."""
+    path = tmp_path / "a.pth.tar"
+    written(path, **{"features.0.weight": torch.full((8, 3, 3, 3), math.nan)})
+    with pytest.warns(XcamWarning, match="trained for another classifier"):
+        assert import_lcam(path, classifier(), "lcam_fm")[0].fitted
 
 
 def test_refusals(tmp_path):

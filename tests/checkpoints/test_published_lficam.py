@@ -1,6 +1,7 @@
 """Nets of LFI-CAM's published code: state dicts under its names, in the order of its modules."""
 
 import copy
+import math
 import re
 from pathlib import Path
 
@@ -195,6 +196,19 @@ def test_what_does_not_fit_is_named(tmp_path, changes, message):
     state = dict(zip([*backbone, *fin], net.state_dict().values(), strict=True)) | changes
     path = write(tmp_path / "a.pth.tar", {k: v for k, v in state.items() if v is not None})
     with pytest.raises(FileFormatError, match=f"are no LFI-CAM of this CifarResNet: .*{message}"):
+        import_lficam(path, model)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("name", ["layer2.0.conv1.weight", "attention.1.running_var", "fc.bias"])
+def test_weights_that_are_no_numbers_are_refused(tmp_path, name, value):
+    """Whichever they are: of the backbone, of FIN, a statistic."""
+    model, backbone, fin = small_cifar_resnet()
+    state = dict(zip([*backbone, *fin], LFICAM().attach(model).state_dict().values(), strict=True))
+    state[name].flatten()[2] = value
+    path = write(tmp_path / "a.pth.tar", state)
+    sentence = f"1 of the {state[name].numel()} values of '{name}' in .* are NaN or infinite in"
+    with pytest.raises(FileFormatError, match=sentence):
         import_lficam(path, model)
 
 

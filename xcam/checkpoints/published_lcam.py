@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from xcam.checkpoints.finite import check_finite
 from xcam.choosing import method_of
 from xcam.core import TrainableMethod
 from xcam.errors import FileFormatError, XcamWarning
@@ -57,7 +58,8 @@ def import_lcam(
         TypeError: A parameter that the method does not have.
         ValueError: No such method, or a parameter out of its range.
         FileNotFoundError: There is no such file.
-        FileFormatError: No such checkpoint, or a mechanism of another shape; keys are named.
+        FileFormatError: No such checkpoint, or a mechanism of another shape or with values that are
+            NaN or infinite; keys are named.
     """
     if method not in _METHODS:
         raise ValueError(f"method must be one of {', '.join(_METHODS)}, got {method!r}")
@@ -71,6 +73,8 @@ def import_lcam(
         raise FileFormatError(
             f"the weights in {str(path)!r} are no attention mechanism for this classifier: {fault}"
         )
+    found = {name: found[name].to(parameter.dtype) for name, parameter in wanted.items()}
+    check_finite(path, found)
     with torch.no_grad():
         for name, parameter in wanted.items():
             parameter.copy_(found[name])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
 
+from xcam.checkpoints.finite import check_finite
 from xcam.choosing import method_of
 from xcam.errors import FileFormatError
 from xcam.methods.heads import part
@@ -103,7 +104,8 @@ def import_lficam(
         LayerError: No such layer or stem in the model.
         FileNotFoundError: There is no such file.
         FileFormatError: No such checkpoint, or one of another net; the names that do not fit are
-            listed, in the file's words where the net has no such tensor.
+            listed, in the file's words where the net has no such tensor. Or a tensor with values
+            that are NaN or infinite, by its name in the file.
     """
     saved = read_state(Path(path))
     net = _chosen(path, saved, params).attach(model)
@@ -119,6 +121,7 @@ def import_lficam(
         raise FileFormatError(
             f"the weights in {str(path)!r} are no LFI-CAM of this {kind}: {fault}"
         )
+    check_finite(path, {name: found[own].to(wanted[own].dtype) for own, name in names.items()})
     head.load_state_dict(found)
     net.fitted = True  # type: ignore[assignment]
     return net.eval(), _report(names, wanted)

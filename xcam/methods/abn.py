@@ -43,13 +43,15 @@ class ABN(TrainableMethod):
         stage: The last stage, by its name in the backbone. None for the outermost module with
             convolutions that gives the last features and reads features at most twice as large a
             side: `layer4` of torchvision's ResNets, `stage3` of xcam's CIFAR nets, the last
-            dense block of DenseNet, and the last convolution of VGG.
+            dense block of DenseNet, and the last convolution of VGG. What it reads and gives
+            has more than one cell: of images of 32x32, for which `layer4` of torchvision's ResNets
+            gives one, it is `layer3` of resnet18 and `layer4.0.conv1` of resnet50.
         branch_norm: Whether BN follows the copy of the stage. None for False in xcam's ResNeXt, as
             in the published one, and True in all others.
 
     Raises:
-        LayerError: There is no such stage, it reads no feature map, or a copy of it with stride 1
-            does not keep the map's size.
+        LayerError: There is no such stage, it reads no feature map but a vector, tokens or the
+            image, or a copy of it with stride 1 does not keep the map's size.
     """
 
     stage: Layer | None = None
@@ -73,8 +75,9 @@ class ABN(TrainableMethod):
         stage = backbone.last_stage() if given is None else backbone.layer(given)
         if stage is None:
             raise LayerError(
-                f"no stage of {type(backbone.net).__name__} is found that ends its convolutions; "
-                "name the one that the attention is to come before: stage=…"
+                f"no stage of {type(backbone.net).__name__} is found that ends its convolutions "
+                "and reads a feature map (B, C, h, w); give a convolutional net, or name the one "
+                "that the attention is to come before: stage=…"
             )
         before, after = backbone.shape(stage, "input"), backbone.shape(stage)
         same_size = _at_stride_1(backbone.net.get_submodule(stage))

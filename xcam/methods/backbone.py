@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -14,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from xcam._apply import check_headless
-from xcam.core import TrainableMethod, as_logits
+from xcam.core import TrainableMethod
 from xcam.errors import LayerError, UnknownNameError
+from xcam.methods.logits import logits_of
 from xcam.models import Normalized, default_layer
 from xcam.models.layout import Layout, norm_widths
 from xcam.state import Layer, find_module, untouched, unwrap
@@ -142,7 +144,7 @@ class Backbone:
                     f"{tuple(self.blank.shape)} ({error}); say what images it takes: "
                     "xcam.models.Normalized(model, mean, std, input_size=(H, W))"
                 ) from error
-        return tuple(calls.values()), as_logits(output, 1).shape[1]
+        return tuple(calls.values()), logits_of(self.net, output, 1).shape[1]
 
     def layer(self, given: Layer) -> str:
         """The name in `net` of a layer of the classifier; names that start outside of it will do.
@@ -163,7 +165,8 @@ class Backbone:
         """(1, C, h, w): what a layer gives, or takes, for the blank image.
 
         Raises:
-            LayerError: That is no map, channels first, of more than one cell, or one of several.
+            LayerError: That is no map, channels first, of more than one cell, or one of several; or
+                it is the image that the layer takes.
         """
         module = self.net.get_submodule(layer)  # it may have several names, and a call has one
         named = (call for call in self.calls if self.net.get_submodule(call.name) is module)
@@ -175,13 +178,21 @@ class Backbone:
                 f"one that is called once{f', such as {other!r}' if other else ''}"
             )
         shape = None if call is None else call.outputs if place == "output" else call.inputs
-        if shape is None or not self._is_map(shape):
+        if call is None or shape is None or self._order(shape) != "NCHW":
             kind = "of no tensor" if shape is None else f"of shape {tuple(shape)}"
             got = "is not called" if call is None else f"has an {place} {kind}"
+            remedy = "choose another layer, before pooling and flattening"
+            if shape is not None and self._order(shape) is not None:  # tokens, or channels last
+                remedy = "choose a convolutional net, or a layer that gives such a map"
             raise LayerError(
                 "a head needs a feature map (B, C, h, w) of more than one cell, and layer "
-                f"{layer!r} {got} for an image of shape {tuple(self.blank.shape)}; choose another "
-                "layer, before pooling and flattening"
+                f"{layer!r} {got} for an image of shape {tuple(self.blank.shape)}; {remedy}"
+            )
+        if place == "input" and self._reads_image(call):
+            other = self.last_stage()
+            raise LayerError(
+                f"layer {layer!r} reads the image, and a head needs features that a convolution "
+                f"has made of it; choose a later one{f', such as {other!r}' if other else ''}"
             )
         return shape
 
@@ -204,20 +215,35 @@ class Backbone:
         """
         for call in reversed(self.calls):
             before, after = call.inputs, call.outputs
-            if before is None or after is None or call.first:
-                continue
-            if call.times > 1 or not call.convolves:
+            if before is None or after is None or call.times > 1 or not call.convolves:
                 continue
             one_resolution = len(before) == 4 == len(after) and all(
                 side <= 2 * smaller for side, smaller in zip(before[2:], after[2:], strict=True)
             )
-            if one_resolution and self._is_map(before) and self._is_map(after):
+            if not one_resolution or self._reads_image(call):
+                continue
+            if self._order(before) == "NCHW" == self._order(after):
                 return call.name
         return None
 
-    def _is_map(self, shape: torch.Size) -> bool:
+    def _order(self, shape: torch.Size) -> str | None:
+        """In which order a tensor holds a map, see `Layout`; None if it holds none."""
         layout = Layout.of(shape, self.blank.shape, norm_widths(self.net))
-        return layout is not None and layout.order == "NCHW"
+        return None if layout is None else layout.order
+
+    def _reads_image(self, call: Call) -> bool:
+        """Whether it reads the image: itself, or as many channels before any convolution.
+
+        So it is also where the net normalises or resizes the image before it.
+        """
+        inside = {id(module) for module in self.net.get_submodule(call.name).modules()}
+        earlier = itertools.takewhile(lambda other: other is not call, self.calls)
+        convolved = any(
+            other.convolves and id(self.net.get_submodule(other.name)) not in inside
+            for other in earlier
+        )
+        channels = None if call.inputs is None else call.inputs[1:2]
+        return call.first or (not convolved and channels == self.blank.shape[1:2])
 
     def fitting(self, module: M) -> M:
         """A head's part in the net's dtype and mode, on its device."""

@@ -15,6 +15,7 @@ from xcam._apply import own_method
 from xcam.core import Target, TrainableMethod, as_logits
 from xcam.errors import LayerError, NotFittedError
 from xcam.methods.backbone import Place
+from xcam.methods.logits import logits_of
 from xcam.state import capture
 
 __all__ = ["Change", "Tap", "part", "read", "same_head", "watched"]
@@ -79,7 +80,7 @@ class Tap:
                 "once when the head was attached; attach it to one that is called once in every "
                 "pass"
             )
-        return as_logits(output, len(images))
+        return logits_of(net, output, len(images))
 
     def _on_output(self, _module: nn.Module, _inputs: object, output: object) -> Tensor | None:
         run = self._current()

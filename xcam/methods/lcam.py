@@ -121,7 +121,9 @@ class LCAMFm(LCAM):
     Attributes:
         layer: Whose output is F, by its name in the backbone: `features.29` of VGG-16, or
             `features.30`, behind the last pooling, for maps of 7x7. None for the model's default
-            layer.
+            layer, which gives more than one cell: of images of 32x32, for which `layer4` of
+            torchvision's ResNets gives one, it is `layer3` of resnet18 and `layer4.0.bn1` of
+            resnet50.
         labels: Whether y is the class that the classifier predicts for the image that it is
             trained on, or the one `"given"` by the data, see `xcam.data.relabelled`.
         mask_reg: Which maps V and the mean are taken over.

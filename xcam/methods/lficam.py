@@ -48,7 +48,9 @@ class LFICAM(TrainableMethod):
     Attributes:
         layer: Whose output is F, by its name in the backbone. None for that of the last stage,
             which in DenseNet comes before its last batch norm and ReLU; for the model's default
-            layer if the net has no stages.
+            layer if the net has no stages. It is one that gives more than one cell: of images of
+            32x32, for which `layer4` of torchvision's ResNets gives one, it is `layer3` of resnet18
+            and `layer4.0.bn1` of resnet50.
         fin_relu: Whether a ReLU follows `"every"` batch norm of FIN, or the second and the fourth,
             `"alternate"`. The published code has the one in its nets for ImageNet, the other in
             those for CIFAR. None for `"alternate"` in xcam's CIFAR nets, `"every"` in all others.
