@@ -222,9 +222,10 @@ def _kept(tensor):
 
 def snapshot(model, *tensors):
     """Everything that a call must leave as it was, by name."""
+    _, numbers, *place = np.random.get_state()  # most draws move the place alone
     state = {
         "torch": torch.get_rng_state(),
-        "numpy": torch.from_numpy(np.random.get_state()[1].copy()),
+        "numpy": (torch.from_numpy(numbers.copy()), *place),
         "python": random.getstate(),
         "grad mode": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
     }
@@ -255,6 +256,7 @@ def _same(first, second):
 @contextmanager
 def unchanged(model, *tensors):
     """Holds that the block leaves the model, the tensors and the process as they were."""
+    torch.rand(1), np.random.rand(), random.random()  # else who seeds them anew may go unseen
     before = snapshot(model, *tensors)
     try:
         yield

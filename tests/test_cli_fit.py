@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from launches import TWO, launched
 from small_mnist import write_mnist
 from test_cli import refused, run
 
@@ -42,7 +44,8 @@ seed = 3
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
-    return write_mnist(tmp_path_factory.mktemp("digits"))
+    """So many that a run takes steps while somebody makes up his mind to stop it."""
+    return write_mnist(tmp_path_factory.mktemp("digits"), train=240)
 
 
 @pytest.fixture(scope="module")
@@ -94,13 +97,22 @@ def test_evaluate_prints_that_table(unbroken, digits, recipe):
     )
 
 
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs POSIX signals")
+@pytest.mark.timeout(600)
 def test_a_stopped_or_killed_run_goes_on_with_the_same_command(unbroken, digits, recipe, tmp_path):
-    out = tmp_path / "run"
-    command = ["fit", "--recipe", str(recipe), "--root", str(digits), "--out", str(out)]
-    code, said = ended([*command, "--workers", "2"], out / "training.pt", signal.SIGINT)
-    assert code == 130
-    assert re.fullmatch(r"xcam: stopped at epoch 1, step \d+.*goes on\n", said)
-    assert ended(command, out / "training.pt", signal.SIGKILL) == (-9, "")
+    stopped = r"xcam: stopped at epoch \d, step \d+.*goes on\n"
+    for number in range(5):
+        out = tmp_path / str(number)
+        command = ["fit", "--recipe", str(recipe), "--root", str(digits), "--out", str(out)]
+        code, said = ended([*command, "--workers", "2"], out / "training.pt", signal.SIGINT)
+        if not re.fullmatch(stopped, said):
+            assert epochs(out) == 2, said  # on a busy machine the signal may come too late
+            continue
+        assert code == 130
+        code, said = ended(command, out / "training.pt", signal.SIGKILL)
+        if not (out / "test.csv").exists():
+            break
+    assert (code, said) == (-signal.SIGKILL, "")
     assert not (out / "test.csv").exists()
     done = run(*command)
     assert done.exit_code == 0, done.output
@@ -112,21 +124,27 @@ def test_a_stopped_or_killed_run_goes_on_with_the_same_command(unbroken, digits,
 def ended(command, path, number):
     """Exit code and stderr of a run that gets a signal once it has written a file anew.
 
-    As Ctrl-C does, it reaches all processes of the run.
+    As Ctrl-C does, it reaches all processes of the run. A run may have ended before.
     """
     before = written(path)
     process = subprocess.Popen(
         [sys.executable, "-m", "xcam", *command, "--set", "save_minutes=0"],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
     while written(path) == before and process.poll() is None:
         time.sleep(0.002)
-    os.killpg(process.pid, number)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=120)
     return process.returncode, errors
+
+
+def epochs(out):
+    return len(pd.read_csv(out / "log.csv")) if (out / "log.csv").exists() else 0
 
 
 def written(path):
@@ -159,21 +177,11 @@ def test_changes_and_run_settings_are_passed_on(digits, recipe, tmp_path, monkey
     ]  # fmt: skip
 
 
-def test_two_launched_processes_print_once(unbroken, digits, recipe, tmp_path):
-    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
-              "--main_process_port", "0", "-m", "xcam", "fit"]  # fmt: skip
-    command = ["--recipe", recipe, "--root", digits, "--out", tmp_path / "run"]
-
-    done = subprocess.run(
-        [sys.executable, *map(str, [*launch, *command, "--set", "epochs=1"])],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    *table, last = done.stdout.splitlines()
+@pytest.mark.timeout(600)
+def test_two_launched_processes_print_once(digits, recipe, tmp_path):
+    command = ["fit", "--recipe", recipe, "--root", digits, "--out", tmp_path / "run"]
+    told = launched(tmp_path / "home", *TWO, "-m", "xcam", *command, "--set", "epochs=1")
+    *table, last = told.splitlines()
     assert table == pd.read_csv(tmp_path / "run" / "test.csv").to_string(index=False).splitlines()
     assert last == f"net -> {tmp_path / 'run' / 'best.safetensors'}"
 
@@ -235,12 +243,15 @@ def test_recipes_lists_them():
         assert line.endswith(f"  {recipe['source']}")
 
 
-def test_the_commands_of_the_page_exist():
+def test_the_commands_of_the_page_exist(tmp_path, monkeypatch):
     page = (Path(__file__).parent.parent / "docs" / "recipes.md").read_text("utf-8")
     shell = "".join(re.findall(r"```shell\n(.*?)```", page, re.DOTALL))
+    shell = shell.replace("\\\n", " ")  # commands of two lines
     lines = [shlex.split(line, comments=True) for line in shell.splitlines() if " fit " in line]
     assert len(lines) > 5
     options = run("fit", "--help").stdout
+    (tmp_path / "mine.toml").write_text(RECIPE)
+    monkeypatch.chdir(tmp_path)
     for words in lines:
         given = dict(itertools.pairwise(words))
         changes = [after for word, after in itertools.pairwise(words) if word == "--set"]

@@ -1,12 +1,10 @@
 """Several processes share an evaluation and leave the rows that one leaves."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from evaluations import Pictures, assert_same_rows, parts, rows
+from launches import TWO
+from launches import launched as launch
 from PIL import Image
 from torch.utils.data import DataLoader
 from typer.testing import CliRunner
@@ -30,52 +28,40 @@ def pictures(tmp_path):
 
 
 # What the documentation tells users, on CPUs too: accelerate's `--cpu` starts a single process.
-LAUNCH = ["accelerate", "launch", "--multi_gpu", "--num_processes", "2", "-m", "xcam", "evaluate"]
-THE_SAME_BY_DEFAULT = """
+LAUNCH = ["accelerate", "launch", *TWO, "-m", "xcam", "evaluate"]
+BY_DEFAULT = """
 compute_environment: LOCAL_MACHINE
 distributed_type: MULTI_GPU
 num_processes: 2
 """
 
 
-def test_two_launched_processes_give_the_rows_of_one(pictures, tmp_path):
-    command = [
-        "--data", str(pictures), "--size", "16", "--model",
-        "xcam:gap_net", "--weights", "none", "--methods", "gradcam,rise(n_masks=5)", "--metrics",
-        "deletion,sparseness", "--load", "1", "--batch-size", "4", "--out",
+@pytest.fixture
+def command(pictures):
+    return [
+        "--data", str(pictures), "--size", "16", "--model", "xcam:gap_net", "--weights", "none",
+        "--methods", "gradcam,rise(n_masks=5)", "--metrics", "deletion,sparseness", "--load", "1",
+        "--batch-size", "4", "--out",
     ]  # fmt: skip
-    config = tmp_path / "two.yaml"
-    config.write_text(THE_SAME_BY_DEFAULT)
-    by_config = ["accelerate", "launch", "--config_file", str(config), *LAUNCH[-3:]]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
 
-    def run(words, *arguments):
-        launcher = [
-            "-m",
-            "accelerate.commands.accelerate_cli",
-            words[1],
-            "--main_process_port",
-            "0",
-        ]
-        return subprocess.run(
-            [sys.executable, *launcher, *words[2:], *command, *arguments],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
 
-    several = run(LAUNCH, str(tmp_path / "several"))
-    assert several.returncode == 0, several.stderr
+@pytest.mark.timeout(600)
+def test_two_launched_processes_give_the_rows_of_one(command, tmp_path):
+    told = launch(tmp_path / "home", *LAUNCH[2:], *command, tmp_path / "several")
     alone = CliRunner().invoke(cli.app, ["evaluate", *command, str(tmp_path / "one")])
     assert alone.exit_code == 0, alone.output
-    assert several.stdout == alone.stdout  # the table, once
+    assert told == alone.stdout  # the table, once
     assert parts(tmp_path / "several") == parts(tmp_path / "one")
     assert_same_rows(rows(tmp_path / "several"), rows(tmp_path / "one"))
-    dry = run(by_config, str(tmp_path / "dry"), "--dry-run")
-    assert dry.returncode == 0, dry.stderr
-    assert dry.stdout.splitlines()[-1].endswith("for 7 images in 2 processes, measured on 1")
+
+
+@pytest.mark.timeout(600)
+def test_a_dry_run_counts_the_processes_of_a_configuration(command, tmp_path):
+    config = tmp_path / "two.yaml"
+    config.write_text(BY_DEFAULT)
+    words = ["--config_file", config, *LAUNCH[-3:], *command, tmp_path / "dry", "--dry-run"]
+    told = launch(tmp_path / "home", *words)
+    assert told.splitlines()[-1].endswith("for 7 images in 2 processes, measured on 1")
 
 
 def evaluate(monkeypatch, team, out):

@@ -1,28 +1,19 @@
-"""An evaluation that is stopped at any moment goes on, and ends with the rows of one that is not.
+"""An evaluation stopped at any moment goes on, and ends with the rows of one that is not."""
 
-What is killed are processes of a fork server, which has all imports done and one thread.
-"""
-
-import multiprocessing
-import os
-import random
 import signal
-import threading
 import time
 from dataclasses import dataclass
 from typing import ClassVar
 
+import killed
 import pytest
-import torch
 from evaluations import Pictures, assert_same_rows, parts, rows
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 import xcam
 from xcam.core import Metric, MetricSpec
 from xcam.models.toy import GapNet
 
-KILLS = 20
 METRICS = ("deletion", "sparseness")
 
 
@@ -31,35 +22,6 @@ def evaluate(out, data=None, batch_size=2, model=None, **arguments):
     arguments = {"methods": "gradcam", "metrics": METRICS, "save_maps": True, **arguments}
     loader = DataLoader(data, batch_size=batch_size)
     return xcam.evaluate(model or GapNet(), loader, out=out, **arguments)
-
-
-def work(out, begun, dies_at=None):
-    """What a killed process does; `dies_at` has it kill itself at that write to the disk."""
-    torch.set_num_threads(1)
-    tqdm.set_lock(threading.RLock())  # its semaphores would outlive a process that is killed
-    if dies_at is not None:
-        written, sync = [], os.fsync
-
-        def fsync(descriptor):
-            written.append(descriptor)
-            if len(written) == dies_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            sync(descriptor)
-
-        os.fsync = fsync
-    begun.send(True)
-    evaluate(out)
-
-
-@pytest.fixture(scope="module")
-def server():
-    context = multiprocessing.get_context("forkserver")
-    # Also what torch imports late, at the first pass on its meta device.
-    late = ["torch._dynamo", "torch._refs", "torch._decomp"]
-    context.set_forkserver_preload(
-        ["test_evaluate_resume", "xcam._evaluate", "xcam.metrics", *late]
-    )
-    return context
 
 
 @pytest.fixture(scope="module")
@@ -72,47 +34,35 @@ def unbroken(tmp_path_factory):
     return out / "rows", time.perf_counter() - begun
 
 
-def started(server, *arguments):
-    receiver, sender = server.Pipe(duplex=False)
-    process = server.Process(target=work, args=(arguments[0], sender, *arguments[1:]))
-    process.start()
-    sender.close()
-    assert receiver.poll(120)
-    receiver.recv()
-    return process
-
-
-def test_killed_at_random_moments_nothing_is_lost_and_nothing_doubled(server, unbroken, tmp_path):
+@killed.posix
+def test_killed_at_random_moments_nothing_is_lost_and_nothing_doubled(unbroken, tmp_path):
     expected, seconds = unbroken
-    dice, kills, finished = random.Random(0), 0, 0
-    progress = set()
-    # A share of the whole, so that an evaluation is killed several times before it ends.
-    latest = 0.3 * seconds
-    # Without three standings the moments were not those at which something happens.
-    while kills < KILLS or len(progress) < 3 or not finished:
-        out = tmp_path / str(finished)
-        process = started(server, out)
-        killing = kills < KILLS or len(progress) < 3
-        process.join(dice.uniform(0, latest) if killing else None)
-        if process.exitcode is None:
-            os.kill(process.pid, signal.SIGKILL)
-            process.join()
-            kills += process.exitcode == -signal.SIGKILL
-        now = len(parts(out)) if (out / "rows").is_dir() else 0
-        if process.exitcode == 0:
-            finished += 1
-            assert_same_rows(rows(out), rows(expected))
-            assert parts(out) == parts(expected)
-            latest /= 1.3
-        elif now in progress:  # a busy machine: it did nothing in its time
-            latest *= 1.3
-        progress.add(now)
+
+    def folder(number):
+        return tmp_path / str(number)
+
+    def standing(number):
+        return len(parts(folder(number))) if (folder(number) / "rows").is_dir() else 0
+
+    def check(number):
+        assert_same_rows(rows(folder(number)), rows(expected))
+        assert parts(folder(number)) == parts(expected)
+
+    killed.killed_at_random(
+        lambda number: killed.started(evaluate, folder(number)),
+        standing,
+        check,
+        latest=0.3 * seconds,
+        kills=20,
+        standings=3,
+    )
 
 
+@killed.posix
 @pytest.mark.parametrize("write", [1, 2, 3, 6, 7, 12])
-def test_killed_at_a_write(server, unbroken, tmp_path, write):
+def test_killed_at_a_write(unbroken, tmp_path, write):
     """The manifest, the maps of a method, the rows: each may be the one that is cut short."""
-    process = started(server, tmp_path, write)
+    process = killed.started(evaluate, tmp_path, dies_at=write)
     process.join()
     assert process.exitcode == -signal.SIGKILL
     left = [path.name for path in tmp_path.rglob(".*.part")]

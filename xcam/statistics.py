@@ -237,12 +237,15 @@ def resampled(
         raise ValueError(f"samples must be of the same images, got {sorted(counts)} images")
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, got {resamples}")
-    parts: list[list[Tensor]] = [[] for _ in samples]
-    for count in counts:
-        for weights in _weights(count, resamples, seed):
-            for part, sample in zip(parts, samples, strict=True):
-                part.append(read(sample.mean(weights)))
-    return [torch.cat(part) for part in parts]
+    found: list[Tensor] = []  # whole from the first: parts would lie between what is freed
+    done = 0
+    for weights in (part for count in counts for part in _weights(count, resamples, seed)):
+        parts = [read(sample.mean(weights)) for sample in samples]
+        found = found or [part.new_empty(resamples, *part.shape[1:]) for part in parts]
+        for whole, part in zip(found, parts, strict=True):
+            whole[done : done + len(part)] = part
+        done += len(weights)
+    return found
 
 
 def jackknife(sample: Sample, finish: Finish) -> Tensor:

@@ -70,6 +70,12 @@ class TestOrder:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 class TestCuda:
+    @pytest.fixture
+    def precise(self, monkeypatch):
+        """Convolutions as on the CPU: they are rounded to ten bits by default."""
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+    @pytest.mark.usefixtures("precise")
     def test_trains_there_and_leaves_its_generator(self, tmp_path):
         before = torch.cuda.get_rng_state()
         net = train(tmp_path, device="cuda")

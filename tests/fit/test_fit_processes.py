@@ -1,33 +1,25 @@
 """Several processes share a training and end where one ends."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from launches import TWO, launched
 from safetensors.torch import load_file
 from several import TRAININGS, train
 from trainings import assert_close, assert_same_bits, log
+
+# What is launched has 240 seconds, and what it is compared with takes some, too.
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     """What two launched processes left."""
     out = tmp_path_factory.mktemp("shared")
-    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
-              "--main_process_port", "0"]  # fmt: skip
-    result = subprocess.run(
-        [sys.executable, *launch, str(Path(__file__).parent / "several.py"), str(out), *TRAININGS],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
+    home = tmp_path_factory.mktemp("home")
+    launched(home, *TWO, Path(__file__).parent / "several.py", out, *TRAININGS)
     return out
 
 

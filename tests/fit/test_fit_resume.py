@@ -1,19 +1,13 @@
-"""A training that is killed at any moment goes on, and ends with the bits of one that is not.
+"""A training that is killed at any moment goes on, and ends with the bits of one that is not."""
 
-What is killed are processes of a fork server, which has all imports done and one thread.
-"""
-
-import multiprocessing
 import os
-import random
 import signal
-import threading
 import time
 
+import killed
 import pytest
 import torch
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 from trainings import Net, Noisy, assert_same_bits, assert_same_training, train, weights
 
 import xcam
@@ -30,14 +24,12 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def work(out, begun, workers=0, dies_at=None, dies_within=False):
+def work(out, workers=0, dies_within=False):
     """What a killed process does.
 
-    `dies_at` has it kill itself at that write to the disk, `dies_within` before safetensors gives
-    a net, which it has written to a file beside, its name.
+    `dies_within` has it kill itself before safetensors gives a net, which it has written to a file
+    beside, its name.
     """
-    torch.set_num_threads(1)
-    tqdm.set_lock(threading.RLock())  # its semaphores would outlive a process that is killed
     if dies_within:
 
         def save_file(tensors, path, metadata):
@@ -45,31 +37,12 @@ def work(out, begun, workers=0, dies_at=None, dies_within=False):
             os.kill(os.getpid(), signal.SIGKILL)
 
         files.save_file = save_file
-    if dies_at is not None:
-        written, sync = [], os.fsync
-
-        def fsync(descriptor):
-            written.append(descriptor)
-            if len(written) == dies_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            sync(descriptor)
-
-        os.fsync = fsync
-    begun.send(True)
     if not workers:
         return train(out)
     # Forked, whatever this process came from: to start them anew takes seconds.
     options = {"num_workers": workers, "multiprocessing_context": "fork"}
     data, held_out = (DataLoader(part, 8, **options) for part in (Noisy(), Noisy(12, seed=1)))
     return train(out, data, validation=held_out)
-
-
-@pytest.fixture(scope="module")
-def server():
-    context = multiprocessing.get_context("forkserver")
-    late = ["torch._dynamo", "torch._refs", "torch._decomp", "xcam.checkpoints", "pandas"]
-    context.set_forkserver_preload(["test_fit_resume", "xcam._fit", "torchvision", *late])
-    return context
 
 
 @pytest.fixture(scope="module")
@@ -82,16 +55,6 @@ def unbroken(one_thread, tmp_path_factory):
     return out / "run", time.perf_counter() - begun
 
 
-def started(server, *arguments):
-    receiver, sender = server.Pipe(duplex=False)
-    process = server.Process(target=work, args=(arguments[0], sender, *arguments[1:]))
-    process.start()
-    sender.close()
-    assert receiver.poll(120)
-    receiver.recv()
-    return process
-
-
 def standing(out):
     """How far a training is, if it has begun."""
     path = out / "training.pt"
@@ -101,49 +64,39 @@ def standing(out):
     return state["epoch"], state["step"]
 
 
-@pytest.mark.parametrize(("workers", "wanted"), [(0, 14), (2, 10)])
-def test_killed_at_random_moments_the_same_bits_come_out(
-    server, unbroken, tmp_path, workers, wanted
-):
+@killed.posix
+@pytest.mark.parametrize(("workers", "kills"), [(0, 14), (2, 10)])
+def test_killed_at_random_moments_the_same_bits_come_out(unbroken, tmp_path, workers, kills):
     expected, seconds = unbroken
-    dice, kills, finished = random.Random(workers), 0, 0
-    seen = set()
-    # A share of the whole, so that a training is killed several times before it ends.
-    latest = 0.5 * (seconds + workers)
-    # Moments before the first save, of which a busy machine has many, are not enough.
-    while kills < wanted or len(seen) < 5 or not finished:
-        out = tmp_path / str(finished)
-        process = started(server, out, workers)
-        killing = kills < wanted or len(seen) < 5
-        process.join(dice.uniform(0, latest) if killing else None)
-        if process.exitcode is None:
-            os.kill(process.pid, signal.SIGKILL)
-            process.join()
-            kills += process.exitcode == -signal.SIGKILL
-        now = standing(out)
-        if process.exitcode == 0:
-            finished += 1
-            assert_same_training(out, expected)
-            latest /= 1.3
-        else:
-            assert process.exitcode == -signal.SIGKILL
-            if now in seen:  # a busy machine: it did nothing in its time
-                latest *= 1.3
-        seen.add(now)
+
+    def folder(number):
+        return tmp_path / str(number)
+
+    killed.killed_at_random(
+        lambda number: killed.started(work, folder(number), workers),
+        lambda number: standing(folder(number)),
+        lambda number: assert_same_training(folder(number), expected),
+        latest=0.5 * (seconds + workers),
+        kills=kills,
+        standings=5,
+        seed=workers,
+    )
 
 
+@killed.posix
 @pytest.mark.parametrize("write", [1, 2, 3, 7, 9, 10, 11, 12, 17, 18])
-def test_killed_at_a_write(server, unbroken, tmp_path, write):
+def test_killed_at_a_write(unbroken, tmp_path, write):
     """Settings, state, last net, log, best net, one net of an epoch: each may be cut short."""
-    process = started(server, tmp_path / "run", 0, write)
+    process = killed.started(work, tmp_path / "run", dies_at=write)
     process.join()
     assert process.exitcode == -signal.SIGKILL
     train(tmp_path / "run")
     assert_same_training(tmp_path / "run", unbroken[0])
 
 
-def test_killed_within_a_net(server, unbroken, tmp_path):
-    process = started(server, tmp_path / "run", 0, None, True)
+@killed.posix
+def test_killed_within_a_net(unbroken, tmp_path):
+    process = killed.started(work, tmp_path / "run", 0, True)
     process.join()
     assert process.exitcode == -signal.SIGKILL
     assert list(tmp_path.rglob(".tmpAb3x"))

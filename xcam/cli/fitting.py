@@ -109,7 +109,7 @@ def _train(recipe: dict[str, Any], root: Path, out: Path, settings: dict[str, An
     try:
         xcam.recipes.fit(recipe, root, out, **settings)
     except KeyboardInterrupt as stop:
-        typer.echo(f"xcam: {stop or 'stopped; the same command goes on'}", err=True)
+        typer.echo(f"xcam: {str(stop) or 'stopped; the same command goes on'}", err=True)
         raise typer.Exit(130) from None
     _tell(_outcome(out))
 
