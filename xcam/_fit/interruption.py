@@ -48,7 +48,7 @@ def interruptible() -> Iterator[Stop]:
 
 @contextmanager
 def deaf() -> Iterator[None]:
-    """Processes that start within the block never hear Ctrl-C; this one hears it at the end."""
+    """Processes that start within the block never hear Ctrl-C; this one does, now or at its end."""
     if not hasattr(signal, "pthread_sigmask"):  # on Windows
         yield
         return
