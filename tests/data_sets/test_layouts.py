@@ -165,7 +165,7 @@ class TestImageNet:
             load("imagenet", tmp_path)
         with pytest.raises(FileNotFoundError, match=r"no list at 'gone.txt'"):
             load("imagenet", tmp_path, lists={"test": "gone.txt"})
-        with pytest.raises(TypeError, match="ImageNet by lists has no argument 'val': it has train, test"):
+        with pytest.raises(TypeError, match="no argument 'val': it has train, test"):
             load("imagenet", tmp_path, lists={"val": "gone.txt"})
         (tmp_path / "val").rename(tmp_path / "other")
         with pytest.raises(FileNotFoundError, match=r"no folder '.*val' for the files of 'v.txt'"):
