@@ -4,7 +4,9 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from evaluations import NET, Pictures, rows
@@ -72,7 +74,7 @@ def test_a_dry_run_disturbs_nobody(tmp_path, holder, capsys):
 
 def test_a_lock_whose_file_went_away_is_none(tmp_path, monkeypatch):
     """Its owner removes the file before it lets go; who has waited for that one holds nothing."""
-    locked, seen = locks._locked, []
+    locked, seen = locks._lock, []
 
     def late(file):
         seen.append(os.fstat(file.fileno()).st_ino)
@@ -80,7 +82,7 @@ def test_a_lock_whose_file_went_away_is_none(tmp_path, monkeypatch):
             (tmp_path / ".lock").rename(tmp_path / "gone")
         return locked(file)
 
-    monkeypatch.setattr(locks, "_locked", late)
+    monkeypatch.setattr(locks, "_lock", late)
     with claimed(tmp_path):
         assert len(set(seen)) == 2
         assert (tmp_path / ".lock").stat().st_ino == seen[1]
@@ -99,6 +101,46 @@ def test_blocks_may_be_nested_but_not_from_another_thread(tmp_path):
         command = [sys.executable, "-c", HOLDER, str(tmp_path)]
         held = subprocess.run(command, capture_output=True, text=True)
         assert "another process works" in held.stderr  # neither has given the lock up
+
+
+def test_of_threads_that_come_at_once_one_is_let_in(tmp_path):
+    for number in range(30):
+        barrier, inside = threading.Barrier(4), []
+
+        def enter(folder, barrier=barrier, inside=inside):
+            barrier.wait()
+            try:
+                with claimed(folder):
+                    inside.append(True)
+                    barrier.wait()
+            except OSError:
+                barrier.wait()
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(enter, [tmp_path / str(number)] * 4))
+        assert inside == [True]
+        assert list((tmp_path / str(number)).iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [errno.EACCES, errno.EROFS])
+def test_results_that_may_only_be_read_are_read(tmp_path, monkeypatch, error):
+    table = evaluated(tmp_path, Pictures(6)).table()
+    opened = Path.open
+
+    def refused(path, *arguments, **others):
+        if path.name == ".lock":
+            raise OSError(error, os.strerror(error))
+        return opened(path, *arguments, **others)
+
+    monkeypatch.setattr(Path, "open", refused)
+    assert evaluated(tmp_path, Pictures(6)).table().equals(table)
+
+
+def test_without_locks_no_file_is_made(tmp_path, monkeypatch):
+    """As on Windows, where a file that is open cannot be removed."""
+    monkeypatch.setattr(locks, "fcntl", None)
+    with claimed(tmp_path):
+        assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])

@@ -66,7 +66,7 @@ def writing(path: str | Path) -> Iterator[Path]:
     try:
         if path.is_dir():
             raise IsADirectoryError("it is a folder")
-        start = f".{path.name}.{os.getpid()}."
+        start = f".{path.name[:100]}.{os.getpid()}."  # names have an end
         folder = Path(tempfile.mkdtemp(prefix=start, suffix=".part", dir=path.parent))
         partial = folder / "content"
         try:

@@ -104,12 +104,12 @@ def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[st
 
 
 def _of_one_method(old: Any, new: Any) -> tuple[Any, Any]:  # noqa: ANN401 - whatever JSON holds
-    """Two recipes' settings, if they are of one method and tell them apart; else what they were."""
+    """The settings of two recipes of one method, where these differ; else what was given."""
     if not (isinstance(old, Mapping) and isinstance(new, Mapping) and "repr" in old):
         return old, new
     settings = old.get("parameters"), new.get("parameters")
-    same = old.get("name") != new.get("name") or settings[0] == settings[1]
-    return (old, new) if same else settings
+    tell = old.get("name") == new.get("name") and settings[0] != settings[1]
+    return settings if tell else (old, new)
 
 
 def _read(path: Path) -> Mapping[str, Any]:

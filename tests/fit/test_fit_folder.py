@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from pathlib import Path
+import tempfile
 
 import pytest
 import torch
@@ -30,14 +30,12 @@ class TestFolder:
     def test_that_cannot_be_written_to(self, tmp_path, monkeypatch, begun):
         if begun:
             train(tmp_path, epochs=1)
-        data, opened = Noisy(), Path.open
+        data = Noisy()
 
-        def refused(path, *arguments, **others):
-            if path.name == ".lock":
-                raise PermissionError(13, "Permission denied")
-            return opened(path, *arguments, **others)
+        def refused(*arguments, **others):
+            raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr(Path, "open", refused)
+        monkeypatch.setattr(tempfile, "mkdtemp", refused)
         with pytest.raises(PermissionError, match=r"cannot write .*permission denied"):
             train(tmp_path, data=data)
         assert set(data.loaded) == {0}

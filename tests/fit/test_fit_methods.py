@@ -61,6 +61,31 @@ class TestMethods:
         with pytest.raises(xcam.errors.UnknownNameError, match="'toy_head', which is not inst"):
             xcam.load(tmp_path / "best.safetensors", model=Net(plain=True))
 
+    def test_a_loss_that_cannot_be_measured_is_refused_before_the_first_step(self, tmp_path):
+        data = Noisy(6)
+        with pytest.raises(ValueError, match="loss of toy_head fails on a validation image"):
+            plain(data, method=Sloped(), validation=Noisy(3), out=tmp_path / "run")
+        assert set(data.loaded) == {0}
+        assert not (tmp_path / "run").exists()
+        plain(data, method=Sloped())
+
+    def test_a_loss_across_a_batch_sees_all_classes(self, monkeypatch):
+        """Held out images come class by class, and in every epoch in the same mixed order."""
+        held_out, seen, loss = Noisy(12, seed=1, noise=0.0), [], ToyHead.loss
+        held_out.labels = sorted(held_out.labels)
+
+        def watched(method, module, images, labels):
+            if not module.training and len(labels) > 1:
+                seen.append(labels.tolist())
+            return loss(method, module, images, labels)
+
+        monkeypatch.setattr(ToyHead, "loss", watched)
+        plain(Noisy(6), method=ToyHead(), validation=held_out, epochs=2)
+        assert len(seen) == 4
+        assert seen[:2] == seen[2:]
+        assert sorted(seen[0] + seen[1]) == held_out.labels
+        assert min(len(set(labels)) for labels in seen) > 1
+
     def test_where_no_logit_changes_the_lowest_loss_is_the_best(self, tmp_path):
         """Validation images are of another class: there the loss rises from the first epoch on."""
         data, held_out = Noisy(9, noise=0.0), Noisy(9, seed=1, noise=0.0)
@@ -119,6 +144,16 @@ class Beside(ToyHead):
 
     def loss(self, module, images, labels):
         return F.cross_entropy(Headed.forward(module, images), labels)
+
+
+@dataclass(frozen=True, repr=False)
+class Sloped(ToyHead):
+    """Its loss looks at its own slope."""
+
+    def loss(self, module, images, labels):
+        logits = module(images)
+        (slope,) = torch.autograd.grad(logits.sum(), module.head.weight, create_graph=True)
+        return F.cross_entropy(logits, labels) + slope.square().mean()
 
 
 @pytest.fixture

@@ -194,9 +194,10 @@ def test_a_damaged_state_is_refused(tmp_path, cut):
         train(tmp_path, epochs=1)
 
 
-def test_a_state_of_a_newer_format_is_refused(tmp_path):
+@pytest.mark.parametrize(("other", "remedy"), [(99, "upgrade xcam"), (1, "train anew")])
+def test_a_state_of_another_format_is_refused(tmp_path, other, remedy):
     train(tmp_path, epochs=1)
     state = torch.load(tmp_path / "training.pt", weights_only=True)
-    torch.save({**state, "format": 99}, tmp_path / "training.pt")
-    with pytest.raises(FileFormatError, match="has format 99, this xcam reads up to 1"):
+    torch.save({**state, "format": other}, tmp_path / "training.pt")
+    with pytest.raises(FileFormatError, match=f"has format {other}, this xcam reads 2; {remedy}"):
         train(tmp_path, epochs=1)

@@ -161,7 +161,15 @@ class Order:
         return torch.randperm(self.images, generator=torch.Generator().manual_seed(seed))
 
 
-def whole(images: int, batch_size: int, rank: int = 0, count: int = 1) -> Sequence[list[Key]]:
-    """Batches of every image once, in order, shared by processes: what an evaluation sees."""
-    keys = [(_EVALUATION, index) for index in range(rank, images, count)]
+def whole(
+    images: int, batch_size: int, rank: int = 0, count: int = 1, mixed: bool = False
+) -> Sequence[list[Key]]:
+    """Batches of every image once, shared by processes: what an evaluation sees.
+
+    In order, or mixed, always in the same way: a folder's order is class by class.
+    """
+    order: Sequence[int] = range(images)
+    if mixed:
+        order = torch.randperm(images, generator=torch.Generator().manual_seed(0)).tolist()
+    keys = [(_EVALUATION, index) for index in order[rank::count]]
     return [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]

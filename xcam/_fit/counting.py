@@ -133,6 +133,7 @@ def count(
     place: Place,
     loss_of: LossOf | None = None,
     progress: bool = False,
+    mixed: bool = False,
 ) -> Counts:
     """Runs a net on all images, in eval mode, and counts; the processes share them.
 
@@ -144,6 +145,7 @@ def count(
         place: How it runs.
         loss_of: Of images, labels and logits, to the mean over the images; None measures none.
         progress: Show a progress bar.
+        mixed: Put images of all classes into a batch, for losses that look across it.
 
     Raises:
         ValueError: Labels that are no classes of the net.
@@ -154,7 +156,7 @@ def count(
     loss = torch.zeros((), dtype=torch.float32, device=place.device)
     if place.device.type != "mps":
         loss = loss.double()
-    groups = whole(len(source), batch_size, place.team.rank, place.team.count)
+    groups = whole(len(source), batch_size, place.team.rank, place.team.count, mixed)
     shown = progress and place.team.main
     with (
         untouched(net),

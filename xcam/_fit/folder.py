@@ -17,7 +17,7 @@ from xcam.errors import FileFormatError
 
 __all__ = ["Folder", "bytes_of"]
 
-_FORMAT = 1
+_FORMAT = 2
 _DAMAGE = (
     pickle.UnpicklingError,
     RuntimeError,
@@ -55,10 +55,12 @@ class Folder:
             room: Bytes that its files may take.
 
         Raises:
-            OSError: The disk has too little room.
+            OSError: It cannot be written to, or the disk has too little room.
             ValueError: Another training is there; each difference is named.
             FileFormatError: Its manifest is damaged or missing.
         """
+        files.write(self.path / ".trial", b"xcam")
+        (self.path / ".trial").unlink()
         files.clean(self.path)
         taken = sum(file.stat().st_size for file in self.path.iterdir() if file.is_file())
         free = shutil.disk_usage(self.path).free
@@ -77,7 +79,7 @@ class Folder:
 
     @property
     def best(self) -> Path:
-        """The net with the highest validation accuracy so far."""
+        """The net of the best epoch so far."""
         return self.path / "best.safetensors"
 
     def keep(self, net: nn.Module, name: str) -> None:
@@ -113,7 +115,7 @@ class Folder:
         """Where the training stands, on the CPU; None if it is at its beginning.
 
         Raises:
-            FileFormatError: The file is damaged, or of a newer format.
+            FileFormatError: The file is damaged, or of another format.
         """
         path = self.path / "training.pt"
         if not path.exists():
@@ -124,13 +126,14 @@ class Folder:
                 written = int(state["format"])
             except (OSError, *_DAMAGE) as error:
                 if isinstance(error, OSError) and error.errno != errno.EINVAL:
-                    raise  # of the disk: torch looks for what was cut off at an invalid place
+                    raise  # of the disk; EINVAL is torch's, seeking beyond what is left of a file
                 raise FileFormatError(
                     f"{str(path)!r} is damaged; remove it to start this training again"
                 ) from error
-        if written > _FORMAT:
+        if written != _FORMAT:
+            remedy = "upgrade xcam" if written > _FORMAT else "train anew, in another folder"
             raise FileFormatError(
-                f"{str(path)!r} has format {written}, this xcam reads up to {_FORMAT}; upgrade xcam"
+                f"{str(path)!r} has format {written}, this xcam reads {_FORMAT}; {remedy}"
             )
         return state
 

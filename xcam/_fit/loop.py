@@ -187,6 +187,7 @@ class Training:
             self.learner.place,
             loss_of,
             self.progress,
+            mixed=self.learner.objective.method is not None,
         )
 
     def _keep(self, net: nn.Module, better: bool) -> None:

@@ -146,7 +146,7 @@ def _accelerator() -> torch.device:
 
 def _device(device: str | torch.device) -> torch.device:
     try:
-        return torch.empty(0, device=device).device  # with its number
+        return torch.empty(0, device=device).device  # cuda as cuda:0
     except (AssertionError, NotImplementedError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {device!r} cannot be used here: {reason}") from error

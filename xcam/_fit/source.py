@@ -119,7 +119,7 @@ def _options(loader: DataLoader[Any] | None, workers: int) -> dict[str, Any]:
 class _Deaf:
     """Starts a worker that Ctrl-C does not stop: the training does, after its step.
 
-    Most are deaf from their first moment, see `deaf`; those of a server that was there before, not.
+    Most are deaf from their start, see `deaf`, but not those of a fork server that ran before.
     """
 
     then: Callable[[int], None] | None

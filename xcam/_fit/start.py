@@ -112,6 +112,7 @@ class Start:
                 "0; give a model, and images, of two classes at least, or a criterion"
             )
         self._tried_alone(net, place)
+        self._tried_to_measure(net, method, place)
         objective = Objective(net, method, chosen.criterion, chosen.label_smoothing)
         objective.to(place.device)
         team = place.team
@@ -214,6 +215,22 @@ class Start:
                     "batch norm of this model cannot learn from one image, and the last step of "
                     f"an epoch has {order.size(order.steps - 1)} for {parts} part(s); give "
                     "drop_last=True, or another batch_size"
+                ) from error
+
+    def _tried_to_measure(
+        self, net: nn.Module, method: TrainableMethod | None, place: Place
+    ) -> None:
+        """Refuses a method's loss that fails on validation images, an epoch later."""
+        if method is None or self.validation is None:
+            return
+        image, label = self.validation.first(self.settings.seed)
+        with untouched(net), torch.no_grad(), place.autocast():
+            try:
+                method.loss(net, place.images(image), label.to(place.device))
+            except RuntimeError as error:
+                raise ValueError(
+                    f"the loss of {method.spec.name} fails on a validation image, in eval mode and "
+                    f"without gradients ({error}); have it run there, or leave validation out"
                 ) from error
 
     def said(self, model: nn.Module, method: TrainableMethod | None) -> dict[str, Any]:

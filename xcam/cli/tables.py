@@ -39,7 +39,7 @@ def shown(results: Results) -> str:
 
 def _fewer(results: Results) -> Iterator[str]:
     """The methods that were scored on fewer images than others, beside which they stand."""
-    counts = results.table().groupby(["model", "method"])["n"].min()
+    counts = results.table(resamples=1).groupby(["model", "method"])["n"].min()
     for (model, method), count in counts.items():
         if count < counts.max():
             yield f"{method} ({model}): {count} images, others {counts.max()}"

@@ -124,14 +124,15 @@ def _by_predictions(recipe: Mapping[str, Any], arguments: Mapping[str, Any]) -> 
         ValueError: Its classifier is as it is drawn, and so are its predictions.
     """
     method = arguments.get("method")
+    if method is None:
+        return False
     kind = get_method(method) if isinstance(method, str) else method
-    labels = arguments.get("labels", getattr(kind, "labels", None))
-    if labels != "predicted":
+    if arguments.get("labels", getattr(kind, "labels", None)) != "predicted":
         return False
     if recipe["model"].get("weights") in (None, "none"):
         raise ValueError(
-            f"{method} learns what a trained classifier predicts, and the weights of the recipe's "
-            "are as they are drawn; give model.weights, such as a run's last.safetensors"
+            f"{kind.spec.name} learns what a trained classifier predicts, and the weights of the "
+            "recipe's are as they are drawn; give model.weights, such as a run's last.safetensors"
         )
     return True
 
@@ -142,7 +143,7 @@ def _model(
     """The recipe's net with weights drawn by the seed, whatever has been drawn before."""
     outputs, classes = recipe["model"].get("num_classes"), tuple(splits.classes)
     if classes and outputs not in (None, len(classes)):
-        if predicted:  # the labels are not asked
+        if predicted and len(classes) < outputs:  # the labels are not asked
             return _model(recipe, replace(splits, classes=()), seed)
         raise ValueError(
             f"the recipe's model tells {outputs} classes apart and the data have {len(classes)}: "
