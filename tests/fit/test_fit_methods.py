@@ -86,6 +86,15 @@ class TestMethods:
         assert sorted(seen[0] + seen[1]) == held_out.labels
         assert min(len(set(labels)) for labels in seen) > 1
 
+    def test_held_out_images_pass_no_more_often_than_they_must(self):
+        """Logits are of the loss's own pass; where no logit changes, of one more."""
+        for method, passes in ((ToyHead(), 1), (Beside(), 2)):
+            model, seen = Net(plain=True), Sizes()
+            model.features.register_forward_hook(seen)
+            plain(Noisy(6), model, method=method, validation=Noisy(8, seed=1), batch_size=3)
+            batches = seen.found.count(3)
+            assert batches == 2 + 2 * passes  # two steps; eight images are two batches and a rest
+
     def test_where_no_logit_changes_the_lowest_loss_is_the_best(self, tmp_path):
         """Validation images are of another class: there the loss rises from the first epoch on."""
         data, held_out = Noisy(9, noise=0.0), Noisy(9, seed=1, noise=0.0)
@@ -98,6 +107,19 @@ class TestMethods:
         assert table["validation_loss"].nunique() == 3
         assert_same_bits(weights(net), weights(plain(epochs=1, **arguments)))
         assert_same_bits(weights(plain(epochs=3, **arguments)), weights(net))
+
+
+class Sizes:
+    """A hook that notes how many images pass, also on copies of the net."""
+
+    def __init__(self):
+        self.found = []
+
+    def __call__(self, module, inputs, output):
+        self.found.append(len(output))
+
+    def __deepcopy__(self, memo):
+        return self
 
 
 class Headed(nn.Module):

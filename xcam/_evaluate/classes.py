@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from xcam import forward
+from xcam._evaluate.scoring import device_of
 from xcam.core import as_logits
 from xcam.state import untouched, unwrap
 
@@ -16,9 +17,8 @@ __all__ = ["check_classes", "class_count"]
 
 def class_count(model: nn.Module, images: Tensor) -> int:
     """The number of classes that a model tells apart, from its output for images (B, C, H, W)."""
-    place = next((parameter.device for parameter in model.parameters()), images.device)
     with untouched(model), torch.no_grad():
-        logits = as_logits(forward.call(model, images.to(place)), len(images))
+        logits = as_logits(forward.call(model, images.to(device_of(model, images))), len(images))
     return logits.shape[1]
 
 

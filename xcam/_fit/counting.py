@@ -23,9 +23,9 @@ from xcam.state import random_states, untouched, unwrap
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Counts", "LossOf", "accuracy", "count", "names"]
+__all__ = ["Counts", "Run", "accuracy", "count", "names"]
 
-LossOf: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+Run: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 _BATCH = 128
 
 
@@ -131,7 +131,7 @@ def count(
     classes: int,
     batch_size: int,
     place: Place,
-    loss_of: LossOf | None = None,
+    run: Run | None = None,
     progress: bool = False,
     mixed: bool = False,
 ) -> Counts:
@@ -143,7 +143,8 @@ def count(
         classes: The number K of logits.
         batch_size: Images through the net at a time.
         place: How it runs.
-        loss_of: Of images, labels and logits, to the mean over the images; None measures none.
+        run: From images and labels to a loss, the mean over the images, and the logits; None gives
+            the net's logits, and measures no loss.
         progress: Show a progress bar.
         mixed: Put images of all classes into a batch, for losses that look across it.
 
@@ -167,9 +168,11 @@ def count(
             check_labels(labels, classes)
             images, labels = place.images(images), labels.to(place.device)
             with place.autocast():
-                logits = as_logits(net(images), len(images))
-                if loss_of is not None:
-                    loss += loss_of(images, labels, logits) * len(labels)
+                if run is None:
+                    logits = as_logits(net(images), len(images))
+                else:
+                    part, logits = run(images, labels)
+                    loss += part * len(labels)
             found += _found(logits, labels, classes)
             bar.update()
     return Counts(summed(found, place.team).cpu(), float(summed(loss, place.team)))

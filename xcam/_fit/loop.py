@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from xcam._fit.counters import Order
-from xcam._fit.counting import Counts, LossOf, count
+from xcam._fit.counting import Counts, Run, count
 from xcam._fit.folder import Folder
 from xcam._fit.interruption import Stop, interruptible
 from xcam._fit.learner import Learner
@@ -145,8 +145,8 @@ class Training:
         row = {"epoch": at.epoch + 1, "lr": at.lr, **_named("train", means(at.sums), self._k)}
         better = False
         if self.validation is not None:
-            loss_of = partial(self.learner.objective.measured, net)
-            found = self.measured(net, self.validation, loss_of).means
+            run = partial(self.learner.objective.measured, net, self.learner.decides)
+            found = self.measured(net, self.validation, run).means
             if not math.isfinite(found.loss):
                 raise self._diverged("the loss on the validation images")
             row |= _named("validation", found, self._k)
@@ -176,7 +176,7 @@ class Training:
     def _k(self) -> int:
         return runner_up(self.learner.classes)
 
-    def measured(self, net: nn.Module, images: Source, loss_of: LossOf | None = None) -> Counts:
+    def measured(self, net: nn.Module, images: Source, run: Run | None = None) -> Counts:
         """What a net gives on images that it is not trained on."""
         share = self.learner.share
         return count(
@@ -185,7 +185,7 @@ class Training:
             self.learner.classes,
             max(1, self.order.batch_size // (share.count * share.accumulate)),
             self.learner.place,
-            loss_of,
+            run,
             self.progress,
             mixed=self.learner.objective.method is not None,
         )

@@ -53,18 +53,26 @@ class Objective(nn.Module):
         loss, logits = (
             self._plain(images, labels)
             if self.method is None
-            else self._by_method(self.method, images, labels)
+            else self._by_method(self.method, self.net, images, labels)
         )
         if not isinstance(loss, Tensor) or loss.ndim != 0:
             got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
             raise ValueError(f"the loss must be a scalar, the mean over the images, got {got}")
         return loss, None if logits is None else logits.detach()
 
-    def measured(self, net: nn.Module, images: Tensor, labels: Tensor, logits: Tensor) -> Tensor:
-        """The loss of a net with the same structure in eval mode, which gave these logits."""
-        if self.method is None:
-            return self._loss_of(logits, labels)
-        return self.method.loss(net, images, labels)
+    def measured(
+        self, net: nn.Module, decides: bool, images: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The loss, and the logits (B, K), of a net with the same structure in eval mode.
+
+        Where what is trained decides nothing, the passes of the loss may be of masked images: the
+        logits are those of one more.
+        """
+        loss, seen = None, None
+        if self.method is not None:
+            loss, seen = self._by_method(self.method, net, images, labels)
+        logits = seen if seen is not None and decides else as_logits(net(images), len(images))
+        return self._loss_of(logits, labels) if loss is None else loss, logits
 
     def _loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
         if self.criterion is not None:
@@ -82,7 +90,7 @@ class Objective(nn.Module):
         return self._loss_of(logits, labels), logits
 
     def _by_method(
-        self, method: TrainableMethod, images: Tensor, labels: Tensor
+        self, method: TrainableMethod, net: nn.Module, images: Tensor, labels: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """The method's loss; the logits are those of the net's first pass over the images."""
         seen: list[Tensor] = []
@@ -91,9 +99,9 @@ class Objective(nn.Module):
             if not seen:
                 seen.append(as_logits(output, len(images)))
 
-        handle = self.net.register_forward_hook(watch)
+        handle = net.register_forward_hook(watch)
         try:
-            loss = method.loss(self.net, images, labels)
+            loss = method.loss(net, images, labels)
         finally:
             handle.remove()
         return loss, seen[0] if seen else None

@@ -58,7 +58,7 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
             record = Record.of(header, tensors)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"{str(path)!r} has a damaged header: {error!r}") from error
-        carried = None if model is None else own_method(unwrap(model))
+        carried = None if model is None else own_method(model)
         method = _method(record, path, carried)
         net = _structure(record, method, model, path).cpu()
         _normalise(net, record, path)

@@ -102,9 +102,9 @@ class TrainableMethod(Method):
 
         `xcam.fit` calls it with the module in train mode, under autocast where half precision is
         asked for, and takes what the module's own first pass returns for the logits that it shows
-        as running accuracy; on validation images in eval mode, without gradients. Parts that stay
-        frozen have `requires_grad=False`; those that must stay in eval mode are the module's to
-        keep there, by a `train` of its own.
+        as running accuracy; on validation images in eval mode, without gradients, likewise. Parts
+        that stay frozen have `requires_grad=False`; those that must stay in eval mode are the
+        module's to keep there, by a `train` of its own.
 
         Args:
             module: What `attach` returned.

@@ -62,10 +62,10 @@ def fit(
     predicted = _by_predictions(chosen, arguments)
     net = _model(chosen, splits, arguments.get("seed", 0), predicted)
     train = _there(splits.train, "training", chosen, root)
-    main = launched().main
-    with claimed(Folder(out).path) if out and main else nullcontext():
-        if out and main:
-            _settle(Folder(out), chosen)
+    folder = Folder(out) if out and launched().main else None
+    with claimed(folder.path) if folder else nullcontext():
+        if folder:
+            _settle(folder, chosen)
         return xcam.fit(
             net,
             train,
