@@ -27,11 +27,11 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 import xcam
-from xcam import figures
 from xcam._fit.counters import seed_all
 from xcam.data import PlantedCues, planted_cues
+from xcam.explanations import figures
 from xcam.metrics import PointingGame
-from xcam.statistics import Sample, estimate
+from xcam.results.bootstrap import Sample, estimate
 
 SIZE, CLASSES, DEPTH, EPOCHS, BATCH = 64, 8, 14, 8, 64
 ATTENTION = ("lficam", "abn")

@@ -25,7 +25,7 @@ from timing import (
 from torch import Tensor, nn
 
 import xcam
-from xcam.state import capture
+from xcam.engine import capture
 
 Candidate = Callable[[], object]
 TARGET = 3

@@ -20,8 +20,8 @@ from attention_tables import FIGURES, markdown, shown
 from torch import Tensor, nn
 
 import xcam
-from xcam import figures
 from xcam.errors import XcamWarning
+from xcam.explanations import figures
 from xcam.results import lcam
 
 HEADS = ("lcam_fm", "lcam_img")

@@ -22,9 +22,9 @@ from timing import interleave, machine, peak_memory, ratio, watch
 from torch import Tensor, nn
 
 from xcam.core import Explanation, Metric, SavedMethod
-from xcam.forward import Precision, run_settings
+from xcam.engine.forward import Precision, run_settings
 from xcam.metrics import Deletion, Insertion, PixelFlipping
-from xcam.metrics.insertion_deletion import blurred
+from xcam.metrics.removal.insertion_deletion import blurred
 from xcam.models import load
 
 Candidate = Callable[[], object]

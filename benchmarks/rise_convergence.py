@@ -19,13 +19,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from xcam import forward
 from xcam.core import Target
+from xcam.engine import forward, untouched
 from xcam.imaging import fit
 from xcam.methods import RISE
-from xcam.methods.grid_masks import GridMasks
+from xcam.methods.perturbation.grid_masks import GridMasks
 from xcam.models import load
-from xcam.state import untouched
 
 FIGURES = Path(__file__).resolve().parent.parent / "docs" / "figures"
 COUNTS = (125, 250, 500, 1000, 2000)

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import xcam
-from xcam import figures
+from xcam.explanations import figures
 
 PHOTOGRAPHS = {
     "cat": ("skimage", "data/chelsea.png"),

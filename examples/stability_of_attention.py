@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import xcam
-from xcam.stored_maps import write_array
+from xcam.explanations.folder import write_array
 
 METHODS = ("lficam", "abn")
 SETTINGS = (

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 import xcam
-from xcam import figures
 from xcam.data import PlantedCues, planted_cues
+from xcam.explanations import figures
 
 SIZE, CLASSES = 48, 8
 CLASSIFIER = {"name": "SGD", "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}

@@ -4,8 +4,12 @@ import signal
 
 import pytest
 import torch
+from evaluations import Pictures
+from PIL import Image
 
 import xcam
+from xcam.models import Normalized
+from xcam.models.toy import GapNet, SmallCNN
 
 # A shell's background jobs, and what they start, ignore Ctrl-C, which some tests send.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -24,3 +28,48 @@ def photographs() -> torch.Tensor:
 def lite0() -> torch.nn.Module:
     """EfficientNet-Lite0 with its ImageNet weights."""
     return xcam.models.load("xcam:efficientnet_lite0", weights="DEFAULT")
+
+
+@pytest.fixture
+def net(monkeypatch):
+    """What every --model gives, with the arguments of the call."""
+    net = SmallCNN(classes=4)
+    net.categories, net.input_size, net.loaded = ("ant", "bee", "cat"), (16, 24), []
+
+    def load(name, weights=None):
+        net.loaded.append((name, weights))
+        return net
+
+    monkeypatch.setattr(xcam.models, "load", load)
+    return net
+
+
+@pytest.fixture
+def picture(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (20, 30, 3), dtype=torch.uint8, generator=generator)
+    Image.fromarray(pixels.numpy()).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+@pytest.fixture
+def nets(monkeypatch):
+    """What every --model gives, and the arguments of each call."""
+    loaded = []
+
+    def load(name, weights=None):
+        loaded.append((name, weights))
+        return Normalized(GapNet(seed=len(name)), (0.5,), (0.5,), input_size=16)
+
+    monkeypatch.setattr(xcam.models, "load", load)
+    return loaded
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    data = Pictures(5)
+    for name, image in zip(data.ids, data.images, strict=True):
+        path = tmp_path / "pictures" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((image * 255).byte().movedim(0, -1).numpy()).save(path)
+    return tmp_path / "pictures"

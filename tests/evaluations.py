@@ -10,9 +10,9 @@ from torch.utils.data import DataLoader, Dataset
 
 import xcam
 from xcam.core import Method, MethodSpec, Metric, MetricSpec
-from xcam.forward import call, note
+from xcam.engine import untouched
+from xcam.engine.forward import call, note
 from xcam.models.toy import GapNet
-from xcam.state import untouched
 
 NET = GapNet()
 CONTROLS = ["center_gaussian", "random", "sobel"]

@@ -6,6 +6,8 @@ import subprocess
 import sys
 
 TWO = ["--multi_gpu", "--num_processes", "2"]
+# What the documentation tells users, on CPUs too: accelerate's `--cpu` starts a single process.
+LAUNCH = ["accelerate", "launch", *TWO, "-m", "xcam", "evaluate"]
 
 
 def launched(home, *words):

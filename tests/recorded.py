@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import torch
 
 from xcam.core import Metric, MetricSpec
-from xcam.store import SCHEMA
+from xcam.results.store import SCHEMA
 
 COUNT = 40
 METHODS = ["gradcam", "my_cam", "random"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from xcam import data, errors, models, recipes, testing
     from xcam._evaluate import evaluate
-    from xcam._explain import explain
+    from xcam._explain.verb import explain
     from xcam._fit import accuracy, fit
     from xcam.checkpoints import load, save
     from xcam.core import (
@@ -21,18 +21,12 @@ if TYPE_CHECKING:
         Target,
         TrainableMethod,
     )
+    from xcam.explanations.stability import stability_iou
     from xcam.hookspecs import hookimpl
     from xcam.imaging import read_image
-    from xcam.methods.headless import without_head
-    from xcam.registry import (
-        Registry,
-        get_method,
-        get_metric,
-        list_methods,
-        list_metrics,
-    )
+    from xcam.methods.trainable.headless import without_head
+    from xcam.registry import Registry, get_method, get_metric, list_methods, list_metrics
     from xcam.results import Results
-    from xcam.stability import stability_iou
     from xcam.testing import check_method, check_metric
 
 # Where each public name lives; loaded at first use, so `import xcam` imports no torch.
@@ -50,7 +44,7 @@ _HOMES = {
     "check_method": "xcam.testing",
     "check_metric": "xcam.testing",
     "evaluate": "xcam._evaluate",
-    "explain": "xcam._explain",
+    "explain": "xcam._explain.verb",
     "fit": "xcam._fit",
     "get_method": "xcam.registry",
     "get_metric": "xcam.registry",
@@ -60,8 +54,8 @@ _HOMES = {
     "load": "xcam.checkpoints",
     "read_image": "xcam.imaging",
     "save": "xcam.checkpoints",
-    "stability_iou": "xcam.stability",
-    "without_head": "xcam.methods.headless",
+    "stability_iou": "xcam.explanations.stability",
+    "without_head": "xcam.methods.trainable.headless",
 }
 _MODULES = ("data", "errors", "models", "recipes", "testing")
 

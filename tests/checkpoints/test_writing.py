@@ -103,7 +103,7 @@ def test_interrupt(tmp_path, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("xcam.files.save_file", interrupt)
+    monkeypatch.setattr("xcam.runs.files.save_file", interrupt)
     with pytest.raises(KeyboardInterrupt):
         xcam.save(GapNet(), tmp_path / "net")
     assert list(tmp_path.iterdir()) == []

@@ -19,7 +19,7 @@ def shared(tmp_path_factory):
     """What two launched processes left."""
     out = tmp_path_factory.mktemp("shared")
     home = tmp_path_factory.mktemp("home")
-    launched(home, *TWO, Path(__file__).parent / "several.py", out, *TRAININGS)
+    launched(home, *TWO, Path(__file__).parents[1] / "several.py", out, *TRAININGS)
     return out
 
 

@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader
 from trainings import Net, Noisy, assert_same_bits, assert_same_training, train, weights
 
 import xcam
-from xcam import files
 from xcam.errors import FileFormatError
+from xcam.runs import files
 
 
 @pytest.fixture(autouse=True, scope="module")

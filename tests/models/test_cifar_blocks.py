@@ -7,10 +7,10 @@ from torch.testing import assert_close
 from torchvision.models import DenseNet
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from xcam.models.cifar_densenet import CifarDenseNet
-from xcam.models.cifar_resnet import CifarResNet
-from xcam.models.cifar_resnext import CifarResNeXt
-from xcam.models.cifar_wide_resnet import CifarWideResNet
+from xcam.models.cifar.densenet import CifarDenseNet
+from xcam.models.cifar.resnet import CifarResNet
+from xcam.models.cifar.resnext import CifarResNeXt
+from xcam.models.cifar.wide_resnet import CifarWideResNet
 
 
 def features(width, side=8):

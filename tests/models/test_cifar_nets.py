@@ -9,10 +9,10 @@ from torch.testing import assert_close
 
 import xcam
 from xcam.models import default_layer, load
-from xcam.models.cifar_densenet import CifarDenseNet
-from xcam.models.cifar_resnet import CifarResNet
-from xcam.models.cifar_resnext import CifarResNeXt
-from xcam.models.cifar_wide_resnet import CifarWideResNet
+from xcam.models.cifar.densenet import CifarDenseNet
+from xcam.models.cifar.resnet import CifarResNet
+from xcam.models.cifar.resnext import CifarResNeXt
+from xcam.models.cifar.wide_resnet import CifarWideResNet
 
 # The smallest of each kind: a net, its options, the layer that the classifier reads.
 SMALL = {

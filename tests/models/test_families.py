@@ -6,8 +6,8 @@ from torch import nn
 from torchvision import models
 
 import xcam
+from xcam.engine import capture
 from xcam.models import default_layer, spatial
-from xcam.state import capture
 
 # One small member of each file of torchvision's classifiers, with a size and its layer.
 TORCHVISION = {

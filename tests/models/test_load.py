@@ -10,10 +10,10 @@ from torchvision import models as torchvision_models
 from xcam.errors import FileFormatError, UnknownNameError
 from xcam.imaging import fit
 from xcam.models import Normalized, load
-from xcam.models.cifar_densenet import CifarDenseNet
-from xcam.models.cifar_resnet import CifarResNet
-from xcam.models.cifar_resnext import CifarResNeXt
-from xcam.models.cifar_wide_resnet import CifarWideResNet
+from xcam.models.cifar.densenet import CifarDenseNet
+from xcam.models.cifar.resnet import CifarResNet
+from xcam.models.cifar.resnext import CifarResNeXt
+from xcam.models.cifar.wide_resnet import CifarWideResNet
 from xcam.models.simple_cnn import SimpleCNN
 from xcam.models.toy import SmallCNN
 

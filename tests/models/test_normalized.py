@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from xcam.engine import capture
 from xcam.models import Normalized, default_layer, spatial
 from xcam.models.toy import GapNet, SmallCNN
-from xcam.state import capture
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

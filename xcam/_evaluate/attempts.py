@@ -10,8 +10,8 @@ from typing import Generic, TypeVar
 
 import torch
 
-from xcam import forward
-from xcam.forward import Precision
+from xcam.engine import forward
+from xcam.engine.forward import Precision
 
 __all__ = ["Attempts", "Outcome", "says_nothing", "sentence"]
 

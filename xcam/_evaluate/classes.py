@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from xcam import forward
 from xcam._evaluate.scoring import device_of
 from xcam.core import as_logits
-from xcam.state import untouched, unwrap
+from xcam.engine import forward, untouched, unwrap
 
 __all__ = ["check_classes", "class_count"]
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
-from xcam.store import Row
+from xcam.results.store import Row
 
 __all__ = ["estimate"]
 

@@ -11,17 +11,17 @@ from typing import Any, TypeAlias, TypeVar
 
 from torch import Tensor, nn
 
-from xcam._apply import check_fitted, own_method
-from xcam._explain import check_model
-from xcam.choosing import carried, method_of
+from xcam._explain.choose import carried, method_of
+from xcam._explain.run import check_fitted, own_method
+from xcam._explain.verb import check_model
 from xcam.core import Method, Metric
-from xcam.core.recipe import Recipe
+from xcam.core.settings import Recipe
+from xcam.engine import unwrap
+from xcam.engine.forward import Precision
 from xcam.errors import NotFittedError
-from xcam.forward import Precision
+from xcam.explanations.folder import StoredMaps
 from xcam.models import Normalized
 from xcam.registry import get_method, get_metric
-from xcam.state import unwrap
-from xcam.stored_maps import StoredMaps
 
 __all__ = [
     "CONTROLS",

@@ -10,18 +10,17 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from xcam import forward
-from xcam._apply import apply
 from xcam._evaluate.attempts import Attempts, Outcome
 from xcam._evaluate.batches import Batch
 from xcam._evaluate.entries import Entries, MapSource
 from xcam._evaluate.outside import explanations_of
-from xcam._explain import check_images
+from xcam._explain.run import apply
+from xcam._explain.verb import check_images
 from xcam.core import Explanation, Method, Metric, Target, as_logits
+from xcam.engine import forward, untouched
 from xcam.errors import ModelOutputError
 from xcam.imaging import is_flat
-from xcam.state import untouched
-from xcam.store import Row
+from xcam.results.store import Row
 
 __all__ = ["Case", "Keep", "device_of"]
 

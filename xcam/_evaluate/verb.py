@@ -17,11 +17,11 @@ from xcam._evaluate.batches import Data
 from xcam._evaluate.dry_run import estimate
 from xcam._evaluate.entries import Entries, Maps, Methods, Metrics, Models, check_named
 from xcam._evaluate.work import Work
+from xcam.engine.forward import Precision
 from xcam.errors import XcamWarning
-from xcam.forward import Precision
-from xcam.processes import Processes, launched
 from xcam.results import Results
-from xcam.store import Store
+from xcam.results.store import Store
+from xcam.runs.processes import Processes, launched
 
 __all__ = ["evaluate"]
 

@@ -14,21 +14,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from xcam import manifest
-from xcam._apply import unresized
 from xcam._evaluate.attempts import Attempts, Outcome
 from xcam._evaluate.batches import Batch, Data
 from xcam._evaluate.classes import check_classes
 from xcam._evaluate.entries import Entries, of_source
 from xcam._evaluate.scoring import Case, device_of
-from xcam._explain import check_images, with_layer
+from xcam._explain.run import unresized
+from xcam._explain.verb import check_images, with_layer
 from xcam.core import Explanation, Method
+from xcam.engine.forward import run_settings
 from xcam.errors import XcamError
-from xcam.forward import run_settings
-from xcam.locks import claimed
-from xcam.processes import Processes
-from xcam.store import Row, Store
-from xcam.stored_maps import write_maps
+from xcam.explanations.folder import write_maps
+from xcam.results.store import Row, Store
+from xcam.runs import manifest
+from xcam.runs.locks import claimed
+from xcam.runs.processes import Processes
 
 __all__ = ["Work"]
 

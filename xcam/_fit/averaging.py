@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from xcam.settings import check_names, check_number
+from xcam.core.instantiate import check_names, check_number
 
 __all__ = ["Averaging"]
 

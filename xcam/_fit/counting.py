@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from xcam._explain import check_model
+from xcam._explain.verb import check_model
 from xcam._fit.counters import whole
 from xcam._fit.place import Place, check_labels
 from xcam._fit.settings import check_count
 from xcam._fit.source import Images, Source
 from xcam._fit.sums import Means, runner_up, summed
 from xcam.core import as_logits
-from xcam.forward import Precision
-from xcam.state import random_states, untouched, unwrap
+from xcam.engine import random_states, untouched, unwrap
+from xcam.engine.forward import Precision
 
 if TYPE_CHECKING:
     import pandas as pd

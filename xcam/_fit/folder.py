@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from xcam import files, manifest
 from xcam.errors import FileFormatError
+from xcam.runs import files, manifest
 
 __all__ = ["Folder", "bytes_of"]
 

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from torch import Tensor
 
-from xcam.settings import check_names
+from xcam.core.instantiate import check_names
 
 __all__ = ["Mixing", "mixing"]
 

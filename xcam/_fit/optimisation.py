@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
-from xcam.settings import check_names, check_number, instantiate
+from xcam.core.instantiate import check_names, check_number, instantiate
 
 __all__ = ["Named", "Optimisation"]
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from xcam.core import as_logits
-from xcam.forward import Precision
-from xcam.processes import Processes, launched
-from xcam.state import untouched
+from xcam.engine import untouched
+from xcam.engine.forward import Precision
+from xcam.runs.processes import Processes, launched
 
 __all__ = ["Place", "check_labels"]
 

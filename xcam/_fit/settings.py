@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import nn
 
-from xcam import manifest
 from xcam._fit.objective import Criterion
 from xcam._fit.optimisation import Named
 from xcam.core import TrainableMethod
-from xcam.forward import Precision
-from xcam.settings import check_number
+from xcam.core.instantiate import check_number
+from xcam.engine.forward import Precision
+from xcam.runs import manifest
 
 __all__ = ["Settings", "check_count", "of_net"]
 

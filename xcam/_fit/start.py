@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from xcam import manifest
-from xcam._apply import check_headless, own_method
-from xcam._explain import with_layer
+from xcam._explain.choose import method_of
+from xcam._explain.run import check_headless, own_method
+from xcam._explain.verb import with_layer
 from xcam._fit.averaging import Averaging
 from xcam._fit.counters import Order, Share, seed_all
 from xcam._fit.counting import names
@@ -25,11 +25,11 @@ from xcam._fit.optimisation import Optimisation
 from xcam._fit.place import Place, check_labels
 from xcam._fit.settings import Settings, of_net
 from xcam._fit.source import Source
-from xcam.choosing import method_of
 from xcam.core import Method, TrainableMethod, as_logits
-from xcam.methods.backbone import images_of
+from xcam.engine import untouched, unwrap
+from xcam.methods.trainable.backbone import images_of
 from xcam.models import Normalized
-from xcam.state import untouched, unwrap
+from xcam.runs import manifest
 
 __all__ = ["Start"]
 

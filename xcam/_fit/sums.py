@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xcam.processes import Processes
+from xcam.runs.processes import Processes
 
 __all__ = ["Means", "Sums", "means", "runner_up", "summed"]
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from xcam._apply import own_method
-from xcam._explain import check_model
+from xcam._explain.run import own_method
+from xcam._explain.verb import check_model
 from xcam._fit.counting import names
 from xcam._fit.folder import Folder
 from xcam._fit.log import board
@@ -28,10 +28,10 @@ from xcam._fit.source import Images, Source
 from xcam._fit.start import Start
 from xcam.checkpoints import load
 from xcam.core import Method
-from xcam.forward import Precision
-from xcam.locks import claimed
-from xcam.settings import check_names, check_number
-from xcam.state import gradients, random_states
+from xcam.core.instantiate import check_names, check_number
+from xcam.engine import gradients, random_states
+from xcam.engine.forward import Precision
+from xcam.runs.locks import claimed
 
 __all__ = ["fit"]
 

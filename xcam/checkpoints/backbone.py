@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from xcam import files, models
+from xcam import models
 from xcam.core import TrainableMethod
+from xcam.engine import random_states
 from xcam.models import Normalized
-from xcam.state import random_states
+from xcam.runs import files
 
 __all__ = ["Source", "built", "named_backbone"]
 

@@ -9,18 +9,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from xcam import files
-from xcam._apply import own_method
+from xcam._explain.run import own_method
 from xcam.checkpoints.backbone import built
 from xcam.checkpoints.record import FORMAT, KEY, Record
 from xcam.checkpoints.tensors import dtype_of, state, ties
 from xcam.core import Method, TrainableMethod
+from xcam.engine import random_states, unwrap
 from xcam.errors import FileFormatError, UnknownNameError
-from xcam.methods.backbone import images_of
+from xcam.methods.trainable.backbone import images_of
 from xcam.models import Normalized
 from xcam.models.state_dicts import misfit
 from xcam.registry import get_method
-from xcam.state import random_states, unwrap
+from xcam.runs import files
 
 __all__ = ["load"]
 

@@ -11,11 +11,11 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from xcam import files
-from xcam._apply import own_method
+from xcam._explain.run import own_method
 from xcam.checkpoints.backbone import Source, named_backbone
 from xcam.checkpoints.tensors import checksum, dtype_of
 from xcam.models import Normalized
+from xcam.runs import files
 
 __all__ = ["FORMAT", "KEY", "Normalisation", "Record", "header_of"]
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from torch import nn
 
-from xcam import files
 from xcam.checkpoints.record import KEY, header_of
 from xcam.checkpoints.tensors import checksum, owned, state, ties
-from xcam.state import unwrap
+from xcam.engine import unwrap
+from xcam.runs import files
 
 __all__ = ["save"]
 

@@ -35,7 +35,7 @@ def stability(
     maps' own: then give --size to compare them at the images'.
     """
     import xcam
-    from xcam.statistics import Sample, estimate
+    from xcam.results.bootstrap import Sample, estimate
 
     found = xcam.stability_iou(a, b, threshold, mode, size)  # type: ignore[arg-type]  # checked
     (mean,) = estimate([Sample.of(found)], lambda values: values)

@@ -208,7 +208,7 @@ def _run(
 ) -> None:
     """Evaluates, and tells the results in the main process."""
     import xcam
-    from xcam.processes import launched
+    from xcam.runs.processes import launched
 
     try:
         results = xcam.evaluate(nets, loader, progress=sys.stderr.isatty(), **arguments)
@@ -223,7 +223,7 @@ def _run(
 
 
 def _nets(models: Sequence[str], weights: Sequence[str], device: str | None) -> dict[str, Any]:
-    from xcam.processes import launched
+    from xcam.runs.processes import launched
 
     if len(weights) not in (1, len(models)):
         raise ValueError(f"give --weights once, or one for each of the {len(models)} models")

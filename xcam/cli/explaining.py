@@ -60,7 +60,7 @@ def explain(
     Each picture gets a PNG of its map in colour over it.
     """
     import xcam
-    from xcam.choosing import carried
+    from xcam._explain.choose import carried
 
     params = _parameters(param or []) | ({} if layer is None else {"layer": layer})
     aim = _target(target)
@@ -144,7 +144,7 @@ def _read(images: Sequence[Path], net: Normalized, resize: int | None) -> Tensor
 def _write_overlays(explanation: Explanation, images: Tensor, paths: Sequence[Path]) -> None:
     from PIL import Image
 
-    from xcam import files
+    from xcam.runs import files
 
     pixels = (explanation.overlay(images) * 255).round().byte().movedim(1, -1).cpu().numpy()
     for picture, path in zip(pixels, paths, strict=True):
@@ -154,7 +154,7 @@ def _write_overlays(explanation: Explanation, images: Tensor, paths: Sequence[Pa
 
 
 def _write_arrays(explanation: Explanation, images: Sequence[Path], folder: Path) -> None:
-    from xcam.stored_maps import write_array
+    from xcam.explanations.folder import write_array
 
     for single, image in zip(explanation.maps, images, strict=True):
         write_array(folder / f"{image.stem}.npy", single)

@@ -130,7 +130,7 @@ def _outcome(out: Path) -> Iterator[str]:
 
 def _tell(lines: Iterable[str]) -> None:
     """Prints in the main process, and ends the connection of those that were launched."""
-    from xcam.processes import launched
+    from xcam.runs.processes import launched
 
     team = launched()
     if team.main:

@@ -3,7 +3,7 @@
 from xcam.core.explanation import Explanation, SavedMethod
 from xcam.core.method import Family, Method, MethodSpec, Reduce, TrainableMethod
 from xcam.core.metric import Metric, MetricSpec, Question, Truth
-from xcam.core.recipe import Recipe
+from xcam.core.settings import Recipe
 from xcam.core.target import Score, ScoreFunction, Target, TargetLike, as_logits
 
 __all__ = [

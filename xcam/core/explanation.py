@@ -161,21 +161,21 @@ class Explanation:
             path: Where to write the picture (PNG, PDF, SVG by suffix); None to only return it.
             categories: Names of the classes, for the titles.
         """
-        from xcam import figures
+        from xcam.explanations import figures
 
         self._check(images)
         return figures.plot(self, images, path, categories)
 
     def save(self, path: str | Path) -> None:
-        """Writes a safetensors file; see `xcam.explanations.save_explanation`."""
-        from xcam import explanations
+        """Writes a safetensors file; see `xcam.explanations.saving.save_explanation`."""
+        from xcam.explanations import saving as explanations
 
         explanations.save_explanation(self, path)
 
     @staticmethod
     def load(path: str | Path) -> Explanation:
-        """Reads what `save` wrote; see `xcam.explanations.load_explanation`."""
-        from xcam import explanations
+        """Reads what `save` wrote; see `xcam.explanations.saving.load_explanation`."""
+        from xcam.explanations import saving as explanations
 
         return explanations.load_explanation(path)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from xcam.core.recipe import Recipe
+from xcam.core.settings import Recipe
 
 if TYPE_CHECKING:
     from xcam.core.target import Target
@@ -66,8 +66,8 @@ class Method(Recipe, ABC):
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """Explains one chunk of images.
 
-        The model is in eval mode with frozen parameters (see `xcam.state.untouched`), and runs
-        only through `xcam.forward`. A method that makes a clean pass hands its output to
+        The model is in eval mode with frozen parameters (see `xcam.engine.untouched`), and runs
+        only through `xcam.engine.forward`. A method that makes a clean pass hands its output to
         `target.bind`.
 
         Args:

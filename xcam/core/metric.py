@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from xcam.core.explanation import Explanation
-from xcam.core.recipe import Recipe
+from xcam.core.settings import Recipe
 
 __all__ = ["Metric", "MetricSpec", "Question", "Truth"]
 

@@ -5,7 +5,7 @@ from xcam.data.imagenet import imagenet_val
 from xcam.data.labels import predicted_labels, relabelled
 from xcam.data.lists import listed
 from xcam.data.named import load
-from xcam.data.planted import PlantedCues, planted_cues
+from xcam.data.planted.cues import PlantedCues, planted_cues
 from xcam.data.splits import Splits
 
 __all__ = [

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from xcam.core import as_logits
-from xcam.forward import call
-from xcam.state import untouched
+from xcam.engine import untouched
+from xcam.engine.forward import call
 
 __all__ = ["Relabelled", "predicted_labels", "relabelled"]
 

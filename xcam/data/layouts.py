@@ -7,11 +7,11 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from xcam.core.instantiate import check_names
 from xcam.data.files import ImageFiles, class_names, folder
 from xcam.data.imagenet import imagenet_val
 from xcam.data.lists import listed
 from xcam.data.splits import Splits
-from xcam.settings import check_names
 
 __all__ = ["LAYOUTS"]
 

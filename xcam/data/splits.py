@@ -10,8 +10,8 @@ from typing import Any, cast
 import numpy as np
 from torch.utils.data import Dataset, Subset
 
+from xcam.core.instantiate import check_names
 from xcam.data.transforms import Pipeline
-from xcam.settings import check_names
 
 __all__ = ["Splits", "held_out", "with_transforms"]
 

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from xcam.core.instantiate import instantiate
 from xcam.errors import unknown
-from xcam.settings import instantiate
 
 __all__ = ["Pipeline", "Size", "Steps", "pipeline", "sized"]
 

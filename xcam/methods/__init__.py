@@ -4,34 +4,34 @@ from __future__ import annotations
 
 from xcam.core import Method
 from xcam.hookspecs import hookimpl
-from xcam.methods.ablationcam import AblationCAM
-from xcam.methods.abn import ABN
-from xcam.methods.cam import CAM
-from xcam.methods.center_gaussian import CenterGaussian
-from xcam.methods.conv_output import ConvOutput
-from xcam.methods.deconvnet import DeconvNet
-from xcam.methods.eigencam import EigenCAM
-from xcam.methods.eigengradcam import EigenGradCAM
-from xcam.methods.gradcam import GradCAM
-from xcam.methods.gradcam_plusplus import GradCAMPlusPlus
-from xcam.methods.guided_backprop import GuidedBackprop
-from xcam.methods.guided_gradcam import GuidedGradCAM
-from xcam.methods.hirescam import HiResCAM
-from xcam.methods.input_x_gradient import InputXGradient
-from xcam.methods.integrated_gradients import IntegratedGradients
-from xcam.methods.layercam import LayerCAM
-from xcam.methods.lcam import LCAMFm, LCAMImg
-from xcam.methods.lficam import LFICAM
-from xcam.methods.opticam import OptiCAM
-from xcam.methods.random import Random
-from xcam.methods.rise import RISE
-from xcam.methods.saliency import Saliency
-from xcam.methods.scorecam import ScoreCAM
-from xcam.methods.smoothgrad import SmoothGrad
-from xcam.methods.smoothgrad_squared import SmoothGradSquared
-from xcam.methods.sobel import Sobel
-from xcam.methods.vargrad import VarGrad
-from xcam.methods.xgradcam import XGradCAM
+from xcam.methods.cam.cam import CAM
+from xcam.methods.cam.conv_output import ConvOutput
+from xcam.methods.cam.eigencam import EigenCAM
+from xcam.methods.cam.eigengradcam import EigenGradCAM
+from xcam.methods.cam.gradcam import GradCAM
+from xcam.methods.cam.gradcam_plusplus import GradCAMPlusPlus
+from xcam.methods.cam.hirescam import HiResCAM
+from xcam.methods.cam.layercam import LayerCAM
+from xcam.methods.cam.xgradcam import XGradCAM
+from xcam.methods.control.center_gaussian import CenterGaussian
+from xcam.methods.control.random import Random
+from xcam.methods.control.sobel import Sobel
+from xcam.methods.gradient.deconvnet import DeconvNet
+from xcam.methods.gradient.guided_backprop import GuidedBackprop
+from xcam.methods.gradient.guided_gradcam import GuidedGradCAM
+from xcam.methods.gradient.input_x_gradient import InputXGradient
+from xcam.methods.gradient.integrated_gradients import IntegratedGradients
+from xcam.methods.gradient.saliency import Saliency
+from xcam.methods.gradient.smoothgrad import SmoothGrad
+from xcam.methods.gradient.smoothgrad_squared import SmoothGradSquared
+from xcam.methods.gradient.vargrad import VarGrad
+from xcam.methods.perturbation.ablationcam import AblationCAM
+from xcam.methods.perturbation.opticam import OptiCAM
+from xcam.methods.perturbation.rise import RISE
+from xcam.methods.perturbation.scorecam import ScoreCAM
+from xcam.methods.trainable.abn import ABN
+from xcam.methods.trainable.lcam import LCAMFm, LCAMImg
+from xcam.methods.trainable.lficam import LFICAM
 
 __all__ = [
     "ABN",

@@ -2,20 +2,20 @@
 
 from xcam.core import Metric
 from xcam.hookspecs import hookimpl
-from xcam.metrics.accuracy import Accuracy, MaskedAccuracy
-from xcam.metrics.adcc import ADCC, ARCC
-from xcam.metrics.boxes import MaxBoxAcc, MaxBoxAccV2
-from xcam.metrics.coherency import Coherency, Complexity
-from xcam.metrics.confidence import AverageDrop, AverageGain, IncreaseInConfidence
-from xcam.metrics.insertion_deletion import Deletion, Insertion
-from xcam.metrics.irof import IROF
-from xcam.metrics.perturbation_accuracy import NegativePerturbation, PositivePerturbation
-from xcam.metrics.pixel_flipping import PixelFlipping
-from xcam.metrics.pointing import EnergyPointingGame, PointingGame, RelevanceRank
-from xcam.metrics.pxap import PxAP
-from xcam.metrics.remove_and_classify import RemoveAndClassify
-from xcam.metrics.road import ROAD, ROADLeRF, ROADMoRF
-from xcam.metrics.selectivity import Selectivity
+from xcam.metrics.localization.boxes import MaxBoxAcc, MaxBoxAccV2
+from xcam.metrics.localization.pointing import EnergyPointingGame, PointingGame, RelevanceRank
+from xcam.metrics.localization.pxap import PxAP
+from xcam.metrics.masked.accuracy import Accuracy, MaskedAccuracy
+from xcam.metrics.masked.adcc import ADCC, ARCC
+from xcam.metrics.masked.coherency import Coherency, Complexity
+from xcam.metrics.masked.confidence import AverageDrop, AverageGain, IncreaseInConfidence
+from xcam.metrics.removal.insertion_deletion import Deletion, Insertion
+from xcam.metrics.removal.irof import IROF
+from xcam.metrics.removal.perturbation_accuracy import NegativePerturbation, PositivePerturbation
+from xcam.metrics.removal.pixel_flipping import PixelFlipping
+from xcam.metrics.removal.remove_and_classify import RemoveAndClassify
+from xcam.metrics.removal.road import ROAD, ROADLeRF, ROADMoRF
+from xcam.metrics.removal.selectivity import Selectivity
 from xcam.metrics.shape import Entropy, Sparseness
 
 __all__ = [

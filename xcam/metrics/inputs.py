@@ -7,10 +7,10 @@ from typing import Literal, TypeAlias
 from torch import Tensor, nn
 
 from xcam.core import Explanation, Target
-from xcam.forward import note
+from xcam.engine import unwrap
+from xcam.engine.forward import note
 from xcam.imaging import is_flat
 from xcam.models.normalized import Normalized
-from xcam.state import unwrap
 
 __all__ = ["Space", "in_space", "maps_of", "target_of"]
 

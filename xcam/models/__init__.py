@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from xcam.models._load import load
-from xcam.models.layers import default_layer
-from xcam.models.layout import Layout, spatial
+from xcam.engine.layers import default_layer
+from xcam.engine.layout import Layout, spatial
+from xcam.models.loading import load
 from xcam.models.normalized import Normalized
 
 __all__ = ["Layout", "Normalized", "default_layer", "load", "spatial"]

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import xcam
+from xcam.core.instantiate import check_names
 from xcam.errors import FileFormatError, unknown
-from xcam.settings import check_names
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 import xcam
-from xcam import manifest
 from xcam._fit.folder import Folder
-from xcam.locks import claimed
-from xcam.processes import launched
 from xcam.recipes.reading import check, read
 from xcam.registry import get_method
+from xcam.runs import manifest
+from xcam.runs.locks import claimed
+from xcam.runs.processes import launched
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,10 +11,10 @@ import pandas as pd
 from torch import Tensor
 
 from xcam.core import Metric
+from xcam.results.bootstrap import Estimate, Sample, per_image
 from xcam.results.estimates import Estimates, estimates, warn_of_undefined
 from xcam.results.rows import Group, Rows
-from xcam.significance import holm
-from xcam.statistics import Estimate, Sample, per_image
+from xcam.results.significance import holm
 
 __all__ = ["By", "compare", "pairs_of", "wins"]
 

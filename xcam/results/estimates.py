@@ -10,8 +10,8 @@ from torch import Tensor
 
 from xcam.core import Metric
 from xcam.errors import XcamWarning
+from xcam.results.bootstrap import Estimate, estimate
 from xcam.results.rows import Group, Rows
-from xcam.statistics import Estimate, estimate
 
 __all__ = ["Estimates", "estimates", "warn_of_undefined"]
 

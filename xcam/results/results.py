@@ -13,10 +13,10 @@ from torch import Tensor
 
 from xcam.core import Metric
 from xcam.results import latex, recipes
+from xcam.results.bootstrap import Sample, resampled
 from xcam.results.contrasts import By, compare, pairs_of, wins
 from xcam.results.rows import Group, Rows
 from xcam.results.table import tabulate
-from xcam.statistics import Sample, resampled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -123,7 +123,7 @@ class Results:
             reference: One that all others are compared with.
             by: What the names are of: methods on the same model, or models under the same method.
             resamples: Of the bootstrap. They need not grow with the table: what they are too few
-                to tell is read off Student's t; see `xcam.statistics.Estimate.p_value`.
+                to tell is read off Student's t; see `xcam.results.bootstrap.Estimate.p_value`.
             seed: Of the bootstrap.
 
         Returns:
@@ -213,7 +213,7 @@ class Results:
         Raises:
             ValueError: See `curves`; or matplotlib writes no such kind of file.
         """
-        from xcam import figures
+        from xcam.explanations import figures
 
         return figures.curves(self.curves(metric), self._metric(metric).spec.title, path)
 

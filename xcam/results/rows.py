@@ -20,8 +20,8 @@ from pyarrow import acero
 from torch import Tensor
 
 from xcam.errors import FileFormatError
-from xcam.statistics import Sample
-from xcam.store import SCHEMA
+from xcam.results.bootstrap import Sample
+from xcam.results.store import SCHEMA
 
 __all__ = ["Batch", "Group", "Rows"]
 

@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from xcam.core import Metric
+from xcam.results.bootstrap import Estimate
 from xcam.results.estimates import estimates, warn_of_undefined
 from xcam.results.rows import Group, Rows
-from xcam.statistics import Estimate
 
 __all__ = ["tabulate"]
 

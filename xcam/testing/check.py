@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from xcam.core import Method, MethodSpec, Metric, MetricSpec
-from xcam.state import untouched
+from xcam.engine import untouched
 from xcam.testing.probe import ContractError
 
 __all__ = ["Check", "CheckResult", "Outcome", "require_few_excuses"]

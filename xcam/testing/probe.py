@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xcam._apply import own_method
-from xcam._explain import explain, with_layer
+from xcam._explain.run import own_method
+from xcam._explain.verb import explain, with_layer
 from xcam.core import Explanation, Method, TargetLike, TrainableMethod
 from xcam.errors import XcamWarning
 from xcam.models.toy import GapNet

@@ -9,9 +9,9 @@ from typing import TypeVar
 
 from xcam.core import Method, Recipe, TrainableMethod
 from xcam.registry import get_method
-from xcam.testing import answers, claims, recipes, sameness, traces, training
 from xcam.testing.check import Check, CheckResult, require_few_excuses
-from xcam.testing.facets import FACETS
+from xcam.testing.checks import answers, claims, recipes, sameness, traces, training
+from xcam.testing.checks.facets import FACETS
 
 __all__ = ["check_method", "method_checks", "quick"]
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from xcam import Explanation, Metric, MetricSpec
 from xcam.core import Score
+from xcam.engine import untouched
 from xcam.metrics.inputs import maps_of, target_of
-from xcam.state import untouched
 from xcam_example.occlusion import Occlusion, cell_grid
 
 __all__ = ["CellCorrelation"]

@@ -8,8 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from xcam import Method, MethodSpec, Target, forward
+from xcam import Method, MethodSpec, Target
 from xcam.core import Score
+from xcam.engine import forward
 
 __all__ = ["Occlusion", "cell_grid"]
 

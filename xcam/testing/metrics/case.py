@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from xcam.core import Explanation, Method, Metric, Truth
-from xcam.forward import Precision, run_settings
+from xcam.engine.forward import Precision, run_settings
 from xcam.methods import GradCAM
 from xcam.testing.probe import CLASSES, ContractError, ProbeNet, explained, pictures
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from xcam.core import Metric
 from xcam.errors import XcamError
-from xcam.testing.facets import mixed
+from xcam.testing.checks.facets import mixed
 from xcam.testing.metrics.case import Case, made, require_same, scored
 from xcam.testing.probe import ContractError, ProbeNet
 

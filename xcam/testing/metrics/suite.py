@@ -10,14 +10,14 @@ from typing import get_args
 
 from xcam.core import Metric, MetricSpec, Question, Truth
 from xcam.registry import get_metric
-from xcam.testing import recipes
 from xcam.testing.check import Check, CheckResult, require_few_excuses
-from xcam.testing.facets import SCORED, World, mixed
+from xcam.testing.checks import recipes
+from xcam.testing.checks.facets import SCORED, World, mixed
+from xcam.testing.checks.traces import Record, leaves
 from xcam.testing.metrics import answers, refusals, sameness
 from xcam.testing.metrics.case import Case, made, scored
 from xcam.testing.probe import ContractError, Fuse, PlannedError, probe_of
 from xcam.testing.suite import quick
-from xcam.testing.traces import Record, leaves
 
 __all__ = ["check_metric", "metric_checks"]
 

@@ -1,0 +1,238 @@
+import subprocess
+import sys
+import types
+import warnings
+from dataclasses import dataclass
+
+import pytest
+import torch
+from commands import refused, run
+
+import xcam
+from xcam import cli, registry
+from xcam.errors import XcamWarning
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys, xcam.cli\n"
+        "try: xcam.cli.app(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'matplotlib', 'pluggy', 'pandas'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for command in (
+        "methods",
+        "metrics",
+        "plugins",
+        "explain",
+        "evaluate",
+        "fit",
+        "recipes",
+        "stability",
+        "check",
+    ):
+        assert f"\n  {command} " in done.stdout
+
+
+def test_python_dash_m():
+    command = [sys.executable, "-m", "xcam", "--version"]
+    assert subprocess.check_output(command, text=True).strip() == xcam.__version__
+
+
+def test_methods_lists_every_method_with_its_owner():
+    lines = run("methods").stdout.splitlines()
+    assert lines[0].split() == ["name", "title", "family", "cost", "from"]
+    assert [line.split()[0] for line in lines[1:]] == xcam.list_methods()
+    for line in lines[1:]:
+        spec = xcam.get_method(line.split()[0]).spec
+        assert f" {spec.title} " in line
+        assert f" {spec.family} " in line
+        assert line.endswith(registry.installed().owners[spec.name])
+    column = lines[0].index("title")
+    assert all(line[column - 1] == " " != line[column] for line in lines)
+
+
+def test_metrics_lists_every_metric_with_its_owner():
+    lines = run("metrics").stdout.splitlines()
+    assert lines[0].split() == ["name", "title", "better", "range", "truth", "cost", "from"]
+    assert [line.split()[0] for line in lines[1:]] == xcam.list_metrics()
+    for line in lines[1:]:
+        spec = xcam.get_metric(line.split()[0]).spec
+        for cell in (spec.title, spec.direction, spec.interval, spec.truth, spec.cost):
+            assert f" {cell} " in line
+        assert line.endswith(registry.installed().owners[spec.name])
+
+
+def test_metrics_tells_formula_source_and_defaults_if_asked():
+    lines = run("metrics", "--long").stdout.splitlines()
+    assert lines[0].endswith("settings")
+    for line in lines[1:]:
+        cls = xcam.get_metric(line.split()[0])
+        assert f" {cls.spec.formula} " in line
+        assert f" {cls.spec.paper} " in line
+        assert line.endswith(repr(cls()))
+
+
+def test_plugins_lists_owners_and_failures(monkeypatch):
+    monkeypatch.setitem(registry.installed().failures, "bad:methods", "ImportError: no foo")
+    lines = run("plugins").stdout.splitlines()
+    own = sum(owner == "xcam:methods" for owner in registry.installed().owners.values())
+    assert ["xcam:methods", f"brings {own}"] in [line.split(maxsplit=1) for line in lines]
+    assert ["bad:methods", "failed: ImportError: no foo"] in [
+        line.split(maxsplit=1) for line in lines
+    ]
+
+
+@dataclass(frozen=True)
+class Result:
+    check: str
+    outcome: str
+    message: str = ""
+
+
+@pytest.mark.parametrize("name", ["gradcam", "insertion"])
+@pytest.mark.parametrize(("outcome", "code"), [("kept", 0), ("excused", 0), ("broken", 1)])
+def test_check_prints_the_contract_table(monkeypatch, outcome, code, name):
+    results = [Result("shape", "kept"), Result("batching", outcome, "maps differ")]
+    asked = []
+    module = types.ModuleType("xcam.testing")
+    module.check_method = lambda name: asked.append(("method", name)) or results
+    module.check_metric = lambda name: asked.append(("metric", name)) or results
+    monkeypatch.setitem(sys.modules, "xcam.testing", module)
+    done = run("check", name)
+    assert asked == [("method" if name == "gradcam" else "metric", name)]
+    assert done.exit_code == code
+    rows = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
+    assert rows == [["check", "outcome"], ["shape", "kept"], ["batching", outcome, "maps differ"]]
+
+
+def test_explain_writes_an_overlay_and_says_what_was_seen(net, picture, tmp_path):
+    done = run("explain", picture, "--out", tmp_path / "new" / "folder")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert net.loaded == [("torchvision:resnet50", "DEFAULT")]
+
+    image = xcam.read_image(picture, (16, 24))[None]
+    expected = xcam.explain(net, image)
+    written = tmp_path / "new" / "folder" / "photo.gradcam.png"
+    pixels = (expected.overlay(image)[0] * 255).round() / 255
+    assert torch.equal(xcam.read_image(written), pixels)
+    recipe, line = done.stdout.splitlines()
+    assert recipe == repr(expected.method)
+    best = expected.logits[0].softmax(0).topk(3)
+    names = [("ant", "bee", "cat", "class 3")[i] for i in best.indices]
+    seen = ", ".join(f"{name} {p:.1%}" for name, p in zip(names, best.values, strict=True))
+    assert line == f"{picture}: {seen} -> {written}"
+
+
+def test_a_single_output_is_a_sigmoid(net, picture, tmp_path):
+    net.classifier = torch.nn.Linear(net.classifier.in_features, 1)
+    torch.nn.init.zeros_(net.classifier.weight)
+    torch.nn.init.constant_(net.classifier.bias, -1)  # 1 / (1 + e) = 26.9 %
+    done = run("explain", picture, "--out", tmp_path)
+    assert done.exit_code == 0
+    assert done.stdout.splitlines()[1].startswith(f"{picture}: ant 26.9% -> ")
+
+
+def test_explain_passes_everything_on(net, picture, tmp_path):
+    saved = tmp_path / "maps.safetensors"
+    done = run(
+        "explain", picture, "--model", "toy:net", "--weights", "none", "--method", "gradcam",
+        "--target", "3", "--param", "relu=True", "--param", "score=prob", "--layer", "features.0",
+        "--batch-size", "1", "--precision", "bf16", "--out", tmp_path, "--save", saved,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert net.loaded == [("toy:net", "none")]
+    explanation = xcam.Explanation.load(saved)
+    assert explanation.method.parameters() == {
+        "layer": "features.0", "score": "prob", "relu": True
+    }  # fmt: skip
+    assert explanation.target.tolist() == [3]
+    if int(explanation.logits.argmax()) != 3:
+        assert "; explained: class 3 " in done.stdout
+    image = xcam.read_image(picture, (16, 24))[None]
+    same = xcam.explain(net, image, 3, explanation.method, precision="bf16")
+    assert torch.equal(same.maps, explanation.maps)
+
+
+@pytest.mark.parametrize(("asked", "name"), [([], "lcam_fm"), (["--method", "gradcam"], "gradcam")])
+def test_a_net_is_explained_by_the_method_it_was_trained_with(picture, tmp_path, asked, name):
+    plain = xcam.models.load("xcam:small_cnn", classes=4, mean=(0.5,) * 3, std=(0.5,) * 3)
+    trained = xcam.get_method("lcam_fm")().attach(plain)
+    trained.fitted = True
+    file = tmp_path / "net.safetensors"
+    xcam.save(trained, file)
+    done = run("explain", picture, "--model", file, "--out", tmp_path / "out", *asked)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith(name.replace("lcam_fm", "LCAMFm").replace("gradcam", "GradCAM"))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [f"photo.{name}.png"]
+
+
+def test_warnings_are_lines_on_stderr(net, picture, tmp_path, monkeypatch):
+    torch.nn.init.zeros_(net.classifier.weight)
+    done = run("explain", picture, "--out", tmp_path)
+    assert done.exit_code == 0
+    assert done.stderr == "xcam: image 0: the map is flat, it points nowhere\n"
+    with pytest.warns(XcamWarning, match="ours"):  # the user's own settings are back
+        warnings.warn("ours", XcamWarning, stacklevel=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--method", "gradcan"], "no method 'gradcan': did you mean gradcam"),
+        (["--layer", "featuers"], "featuers"),
+        (["--target", "9"], "target 9 is out of range: the model has 4 classes, 0 to 3"),
+        (["--target", "cat"], "--target takes the number of a class or 'predicted', got 'cat'"),
+        (["--param", "relu"], "--param takes name=value, such as n_masks=500, got 'relu'"),
+        (["--param", "masks=5"], "gradcam has no parameter 'masks'"),
+        (["--batch-size", "0"], "batch_size must be a positive int or None, got 0"),
+        (["--precision", "fp8"], "precision must be 'full', 'bf16' or 'fp16', got 'fp8'"),
+        (["--device", "toaster"], "--device 'toaster' cannot be used"),
+        (["--save", "none/maps.safetensors"], "no folder 'none' for --save"),
+    ],
+)
+def test_mistakes_are_one_sentence(net, picture, tmp_path, arguments, sentence):
+    assert sentence in refused("explain", picture, "--out", tmp_path, *arguments)
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
+
+
+def test_wrong_pictures_are_one_sentence(net, picture, tmp_path):
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "b").mkdir()
+    twin = tmp_path / "b" / "photo.png"
+    twin.write_bytes(picture.read_bytes())
+    out = ["--out", tmp_path]
+    assert "no picture at" in refused("explain", tmp_path / "none.png", *out)
+    assert "is not a picture that can be read" in refused("explain", tmp_path / "text.png", *out)
+    assert "two pictures would go to" in refused("explain", picture, twin, *out)
+    assert "exists" in refused("explain", picture, "--out", picture)
+
+
+def test_traceback_on_request(net, picture):
+    result = run("--traceback", "explain", picture, "--target", "cat")
+    assert isinstance(result.exception, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("5", 5), ("0.5", 0.5), ("True", True), ("true", True), ("false", False),
+     ("None", None), ("(1, 2)", (1, 2)), ("mean", "mean"),
+     ("'5'", "5"), ("a=b", "a=b"), ("layer4.1", "layer4.1"), ("", "")],
+)  # fmt: skip
+def test_parameter_values_are_literals_or_strings(text, value):
+    parsed = cli.explaining._parameters([f"name={text}"])
+    assert parsed == {"name": value}
+    assert type(parsed["name"]) is type(value)
+
+
+def test_truths_are_written_alike_everywhere(net, picture, tmp_path):
+    """As in recipes, too: `--param relu=true`, `--methods "gradcam(relu=true)"`."""
+    done = run("explain", picture, "--param", "relu=true", "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert "relu=True" in done.stdout
+    seen = []
+    cli.evaluating._recipes("--methods", "a(b=true, c=false)", lambda *one: seen.append(one))
+    assert seen == [("a", {"b": True, "c": False})]

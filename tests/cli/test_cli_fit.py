@@ -1,0 +1,260 @@
+import itertools
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from commands import refused, run
+from launches import TWO, launched
+from small_mnist import write_mnist
+
+import xcam
+from xcam.cli import fitting
+from xcam.runs import processes
+from xcam.runs.processes import Processes
+
+RECIPE = """
+title = "Digits"
+
+[model]
+name = "xcam:cifar_resnet"
+depth = 8
+in_channels = 1
+num_classes = 10
+
+[data]
+name = "mnist"
+validation = { fraction = 0.2, seed = 1 }
+train = [{ name = "RandomCrop", size = 28, padding = 2 }]
+
+[fit]
+epochs = 2
+batch_size = 4
+optimizer = { name = "SGD", lr = 0.05, momentum = 0.9 }
+seed = 3
+"""
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """So many that a run takes steps while somebody makes up his mind to stop it."""
+    return write_mnist(tmp_path_factory.mktemp("digits"), train=240)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recipe") / "digits.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def unbroken(digits, recipe, tmp_path_factory):
+    """A whole run, and what it printed."""
+    out = tmp_path_factory.mktemp("runs") / "unbroken"
+    done = run("fit", "--recipe", recipe, "--root", digits, "--out", out)
+    assert (done.exit_code, done.stderr) == (0, "")
+    return out, done.stdout
+
+
+def test_a_run_leaves_its_files_and_prints_the_table(unbroken, digits, recipe):
+    out, printed = unbroken
+    assert {"best.safetensors", "last.safetensors", "log.csv", "test.csv"} <= {
+        path.name for path in out.iterdir()
+    }
+    table = pd.read_csv(out / "test.csv")
+    *lines, last = printed.splitlines()
+    assert lines == table.to_string(index=False).splitlines()
+    assert last == f"net -> {out / 'best.safetensors'}"
+
+    net = xcam.load(out / "best.safetensors")
+    assert net.categories == tuple(xcam.data.load("mnist", digits).classes)
+    assert net.input_size == (28, 28)  # of the training images; the model's was 32
+    expected = xcam.recipes.fit(recipe, digits)
+    for name, tensor in expected.state_dict().items():
+        assert net.state_dict()[name].equal(tensor), name
+
+
+def test_evaluate_prints_that_table(unbroken, digits, recipe):
+    out, printed = unbroken
+    command = ("fit", "--recipe", recipe, "--root", digits, "--evaluate")
+    table = printed.splitlines()[:-1]
+    assert run(*command, "--out", out).stdout.splitlines() == table
+    files = sorted(out.iterdir()), [path.stat().st_mtime_ns for path in sorted(out.iterdir())]
+    last = run(*command, "--weights", out / "last.safetensors")
+    accuracy = xcam.recipes.accuracy(recipe, digits, out / "last.safetensors")
+    assert last.stdout.splitlines() == accuracy.to_string(index=False).splitlines()
+    assert files == (
+        sorted(out.iterdir()),
+        [path.stat().st_mtime_ns for path in sorted(out.iterdir())],
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs POSIX signals")
+@pytest.mark.timeout(600)
+def test_a_stopped_or_killed_run_goes_on_with_the_same_command(unbroken, digits, recipe, tmp_path):
+    stopped = r"xcam: stopped at epoch \d, step \d+.*goes on\n"
+    for number in range(5):
+        out = tmp_path / str(number)
+        command = ["fit", "--recipe", str(recipe), "--root", str(digits), "--out", str(out)]
+        code, said = ended([*command, "--workers", "2"], out / "training.pt", signal.SIGINT)
+        if not re.fullmatch(stopped, said):
+            assert epochs(out) == 2, said  # on a busy machine the signal may come too late
+            continue
+        assert code == 130
+        code, said = ended(command, out / "training.pt", signal.SIGKILL)
+        if not (out / "test.csv").exists():
+            break
+    assert (code, said) == (-signal.SIGKILL, "")
+    assert not (out / "test.csv").exists()
+    done = run(*command)
+    assert done.exit_code == 0, done.output
+    for name in ("best.safetensors", "last.safetensors", "test.csv"):
+        assert (out / name).read_bytes() == (unbroken[0] / name).read_bytes()
+    assert run(*command).stdout == done.stdout  # there is nothing left to do
+
+
+def ended(command, path, number):
+    """Exit code and stderr of a run that gets a signal once it has written a file anew.
+
+    As Ctrl-C does, it reaches all processes of the run. A run may have ended before.
+    """
+    before = written(path)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "xcam", *command, "--set", "save_minutes=0"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while written(path) == before and process.poll() is None:
+        time.sleep(0.002)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=120)
+    return process.returncode, errors
+
+
+def epochs(out):
+    return len(pd.read_csv(out / "log.csv")) if (out / "log.csv").exists() else 0
+
+
+def written(path):
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
+def test_changes_and_run_settings_are_passed_on(digits, recipe, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(xcam.recipes, "fit", lambda *given, **named: calls.append((given, named)))
+    (tmp_path / "last.safetensors").touch()
+    done = run(
+        "fit", "--recipe", recipe, "--root", digits, "--out", tmp_path, "--set", "epochs=7",
+        "--set", "optimizer.lr = 0.5", "--set", "model.name=xcam:simple_cnn", "--set", "seed=none",
+        "--set", 'groups={"fc\\\\.bias" = {weight_decay = 0}}', "--board-path", tmp_path / "board",
+        "--workers", "2", "--device", "cpu", "--precision", "bf16", "--download",
+    )  # fmt: skip
+    assert (done.exit_code, done.stderr) == (0, "")
+    changes = {
+        "epochs": 7, "optimizer.lr": 0.5, "model.name": "xcam:simple_cnn", "seed": None,
+        "groups": {"fc\\.bias": {"weight_decay": 0}},
+    }  # fmt: skip
+    assert calls == [
+        (
+            (xcam.recipes.read(recipe, changes), digits, tmp_path),
+            {
+                "device": "cpu", "workers": 2, "download": True, "precision": "bf16",
+                "board_path": tmp_path / "board", "progress": False,
+            },
+        )
+    ]  # fmt: skip
+
+
+@pytest.mark.timeout(600)
+def test_two_launched_processes_print_once(digits, recipe, tmp_path):
+    command = ["fit", "--recipe", recipe, "--root", digits, "--out", tmp_path / "run"]
+    told = launched(tmp_path / "home", *TWO, "-m", "xcam", *command, "--set", "epochs=1")
+    *table, last = told.splitlines()
+    assert table == pd.read_csv(tmp_path / "run" / "test.csv").to_string(index=False).splitlines()
+    assert last == f"net -> {tmp_path / 'run' / 'best.safetensors'}"
+
+
+@pytest.mark.parametrize(("rank", "told"), [(0, "a\nb\n"), (1, "")])
+def test_only_the_main_process_prints(rank, told, capsys, monkeypatch):
+    parted = []
+    team = Processes(rank=rank, count=2, part=lambda: parted.append(rank))
+    monkeypatch.setattr(processes, "launched", lambda: team)
+    fitting._tell(["a", "b"])
+    assert capsys.readouterr().out == told
+    assert parted == [rank]
+
+
+def test_a_long_table_is_left_in_its_file(tmp_path):
+    (tmp_path / "last.safetensors").touch()
+    for rows, printed in ((21, 22), (22, 2)):
+        table = pd.DataFrame({"class": range(rows), "accuracy": 0.5})
+        table.to_csv(tmp_path / "test.csv", index=False)
+        shown, *more, net = fitting._outcome(tmp_path)
+        assert len(shown.splitlines()) == printed
+        assert more == [f"each class -> {tmp_path / 'test.csv'}"] * (rows > 21)
+        assert net == f"net -> {tmp_path / 'last.safetensors'}"
+
+
+def test_a_net_of_other_classes_is_not_measured(digits, recipe, tmp_path):
+    net = xcam.models.load("xcam:cifar_resnet", depth=8, in_channels=1, num_classes=10)
+    net.categories = tuple("abcdefghij")
+    xcam.save(net, tmp_path / "net.safetensors")
+    with pytest.raises(ValueError, match=r"tells a, b, c, d, e apart, and the classes of the data"):
+        xcam.recipes.accuracy(recipe, digits, tmp_path / "net.safetensors")
+
+
+def test_refusals(digits, recipe, tmp_path):
+    command = ("fit", "--recipe", recipe, "--root", digits)
+    out = ("--out", tmp_path / "run")
+    assert refused(*command) == "a training takes --out, its folder, and no --weights"
+    assert refused(*command, *out, "--weights", "a") == refused(*command)
+    assert refused(*command, "--evaluate").endswith("takes --weights, or the --out of a run")
+    assert refused(*command, *out, "--evaluate").startswith("neither best.safetensors nor last")
+    assert refused(*command, *out, "--set", "epochs").endswith("such as epochs=2, got 'epochs'")
+    assert refused(*command, *out, "--set", "=2").endswith("got '=2'")
+    assert "'lr': did you mean optimizer.lr?" in refused(*command, *out, "--set", "lr=0.1")
+    assert "'dept': did you mean depth" in refused(*command, *out, "--set", "model.dept=9")
+    assert "'epoch': did you mean epochs" in refused(*command, *out, "--set", "epoch=2")
+    assert refused(*command, *out, "--set", "clip=[1").startswith("'[1' is neither a value of TOML")
+    wrong = refused("fit", "--recipe", "mnist_simple_cn", "--root", digits, *out)
+    assert wrong.startswith("no recipe is called 'mnist_simple_cn'; the nearest are mnist_simple")
+    assert not (tmp_path / "run").exists()
+
+
+def test_recipes_lists_them():
+    lines = run("recipes").stdout.splitlines()
+    assert lines[0].split() == ["name", "title", "source"]
+    assert [line.split()[0] for line in lines[1:]] == xcam.recipes.names()
+    for line in lines[1:]:
+        recipe = xcam.recipes.read(line.split()[0])
+        assert f"  {recipe['title']}  " in line
+        assert line.endswith(f"  {recipe['source']}")
+
+
+def test_the_commands_of_the_page_exist(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text("utf-8")
+    shell = "".join(re.findall(r"```shell\n(.*?)```", page, re.DOTALL))
+    shell = shell.replace("\\\n", " ")  # commands of two lines
+    lines = [shlex.split(line, comments=True) for line in shell.splitlines() if " fit " in line]
+    assert len(lines) > 5
+    options = run("fit", "--help").stdout
+    (tmp_path / "mine.toml").write_text(RECIPE)
+    monkeypatch.chdir(tmp_path)
+    for words in lines:
+        given = dict(itertools.pairwise(words))
+        changes = [after for word, after in itertools.pairwise(words) if word == "--set"]
+        xcam.recipes.read(given["--recipe"], fitting._changes(changes))
+        for option in (word for word in words if word.startswith("--")):
+            assert f"  {option} " in options, option

@@ -1,0 +1,151 @@
+import csv
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import catalogue
+import demo
+import pytest
+from launches import LAUNCH
+
+import xcam
+from xcam.core import MethodSpec
+
+ROOT = Path(__file__).parents[2]
+PAGES = ["README.md", "docs/quickstart.md", "docs/targets.md", "docs/metrics.md"]
+ALL_PAGES = [
+    str(path.relative_to(ROOT)) for folder in (".", "docs") for path in (ROOT / folder).glob("*.md")
+]
+
+
+def blocks(page, language):
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL)
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    """The files that the examples read, in the current folder."""
+    for name, file in {"cat": "cat.png", "coffee": "coffee.png"}.items():
+        shutil.copy(demo.path_of(name), tmp_path / file)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_examples_run(page, pictures, lite0, monkeypatch):
+    monkeypatch.setattr(xcam.models, "load", lambda *args, **kwargs: lite0)
+    code = "\n".join(blocks(page, "python"))
+    names = {}
+    exec(compile(code, page, "exec"), names)
+    assert "explain" in code
+    for written in re.findall(r'"(cat-?\w*\.(?:png|safetensors))"', code):
+        assert (pictures / written).stat().st_size > 1000
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_of_the_examples_exist(page):
+    for line in "".join(blocks(page, "shell")).splitlines():
+        program, *rest = line.split("#")[0].split()
+        if program == "accelerate":
+            assert [program, *rest][: len(LAUNCH)] == LAUNCH, "only this command is tested"
+            program, rest = "xcam", rest[len(LAUNCH) - 2 :]
+        if program == "xcam":
+            done = subprocess.run(
+                [sys.executable, "-m", "xcam", rest[0], "--help"], capture_output=True, text=True
+            )
+            assert done.returncode == 0, line
+            for option in (word for word in rest if word.startswith("--")):
+                assert f"{option} " in done.stdout, line
+        elif program == "make":
+            assert f"\n{rest[0]}:" in (ROOT / "Makefile").read_text()
+        else:
+            assert program == "pip"
+
+
+@pytest.mark.parametrize("page", ALL_PAGES)
+def test_commands_can_be_pasted(page):
+    """The shell reads them: what it would take for its own is quoted."""
+    for block in blocks(page, "shell"):
+        done = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, ""), block
+
+
+def test_the_readme_example_is_short():
+    (code,) = blocks("README.md", "python")
+    assert len([line for line in code.splitlines() if line.strip()]) <= 12
+
+
+def test_the_readme_table_is_current():
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert catalogue.updated(text) == text, "run `make readme`"
+
+
+@pytest.mark.parametrize("name", xcam.list_methods())
+def test_every_method_is_on_its_page_and_in_the_readme(name):
+    cls = xcam.get_method(name)
+    page, table = catalogue.methods_page(), catalogue.methods_table()
+    assert f"\n### {cls.spec.title}\n\n`{name}`" in page
+    assert f".. autoclass:: {cls.__module__}.{cls.__qualname__}\n" in page
+    assert f"\n| `{name}` | {cls.spec.title} | {cls.spec.cost} |" in table
+
+
+@pytest.mark.parametrize("name", xcam.list_metrics())
+def test_every_metric_is_on_its_page_and_in_the_readme(name):
+    cls = xcam.get_metric(name)
+    page, table = catalogue.metrics_page(), catalogue.metrics_table()
+    assert f"\n### {cls.spec.title}\n\n`{name}`" in page
+    assert f" · {cls.spec.formula} · " in page
+    assert all(f"does not put {pair}: {why}" in page for pair, why in cls.spec.unordered.items())
+    assert f".. autoclass:: {cls.__module__}.{cls.__qualname__}\n" in page
+    assert f"\n| `{name}` | {cls.spec.title} | {cls.spec.direction} | " in table
+
+
+def test_every_family_and_question_has_a_heading():
+    assert {xcam.get_method(name).spec.family for name in xcam.list_methods()} == set(
+        catalogue.by_family()
+    )
+    assert {xcam.get_metric(name).spec.question for name in xcam.list_metrics()} == set(
+        catalogue.by_question()
+    )
+
+
+def test_traits_and_links():
+    plain = MethodSpec("x", "X", "A, 2020, arXiv:2001.00001", "cam", "1 forward")
+    assert catalogue.traits(plain) == []
+    link = "A, 2020, [arXiv:2001.00001](https://arxiv.org/abs/2001.00001)"
+    assert catalogue.linked(plain.paper) == link
+    assert catalogue.linked("B, WACV 2020") == "B, WACV 2020"
+    odd = MethodSpec(
+        "x", "X", "", "control", "none", class_specific=False, stochastic=True, signed=False
+    )
+    assert catalogue.traits(odd) == [
+        "the same map for every class", "random, by its seed", "never negative"
+    ]  # fmt: skip
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md"]:
+        for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text("utf-8")):
+            if not target.startswith(("http", "generated/")):
+                assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"
+
+
+def test_the_table_of_rise_is_that_of_its_figure():
+    with (ROOT / "docs" / "figures" / "rise_convergence.csv").open() as file:
+        measured = list(csv.DictReader(file))
+    text = (ROOT / "docs" / "results.md").read_text("utf-8")
+    (header,) = [line for line in text.splitlines() if line.startswith("| photograph")]
+    masks = [cell.strip() for cell in header.strip("|").split("|")][3:]
+    for key in {(row["image"], row["estimator"], row["sampling"]) for row in measured}:
+        means = []
+        for count in masks:
+            wanted = dict(zip(("image", "estimator", "sampling"), key, strict=True), n_masks=count)
+            values = [
+                float(row["correlation"]) for row in measured if wanted.items() <= row.items()
+            ]
+            means.append(f"{statistics.mean(values):.2f}")
+        image, estimator, sampling = key
+        assert f"| {image} | `{estimator}` | `{sampling}` | {' | '.join(means)} |" in text

@@ -1,0 +1,170 @@
+"""`untouched` and `gradients`: everything restored, in success and in failure."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from nets import Staged, Untidy, mixed, pictures, unchanged
+from torch import nn
+
+from xcam.engine import gradients, untouched
+from xcam.errors import ModelOutputError
+
+
+@pytest.fixture
+def images():
+    return pictures()
+
+
+def disturb(net, images, error=None):
+    net(images)
+    net.train()
+    net.requires_grad_()
+    net(images).sum().backward()
+    if error:
+        raise error
+
+
+class TestUntouched:
+    def test_inside(self):
+        net = mixed(Staged())
+        assert any(p.grad is not None for p in net.parameters())
+        with untouched(net):
+            assert not any(module.training for module in net.modules())
+            assert not any(p.requires_grad for p in net.parameters())
+            assert all(p.grad is None for p in net.parameters())
+
+    @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+    def test_all_is_restored(self, images, error):
+        net = mixed(Untidy())
+        with unchanged(net, images):
+            with untouched(net):
+                disturb(net, images)
+            with pytest.raises(error), untouched(net):
+                disturb(net, images, error)
+
+    def test_the_watch_sees_it_all(self, images):
+        net = mixed(Untidy())
+        with pytest.raises(AssertionError) as caught, unchanged(net, images):
+            disturb(net, images)
+        changed = str(caught.value)
+        for place in (".count", ".quiet", ".wave", ".mean", "stem: mode", "fc.weight: grad"):
+            assert place in changed
+        for generator in ("torch", "numpy", "python"):
+            assert generator in changed
+
+    def test_buffers_that_were_replaced_or_deleted(self, images):
+        net = Untidy()
+        mean = net.mean
+        with untouched(net):
+            net(images)
+            assert net.mean is not mean
+            del net.count
+        assert net.mean is mean
+        assert net.count == 0
+
+    def test_versions_stay(self):
+        net = Staged().train()
+        versions = [buffer._version for buffer in net.buffers()]
+        with untouched(net):
+            pass
+        assert [buffer._version for buffer in net.buffers()] == versions
+
+    def test_shared_buffer(self, images):
+        net = Untidy()
+        net.tail.register_buffer("same", net.count)
+        with untouched(net):
+            net(images)
+        assert net.tail.same is net.count
+        assert net.count == 0
+
+    def test_model_made_in_inference_mode(self, images):
+        with torch.inference_mode():
+            net = mixed(Untidy())
+        with unchanged(net, images), torch.inference_mode(), untouched(net):
+            net(images)
+
+    def test_model_made_in_inference_mode_and_used_outside(self, images):
+        with torch.inference_mode():
+            net = mixed(Staged())
+        with unchanged(net, images), untouched(net):
+            net.tail(torch.zeros(1, 4, 8, 8))
+
+    def test_in_the_callers_inference_mode(self, images):
+        net = mixed(Untidy())
+        with torch.inference_mode(), unchanged(net, images), untouched(net):
+            net(images)
+        assert not any(buffer.is_inference() for buffer in net.buffers())
+
+    def test_nested(self, images):
+        net = mixed(Untidy())
+        with unchanged(net, images), untouched(net):
+            with untouched(net):
+                net(images)
+            assert not net.tail.training
+            assert net.count == 0
+
+    def test_modes_are_set_without_eval(self):
+        class Merging(Staged):
+            def train(self, mode=True):
+                raise RuntimeError("would merge weights")
+
+        net = Merging.__new__(Merging)
+        nn.Module.__init__(net)
+        with untouched(net):
+            assert not net.training
+        assert net.training
+
+    @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+    def test_scripted(self, images):
+        net = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+        mean = net.state_dict()["1.running_mean"].clone()
+        with untouched(net):
+            assert not any(module.training for module in net.modules())
+            net.train()
+            net(images)
+            assert not torch.equal(net.state_dict()["1.running_mean"], mean)
+        assert all(module.training for module in net.modules())
+        assert torch.equal(net.state_dict()["1.running_mean"], mean)
+
+    def test_weight_norm_by_hooks(self, images):
+        net = Staged()
+        with pytest.warns(FutureWarning, match="weight_norm"):
+            nn.utils.weight_norm(net.layer)
+        mixed(net)
+        with unchanged(net, images), untouched(net):
+            net(images)
+
+    def test_random_numbers_go_on_as_if_nothing_had_happened(self):
+        def draw():
+            return torch.rand(1).item(), np.random.rand(), random.random()
+
+        torch.manual_seed(0), np.random.seed(0), random.seed(0)
+        expected = [draw(), draw()]
+        torch.manual_seed(0), np.random.seed(0), random.seed(0)
+        first = draw()
+        with untouched(Staged()):
+            draw()
+            torch.manual_seed(7), np.random.seed(7), random.seed(7)
+        assert [first, draw()] == expected
+
+
+class TestGradients:
+    @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+    def test_on_under_the_callers_mode(self, mode, images):
+        net = Staged()
+        with mode():
+            with gradients(net):
+                leaf = images.clone().requires_grad_()
+                (gradient,) = torch.autograd.grad(leaf.square().sum(), leaf)
+            assert not torch.is_grad_enabled()
+        assert torch.equal(gradient, 2 * images)
+
+    def test_model_of_inference_tensors(self):
+        net = Staged()
+        with torch.inference_mode():
+            net.tail[2].running_mean = torch.zeros(4)
+        refused = pytest.raises(ModelOutputError, match=r"'tail.2.running_mean'.*inference_mode")
+        with refused, gradients(net):
+            pass

@@ -1,0 +1,163 @@
+"""Where a head goes: nets that share modules, nets of one size, and layers that will not do."""
+
+import pytest
+import torch
+import torchvision
+from nets import pictures
+from torch import nn
+from torch.utils.data import TensorDataset
+
+import xcam
+from xcam.errors import LayerError
+from xcam.methods.trainable.backbone import Backbone, images_of
+from xcam.models import Normalized
+
+HEADS = ["lficam", "abn", "lcam_fm", "lcam_img"]
+
+
+class Shared(nn.Module):
+    """Three convolutions, as wide as told, one ReLU and one pooling for all of them."""
+
+    def __init__(self, *widths, inplace=False):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.conv1 = nn.Conv2d(3, widths[0], 3, padding=1)
+            self.conv2 = nn.Conv2d(widths[0], widths[1], 3, padding=1)
+            self.conv3 = nn.Conv2d(widths[1], widths[2], 3, padding=1)
+            self.relu, self.pool = nn.ReLU(inplace), nn.MaxPool2d(2)
+            self.fc = nn.Linear(widths[2], 3)
+
+    def forward(self, images):
+        early = self.pool(self.relu(self.conv1(images)))
+        late = self.pool(self.relu(self.conv2(early)))
+        return self.fc(self.relu(self.conv3(late)).mean((2, 3)))
+
+
+class Fixed(nn.Sequential):
+    """It takes 16x16 images and no others."""
+
+    def __init__(self):
+        super().__init__(
+            *(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(4, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Flatten(), nn.Linear(8 * 4 * 4, 3)),
+        )
+
+
+class Recurrent(nn.Module):
+    """One block for all of it, run more often in training."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.block = nn.Conv2d(4, 4, 3, padding=1)
+        self.last = nn.Conv2d(4, 4, 3, padding=1)
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, images):
+        features = self.stem(images)
+        for _ in range(3):
+            features = self.block(features).relu()
+        for _ in range(2 if self.training else 1):
+            features = self.last(features).relu()
+        return self.fc(features.mean((2, 3)))
+
+
+def fitted(net, method, size=16, **arguments):
+    data = TensorDataset(pictures(4, size=size), torch.tensor([0, 1, 2, 0]))
+    return xcam.fit(net, data, method, **{"epochs": 1, "batch_size": 4} | arguments)
+
+
+@pytest.mark.parametrize("head", HEADS)
+class TestEveryHead:
+    @pytest.mark.parametrize("widths", [(4, 6, 8), (4, 4, 4)])
+    @pytest.mark.parametrize("inplace", [False, True])
+    def test_on_a_net_that_shares_one_relu(self, head, widths, inplace, tmp_path):
+        """As where the ReLU is a function, it reads the last convolution."""
+        net = fitted(Shared(*widths, inplace=inplace), head)
+        assert "conv3" in net.method.parameters().values()
+        maps = xcam.explain(net, pictures(size=16)).maps
+        assert maps.isfinite().all()
+        xcam.save(net, tmp_path / "net.safetensors")
+        again = xcam.load(tmp_path / "net.safetensors", model=Shared(*widths, inplace=inplace))
+        assert torch.equal(xcam.explain(again, pictures(size=16)).maps, maps)
+
+    @pytest.mark.parametrize("normalised", [False, True])
+    def test_on_a_net_of_one_size_that_does_not_say_it(self, head, normalised, tmp_path):
+        def bare():
+            return Normalized(Fixed(), (0.5,), (0.5,)) if normalised else Fixed()
+
+        with pytest.raises(ValueError, match=r"Fixed does not run.*Normalized.*input_size=\(H, W"):
+            xcam.get_method(head)().attach(bare())
+        net = fitted(bare(), head)
+        xcam.save(net, tmp_path / "net.safetensors")
+        again = xcam.load(tmp_path / "net.safetensors", model=bare())
+        assert again.input_size == net.input_size == (16, 16)
+        images = pictures(size=16)
+        assert torch.equal(xcam.explain(again, images).raw, xcam.explain(net, images).raw)
+
+    def test_on_a_net_that_asserts_its_size(self, head):
+        transformer = torchvision.models.VisionTransformer(32, 16, 1, 2, 8, 16, num_classes=3)
+        with pytest.raises(ValueError, match=r"does not run .* \(Wrong image height! Expected 32"):
+            xcam.get_method(head)().attach(transformer)
+
+    def test_a_layer_that_is_called_several_times_is_refused(self, head):
+        name = "stage" if head == "abn" else "layer"
+        sentence = "'block' is called 3 times in a forward pass, and .* once, such as 'last'"
+        with pytest.raises(LayerError, match=sentence):
+            xcam.get_method(head)(**{name: "block"}).attach(Recurrent())
+
+    def test_a_layer_that_is_called_more_often_in_another_pass(self, head):
+        """L-CAM runs its classifier in eval mode, whatever mode it is in."""
+        net = xcam.get_method(head)().attach(Recurrent())
+        assert "last" in net.method.parameters().values()
+        labels = torch.tensor([0, 1])
+        if head.startswith("lcam"):
+            assert net.method.loss(net.train(), pictures(), labels).isfinite()
+            return
+        with pytest.raises(LayerError, match="'last' is called 2 times in this forward pass"):
+            net.method.loss(net.train(), pictures(), labels)
+
+
+class TestBackbone:
+    def test_a_module_of_several_names(self):
+        relu = nn.ReLU()
+        net = nn.Sequential(nn.Conv2d(3, 4, 3), relu, nn.Conv2d(4, 5, 3), relu, nn.Flatten())
+        backbone = Backbone.copied(net)
+        for name in ("1", "3"):
+            with pytest.raises(LayerError, match=f"'{name}' is called 2 times.*such as '2'"):
+                backbone.shape(name)
+
+    def test_a_last_convolution_that_is_called_twice(self):
+        twice = nn.Conv2d(4, 4, 3)
+        net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), twice, twice, nn.Flatten())
+        assert Backbone.copied(net).last_stage() == Backbone.copied(net).default_layer() == "1"
+
+    def test_what_the_images_are(self):
+        given = Normalized(Shared(4, 4, 4), (0.5,), (0.5,), input_size=(24, 32))
+        unsaid = Shared(4, 4, 4)
+        unsaid.input_size = 784  # the net's own, and nothing that it says to anybody
+        for net, size in ((given, (24, 32)), (unsaid, (224, 224))):
+            assert Backbone.copied(net).blank.shape[2:] == size
+            with images_of((12, 20)):
+                assert Backbone.copied(net).blank.shape[2:] == (12, 20)
+            assert Backbone.copied(net).blank.shape[2:] == size
+
+    @pytest.mark.parametrize("size", [784, (3, 16, 16), None])
+    def test_a_carriers_own_input_size_is_not_in_the_file(self, size, tmp_path):
+        net = fitted(Shared(4, 4, 4), "lcam_fm")
+        net.input_size = size
+        xcam.save(net, tmp_path / "net.safetensors")
+        again = xcam.load(tmp_path / "net.safetensors", model=Shared(4, 4, 4))
+        assert again.input_size is None
+
+    def test_the_layer_is_that_of_the_images(self):
+        """A ResNet's last stage gives no map of images of 32 pixels, for heads as for Grad-CAM."""
+        net = torchvision.models.resnet18()
+        with images_of((32, 32)):
+            backbone = Backbone.copied(net)
+        assert backbone.default_layer() == "layer3"
+        assert backbone.last_stage() == "layer3"
+        with pytest.raises(LayerError, match=r"'layer4' has an output of shape \(1, 512, 1, 1"):
+            backbone.shape("layer4")

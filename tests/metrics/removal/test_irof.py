@@ -1,0 +1,142 @@
+"""IROF: a closed form, a loop in place, and images of fewer segments than steps."""
+
+import numpy as np
+import pytest
+import torch
+from by_hand import curve_of, explained, seeded
+from nets import unchanged
+from torch import nn
+from torch.testing import assert_close
+
+import xcam
+from xcam.engine.forward import run_settings
+from xcam.metrics import IROF
+from xcam.metrics.removal.superpixels import grid, slic
+from xcam.models import Normalized
+from xcam.models.toy import SmallCNN
+
+IMAGES = seeded(3, 3, 24, 20)
+MAPS = seeded(3, 24, 20, seed=1) - 0.5
+CLASSES = [4, 0, 2]
+NORMALISED = Normalized(SmallCNN(), (0.5, 0.4, 0.3), (0.2, 0.3, 0.25))
+
+
+class Brightness(nn.Module):
+    """Gives class 0 the probability 0.2 + 0.6 · mean of the pixels."""
+
+    def forward(self, images):
+        p = 0.2 + 0.6 * images.mean((1, 2, 3))
+        return torch.stack([p, 1 - p], 1).log()
+
+
+def curves(metric, model=NORMALISED, images=IMAGES, maps=MAPS, classes=CLASSES):
+    return metric.score(model, images, explained(maps, classes))
+
+
+def by_loop(image, scores, labels, target, model=NORMALISED):
+    """The ratios of one image whose segments turn mean colour one by one."""
+    order = sorted(labels.unique().tolist(), key=lambda k: -float(scores[labels == k].mean()))
+    pictures, picture = [image.clone()], image.clone()
+    for k in order:
+        picture[:, labels == k] = image.mean((1, 2))[:, None]
+        pictures.append(picture.clone())
+    curve = curve_of(model, pictures, target)
+    return curve / curve[0]
+
+
+def test_closed_form_where_every_segment_counts_the_same():
+    metric = IROF(segments="grid", n_segments=16, fill="zero")
+    found = metric.score(Brightness(), torch.ones(2, 3, 8, 8), explained(seeded(2, 8, 8), [0, 0]))
+    assert_close(found, (1 - 0.6 / 0.8 * torch.linspace(0, 1, 17)).expand(2, -1))
+    assert_close(metric.finish(found), torch.full((2,), 0.375))
+    assert metric.curve(found.mean(0))[0].tolist() == [k / 16 for k in range(17)]
+
+
+@pytest.mark.parametrize("segments", ["slic", "grid"])
+def test_as_a_loop_in_place(segments):
+    found = curves(IROF(segments=segments, n_segments=9))
+    assert found.shape == (3, 10)
+    labels = slic(IMAGES, 9, 0.1) if segments == "slic" else [grid((24, 20), 9)[0]] * 3
+    for i, target in enumerate(CLASSES):
+        assert len(labels[i].unique()) == 9
+        expected = by_loop(IMAGES[i], MAPS[i], labels[i], target)
+        assert_close(found[i], expected, atol=1e-5, rtol=1e-5)
+    ratios = found.numpy().astype(float)
+    area = 9 - (ratios.sum(1) - (ratios[:, 0] + ratios[:, -1]) / 2)
+    np.testing.assert_allclose(
+        IROF(n_segments=9).finish(found).numpy(), area / 9, rtol=1e-6, atol=1e-6
+    )
+
+
+def test_fewer_segments_than_steps():
+    images, maps = seeded(1, 3, 4, 4), seeded(1, 4, 4, seed=1)
+    few = IROF(segments="grid", n_segments=16)
+    many = IROF(segments="grid", n_segments=40)
+    sixteen, forty = (
+        curves(metric, images=images, maps=maps, classes=[1])[0] for metric in (few, many)
+    )
+    assert forty.shape == (41,)
+    assert_close(forty, sixteen[torch.arange(41) * 16 // 40], atol=1e-5, rtol=1e-5)
+
+
+def test_superpixels_that_ran_empty_take_no_step():
+    images, maps = seeded(2, 3, 16, 21), seeded(2, 16, 21, seed=1) - 0.5
+    found = curves(IROF(n_segments=40, compactness=0.01), images=images, maps=maps, classes=[1, 2])
+    for i, used in enumerate((40, 42)):
+        labels = slic(images, 40, 0.01)[i]
+        assert len(labels.unique()) == used
+        expected = by_loop(images[i], maps[i], labels, i + 1)[torch.arange(41) * used // 40]
+        assert_close(found[i], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_space_decides_where_zero_is():
+    zero = curves(IROF(n_segments=9, fill="zero"))
+    inner = curves(IROF(n_segments=9, fill="zero", space="normalised", segments="grid"))
+    mean = torch.tensor((0.5, 0.4, 0.3))
+    same = curves(IROF(n_segments=9, fill=mean, segments="grid"))
+    assert_close(inner, same, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(zero[:, -1], inner[:, -1])
+
+
+def test_the_best_order_is_that_of_what_counts():
+    images, seen = torch.ones(1, 3, 8, 8), seeded(8, 8, seed=2)
+
+    class Weighed(Brightness):
+        def forward(self, images):
+            return super().forward(images * seen / seen.mean())
+
+    for segments in ("slic", "grid"):
+        metric = IROF(segments=segments, n_segments=16, fill="zero")
+        best, worst = (
+            metric.finish(metric.score(Weighed(), images, explained(maps[None], [0]))[0])
+            for maps in (seen, -seen)
+        )
+        assert best > worst + 0.05
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_at_any_size_of_chunks(size):
+    whole = curves(IROF(n_segments=9))
+    with run_settings(batch_size=size):
+        assert_close(curves(IROF(n_segments=9)), whole, atol=1e-6, rtol=1e-5)
+
+
+def test_traces_and_registry():
+    with unchanged(NORMALISED, IMAGES, MAPS):
+        assert curves(IROF()).shape == (3, 101)
+    assert xcam.get_metric("irof") is IROF
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"segments": "felzenszwalb"}, "'slic' or 'grid', got 'felzenszwalb'"),
+        ({"n_segments": 0}, "at least 1, got 0"),
+        ({"compactness": 0.0}, "above 0, got 0.0"),
+        ({"space": "pixel"}, "'input' or 'normalised', got 'pixel'"),
+        ({"fill": "black"}, "got 'black'"),
+    ],
+)
+def test_bad_settings(values, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        IROF(**values)

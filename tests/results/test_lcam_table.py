@@ -1,0 +1,259 @@
+"""L-CAM's table and figure: values, layout, the command."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from commands import refused, run
+from evaluations import CONTROLS, Pictures, evaluate, loader
+
+import xcam
+from xcam.cli import tables
+from xcam.explanations import figures
+from xcam.metrics.masked.muting import mute
+from xcam.models import Normalized
+from xcam.models.toy import GapNet
+from xcam.results import lcam
+
+SHARES = ("100%", "50%", "15%")
+NET = Normalized(GapNet(classes=7), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
+
+
+@pytest.fixture(scope="module")
+def results():
+    """Of five pictures that are all alike in size and of seven classes."""
+    found = evaluate(loader(Pictures(5)), ["gradcam", "rise"], lcam.metrics(7), model=NET)
+    return found, lcam.table(found)
+
+
+def test_metrics_are_those_of_the_paper():
+    found = lcam.metrics(1000)
+    assert len(found) == 14
+    assert repr(found["AD(15%)"]) == repr(xcam.get_metric("average_drop")(muted=0.85))
+    assert found["IC(50%)"].strict
+    assert found["IC(50%)"].space == "input"
+    assert {found["top-5"].top, found["top-5(50%)"].top} == {5}
+    assert [n for n in (2, 3, 5, 6) if "top-2" in lcam.metrics(n)] == [3, 5]
+    assert [n for n in (2, 3, 5, 6) if "top-5" in lcam.metrics(n)] == [6]
+    with pytest.raises(ValueError, match="classes must be at least 2, got 1"):
+        lcam.metrics(1)
+
+
+def test_layout(results):
+    _, table = results
+    assert table.columns.tolist() == [
+        *((share, name) for share in SHARES for name in ("AD", "IC", "top-1", "top-5")),
+        ("cost", "passes"),
+    ]
+    assert table.index.names == ["model", "method"]
+    methods = table.index.get_level_values("method").tolist()
+    assert sorted(methods[:2]) == ["gradcam", "rise"]
+    assert sorted(methods[2:5]) == CONTROLS
+    assert methods[5:] == ["(images)"]
+    drops = table["100%", "AD"].tolist()
+    assert drops[0] <= drops[1]
+
+
+def test_values_by_hand(results):
+    """The authors' steps, one after the other."""
+    _, table = results
+    data = Pictures(5)
+    images, labels = data.images, torch.tensor(data.labels)
+    explanation = xcam.explain(NET, images, method="gradcam")
+    low = explanation.raw
+    span = low.amax((1, 2), keepdim=True) - low.amin((1, 2), keepdim=True)
+    unit = (low - low.amin((1, 2), keepdim=True)) / span
+    masks = torch.nn.functional.interpolate(unit[:, None], (16, 16), mode="bilinear")[:, 0]
+    with torch.no_grad():
+        p, kept = NET(images).softmax(1).max(1)
+        for share, muted in zip(SHARES, (0, 0.5, 0.85), strict=True):
+            logits = NET(images * mute(masks, muted)[:, None])
+            o = logits.softmax(1)[range(5), kept]
+            line = table.loc[("GapNet", "gradcam"), share]
+            assert line["AD"] == pytest.approx(
+                100 * float(((p - o).clamp(min=0) / p).mean()), abs=1e-3
+            )
+            assert line["IC"] == pytest.approx(100 * float((o > p).double().mean()))
+            for name, top in (("top-1", 1), ("top-5", 5)):
+                hits = (logits.topk(top).indices == labels[:, None]).any(1)
+                assert line[name] == pytest.approx(100 * float(hits.double().mean()))
+
+
+def test_passes_and_the_images_themselves(results):
+    _, table = results
+    passes = table["cost", "passes"].droplevel("model")
+    assert passes["gradcam"] == 1
+    assert passes["rise"] == 1 + xcam.get_method("rise")().n_masks
+    assert passes["(images)"] == 0
+    data = Pictures(5)
+    with torch.no_grad():
+        right = NET(data.images).argmax(1) == torch.tensor(data.labels)
+    line = table.loc[("GapNet", "(images)")]
+    assert line["100%"].tolist()[:3] == [0, 0, pytest.approx(100 * float(right.double().mean()))]
+    assert line["50%"].isna().all()
+    assert line["15%"].isna().all()
+
+
+def test_several_models_each_have_their_lines():
+    models = {"one": NET, "two": GapNet(classes=7, seed=3)}
+    found = evaluate(loader(Pictures(3)), "gradcam", lcam.metrics(7), model=models, controls=False)
+    table = lcam.table(found)
+    assert table.index.tolist() == [(n, m) for n in models for m in ("gradcam", "(images)")]
+
+
+def test_results_of_other_metrics_are_refused():
+    found = evaluate(loader(Pictures(2)), "gradcam", "sparseness", controls=False)
+    with pytest.raises(ValueError, match=r"lack AD\(100%\).*xcam.results.lcam.metrics"):
+        lcam.table(found)
+
+
+class TestFigure:
+    def texts(self, figure, methods):
+        return [
+            [axes.get_xlabel() for axes in figure.axes[row * (methods + 1) :][: methods + 1]]
+            for row in range(len(figure.axes) // (methods + 1))
+        ]
+
+    def test_shows_drop_and_rise_beneath_each_overlay(self, tmp_path):
+        images = Pictures(3).images
+        explanations = {
+            name: xcam.explain(NET, images, method=name) for name in ("gradcam", "sobel")
+        }
+        figure = figures.comparison(NET, images, explanations, tmp_path / "compared.png")
+        assert (tmp_path / "compared.png").stat().st_size > 1000
+        assert [axes.get_title() for axes in figure.axes[:3]] == ["image", "gradcam", "sobel"]
+        texts = self.texts(figure, 2)
+        assert [row[0] for row in texts] == [""] * 3
+        for column, explanation in enumerate(explanations.values(), start=1):
+            metrics = lcam.metrics(7)
+            drops = metrics["AD(100%)"].score(NET, images, explanation)
+            rises = metrics["IC(100%)"].score(NET, images, explanation)
+            for row, (drop, rise) in enumerate(zip(drops.tolist(), rises.tolist(), strict=True)):
+                assert texts[row][column] == f"AD {drop:.0f} %, IC {rise:.0f} %"
+
+    def test_draws_what_is_scored(self):
+        """A map below zero everywhere is scored by its min-max, and drawn so."""
+        images = Pictures(1).images
+        found = xcam.explain(NET, images, method="sobel")
+        lower = found.maps - 2 * found.maps.max()
+        below = dataclasses.replace(found, maps=lower, raw=lower)
+        drawn, wanted = (
+            figures.comparison(NET, images, {"a": each}).axes[1].images[0].get_array()
+            for each in (below, found)
+        )
+        assert abs(drawn - wanted).max() < 1e-5
+
+    def test_text_does_not_lie_on_pictures(self):
+        images = Pictures(3).images
+        figure = figures.comparison(
+            NET, images, {"sobel": xcam.explain(NET, images, None, "sobel")}
+        )
+        figure.draw_without_rendering()
+        for row in range(2):
+            text = figure.axes[2 * row + 1].xaxis.label.get_window_extent()
+            below = figure.axes[2 * row + 3].get_window_extent()
+            assert below.y1 <= text.y0 + 1
+
+    def test_text_takes_no_room_from_the_pictures(self):
+        images = Pictures(3).images
+        widths = []
+        for beneath in ({}, {"a": ["one line"] * 3}):
+            figure = figures.grid(images, {"a": images}, ["x", "y", "z"], beneath=beneath)
+            figure.draw_without_rendering()
+            widths.append([axes.get_window_extent().width for axes in figure.axes])
+        assert widths[1] == pytest.approx(widths[0], rel=0.02)
+
+    def test_refuses(self):
+        with pytest.raises(ValueError, match="nothing to compare"):
+            figures.comparison(NET, Pictures(3).images, {})
+        images = Pictures(3).images
+        with pytest.raises(ValueError, match="1 labels for 3 images"):
+            figures.grid(images, {"a": images}, beneath={"a": ["one"]})
+
+
+class TestCommand:
+    def test_prints_the_table_and_draws(self, nets, pictures, tmp_path):
+        out = tmp_path / "out"
+        (pictures / "class4").mkdir()  # the model's fifth, of which there is no picture
+        done = run(
+            "evaluate", "--data", pictures, "--methods", "gradcam,layercam", "--table", "lcam",
+            "--figure", tmp_path / "compared.png", "--no-controls", "--out", out,
+        )  # fmt: skip
+        assert done.exit_code == 0, done.output
+        found = xcam.Results(out)
+        assert "top-2" in found.metrics  # of five classes
+        shown = lcam.table(found).to_string(float_format="{:.1f}".format, na_rep="")
+        assert done.stdout == f"{shown}\nfigure -> {tmp_path / 'compared.png'}\n"
+        assert isinstance(lcam.table(found), pd.DataFrame)
+        assert (tmp_path / "compared.png").read_bytes().startswith(b"\x89PNG")
+
+    def test_says_why_a_line_is_empty(self, nets, pictures):
+        (pictures / "class4").mkdir()
+        done = run(
+            "evaluate", "--data", pictures, "--methods", "gradcam(layer=none),layercam",
+            "--table", "lcam", "--no-controls",
+        )  # fmt: skip
+        assert done.exit_code == 0, done.output
+        reason = done.stdout.splitlines()[-1]
+        assert reason.startswith("first error of gradcam (torchvision:resnet50): ")
+        assert "the model has no layer 'none'" in reason
+
+    def test_says_what_was_scored_on_fewer_images(self, nets, pictures, tmp_path):
+        (pictures / "class4").mkdir()
+        paths = sorted(pictures.rglob("*.png"))
+        for path in paths[1:]:
+            array = (tmp_path / "mine" / path.relative_to(pictures)).with_suffix(".npy")
+            array.parent.mkdir(parents=True, exist_ok=True)
+            np.save(array, np.eye(4, dtype=np.float32))
+        done = run(
+            "evaluate", "--data", pictures, "--methods", "gradcam", "--maps", tmp_path / "mine",
+            "--table", "lcam", "--no-controls", "--figure", tmp_path / "compared.png",
+        )  # fmt: skip
+        assert done.exit_code == 0, done.output
+        told = f"mine (torchvision:resnet50): {len(paths) - 1} images, others {len(paths)}"
+        assert told in done.stdout.splitlines()
+        assert done.stdout.splitlines()[-1].endswith("compared.png (without mine: stored maps)")
+
+    def test_draws_pictures_of_all_classes(self, tmp_path, monkeypatch):
+        """Those of a folder come class by class."""
+        drawn = []
+        monkeypatch.setattr(figures, "comparison", lambda net, images, *rest: drawn.append(images))
+        for count in (3, 6, 11, 60):
+            data = [(torch.full((3, 16, 16), index / 60), 0) for index in range(count)]
+            tables.draw(tmp_path / "a.png", NET, data, [xcam.get_method("sobel")()], False)
+        chosen = [(60 * images[:, 0, 0, 0]).round().int().tolist() for images in drawn]
+        assert chosen == [
+            [0, 1, 2], [0, 1, 2, 3, 4, 5], [0, 1, 3, 5, 7, 9], [0, 10, 20, 30, 40, 50]
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("arguments", "sentence"),
+        [
+            (["--table", "castream"], "--table takes lcam, got 'castream'"),
+            (["--table", "lcam", "--metrics", "entropy"], "leave --metrics out"),
+            (["--figure", "none/a.png"], "no folder 'none' for --figure"),
+            (["--figure", "a.png", "--model", "a:b", "--model", "c:d"], "draws one model, got 2"),
+        ],
+    )
+    def test_mistakes_are_one_sentence(self, nets, pictures, arguments, sentence):
+        assert sentence in refused("evaluate", "--data", pictures, *arguments)
+
+    def test_takes_a_file_of_a_net(self, pictures, tmp_path):
+        net = xcam.models.load("xcam:simple_cnn", num_classes=5, input_size=16)
+        xcam.save(net, tmp_path / "net.safetensors")
+        call = ["evaluate", "--data", pictures, "--model", tmp_path / "net.safetensors"]
+        done = run(*call, "--metrics", "sparseness", "--no-controls", "--out", tmp_path / "out")
+        assert done.exit_code == 0, done.output
+        data = xcam.data.folder(pictures, 16)
+        expected = evaluate(data, "gradcam", "sparseness", model=net, controls=False)
+        found = xcam.Results(tmp_path / "out").table()["value"].tolist()
+        assert found == pytest.approx(expected.table()["value"].tolist())
+        assert "leave --weights out, got 'none'" in refused(*call, "--weights", "none")
+
+    def test_a_file_of_a_net_of_ones_own_is_refused(self, pictures, tmp_path):
+        net = xcam.models.load("xcam:simple_cnn", num_classes=5, input_size=16).model
+        xcam.save(net, tmp_path / "net.safetensors")
+        call = ["evaluate", "--data", pictures, "--model", tmp_path / "net.safetensors"]
+        assert "models.load does not build" in refused(*call)

@@ -1,0 +1,165 @@
+"""The tables on the page of results are those of the committed values; their benchmark runs."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+import xcam
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "results.md").read_text("utf-8")
+FIGURES = ROOT / "docs" / "figures"
+CUES = pd.read_csv(FIGURES / "attention_on_cues.csv")
+FASHION = pd.read_csv(FIGURES / "fashion_mnist_lcam.csv")
+
+
+def lines(heading):
+    """The columns and the lines of the first table below a heading."""
+    text = PAGE[PAGE.index(f"{heading}\n") :]
+    table = re.search(r"(?:^\|.*\n)+", text, re.MULTILINE)[0]
+    plain = table.replace("`", "").replace("L-CAM", "lcam")
+    columns, _, *rows = ([c.strip() for c in line.split("|")[1:-1]] for line in plain.splitlines())
+    return columns, rows
+
+
+def numbers(cell):
+    """Those in a cell, and half a unit of their last digit."""
+    found = re.findall(r"[+-]?\d+(?:\.\d+)?", cell.replace("–", " ").replace("−", "-"))
+    digits = max(len(number.partition(".")[2]) for number in found)
+    return [float(number) for number in found], 0.51 * 10**-digits
+
+
+def assert_says(cell, values):
+    """Mean, lowest and highest of three seeds, or the mean alone where all look the same."""
+    said, half = numbers(cell)
+    assert len(values) == 3
+    assert len(said) in (1, 3)
+    assert said == pytest.approx([values.mean(), values.min(), values.max()][: len(said)], abs=half)
+    if len(said) == 1:
+        assert values.max() - values.min() <= 2 * half
+
+
+@pytest.mark.parametrize(
+    ("heading", "images"),
+    [("### One disc decides", "one cue"), ("### Two discs, and a map for either", "two cues")],
+)
+def test_tables_of_the_cues(heading, images):
+    columns, rows = lines(heading)
+    shown = CUES[(CUES["images"] == images) & (CUES["judge"] == "plain") & CUES["minus"].isna()]
+    assert {row[0] for row in rows} == set(shown["method"].dropna())
+    for method, *cells in rows:
+        for metric, cell in zip(columns[1:], cells, strict=True):
+            found = shown[(shown["method"] == method) & (shown["metric"] == metric)]
+            assert_says(cell, found["value"])
+
+
+def test_table_of_nets_that_judge_their_own_maps():
+    columns, rows = lines("Scored by the net that they are of, beside Grad-CAM on the same net:")
+    shown = CUES[(CUES["images"] == "one cue") & CUES["minus"].isna()]
+    assert len(rows) == 4
+    for names, *cells in rows:
+        judge, method = names.split(", ")
+        part = shown[(shown["judge"] == judge) & (shown["method"] == method)].set_index("metric")
+        for metric, cell in zip(columns[1:], cells, strict=True):
+            assert_says(cell, part.loc[metric, "value"])
+
+
+def test_table_of_what_training_gives():
+    columns, rows = lines("### What training gives a map")
+    shown = CUES[(CUES["images"] == "one cue") & (CUES["metric"] == "energy")]
+    for method, less, *cells in rows:
+        other = f"lcam, {less}" if method.startswith("lcam") else f"{method}, {less}"
+        pair = shown[(shown["method"] == method) & (shown["minus"] == other)].set_index("seed")
+        for seed, cell in zip(columns[2:], cells, strict=True):
+            said, half = numbers(cell)
+            row = pair.loc[int(seed.removeprefix("seed "))]
+            assert said == pytest.approx([row["value"], row["low"], row["high"]], abs=half)
+
+
+def test_accuracies_have_intervals():
+    found = CUES[CUES["metric"].str.startswith("accuracy") & CUES["minus"].isna()]
+    assert found[["value", "low", "high", "n"]].notna().all(axis=None)
+    assert (found["low"] <= found["value"]).all()
+    assert (found["value"] <= found["high"]).all()
+
+
+def test_what_is_lost_and_why():
+    lost = pd.read_csv(FIGURES / "attention_on_cues_lost.csv", dtype=str).fillna("")
+    counted = {
+        head: [len(cell.split(", ")) if cell else 0 for cell in part["classes without maps"]]
+        for head, part in lost.groupby("head")
+    }
+    assert counted["lcam_img"] == [1, 2, 3]
+    assert counted["lcam_img, zero_init"] == [0, 1, 1]
+    assert counted["lcam_fm"] == counted["lcam_fm, zero_init"] == [0, 0, 1]
+    evidence = pd.read_csv(FIGURES / "attention_on_cues_evidence.csv").set_index(["seed", "class"])
+    on = evidence["on the disc"].sort_values()
+    assert on.index[0] == (2, 4)
+    assert on.to_list()[:3] == [0.35, 0.63, 0.93]
+    assert evidence.loc[(2, 4), "beside it"] == 0.98
+    page = " ".join(PAGE.split())
+    for sentence in (
+        "**L-CAM-Img loses classes,** of which every map is negative everywhere: one, two and",
+        "starts at 1/2, and loses none, one and one;",
+        "on the disc alone it gives class 4 0.35, from those beside it 0.98.",
+        "0.93 or more, and 0.63 for class 7 with seed 1, which is not lost.",
+    ):
+        assert sentence in page
+
+
+def test_table_of_fashion_mnist():
+    columns, rows = lines("## L-CAM's table on Fashion-MNIST")
+    shares = ("100%", "50%", "15%")
+    metrics = [f"{kind}({share})" for share in shares for kind in ("AD", "IC", "top-1")]
+    assert len(columns) == 2 + len(metrics)  # the first names the method, the last one the passes
+    assert len(rows) == FASHION["method"].nunique()
+    for method, *cells in rows:
+        part = FASHION[FASHION["method"] == method.partition(",")[0]]
+        for metric, cell in zip(metrics, cells[:-1], strict=True):
+            factor = 100 if metric.startswith("top") else 1
+            assert_says(cell, part[part["metric"] == metric]["value"] * factor)
+
+
+def test_table_of_maps_that_are_positive_nowhere():
+    _, rows = lines("section above, of which AD, with its min-max, says nothing:")
+    committed = pd.read_csv(FIGURES / "fashion_mnist_lcam_dark.csv", dtype=str)
+    assert rows == committed.to_numpy().tolist()
+
+
+@pytest.fixture(scope="module")
+def cues():
+    """The benchmark of planted cues, and nets as they are drawn by the names that it gives."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "benchmarks"))
+        import attention_on_cues as benchmark
+    plain = benchmark.new_net(0)
+    names = {"lficam": "lficam", "abn": "abn", **benchmark.HEADS}
+    nets = {label: benchmark.new_head(plain, name, 0) for label, name in names.items()}
+    return benchmark, {**nets, "plain": plain, benchmark.POSITIVE: nets["abn"]}
+
+
+def test_evidence_of_everything_is_the_nets_own_answer(cues):
+    benchmark, nets = cues
+    images, labels, _ = benchmark.stacked(benchmark.drawn(16, 0))
+    everywhere = torch.ones(len(images), *images.shape[2:], dtype=torch.bool)
+    data = list(zip(images, labels.tolist(), everywhere, strict=True))
+    found = list(benchmark.evidence(nets, data))
+    with torch.no_grad():
+        odds = nets["plain"](images).softmax(1)
+    own = [float(odds[labels == k, k].mean()) for k in range(8)]
+    assert [row["on the disc"] for row in found] == pytest.approx(own, abs=1e-6)
+
+
+def test_other_parts_of_the_benchmark_run(cues):
+    benchmark, nets = cues
+    one, two = benchmark.drawn(16, 0), benchmark.drawn(8, 1, cues=2)
+    assert [row["head"] for row in benchmark.lost(nets, one)] == list(benchmark.HEADS)
+    assert [row["net"] for row in benchmark.polarity(nets, one)] == ["abn", benchmark.POSITIVE]
+    preferences = pd.DataFrame(benchmark.preferences(nets, two, 0)).set_index("method")["value"]
+    assert preferences.between(0, 1).all()
+    assert preferences["center_gaussian"] == pytest.approx(0.5)  # of either disc in turn
+    equal = xcam.explain(benchmark.equal_weights(nets["lficam"]), benchmark.stacked(one)[0])
+    assert equal.maps.isfinite().all()

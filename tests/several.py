@@ -1,0 +1,59 @@
+"""A training for several processes: `several.py OUT NAME…`, each name one of `TRAININGS`."""
+
+import sys
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from trainings import Net, Noisy, plain
+
+
+class Spare(Net):
+    """Has a layer that the loss does not use, and notes what it could draw in training."""
+
+    drawn: ClassVar[list[float]] = []
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.spare = torch.nn.LayerNorm(3)
+
+    def forward(self, images):
+        if self.training and torch.is_grad_enabled():
+            self.drawn.append(float(torch.rand((), dtype=torch.float64)))
+        return super().forward(images)
+
+
+TRAININGS = {
+    # The last step, of 3 images, is shared unequally; in `parts` some get none.
+    "whole": {"batch_size": 5},
+    "parts": {"batch_size": 5, "accumulate": 2},
+    "options": {
+        "batch_size": 6,
+        "ema": {"decay": 0.5},
+        "clip": 0.5,
+        "schedule": {"name": "CosineAnnealingLR", "T_max": 12, "per": "step"},
+        "groups": {"fc": {"lr_factor": 3}},
+        "workers": 1,
+    },
+    "spare": {"batch_size": 5, "accumulate": 2, "model": Spare(plain=True)},
+    "norms": {"batch_size": 5, "model": Net(), "validation": None},
+}
+
+
+def train(out, name, epochs=2):
+    clean = Noisy(13, noise=0.0)
+    arguments = {"validation": Noisy(7, seed=1, noise=0.0), "test": Noisy(1, noise=0.0)}
+    return plain(clean, out=Path(out) / name, epochs=epochs, **arguments | TRAININGS[name])
+
+
+if __name__ == "__main__":
+    from xcam.runs.processes import launched
+
+    torch.set_num_threads(1)
+    out, *names = sys.argv[1:]
+    for name in names:
+        train(out, name, 1)
+        net = train(out, name)  # goes on
+        torch.save(net.state_dict(), Path(out) / f"{name}-{launched().rank}.pt")
+    torch.save(Spare.drawn, Path(out) / f"drawn-{launched().rank}.pt")
+    launched().part()

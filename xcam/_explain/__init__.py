@@ -1,0 +1,1 @@
+"""The verb `explain`: prepare once, then run."""

@@ -1,0 +1,1 @@
+"""Weights that the published code of a paper has trained."""

@@ -1,0 +1,1 @@
+"""Planted cues: images in which the pixels that decide the class are known."""

@@ -1,0 +1,217 @@
+"""Which layer to explain: found from one pass of the model's skeleton on the meta device."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xcam.engine import eager, forward, gradients, untouched, unwrap
+from xcam.engine.layout import Layout, norm_widths
+from xcam.errors import LayerError
+
+__all__ = ["default_layer"]
+
+_POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+_PASSIVE = (nn.Dropout, nn.Identity, nn.Softmax)  # no layer of its own; softmax: attention matrices
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def default_layer(model: nn.Module, images: Tensor, without: Collection[str] = ()) -> str:
+    """The layer to explain when nobody names one: the features that the classifier reads.
+
+    It is the last module whose output is a map with more than one cell on the way to the scores,
+    leaving out pooling. Taken only if there is no other: scores that are maps themselves (one
+    channel a class, before the final pooling), and bare projections of tokens. So ResNet gives its
+    last stage, DenseNet and EfficientNet `features`, VGG and AlexNet the last ReLU before the last
+    max-pooling, and a net that shares one ReLU the last call of it. Where only the class token is
+    read, the patches of the last block lead nowhere, and it is that block's first norm. Neither the
+    images' values nor how many there are make a difference.
+
+    The pass runs on a copy of the model's skeleton on the meta device. Models that cannot run there
+    or read from prefix tokens take one more pass, of the first image.
+
+    Args:
+        model: The classifier, in any wrapper.
+        images: (B, C, H, W), what `model` takes.
+        without: Names of layers that will not do.
+
+    Returns:
+        A name as in `named_modules()` of the unwrapped model.
+
+    Raises:
+        LayerError: No module gives such a map.
+    """
+    net = unwrap(model)
+    name = _on_meta(net, images, without) or _on_first_image(net, images, without)
+    if name is None:
+        raise LayerError(
+            f"no layer of {type(net).__name__} gives a map of more than one cell for images of "
+            f"shape {tuple(images.shape)}; use larger images, or a method that needs no layer"
+        )
+    return name
+
+
+def _on_meta(net: nn.Module, images: Tensor, without: Collection[str] = ()) -> str | None:
+    """The default layer from shapes alone; None if that takes values."""
+    probe = torch.empty(1, *images.shape[1:], dtype=images.dtype, device="meta")
+    with torch.inference_mode(False), torch.enable_grad(), eager():
+        try:
+            skeleton = _skeleton(net)
+            chosen = _choose(*_calls(skeleton, skeleton, probe), norm_widths(net), without)
+        except Exception:  # whatever the model does that needs values: `.item()`, numpy, deepcopy
+            return None
+    return None if chosen is None or chosen.layout.prefix else chosen.name
+
+
+def _on_first_image(net: nn.Module, images: Tensor, without: Collection[str]) -> str | None:
+    """The default layer from the gradients of the first image."""
+    with gradients(net), eager(), untouched(net):
+        passed = _calls(net, partial(forward.call, net), images[:1].detach())
+        chosen = _choose(*passed, norm_widths(net), without)
+    return chosen.name if chosen else None
+
+
+def _skeleton(net: nn.Module) -> nn.Module:
+    """A copy in eval mode without weights, hooks or memory."""
+    memo: dict[int, Any] = {}
+    for parameter in net.parameters():
+        empty = torch.empty_like(parameter, device="meta")
+        memo[id(parameter)] = nn.Parameter(empty, requires_grad=False)
+    for buffer in net.buffers():
+        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+    for module in net.modules():
+        for hooks in _HOOKS:
+            memo[id(getattr(module, hooks))] = type(getattr(module, hooks))()
+    skeleton = copy.deepcopy(net, memo)
+    for module in skeleton.modules():
+        module.training = False
+    return skeleton
+
+
+@dataclass(frozen=True, eq=False)
+class _Call:
+    """A module's last call in a forward pass."""
+
+    name: str
+    module: nn.Module
+    tensor: Tensor
+
+    @property
+    def weighted(self) -> bool:
+        """Whether it is a single operation with weights."""
+        leaf = next(self.module.children(), None) is None
+        return leaf and next(self.module.parameters(), None) is not None
+
+
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    """A tensor that holds a map, under the name of the last, outermost module to return it."""
+
+    name: str
+    tensor: Tensor
+    layout: Layout
+    second_choice: bool
+
+    def leads_to(self, scores: Sequence[Tensor]) -> bool:
+        """Whether any cell of the map has a way to the scores.
+
+        NaN for the scores' gradients turns every cell NaN that they depend on, also through
+        weights that are zero, such as those of a fresh head; a cell cut off stays zero. Meta
+        tensors tell only whether the tensor as a whole is cut off.
+        """
+        if not scores:
+            return True  # the model works under `no_grad`: nothing to tell from
+        if not self.tensor.requires_grad:
+            return False
+        nans = [torch.full_like(score, math.nan) for score in scores]
+        (gradient,) = torch.autograd.grad(
+            scores, self.tensor, nans, retain_graph=True, allow_unused=True
+        )
+        if gradient is None or gradient.is_meta:
+            return gradient is not None
+        return bool(self.layout.read(gradient).isnan().any())
+
+
+def _calls(
+    net: nn.Module, run: Callable[[Tensor], object], images: Tensor
+) -> tuple[list[_Call], list[Tensor], Tensor]:
+    """Runs the net; gives its modules' calls in the order of return, its scores, and the images."""
+    calls: dict[str, _Call] = {}
+
+    def record(name: str, module: nn.Module, _inputs: object, output: object) -> None:
+        calls.pop(name, None)
+        tensor = next(_tensors(output), None)
+        if tensor is not None:
+            calls[name] = _Call(name, module, tensor)
+
+    with ExitStack() as stack:
+        for name, module in net.named_modules():
+            if name and not isinstance(module, _PASSIVE):
+                stack.callback(module.register_forward_hook(partial(record, name)).remove)
+        images = images.clone().requires_grad_().clone()  # no leaf: the model may write into it
+        output = run(images)
+    return list(calls.values()), list(_tensors(output)), images
+
+
+def _choose(
+    calls: list[_Call],
+    scores: list[Tensor],
+    images: Tensor,
+    widths: set[int],
+    without: Collection[str],
+) -> _Candidate | None:
+    """The last map on the way to the scores; second choices only if there is no other."""
+    ranked = _candidates(calls, scores, images, widths, without)[::-1]
+    ranked.sort(key=lambda candidate: candidate.second_choice)
+    differentiable = [score for score in scores if score.requires_grad]
+    return next((candidate for candidate in ranked if candidate.leads_to(differentiable)), None)
+
+
+def _candidates(
+    calls: list[_Call],
+    scores: list[Tensor],
+    images: Tensor,
+    widths: set[int],
+    without: Collection[str],
+) -> list[_Candidate]:
+    """The tensors that hold maps, without what pooling returned, in the order of return."""
+    pooled = {id(call.tensor) for call in calls if isinstance(call.module, _POOLING)}
+    last_weights = max((i for i, call in enumerate(calls) if call.weighted), default=0)
+    classes = next((score.shape[1] for score in scores if score.ndim > 1), None)
+    candidates: dict[int, _Candidate] = {}
+    for index, call in enumerate(calls):
+        layout = Layout.of(call.tensor.shape, images.shape, widths)
+        if layout is None or id(call.tensor) in pooled or call.name in without:
+            continue
+        channels = call.tensor.shape[1 if layout.order == "NCHW" else -1]
+        class_maps = index >= last_weights and channels == classes
+        second_choice = class_maps or _projects_tokens(call.module, layout)
+        candidates.pop(id(call.tensor), None)
+        candidates[id(call.tensor)] = _Candidate(call.name, call.tensor, layout, second_choice)
+    return list(candidates.values())
+
+
+def _projects_tokens(module: nn.Module, layout: Layout) -> bool:
+    """Whether it is the inside of an attention or a perceptron, neither a block nor its norm."""
+    leaf = next(module.children(), None) is None
+    return leaf and layout.order == "tokens" and "Norm" not in type(module).__name__
+
+
+def _tensors(output: object) -> Iterator[Tensor]:
+    """The floating-point tensors in an output, in their order."""
+    if isinstance(output, Tensor):
+        if output.is_floating_point():
+            yield output
+    elif isinstance(output, Mapping):
+        yield from itertools.chain.from_iterable(map(_tensors, output.values()))
+    elif isinstance(output, Sequence) and not isinstance(output, str):
+        yield from itertools.chain.from_iterable(map(_tensors, output))

@@ -1,0 +1,1 @@
+"""Explanations on disk and in pictures: saving, stored maps, figures, stability."""

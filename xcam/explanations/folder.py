@@ -1,0 +1,291 @@
+"""Maps in a folder: written by an evaluation, or made by anyone and found by image id."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from xcam._explain.run import unresized
+from xcam.core import Explanation, Method
+from xcam.errors import FileFormatError
+from xcam.explanations import saving as explanations
+from xcam.runs import files, manifest
+
+__all__ = ["StoredMaps", "write_array", "write_maps"]
+
+_HEADER = "xcam.maps"
+_COLOURS = (3, 4)  # channels of a picture, without and with transparency
+
+
+def write_maps(
+    path: Path,
+    maps: Tensor,
+    ids: Sequence[str],
+    targets: Sequence[int],
+    class_specific: bool = True,
+) -> None:
+    """Writes the maps of a batch in half precision, each divided by its largest magnitude.
+
+    Args:
+        path: The file; its folder is made where it is missing.
+        maps: (B, h, w), at their own resolution.
+        ids: Of the images.
+        targets: The class that each map is of.
+        class_specific: Whether it would be another map for another class, as the method's spec
+            says; a map that would not counts for any class.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scale = maps.abs().flatten(1).amax(1)
+    unit = maps / scale.where(scale > 0, 1)[:, None, None]
+    tensors = {
+        "maps": unit.half().cpu().contiguous(),
+        "scale": scale.float().cpu(),
+        "target": torch.tensor(targets, dtype=torch.int64),
+    }
+    header = {"format": 1, "ids": list(ids), "class_specific": class_specific}
+    files.write(path, save(tensors, {_HEADER: json.dumps(header)}))
+
+
+def write_array(path: Path, single: Tensor) -> None:
+    """Writes a map (h, w) as `.npy`, float32 as it is; its folder is made where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = io.BytesIO()
+    np.save(content, single.detach().float().cpu().numpy(), allow_pickle=False)
+    files.write(path, content.getvalue())
+
+
+_Key: TypeAlias = tuple[str, "int | None"]  # an image's id, and the class if the map is of one
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a map is: a file and, where that holds many, which of them."""
+
+    path: Path
+    row: int | None = None
+
+
+class StoredMaps:
+    """The maps of a folder by image id.
+
+    Read are what an evaluation with `save_maps=True` wrote; an `Explanation` of one image saved as
+    `<id>.safetensors`; and arrays in `<id>.npy`. An id may have slashes, and its file may lack the
+    suffix of the picture: `n01/cat.jpg` is in `n01/cat.jpg.npy` or `n01/cat.npy`. Maps of a method
+    that is not class-specific count for any class, and so do arrays.
+
+    An array is (h, w), or has an axis of channels, first or last: the one of length 1; else the
+    last if it is of 3 or 4, refused where another axis is, too, since either may be meant; else the
+    first. Channels are summed. Those of bytes (uint8) must be equal, a grey picture as LFI-CAM's
+    code stores its attention, and any one of them is the map. Bytes of several colours are a
+    picture and no map, and refused.
+
+    Args:
+        folder: To read from.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or none of these files in it.
+        FileFormatError: One of them is damaged.
+        ValueError: There are two maps of an image.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f"no folder of maps at {str(self.folder)!r}")
+        self._places: dict[_Key, _Place] = {}
+        for path in sorted(self.folder.rglob("*")):
+            if path.suffix in (".npy", ".safetensors") and not path.name.startswith("."):
+                self._add(path)
+        if not self._places:
+            raise FileNotFoundError(
+                f"{str(self.folder)!r} holds no maps; give a folder of .npy or .safetensors files"
+            )
+        self._held: tuple[Path, list[Tensor], int | None] | None = None
+
+    def __call__(self, images: Tensor, ids: Sequence[str], target: Tensor) -> list[Tensor]:
+        """The map of each image, (h, w) float32, each at its own resolution.
+
+        Raises:
+            FileNotFoundError: An image has no map here.
+            ValueError: A map was made for another class than the one that is asked for, or is none.
+        """
+        pairs = zip(ids, target.tolist(), strict=True)
+        return [self._one(name, wanted).float() for name, wanted in pairs]
+
+    @property
+    def ids(self) -> list[str]:
+        """The images of which there are maps, sorted."""
+        return sorted({name for name, _ in self._places})
+
+    def of(self, name: str) -> Tensor:
+        """The map of an image, (h, w), whatever class it is of.
+
+        Bytes stay uint8, other integers become int64, all else float32.
+
+        Raises:
+            FileNotFoundError: The image has no map here.
+            ValueError: It has several, of several classes, or one that is no map.
+        """
+        keys = [key for key in self._places if key[0] == name]
+        if not keys:
+            raise _missing(name, 0, [], self.folder)
+        if len(keys) > 1:
+            classes = ", ".join(str(of) for _, of in keys)
+            raise ValueError(
+                f"{str(self.folder)!r} holds maps of image {name!r} for the classes {classes}; "
+                "give a folder with one map an image"
+            )
+        place = self._places[keys[0]]
+        return _at(place, self._read(place.path)[0])
+
+    def digest(self) -> str:
+        """A hash of the files' names and sizes, and of the first one's content."""
+        paths = sorted({place.path for place in self._places.values()})
+        listed = (
+            f"{path.relative_to(self.folder).as_posix()} {path.stat().st_size}".encode()
+            for path in paths
+        )
+        return manifest.digest([*listed, paths[0].read_bytes()])
+
+    def _add(self, path: Path) -> None:
+        name = path.relative_to(self.folder).with_suffix("").as_posix()
+        content = _content(path) if path.suffix == ".safetensors" else None
+        keys: list[_Key] = [(name, None)] if content is None else content
+        for row, key in enumerate(keys):
+            place = _Place(path, None if content is None else row)
+            there = self._places.setdefault(key, place)
+            # An image may be in a data set twice, but two folders are two methods.
+            if there != place and (content is None or there.path.parent != path.parent):
+                raise ValueError(
+                    f"{str(there.path)!r} and {str(path)!r} both have a map of image {key[0]!r}; "
+                    "give a folder with the maps of one method"
+                )
+
+    def _one(self, name: str, wanted: int) -> Tensor:
+        bare = Path(name).with_suffix("").as_posix()
+        keys: list[_Key] = [(name, wanted), (name, None), (bare, None)]
+        place = next((self._places[key] for key in keys if key in self._places), None)
+        if place is None:
+            others = sorted(of for image, of in self._places if image == name and of is not None)
+            raise _missing(name, wanted, others, self.folder)
+        maps, target = self._read(place.path)
+        single = _at(place, maps)
+        if target is not None and target != wanted:
+            raise _missing(name, wanted, [target], self.folder)
+        return single
+
+    def _read(self, path: Path) -> tuple[list[Tensor], int | None]:
+        if self._held is None or self._held[0] != path:  # a batch's maps are mostly in one file
+            read = _array if path.suffix == ".npy" else _tensors
+            self._held = (path, *read(path))
+        return self._held[1:]
+
+
+def _at(place: _Place, maps: list[Tensor]) -> Tensor:
+    if place.row is not None:
+        return maps[place.row]
+    if len(maps) != 1:
+        raise ValueError(f"{str(place.path)!r} must hold the map of one image, got {len(maps)}")
+    return maps[0]
+
+
+def _missing(name: str, wanted: int, others: Sequence[int], folder: Path) -> Exception:
+    if not others:
+        return FileNotFoundError(f"no map of image {name!r} in {str(folder)!r}")
+    return ValueError(
+        f"the map of image {name!r} is of class {', '.join(map(str, others))}, and class {wanted} "
+        "is asked for; score with the target and the model that the maps were made for"
+    )
+
+
+def _content(path: Path) -> list[_Key] | None:
+    """The image and class of each map in a file of a batch's maps; None for an explanation."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get(_HEADER)
+            if header is None:
+                return None
+            targets = file.get_tensor("target").tolist()
+        said = json.loads(header)
+        ids = list(map(str, said["ids"]))
+        if not said.get("class_specific", True):  # older files do not say it
+            targets = [None] * len(targets)
+        return list(zip(ids, targets, strict=True))
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise FileFormatError(f"{str(path)!r} is damaged, or no file of maps: {error}") from error
+
+
+def _tensors(path: Path) -> tuple[list[Tensor], int | None]:
+    """The maps of a file, and the class of that of an explanation."""
+    if _content(path) is None:
+        explanation = explanations.load_explanation(path)
+        return list(unresized(explanation)), _class_of(explanation)
+    with safe_open(path, framework="pt") as file:
+        maps, scale = file.get_tensor("maps"), file.get_tensor("scale")
+    return list(maps.float() * scale[:, None, None]), None
+
+
+def _class_of(explanation: Explanation) -> int | None:
+    """The class that the first map is of; None if it counts for any."""
+    method, target = explanation.method, explanation.target
+    of_any = isinstance(method, Method) and not method.spec.class_specific
+    return None if of_any or target is None else int(target[0])
+
+
+def _array(path: Path) -> tuple[list[Tensor], None]:
+    try:
+        values = torch.from_numpy(_numbers(np.load(path, allow_pickle=False)))
+    except (EOFError, OSError, TypeError, ValueError) as error:
+        raise FileFormatError(f"{str(path)!r} is damaged, or no array: {error}") from error
+    try:
+        return [_single(values)], None
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} must hold (h, w) or (C, h, w), {error}") from error
+
+
+def _numbers(values: NDArray[Any]) -> NDArray[Any]:
+    """Bytes as they are, other integers as int64, all else as float32."""
+    if values.dtype == np.uint8:
+        return np.ascontiguousarray(values)
+    whole = np.issubdtype(values.dtype, np.integer)
+    return np.ascontiguousarray(values, np.int64 if whole else np.float32)
+
+
+def _single(values: Tensor) -> Tensor:
+    """The map (h, w) of an array; the error goes on with "must hold …"."""
+    shape = tuple(values.shape)
+    if len(shape) not in (2, 3) or 0 in shape:
+        raise ValueError(f"got {shape}")
+    if len(shape) == 2:
+        return values
+    axis = _channels(shape)
+    if values.dtype != torch.uint8:
+        return values.sum(axis)
+    grey = values.select(axis, 0)
+    if bool((values != grey.unsqueeze(axis)).any()):
+        raise ValueError(
+            f"got {shape} bytes of several colours, a picture and no map; store the map itself, "
+            "before it is drawn"
+        )
+    return grey
+
+
+def _channels(shape: tuple[int, ...]) -> int:
+    """The axis of the channels: that of 1; else the last if it is of 3 or 4; else the first."""
+    first, middle, last = shape
+    if first == 1 or (last != 1 and last not in _COLOURS):
+        return 0
+    if last != 1 and (first in _COLOURS or middle in _COLOURS):
+        raise ValueError(f"got {shape}, whose channels may be first or last; store (h, w)")
+    return 2

@@ -1,0 +1,121 @@
+"""CAM, the original class activation map."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from xcam.core import Method, MethodSpec, Target
+from xcam.engine import Layer, capture, find_module, unwrap
+from xcam.errors import LayerError
+from xcam.methods.cam.features import named, read, weighted
+
+__all__ = ["CAM"]
+
+
+@dataclass(frozen=True)
+class CAM(Method):
+    """CAM: a layer's channels, weighted by the class's weights in the linear layer behind pooling.
+
+    M = Σ_k W_ck A_k for logits W mean_ij A_ij + b (Zhou et al., 2016, arXiv:1512.04150): the net
+    must be global average pooling and one linear layer behind the layer, which is checked on the
+    numbers. No gradient is taken: M is h·w times Grad-CAM's map. For a callable target, one more
+    pass gives the weights Σ_c ∂y/∂z_c W_ck, z being what the linear layer returns.
+
+    Attributes:
+        layer: Name or module; None for the model's default layer.
+        classifier: Name of the linear layer; None for the one that reads the layer's means.
+        relu: Whether to cut the map at zero.
+
+    Raises:
+        LayerError: No linear layer with an output a class reads the layer's means.
+    """
+
+    layer: Layer | None = None
+    classifier: str | None = None
+    relu: bool = False
+
+    spec: ClassVar[MethodSpec] = MethodSpec(
+        name="cam",
+        title="CAM",
+        paper="Zhou et al., 2016, arXiv:1512.04150",
+        family="cam",
+        cost="1 forward",
+    )
+
+    def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
+        """See `Method.maps`; gives (B, h, w) at the layer's size."""
+        linear = _linear_layers(unwrap(model), self.classifier)
+        with capture(model, named(self.layer), grad=False) as tap, _inputs(linear) as inputs:
+            target.bind(tap(images))
+            activation = read(tap.activation, images, model)
+            precision = torch.finfo(tap.activation.dtype).eps
+        candidates = _readers(inputs, activation.mean((2, 3)), precision)
+        classes = None if target.logits is None else target.logits.shape[1]
+        fitting = [name for name in candidates if classes in (None, len(linear[name].weight))]
+        if not fitting:
+            outputs = "" if classes is None else f" with {classes} outputs"
+            raise LayerError(
+                "cam needs global average pooling and one linear layer behind the explained layer, "
+                f"and no linear layer{outputs} reads its {activation.shape[1]} "
+                "channels' means; use gradcam, which needs none, or name the layer before pooling"
+            )
+        maps = weighted(activation, _weights(model, images, target, linear, fitting[-1]))
+        return maps.relu() if self.relu else maps
+
+
+def _linear_layers(net: nn.Module, classifier: str | None) -> dict[str, nn.Linear]:
+    if classifier is None:
+        return {n: module for n, module in net.named_modules() if isinstance(module, nn.Linear)}
+    name, module = find_module(net, classifier)
+    if not isinstance(module, nn.Linear):
+        kind = type(module).__name__
+        raise LayerError(f"classifier {name!r} must be an nn.Linear, got {kind}; use gradcam")
+    return {name: module}
+
+
+@contextmanager
+def _inputs(linear: dict[str, nn.Linear]) -> Iterator[dict[str, Tensor]]:
+    """Collects what linear layers read during the block, (B, C) by name in the order of calls."""
+    inputs: dict[str, Tensor] = {}
+
+    def record(name: str, _module: nn.Module, args: tuple[Any, ...]) -> None:
+        inputs.pop(name, None)
+        if args and isinstance(args[0], Tensor) and args[0].ndim == 2:
+            inputs[name] = args[0]
+
+    with ExitStack() as stack:
+        for name, module in linear.items():
+            hook = module.register_forward_pre_hook(partial(record, name))
+            stack.callback(hook.remove)
+        yield inputs
+
+
+def _readers(inputs: dict[str, Tensor], means: Tensor, precision: float) -> list[str]:
+    """The linear layers whose input is the layer's means (B, C), as far as the precision tells."""
+    scale = means.abs().amax(1, keepdim=True)
+    names = []
+    for name, pooled in inputs.items():
+        if pooled.shape == means.shape:
+            tolerance = max(1e-4, 8 * precision, 8 * torch.finfo(pooled.dtype).eps)
+            if bool(((pooled - means).abs() <= tolerance * scale).all()):
+                names.append(name)
+    return names
+
+
+def _weights(
+    model: nn.Module, images: Tensor, target: Target, linear: dict[str, nn.Linear], name: str
+) -> Tensor:
+    """(B, C): the weights of each image's class; for a callable, of its slope in the classes."""
+    weight = linear[name].weight.detach()
+    if target.classes is not None:
+        return weight[target.classes]
+    with capture(model, name) as tap:
+        slope = tap.gradient(target.scores(tap(images)))
+    return slope.to(weight.dtype) @ weight

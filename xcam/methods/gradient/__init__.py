@@ -1,0 +1,1 @@
+"""Attributions from the score's gradient at the image."""

@@ -1,0 +1,45 @@
+"""DeconvNet, through captum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from xcam.core import Method, MethodSpec, Reduce, Score, Target
+from xcam.methods.gradient.captum_bridge import modified_backprop
+
+__all__ = ["DeconvNet"]
+
+
+@dataclass(frozen=True)
+class DeconvNet(Method):
+    """DeconvNet: the score sent back to the image, rectified on its way at the ReLUs.
+
+    A ReLU passes R_in = 1[R_out > 0] · R_out back, whatever its input was (Zeiler and Fergus,
+    2013, arXiv:1311.2901, as a backward rule: Springenberg et al., 2014). What counts as a ReLU is
+    said at `guided_backprop`; ReLU6's upper bound keeps its gradient. White Box's deconvolution net
+    has random weights and ignores the class; not reproduced.
+
+    Attributes:
+        score: What of the output is sent back.
+        reduce: How the channels become one.
+        within: Name of the module whose ReLUs are changed; None for all.
+    """
+
+    score: Score = "logit"
+    reduce: Reduce = "abs_max"
+    within: str | None = None
+
+    spec: ClassVar[MethodSpec] = MethodSpec(
+        name="deconvnet",
+        title="DeconvNet",
+        paper="Zeiler and Fergus, 2013, arXiv:1311.2901",
+        family="gradient",
+        cost="1 forward + backward",
+    )
+
+    def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
+        """See `Method.maps`; gives signed (B, C, H, W)."""
+        return modified_backprop(model, images, target, "Deconvolution", self.score, self.within)

@@ -1,0 +1,48 @@
+"""Guided Backpropagation, through captum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from xcam.core import Method, MethodSpec, Reduce, Score, Target
+from xcam.methods.gradient.captum_bridge import modified_backprop
+
+__all__ = ["GuidedBackprop"]
+
+
+@dataclass(frozen=True)
+class GuidedBackprop(Method):
+    """Guided Backpropagation: the gradient, with what is negative cut at the ReLUs.
+
+    A ReLU passes R_in = 1[x > 0] · 1[R_out > 0] · R_out back (Springenberg et al., 2014,
+    arXiv:1412.6806). ReLU and ReLU6 count, module or function, in place or not; what rectifies by
+    another name (`clamp(min=0)`, `torch.maximum`, LeakyReLU, Threshold), GELU, SiLU and the like
+    keep their gradient. A model without ReLUs gives a warning, a scripted one is refused. captum by
+    itself changes `nn.ReLU` modules only, and where something else reads a ReLU's input, that
+    branch too.
+    White Box leaves the classifier's ReLU alone: `within="features"`, `score="prob"`.
+
+    Attributes:
+        score: What of the output is differentiated.
+        reduce: How the channels become one.
+        within: Name of the module whose ReLUs are guided; None for all.
+    """
+
+    score: Score = "logit"
+    reduce: Reduce = "abs_max"
+    within: str | None = None
+
+    spec: ClassVar[MethodSpec] = MethodSpec(
+        name="guided_backprop",
+        title="Guided Backpropagation",
+        paper="Springenberg et al., 2014, arXiv:1412.6806",
+        family="gradient",
+        cost="1 forward + backward",
+    )
+
+    def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
+        """See `Method.maps`; gives signed (B, C, H, W)."""
+        return modified_backprop(model, images, target, "GuidedBackprop", self.score, self.within)

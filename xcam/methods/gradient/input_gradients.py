@@ -1,0 +1,161 @@
+"""The score's gradient at the images, or at many changed copies of each: the gradient family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from xcam.core import Score, Target
+from xcam.engine import eager, forward, gradients
+from xcam.errors import ModelOutputError
+
+__all__ = [
+    "check_noise",
+    "clean_pass",
+    "copy_gradients",
+    "input_gradients",
+    "no_gradient",
+    "noisy_gradients",
+    "summed_gradient",
+]
+
+
+def clean_pass(model: nn.Module, images: Tensor, target: Target) -> None:
+    """Binds the target with a pass over the images as they are, without a graph."""
+    with torch.no_grad():
+        target.bind(forward.call(model, images))
+
+
+def input_gradients(
+    model: nn.Module, images: Tensor, target: Target, score: Score, rows: Tensor | None = None
+) -> Tensor:
+    """∂ score / ∂ image, under the caller's `no_grad` or `inference_mode` too.
+
+    The scores of all rows are summed before the backward pass, which is exact since a model in
+    eval mode keeps its images apart.
+
+    Args:
+        model: The classifier.
+        images: (R, C, H, W).
+        target: Bound with this pass if it is not yet.
+        score: What of the output is differentiated.
+        rows: (R,) int64, the image of the chunk that each row belongs to; None for its images in
+            their order.
+
+    Returns:
+        (R, C, H, W).
+
+    Raises:
+        ModelOutputError: The score does not depend on the images.
+    """
+    # A compiled model runs eagerly: its backward pass would first have to be compiled, for minutes.
+    with gradients(model), eager():
+        leaf = images.detach().clone().requires_grad_()
+        output = forward.call(model, leaf)
+        if not target.bound:
+            target.bind(output)
+        return summed_gradient(target.scores(output, rows, score), leaf)
+
+
+def summed_gradient(scores: Tensor, leaf: Tensor) -> Tensor:
+    """∂ Σ scores / ∂ leaf, of the leaf's shape.
+
+    Raises:
+        ModelOutputError: The scores do not depend on the leaf.
+    """
+    gradient: Tensor | None = None
+    if scores.requires_grad:
+        (gradient,) = torch.autograd.grad(scores.sum(), leaf, allow_unused=True)
+    if gradient is None:
+        raise no_gradient()
+    return gradient
+
+
+def no_gradient() -> ModelOutputError:
+    """What to raise where the score does not depend on the images."""
+    return ModelOutputError(
+        "the score has no gradient at the images: the model cuts the graph (no_grad, detach, "
+        "argmax), or the target callable does not read the output; use a method that needs no "
+        "gradient, such as 'rise' or 'scorecam'"
+    )
+
+
+def copy_gradients(
+    model: nn.Module,
+    images: Tensor,
+    target: Target,
+    score: Score,
+    copies: int,
+    change: Callable[[Tensor, list[int]], Tensor],
+) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """The gradient at several changed copies of each image, as many at a time as pays.
+
+    Args:
+        model: The classifier.
+        images: (B, C, H, W).
+        target: Bound.
+        score: What of the output is differentiated.
+        copies: How many of each image; copy by copy, so that every image's first comes first.
+        change: From (R,) image numbers and R copy numbers to the (R, C, H, W) changed images.
+
+    Yields:
+        Of R of the B·copies pairs: the copy numbers, the image numbers (R,) int64, and the
+        gradients (R, C, H, W) in at least float32.
+    """
+
+    def step(part: slice) -> tuple[list[int], Tensor, Tensor]:
+        pairs = range(part.start, part.stop)
+        numbers = [pair // len(images) for pair in pairs]
+        rows = torch.tensor([pair % len(images) for pair in pairs], device=images.device)
+        gradient = input_gradients(model, change(rows, numbers), target, score, rows)
+        return numbers, rows, gradient.to(torch.promote_types(gradient.dtype, torch.float32))
+
+    for _, found in forward.chunks(len(images) * copies, step, images, "gradients"):
+        yield found
+
+
+def noisy_gradients(
+    model: nn.Module,
+    images: Tensor,
+    target: Target,
+    score: Score,
+    samples: int,
+    noise: float,
+    seed: int,
+) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """The gradient at `samples` noisy copies of each image; see `copy_gradients`.
+
+    The noise is N(0, (noise · (max x − min x))²) with the range of each image. The k-th copy's
+    noise depends on the seed and on k alone, and is the same for every image.
+    """
+    images = images.detach()
+    lowest, highest = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+    sigma = noise * (highest - lowest)
+
+    def change(rows: Tensor, copies: list[int]) -> Tensor:
+        drawn = {copy: _normal(images.shape[1:], seed, copy) for copy in set(copies)}
+        noises = torch.stack([drawn[copy] for copy in copies]).to(images)
+        return images[rows] + sigma[rows] * noises
+
+    return copy_gradients(model, images, target, score, samples, change)
+
+
+def check_noise(n_samples: int, noise: float, seed: int) -> None:
+    """Refuses the fields of a noise method that cannot be run."""
+    if n_samples < 1:
+        raise ValueError(f"n_samples must be at least 1, got {n_samples}")
+    if not 0 <= noise < float("inf"):
+        raise ValueError(
+            f"noise must be a fraction of the image's range, such as 0.15, got {noise}"
+        )
+    if seed < 0:
+        raise ValueError(f"seed must not be negative, got {seed}")
+
+
+def _normal(shape: torch.Size, seed: int, index: int) -> Tensor:
+    # Mixed by NumPy, so that sample 1 of seed 0 is not sample 0 of seed 1.
+    mixed = int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0] >> 1)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(mixed))

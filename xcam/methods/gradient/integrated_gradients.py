@@ -1,0 +1,99 @@
+"""Integrated Gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from xcam import imaging
+from xcam.core import Method, MethodSpec, Reduce, Score, Target
+from xcam.imaging import Fill
+from xcam.methods.gradient.input_gradients import clean_pass, copy_gradients
+
+__all__ = ["IntegratedGradients", "Rule"]
+
+Rule = Literal["gausslegendre", "trapezoid", "left", "middle", "right", "whitebox"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class IntegratedGradients(Method):
+    """Integrated Gradients: the gradient's mean on the way from a baseline x' to the image.
+
+    M = (x − x') ⊙ ∫₀¹ ∂y/∂x (x' + a(x − x')) da (Sundararajan et al., 2017, arXiv:1703.01365),
+    summed over channels, so that the map adds up to y(x) − y(x'). The integral is Σ_j w_j g(a_j).
+    The paper takes `rule="right"`; the default is far closer at the same cost. captum's trapezoid
+    has weights that add up to (n − 1)/n, ours to 1; the other rules agree. White Box takes 11
+    points, j/10 with weight 1/10, and no factor: `rule="whitebox"`, `n_steps=11`,
+    `multiply_by_inputs=False`, `score="prob"`.
+
+    Attributes:
+        n_steps: Points on the path; memory does not grow with them.
+        baseline: x': `"zero"`, `"mean"` or `"blur"` of the image, or a tensor that broadcasts to
+            the images.
+        rule: How the integral is taken: `"gausslegendre"`; `"left"`, `"middle"` or `"right"`
+            Riemann sums of n intervals; `"trapezoid"` of n points, both ends included;
+            `"whitebox"`, the trapezoid's points with a full weight at both ends.
+        multiply_by_inputs: Whether to take the factor x − x'; without, the mean gradient.
+        score: What of the output is y.
+        reduce: How the channels become one.
+    """
+
+    n_steps: int = 50
+    baseline: Fill = "zero"
+    rule: Rule = "gausslegendre"
+    multiply_by_inputs: bool = True
+    score: Score = "logit"
+    reduce: Reduce = "sum"
+
+    spec: ClassVar[MethodSpec] = MethodSpec(
+        name="integrated_gradients",
+        title="Integrated Gradients",
+        paper="Sundararajan et al., 2017, arXiv:1703.01365",
+        family="gradient",
+        cost="1 forward + n_steps × (forward + backward)",
+    )
+
+    def __post_init__(self) -> None:
+        """Refuses a rule that is not known and too few points for one."""
+        if self.rule not in get_args(Rule):
+            raise ValueError(f"rule must be one of {', '.join(get_args(Rule))}, got {self.rule!r}")
+        least = 2 if self.rule in ("trapezoid", "whitebox") else 1
+        if self.n_steps < least:
+            raise ValueError(
+                f"n_steps must be at least {least} for the {self.rule} rule, got {self.n_steps}"
+            )
+
+    def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
+        """See `Method.maps`; gives (B, C, H, W)."""
+        images = images.detach()
+        baseline = imaging.filled(images, self.baseline)
+        way = images - baseline
+        clean_pass(model, images, target)
+        points, weights = (torch.tensor(v).to(images) for v in _quadrature(self.rule, self.n_steps))
+
+        def between(rows: Tensor, steps: list[int]) -> Tensor:
+            return baseline[rows] + points[steps, None, None, None] * way[rows]
+
+        total = torch.zeros_like(images, dtype=torch.promote_types(images.dtype, torch.float32))
+        for steps, rows, gradient in copy_gradients(
+            model, images, target, self.score, self.n_steps, between
+        ):
+            total.index_add_(0, rows, gradient * weights[steps, None, None, None])
+        return total * way if self.multiply_by_inputs else total
+
+
+def _quadrature(rule: Rule, n: int) -> tuple[list[float], list[float]]:
+    """Points in [0, 1] and their weights."""
+    if rule == "gausslegendre":
+        nodes, weights = np.polynomial.legendre.leggauss(n)
+        return list((nodes + 1) / 2), list(weights / 2)
+    if rule in ("trapezoid", "whitebox"):
+        end = 0.5 if rule == "trapezoid" else 1.0
+        inner = [1.0] * (n - 2)
+        return [j / (n - 1) for j in range(n)], [w / (n - 1) for w in (end, *inner, end)]
+    shift = {"left": 0.0, "middle": 0.5, "right": 1.0}[rule]
+    return [(j + shift) / n for j in range(n)], [1 / n] * n

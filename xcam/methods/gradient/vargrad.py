@@ -1,0 +1,69 @@
+"""VarGrad."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from xcam.core import Method, MethodSpec, Reduce, Score, Target
+from xcam.methods.gradient.input_gradients import check_noise, clean_pass, noisy_gradients
+
+__all__ = ["VarGrad"]
+
+
+@dataclass(frozen=True)
+class VarGrad(Method):
+    """VarGrad: the variance of the gradient over noisy copies of the image.
+
+    M = 1/n Σ_k (g_k − ḡ)² with g_k = ∂y/∂x (x + ε_k), ε_k ~ N(0, (noise · (max x − min x))²),
+    summed over channels (Adebayo et al., 2018, arXiv:1810.03292). The divisor is n, not n − 1: the
+    variance of these samples, SmoothGrad-Squared less SmoothGrad's square. White Box subtracts a
+    stretched mean of other noise, which is no variance and may be negative; not reproduced.
+
+    Attributes:
+        n_samples: Noisy copies, at least two; memory does not grow with them.
+        noise: σ as a fraction of each image's range.
+        seed: Of the noise, which is the same for every image.
+        score: What of the output is y.
+        reduce: How the channels become one.
+    """
+
+    n_samples: int = 25
+    noise: float = 0.15
+    seed: int = 0
+    score: Score = "logit"
+    reduce: Reduce = "sum"
+
+    spec: ClassVar[MethodSpec] = MethodSpec(
+        name="vargrad",
+        title="VarGrad",
+        paper="Adebayo et al., 2018, arXiv:1810.03292",
+        family="gradient",
+        cost="1 forward + n_samples × (forward + backward)",
+        stochastic=True,
+        signed=False,
+    )
+
+    def __post_init__(self) -> None:
+        """Refuses values that cannot be run, and a single sample: its variance is zero."""
+        check_noise(self.n_samples, self.noise, self.seed)
+        if self.n_samples < 2:
+            raise ValueError("n_samples must be at least 2 for a variance, got 1")
+
+    def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
+        """See `Method.maps`; gives (B, C, H, W), nowhere negative."""
+        clean_pass(model, images, target)
+        first = torch.zeros_like(images, dtype=torch.promote_types(images.dtype, torch.float32))
+        total, squares = torch.zeros_like(first), torch.zeros_like(first)
+        for samples, rows, gradient in noisy_gradients(
+            model, images, target, self.score, self.n_samples, self.noise, self.seed
+        ):
+            new = samples.count(0)  # the rows of a first sample come before all others
+            first[rows[:new]] = gradient[:new]
+            deviation = gradient - first[rows]  # keeps the digits that squares of means would lose
+            total.index_add_(0, rows, deviation)
+            squares.index_add_(0, rows, deviation.square())
+        return (squares / self.n_samples - (total / self.n_samples).square()).clamp(min=0)

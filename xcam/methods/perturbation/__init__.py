@@ -1,0 +1,1 @@
+"""Maps from what the model makes of changed images or features."""

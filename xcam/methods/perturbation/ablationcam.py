@@ -1,0 +1,106 @@
+"""Ablation-CAM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from xcam.core import Method, MethodSpec, Score, Target
+from xcam.engine import Layer, capture, forward, replaced
+from xcam.engine.layout import spatial
+from xcam.methods.cam.features import named, read, weighted
+
+__all__ = ["AblationCAM"]
+
+
+@dataclass(frozen=True)
+class AblationCAM(Method):
+    """Ablation-CAM: a layer's channels, weighted by how far the score falls without each.
+
+    M = Σ_k w_k A_k with w_k = (y − y_k)/|y|, where y_k is the score with channel k ablated (Desai
+    and Ramaswamy, WACV 2020). The paper divides by y, which turns the map's sign for a negative
+    score; |y| does not. A channel that ablation leaves as it is has weight 0 and takes no pass. The
+    class token of a transformer is not ablated. The paper's final ReLU is left to `relu`.
+
+    grad-cam ablates to zero only if the layer's least value is exactly 0, and elsewhere (GELU,
+    SiLU, before a ReLU) sets the channel to that value less 1e7; here it is zero, or the mean.
+
+    Attributes:
+        layer: Name or module; None for the model's default layer.
+        ablate: What a channel becomes: `"zero"` as published, or its own `"mean"` over the image.
+        score: What of the output is y.
+        relu: Whether to cut the map at zero, as published.
+    """
+
+    layer: Layer | None = None
+    ablate: Literal["zero", "mean"] = "zero"
+    score: Score = "logit"
+    relu: bool = False
+
+    spec: ClassVar[MethodSpec] = MethodSpec(
+        name="ablationcam",
+        title="Ablation-CAM",
+        paper="Desai and Ramaswamy, WACV 2020",
+        family="perturbation",
+        cost="2 + C forwards, dead channels skipped",
+    )
+
+    def __post_init__(self) -> None:
+        """Refuses an ablation that there is not."""
+        if self.ablate not in ("zero", "mean"):
+            raise ValueError(f"ablate must be 'zero' or 'mean', got {self.ablate!r}")
+
+    def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
+        """See `Method.maps`; gives (B, h, w) at the layer's size."""
+        with capture(model, named(self.layer), grad=False) as tap:
+            target.bind(tap(images))
+            activation = read(tap.activation, images, model)
+        live = (activation != self._ablated(activation)).flatten(2).any(2)
+        # Channel −1 is none. The falls are so small that y must round as the y_k do, so that it
+        # has its own pass among theirs: the clean pass, of another batch size, rounds otherwise.
+        pairs = F.pad(live, (1, 0), value=True).nonzero() - torch.tensor([0, 1], device=live.device)
+        rows, channels = pairs.unbind(1)
+        scores = self._ablated_scores(model, images, target, pairs, tap.calls)
+        clean = scores[channels < 0]
+        fall = (clean[rows] - scores) / (clean[rows].abs() + torch.finfo(scores.dtype).eps)
+        weights = fall.new_zeros(live.shape).masked_scatter(live, fall[channels >= 0])
+        maps = weighted(activation, weights)
+        return maps.relu() if self.relu else maps
+
+    def _ablated(self, channels: Tensor) -> Tensor:
+        if self.ablate == "mean":
+            return channels.mean((-2, -1), keepdim=True)
+        return channels.new_zeros(())
+
+    def _ablated_scores(
+        self, model: nn.Module, images: Tensor, target: Target, pairs: Tensor, calls: int
+    ) -> Tensor:
+        """The scores (R,) with one channel ablated, for pairs (R, 2) of image and channel."""
+        rows, channels = pairs[:0].unbind(1)
+        call = 0
+
+        def ablate(output: Tensor) -> Tensor:
+            nonlocal call
+            call += 1
+            if call < calls:  # the map is of the layer's last call
+                return output
+            changed = output.clone()
+            view = spatial(changed, images[:1].expand(len(rows), -1, -1, -1), model)
+            each = torch.arange(len(rows), device=rows.device)
+            kept = view[each, channels]
+            none = (channels < 0)[:, None, None]
+            view[each, channels] = torch.where(none, kept, self._ablated(kept))
+            return changed
+
+        with replaced(model, named(self.layer), ablate) as run:
+
+            def step(part: slice) -> Tensor:
+                nonlocal rows, channels, call
+                call, (rows, channels) = 0, pairs[part].unbind(1)
+                return target.scores(run(images[rows]), rows, score=self.score)
+
+            return forward.collect(len(pairs), step, images, "ablationcam")

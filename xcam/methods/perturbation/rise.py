@@ -1,0 +1,134 @@
+"""RISE."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from xcam.core import Method, MethodSpec, Score, Target
+from xcam.engine import forward
+from xcam.engine.masking import masked_scores
+from xcam.imaging import Fill, check_fill
+from xcam.methods.perturbation.grid_masks import GridMasks
+
+__all__ = ["RISE"]
+
+Estimator = Literal["plain", "centred"]
+Sampling = Literal["iid", "balanced"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RISE(Method):
+    """RISE: how high the score is, on average, when a pixel is seen through a random mask.
+
+    S = 1/(N·p) Σ_i f(x ⊙ M_i) M_i (Petsiuk et al., 2018, arXiv:1806.07421). A mask is a grid of
+    `cells` × `cells` random bits, enlarged bilinearly to one cell more than the image and cropped
+    at a random offset; all images see the same masks. The authors' code applies 1/(N·p) to single
+    images and forgets it in batches; here it always is.
+
+    `estimator="centred"` is Cov(f, M) / (p·(1 − p)): the same map in expectation up to a positive
+    scale and an offset, without the noise of how often each pixel happened to be seen.
+    `sampling="balanced"` turns every cell on in exactly round(N·p) of the masks.
+
+    Attributes:
+        cells: Cells a side, at least 2. The authors use 7, 8 and 10.
+        probability: p, that a cell is seen. The authors use 0.5 and 0.1.
+        n_masks: N. The paper: 4000 for VGG-16, 8000 for ResNet-50.
+        seed: Of the masks.
+        score: What of the output is f.
+        estimator: `"plain"` as published, or `"centred"`.
+        sampling: `"iid"` bits as published, or `"balanced"`.
+        fill: What is seen where the mask is zero; the paper's is zero of what the model takes.
+    """
+
+    cells: int = 7
+    probability: float = 0.5
+    n_masks: int = 4000
+    seed: int = 0
+    score: Score = "prob"
+    estimator: Estimator = "plain"
+    sampling: Sampling = "iid"
+    fill: Fill = "zero"
+
+    spec: ClassVar[MethodSpec] = MethodSpec(
+        name="rise",
+        title="RISE",
+        paper="Petsiuk et al., 2018, arXiv:1806.07421",
+        family="perturbation",
+        cost="1 + n_masks forwards",
+        stochastic=True,
+    )
+
+    def __post_init__(self) -> None:
+        """Refuses masks that cannot be drawn."""
+        if self.cells < 2:
+            raise ValueError(f"cells must be at least 2, got {self.cells!r}")
+        if not 0 < self.probability < 1:
+            raise ValueError(f"probability must lie between 0 and 1, got {self.probability!r}")
+        if self.n_masks < 1:
+            raise ValueError(f"n_masks must be at least 1, got {self.n_masks!r}")
+        if self.estimator not in ("plain", "centred"):
+            raise ValueError(f"estimator must be 'plain' or 'centred', got {self.estimator!r}")
+        if self.sampling not in ("iid", "balanced"):
+            raise ValueError(f"sampling must be 'iid' or 'balanced', got {self.sampling!r}")
+        if self.sampling == "balanced" and self._on() in (0, self.n_masks):
+            raise ValueError(
+                f"balanced sampling turns a cell on in round(n_masks · probability) = {self._on()} "
+                f"of {self.n_masks} masks, which hides all cells or none: raise n_masks, or use "
+                "sampling='iid'"
+            )
+        check_fill(self.fill)
+
+    def _on(self) -> int:
+        """In how many masks each cell is on, if balanced."""
+        return round(self.n_masks * self.probability)
+
+    def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
+        """See `Method.maps`; gives (B, H, W) at the images' size."""
+        masks = self.draw(images)
+        with torch.no_grad():
+            target.bind(forward.call(model, images))
+            return self.estimate(self.scores(model, images, target, masks), masks)
+
+    def draw(self, images: Tensor) -> GridMasks:
+        """The masks for images of (…, H, W), of their dtype and on their device."""
+        generator = torch.Generator().manual_seed(self.seed)
+        # A row a mask, the offset at its end: fewer masks of a seed are the first of more.
+        numbers = torch.rand(self.n_masks, self.cells**2 + 2, generator=generator)
+        bits, offsets = numbers[:, :-2], numbers[:, -2:]
+        on = bits < self.probability if self.sampling == "iid" else bits.argsort(0) < self._on()
+        grids = on.to(images).view(self.n_masks, self.cells, self.cells)
+        return GridMasks(grids, offsets, (images.shape[-2], images.shape[-1]))
+
+    def scores(self, model: nn.Module, images: Tensor, target: Target, masks: GridMasks) -> Tensor:
+        """The scores (B, N) of images (B, C, H, W) under each mask, for a bound target."""
+        batch = len(images)
+
+        def pairs(part: slice) -> tuple[Tensor, Tensor]:
+            # Mask after mask, each for all images, so that a chunk makes few of them.
+            index = torch.arange(part.start, part.stop, device=images.device)
+            first, last = part.start // batch, (part.stop - 1) // batch
+            seen = masks[first : last + 1]
+            shared_or_own = len(seen) in (1, len(index))
+            return index % batch, seen if shared_or_own else seen[index // batch - first]
+
+        count = batch * len(masks)
+        found = masked_scores(model, images, target, count, pairs, self.score, self.fill, "rise")
+        return found.view(len(masks), batch).T
+
+    def estimate(self, scores: Tensor, masks: GridMasks) -> Tensor:
+        """The maps (B, H, W) from the scores (B, N) under the first N masks."""
+        p, count = self.probability, scores.shape[1]
+        if self.estimator == "plain":
+            weights = scores / (count * p)
+        else:
+            weights = (scores - scores.mean(1, keepdim=True)) / (count * p * (1 - p))
+        maps = weights.new_zeros(len(weights), *masks.size)
+        step = forward.default_batch_size(maps)
+        for start in range(0, count, step):
+            part = slice(start, min(count, start + step))
+            maps += torch.tensordot(weights[:, part], masks[part].to(weights.dtype), 1)
+        return maps

@@ -1,0 +1,115 @@
+"""Score-CAM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from xcam.core import Method, MethodSpec, Score, Target
+from xcam.engine import Layer
+from xcam.engine.masking import masked_scores
+from xcam.imaging import Fill, check_fill, normalize
+from xcam.methods.cam.features import activations, weighted
+
+__all__ = ["ScoreCAM", "varied"]
+
+Weighting = Literal["prob", "softmax_logit", "cic"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ScoreCAM(Method):
+    """Score-CAM: a layer's channels, weighted by the score of the image seen through each.
+
+    M = Σ_k w_k A_k with w_k from f(x ⊙ H_k), H_k the channel enlarged and min-maxed (Wang et al.,
+    2020, arXiv:1910.01279). A flat channel is no mask: its weight is 0 and no pass is spent on it.
+    Enlarging is linear, so combining the channels at the image's size (the authors) or at the
+    layer's (grad-cam, torchcam) is the same map. The paper's final ReLU is left to `relu`.
+
+    The authors' code is the default. grad-cam: `weighting="softmax_logit", align_corners=True`.
+    torchcam: `weighting="softmax_logit", normalise="before"`; the clean image's logit, which it
+    subtracts, cancels in the softmax. Both leave flat channels in the softmax, which scales a map
+    of rectified channels and changes nothing else.
+
+    Attributes:
+        layer: Name or module; None for the model's default layer.
+        weighting: `"prob"`, w_k is the class's probability; `"softmax_logit"`, its logit under a
+            softmax over the channels; `"cic"`, the paper's increase of confidence, the probability
+            less that of the wholly masked image, which takes one more pass. A target that is a
+            callable scores for itself in all three.
+        normalise: Min-max `"after"` enlarging to the image's size, or `"before"`.
+        align_corners: Enlarges corner pixels onto corner pixels.
+        fill: What is seen where the mask is zero; published: zero of what the model takes.
+        relu: Whether to cut the map at zero, as published.
+    """
+
+    layer: Layer | None = None
+    weighting: Weighting = "prob"
+    normalise: Literal["after", "before"] = "after"
+    align_corners: bool = False
+    fill: Fill = "zero"
+    relu: bool = False
+
+    spec: ClassVar[MethodSpec] = MethodSpec(
+        name="scorecam",
+        title="Score-CAM",
+        paper="Wang et al., 2020, arXiv:1910.01279",
+        family="perturbation",
+        cost="1 + C forwards, flat channels skipped",
+    )
+
+    def __post_init__(self) -> None:
+        """Refuses variants that there are not."""
+        if self.weighting not in ("prob", "softmax_logit", "cic"):
+            raise ValueError(
+                f"weighting must be 'prob', 'softmax_logit' or 'cic', got {self.weighting!r}"
+            )
+        if self.normalise not in ("after", "before"):
+            raise ValueError(f"normalise must be 'after' or 'before', got {self.normalise!r}")
+        check_fill(self.fill)
+
+    def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
+        """See `Method.maps`; gives (B, h, w) at the layer's size."""
+        activation = activations(model, images, target, self.layer)
+        alive = varied(activation)
+        pairs = alive.nonzero()  # (R, 2): image, channel
+
+        def masks(part: slice) -> tuple[Tensor, Tensor]:
+            rows, channels = pairs[part].unbind(1)
+            return rows, self._masks(activation[rows, channels], images)
+
+        score: Score = "logit" if self.weighting == "softmax_logit" else "prob"
+        scores = masked_scores(
+            model, images, target, len(pairs), masks, score, self.fill, "scorecam"
+        )
+        filled_in = scores.new_zeros(alive.shape).masked_scatter(alive, scores)
+        if self.weighting == "cic":
+            filled_in = filled_in - self._hidden_scores(model, images, target)[:, None]
+        if self.weighting == "softmax_logit":
+            filled_in = filled_in.masked_fill(~alive, -torch.inf).softmax(1)
+        maps = weighted(activation, torch.where(alive, filled_in, 0))
+        return maps.relu() if self.relu else maps
+
+    def _masks(self, channels: Tensor, images: Tensor) -> Tensor:
+        low = normalize(channels) if self.normalise == "before" else channels
+        size = (images.shape[2], images.shape[3])
+        enlarged = F.interpolate(
+            low[:, None], size, mode="bilinear", align_corners=self.align_corners
+        )[:, 0]
+        return normalize(enlarged) if self.normalise == "after" else enlarged
+
+    def _hidden_scores(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
+        def masks(part: slice) -> tuple[Tensor, Tensor]:
+            rows = torch.arange(part.start, part.stop, device=images.device)
+            return rows, images.new_zeros(1, *images.shape[2:])
+
+        return masked_scores(model, images, target, len(images), masks, "prob", self.fill)
+
+
+def varied(activation: Tensor) -> Tensor:
+    """Which channels of (B, C, h, w) vary by more than rounding, (B, C) bool."""
+    lowest, highest = activation.flatten(2).aminmax(dim=2)
+    return highest - lowest > 1e-6 * torch.maximum(lowest.abs(), highest.abs())

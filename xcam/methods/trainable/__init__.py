@@ -1,0 +1,1 @@
+"""Methods whose map comes from a trained head."""

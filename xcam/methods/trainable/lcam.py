@@ -1,0 +1,227 @@
+"""L-CAM: an attention mechanism, trained on a frozen classifier, that gives each class its map."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar, Literal, cast, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from xcam.core import MethodSpec, Target, TrainableMethod, as_logits
+from xcam.engine import Layer
+from xcam.methods.cam.features import activations
+from xcam.methods.trainable import heads
+from xcam.methods.trainable.backbone import Backbone
+from xcam.methods.trainable.lcam_attention import AttentionMechanism, area, own, variation
+
+__all__ = ["LCAMFm", "LCAMImg"]
+
+Labels = Literal["predicted", "given"]
+Regularised = Literal["own_label", "batch_labels"]
+
+_PAPER = "Gkartzonika et al., 2022, arXiv:2209.11189"
+
+
+@dataclass(frozen=True)
+class LCAM(TrainableMethod):
+    """What both share: the settings, the head, the loss of its masks, the maps."""
+
+    layer: Layer | None = None
+    labels: Labels = "predicted"
+    mask_reg: Regularised = "batch_labels"
+    tv_weight: float = 0.01
+    area_weight: float = 2.0
+    ce_weight: float = 1.5
+    area_power: float = 0.3
+    zero_init: bool = False
+    sigmoid: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses values out of their range."""
+        for name, choices in (("labels", get_args(Labels)), ("mask_reg", get_args(Regularised))):
+            value = getattr(self, name)
+            if value not in choices:
+                wanted = " or ".join(map(repr, choices))
+                raise ValueError(f"{name} must be {wanted}, got {value!r}")
+        for name in ("tv_weight", "area_weight", "ce_weight"):
+            value = getattr(self, name)
+            if not value >= 0:
+                raise ValueError(f"{name} must be at least 0, got {value!r}")
+        if not self.area_power > 0:
+            raise ValueError(f"area_power must be above 0, got {self.area_power!r}")
+
+    def attach(self, model: nn.Module) -> nn.Module:
+        """See `TrainableMethod.attach`."""
+        backbone = Backbone.copied(model)
+        given = self.layer
+        layer = backbone.default_layer() if given is None else backbone.layer(given)
+        attention = nn.Conv2d(backbone.shape(layer)[1], backbone.classes, kernel_size=1)
+        if self.zero_init:
+            nn.init.zeros_(attention.weight)
+            nn.init.zeros_(cast(Tensor, attention.bias))
+        head = AttentionMechanism(backbone.net, layer, backbone.fitting(attention))
+        return backbone.carrying(head, dataclasses.replace(self, layer=layer))
+
+    def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
+        """See `Method.maps`; gives (B, h, w) at the layer's size."""
+        heads.same_head(self, model, free=self.parameters().keys() - {"layer"})
+        head = heads.part(model, AttentionMechanism)
+        layer = head.backbone.get_submodule(head.tap.layer)
+        features = activations(model, images, target, layer)
+        raw = head.attention(features.to(head.attention.weight.dtype))
+        raw = raw.sigmoid() if self.sigmoid else raw
+        if target.classes is not None:
+            return own(raw, target.classes)[:, 0]
+        return torch.einsum("bk,bkhw->bhw", _slopes(target).to(raw.dtype), raw)
+
+    def _weighted(self, masks: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss; `masks` (B, K, h, w) of all classes, `logits` of what they let through."""
+        chosen = own(masks, labels) if self.mask_reg == "own_label" else masks[:, labels]
+        return (
+            self.tv_weight * variation(chosen)
+            + self.area_weight * area(chosen, self.area_power)
+            + self.ce_weight * F.cross_entropy(logits, labels)
+        )
+
+
+@dataclass(frozen=True)
+class LCAMFm(LCAM):
+    """L-CAM-Fm: maps that, laid over the features, leave the frozen classifier its decision.
+
+    The attention mechanism is one 1x1 convolution of the features F (C, h, w) to a map a class
+    (Gkartzonika et al., 2022, arXiv:2209.11189): C·K weights and K biases, 513,000 for VGG-16 and
+    2,049,000 for ResNet-50 with 1000 classes. Nothing else is trained. With c its output and
+    a = sigmoid(c), the rest of the classifier goes on with A F in training, where A = a_y is the
+    map of the label y, to logits z:
+
+        loss = 0.01 V(A) + 2 mean((A + 0.0005)^0.3) + 1.5 cross-entropy(z, y)
+
+    V is half the sum of the squared differences between neighbours in columns and rows, and of 0.3
+    times the squared values along the four edges, a mean over images. The map of class k is c_k; of
+    a callable target Σ_k ∂s/∂z_k c_k, s being its score. The classifier's logits, weights,
+    statistics and dropout are those of evaluation, also in training, which with predicted labels
+    takes a clean pass besides. c is positive where more than half of the features is let through.
+
+    V and the mean are taken over the maps of all labels of a batch, in each of its images, as in
+    the published code, to which these weights belong: that is what darkens the maps of classes that
+    an image does not show. V is then about as many times larger as there are images in the batch;
+    in a part of it alone, where `accumulate` or several processes share a step. With
+    `mask_reg="own_label"` they are taken over A alone: nothing keeps the maps of classes apart, and
+    the weights are to be tuned again. The published code trains VGG-16 with active dropout, which
+    is not offered. Its variants that are trained by the cross-entropy alone are
+    `tv_weight=0, area_weight=0, ce_weight=1`.
+
+    The convolution starts from torch's random weights. Where features are large, a is then close to
+    0 or 1 before training, and a class whose maps start near 0 can stay there: the cross-entropy
+    has no slope in c left, and the mean has one. `zero_init=True` starts every map at 1/2.
+
+    Attributes:
+        layer: Whose output is F, by its name in the backbone: `features.29` of VGG-16, or
+            `features.30`, behind the last pooling, for maps of 7x7. None for the model's default
+            layer, which gives more than one cell: of images of 32x32, for which `layer4` of
+            torchvision's ResNets gives one, it is `layer3` of resnet18 and `layer4.0.bn1` of
+            resnet50.
+        labels: Whether y is the class that the classifier predicts for the image that it is
+            trained on, or the one `"given"` by the data, see `xcam.data.relabelled`.
+        mask_reg: Which maps V and the mean are taken over.
+        tv_weight: Of V.
+        area_weight: Of the mean.
+        ce_weight: Of the cross-entropy.
+        area_power: The exponent in the mean.
+        zero_init: Whether the convolution starts from zeros.
+        sigmoid: Whether the maps are a instead of c.
+
+    Raises:
+        LayerError: The layer gives no map.
+        ValueError: A parameter out of its range.
+    """
+
+    spec: ClassVar[MethodSpec] = MethodSpec(
+        name="lcam_fm", title="L-CAM-Fm", paper=_PAPER, family="trainable", cost="1 forward"
+    )
+
+    def loss(self, module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """See `TrainableMethod.loss`."""
+        head = heads.part(module, AttentionMechanism)
+        if self.labels == "predicted":
+            labels = head.seen(module, images)[0].argmax(1)
+        labels = _one_class(labels)
+        found: list[Tensor] = []
+
+        def mask(features: Tensor) -> Tensor:
+            found.append(head.masks(features))
+            return features * own(found[0], labels).to(features.dtype)
+
+        logits = head.tap.run(module, images, mask)
+        return self._weighted(found[0], logits, labels)
+
+
+@dataclass(frozen=True)
+class LCAMImg(LCAM):
+    """L-CAM-Img: maps that, laid over the image, leave the frozen classifier its decision.
+
+    As `LCAMFm`, but that in training the map A, resized bilinearly, multiplies the pixels before
+    their normalisation, and the classifier sees the image again: two passes in training, whoever
+    gives the labels, and one for a map (Gkartzonika et al., 2022, arXiv:2209.11189). Where a model
+    normalises nothing itself, what is masked becomes 0 in its own scale: `xcam.models.Normalized`
+    makes that black. Of the class that the classifier sees in a black image the maps may vanish, c
+    is negative everywhere: nothing has to be shown for it. The published ResNet-50 that is trained
+    by the cross-entropy alone reads its maps off images that it did not normalise, which is not
+    offered.
+
+    Attributes:
+        layer: See `LCAMFm`, as all others.
+        labels: Whether y is the class that the classifier predicts, or the one `"given"`.
+        mask_reg: Which maps V and the mean are taken over.
+        tv_weight: Of V.
+        area_weight: Of the mean.
+        ce_weight: Of the cross-entropy.
+        area_power: The exponent in the mean.
+        zero_init: Whether the convolution starts from zeros.
+        sigmoid: Whether the maps are a instead of c.
+
+    Raises:
+        LayerError: The layer gives no map.
+        ValueError: A parameter out of its range.
+    """
+
+    spec: ClassVar[MethodSpec] = MethodSpec(
+        name="lcam_img", title="L-CAM-Img", paper=_PAPER, family="trainable", cost="1 forward"
+    )
+
+    def loss(self, module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """See `TrainableMethod.loss`."""
+        head = heads.part(module, AttentionMechanism)
+        seen, features = head.seen(module, images)
+        labels = _one_class(seen.argmax(1) if self.labels == "predicted" else labels)
+        masks = head.masks(features)
+        size = images.shape[2:]
+        large = F.interpolate(own(masks, labels), size, mode="bilinear", align_corners=False)
+        logits = as_logits(module(images * large.to(images.dtype)), len(images))
+        return self._weighted(masks, logits, labels)
+
+
+def _slopes(target: Target) -> Tensor:
+    """(B, K): how the score of a callable target changes with each class's logit."""
+    with torch.inference_mode(False), torch.enable_grad():
+        logits = cast(Tensor, target.logits).clone().requires_grad_()  # the net gives no other
+        scores = target.scores(logits)
+        if not scores.requires_grad:
+            raise ValueError(
+                "the target callable's score does not depend on the logits through differentiable "
+                "operations, and L-CAM weights the maps of the classes by its slope in them; give "
+                "a class, or a differentiable score"
+            )
+        return torch.autograd.grad(scores.sum(), logits)[0]
+
+
+def _one_class(labels: Tensor) -> Tensor:
+    if labels.ndim != 1:
+        raise ValueError(
+            f"labels='given' takes one class an image, got labels of shape {tuple(labels.shape)}, "
+            "as of mixed images; mix nothing, or use labels='predicted'"
+        )
+    return labels

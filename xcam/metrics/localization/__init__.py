@@ -1,0 +1,1 @@
+"""Metrics that compare the map with where the object is."""

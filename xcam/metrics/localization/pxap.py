@@ -1,0 +1,82 @@
+"""How well the map's values tell object pixels from others, over all images at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from xcam.core import Explanation, Metric, MetricSpec
+from xcam.metrics.localization.score_maps import Resize, check_thresholds, score_maps, thresholds
+from xcam.metrics.localization.truth import objects_of
+from xcam.metrics.precision import precise
+
+__all__ = ["PxAP"]
+
+
+@dataclass(frozen=True)
+class PxAP(Metric):
+    """Pixel-wise average precision of the pooled pixels of all images.
+
+    100 · Σ_i P_i (R_i − R_{i+1}), with the precision P_i and the recall R_i of the pixels whose
+    min-max normalised map is at least τ_i, over the thresholds 0, step, 2 step … and 1; no
+    interpolation, and thresholds that no pixel reaches are skipped (Choe et al., 2020,
+    arXiv:2001.07437). Ignored pixels count for neither side. Pooled, so that a large object weighs
+    more than a small one. A flat map is zeros. The authors resize maps bicubically:
+    `resize="bicubic"`. In [0, 100], higher is better; a flat map, or one in random order, gives
+    the object's share of the pixels.
+
+    Attributes:
+        step: Between thresholds on maps in [0, 1]; 0.001 as published.
+        resize: How maps came to the images' size, see `score_maps.Resize`.
+    """
+
+    step: float = 0.001
+    resize: Resize = "bilinear"
+
+    spec: ClassVar[MetricSpec] = MetricSpec(
+        name="pxap",
+        title="PxAP",
+        paper="Choe et al., 2020, arXiv:2001.07437",
+        formula="100 Σ P(τ_i) (R(τ_i) − R(τ_{i+1})), pixels of all images pooled",
+        higher_is_better=True,
+        bounds=(0.0, 100.0),
+        question="localisation",
+        truth="masks",
+    )
+
+    def __post_init__(self) -> None:
+        """Refuses thresholds that do not exist."""
+        check_thresholds(self.step, self.resize)
+
+    def score(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        explanation: Explanation,
+        truth: Tensor | None = None,
+    ) -> Tensor:
+        """See `Metric.score`; gives (B, 2, bins), the object's and the background's pixels.
+
+        Bin i holds the pixels in [τ_i, τ_{i+1}), the last one those at 1.
+        """
+        maps = score_maps(explanation, images, self.resize)
+        objects, ignored = objects_of(truth, images)
+        edges = torch.tensor([*thresholds(self.step), 1.0], device=maps.device, dtype=maps.dtype)
+        bins = torch.bucketize(maps, edges, right=True) - 1
+        side = torch.where(ignored, 2, (~objects).long())
+        image = torch.arange(len(maps), device=maps.device)[:, None, None]
+        place = (image * 3 + side) * len(edges) + bins
+        counts = torch.bincount(place.flatten(), minlength=len(maps) * 3 * len(edges))
+        return counts.view(len(maps), 3, len(edges))[:, :2].float()
+
+    def finish(self, mean: Tensor) -> Tensor:
+        """The area under the pooled precision and recall, from (…, 2, bins)."""
+        reached = precise(mean).flip(-1).cumsum(-1)
+        objects, all_pixels = reached.select(-2, 0), reached.sum(-2)
+        precision = objects / all_pixels.where(all_pixels > 0, 1)
+        recall = objects / objects[..., -1:]
+        gained = recall.diff(dim=-1, prepend=torch.zeros_like(recall[..., :1]))
+        return 100 * (precision * gained).sum(-1)

@@ -1,0 +1,53 @@
+"""Score maps as weakly supervised object localisation thresholds them: at input size, in [0, 1]."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, TypeAlias
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from xcam._explain.run import unresized
+from xcam.core import Explanation
+from xcam.imaging import is_flat, normalize
+from xcam.metrics.inputs import maps_of
+from xcam.metrics.precision import precise
+
+__all__ = ["Resize", "check_thresholds", "score_maps", "thresholds"]
+
+Resize: TypeAlias = Literal["bilinear", "bicubic"]
+"""How a map came to the images' size.
+
+`"bilinear"` takes `Explanation.maps` as they are; `"bicubic"` resizes `Explanation.raw` as Choe et
+al. do. A map that a method gave at the images' size is the same in both.
+"""
+
+
+def score_maps(explanation: Explanation, images: Tensor, resize: Resize) -> Tensor:
+    """Min-max normalised maps (B, H, W), float64 where there is any; a flat one is zeros.
+
+    Raises:
+        ValueError: The maps do not fit the images; or `maps` and `raw` are not the same maps, where
+            those are read.
+    """
+    frozen = maps_of(explanation, images)
+    maps, size = frozen, frozen.shape[1:]
+    if resize == "bicubic" and explanation.raw.shape[-2:] != size:
+        raw = precise(unresized(explanation).to(images.device))
+        maps = F.interpolate(raw[:, None], tuple(size), mode="bicubic", align_corners=False)[:, 0]
+    # Flatness is told by the float32 maps: in float64, rounding would look like a shape.
+    return normalize(precise(maps)).masked_fill(is_flat(frozen)[:, None, None], 0)
+
+
+def thresholds(step: float) -> list[float]:
+    """0, step, 2 step, … below 1."""
+    return [index * step for index in range(math.ceil(1 / step))]
+
+
+def check_thresholds(step: float, resize: Resize) -> None:
+    """Refuses, with a `ValueError`, what no score maps can be made or thresholded with."""
+    if not 0 < step <= 1:
+        raise ValueError(f"step must be in (0, 1], got {step}; 0.001 is the published one")
+    if resize not in ("bilinear", "bicubic"):
+        raise ValueError(f"resize must be 'bilinear' or 'bicubic', got {resize!r}")

@@ -1,0 +1,1 @@
+"""Metrics that show the model the image through its map."""

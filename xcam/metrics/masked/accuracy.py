@@ -1,0 +1,185 @@
+"""How often the model is right: on the images, and on what their maps show of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from xcam.core import Explanation, Metric, MetricSpec, as_logits
+from xcam.engine import forward, untouched
+from xcam.engine.masking import masked_passes
+from xcam.imaging import Fill
+from xcam.metrics.inputs import Space, in_space, maps_of
+from xcam.metrics.masked.muting import Normalise, check_masking, masks_of
+from xcam.metrics.reading import Read, among_top
+
+__all__ = ["Accuracy", "MaskedAccuracy"]
+
+
+@dataclass(frozen=True)
+class Accuracy(Metric):
+    """How often the true class is among the model's `top` highest, whatever the map says.
+
+    1/N Σ 1[fewer than k classes score above the label], in [0, 1], higher is better. It speaks of
+    the model: it stands beside `MaskedAccuracy`, as in L-CAM's tables (Gkartzonika et al., 2022).
+
+    Attributes:
+        top: k, of top-k.
+    """
+
+    top: int = 1
+
+    spec: ClassVar[MetricSpec] = MetricSpec(
+        name="accuracy",
+        title="Accuracy",
+        paper="Gkartzonika et al., 2022, ECCV Workshops",
+        formula="share of images whose label is among the k highest scores",
+        higher_is_better=True,
+        bounds=(0.0, 1.0),
+        truth="labels",
+        cost="1",
+        reads_maps=False,
+        unordered=dict.fromkeys(
+            ("oracle above random", "random above inverse"), "it is of the model alone"
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        """Refuses a `top` that is no number of classes."""
+        _check_top(self.top)
+
+    def score(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        explanation: Explanation,
+        truth: Tensor | None = None,
+    ) -> Tensor:
+        """See `Metric.score`; gives (B,) hits, 0 or 1, from (B,) labels."""
+        maps_of(explanation, images)  # which refuses an explanation of other images
+        read = reads_top(labels_of(truth, images), self.top)
+
+        def step(part: slice) -> Tensor:
+            rows = torch.arange(part.start, part.stop, device=images.device)
+            return read(forward.call(model, images[part]), rows)
+
+        with untouched(model), torch.no_grad():
+            return forward.collect(len(images), step, images, "accuracy")
+
+    def finish(self, mean: Tensor) -> Tensor:
+        """The mean itself."""
+        return mean
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MaskedAccuracy(Metric):
+    """How often the true class is among the model's `top` highest when it sees what the map shows.
+
+    1/N Σ 1[fewer than k classes score above the label for x ⊙ m], in [0, 1], higher is better
+    (Gkartzonika et al., 2022, "Learning visual explanations for DCNN-based image classifiers using
+    an attention mechanism", ECCV Workshops: L-CAM, whose code masks pixels). Where the model is
+    right behind noise as well, only a part of the pixels, such as `muted=0.5`, tells maps apart.
+
+    Attributes:
+        top: k, of top-k.
+        muted: What fraction of the pixels is hidden wholly, in [0, 1), the lowest of the map.
+        normalise: Min-max of each map `"before_resize"` or `"after_resize"` to the image's size,
+            or None for maps that lie in [0, 1].
+        binary: Whether all that is left above 0 is seen fully.
+        fill: What is seen where the map is 0.
+        space: Where the images are masked: as pixels, or after a `Normalized` model's own
+            normalisation.
+    """
+
+    top: int = 1
+    muted: float = 0.0
+    normalise: Normalise = "before_resize"
+    binary: bool = False
+    fill: Fill = "zero"
+    space: Space = "input"
+
+    spec: ClassVar[MetricSpec] = MetricSpec(
+        name="masked_accuracy",
+        title="Masked Accuracy",
+        paper="Gkartzonika et al., 2022, ECCV Workshops",
+        formula="share of masked images whose label is among the k highest scores",
+        higher_is_better=True,
+        bounds=(0.0, 1.0),
+        truth="labels",
+        cost="1",
+    )
+
+    def __post_init__(self) -> None:
+        """Refuses masks that cannot be made, and a `top` that is no number of classes."""
+        _check_top(self.top)
+        check_masking(self.muted, self.normalise, self.fill, self.space, self.binary)
+
+    def score(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        explanation: Explanation,
+        truth: Tensor | None = None,
+    ) -> Tensor:
+        """See `Metric.score`; gives (B,) hits, 0 or 1, from (B,) labels."""
+        read = reads_top(labels_of(truth, images), self.top)
+        masks = masks_of(explanation, images, self.normalise, self.muted, self.binary)
+        inner, shown = in_space(model, images, self.space)
+
+        def one_each(part: slice) -> tuple[Tensor, Tensor]:
+            rows = torch.arange(part.start, part.stop, device=images.device)
+            return rows, masks[part]
+
+        with untouched(model):
+            return masked_passes(inner, shown, len(images), one_each, read, self.fill, "accuracy")
+
+    def finish(self, mean: Tensor) -> Tensor:
+        """The mean itself."""
+        return mean
+
+
+def labels_of(truth: Tensor | None, images: Tensor) -> Tensor:
+    """The true classes (B,) of these images.
+
+    Raises:
+        TypeError: No tensor, or not one of integers.
+        ValueError: Not one label an image, or a negative one.
+    """
+    count = len(images)
+    if not isinstance(truth, Tensor) or truth.is_floating_point() or truth.dtype == torch.bool:
+        got = truth.dtype if isinstance(truth, Tensor) else type(truth).__name__
+        raise TypeError(f"truth must be a tensor of {count} integer labels, got {got}")
+    if truth.shape != (count,):
+        raise ValueError(f"truth must be ({count},) labels, one an image, got {tuple(truth.shape)}")
+    if bool((truth < 0).any()):
+        raise ValueError(f"label {int(truth.min())} is negative: classes count from 0")
+    return truth.to(images.device).long()
+
+
+def reads_top(labels: Tensor, top: int) -> Read:
+    """Reads whether an image's label is among the `top` highest logits: (R,) 0 or 1.
+
+    By the rule of `among_top`. A single logit is for class 1 if it is positive, else for class 0.
+    """
+    highest = int(labels.max())
+
+    def read(output: object, rows: Tensor) -> Tensor:
+        logits = as_logits(output, len(rows))
+        if logits.shape[1] == 1:
+            logits = torch.cat([torch.zeros_like(logits), logits], 1)  # as a softmax would have it
+        count = logits.shape[1]
+        if highest >= count:
+            raise ValueError(f"label {highest} is out of range: the model has {count} classes")
+        if top >= count:
+            raise ValueError(f"top must be below the model's number of classes, {count}, got {top}")
+        return among_top(logits, labels[rows], top).to(logits.dtype)
+
+    return read
+
+
+def _check_top(top: int) -> None:
+    if isinstance(top, bool) or not isinstance(top, int) or top < 1:
+        raise ValueError(f"top must be a positive int, such as 1 or 5, got {top!r}")

@@ -1,0 +1,169 @@
+"""How much of an image a map covers, and whether the method stands by it: two terms of ADCC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from xcam._explain.run import apply
+from xcam.core import Explanation, Method, Metric, MetricSpec
+from xcam.engine import unwrap
+from xcam.engine.masking import blended
+from xcam.imaging import Fill, normalize
+from xcam.metrics.inputs import Space, in_space, maps_of, target_of
+from xcam.metrics.masked.muting import Normalise, check_masking, masks_of
+from xcam.metrics.precision import precise
+from xcam.models.normalized import Normalized
+
+__all__ = ["Coherency", "Complexity", "coherency", "complexity", "correlation"]
+
+_PAPER = "Poppi et al., 2021, arXiv:2104.10252"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Coherency(Metric):
+    """How much the map of what the map shows looks like the map.
+
+    (ρ(e(x), e(x ⊙ m)) + 1) / 2, with e the method that made the maps, for the same class, m the
+    map in [0, 1] and ρ Pearson's correlation over pixels; 0 if either map is flat (Poppi et al.,
+    2021, arXiv:2104.10252). In [0, 1], higher is better; a map that does not depend on the image is
+    wholly coherent. The authors' code masks in `space="normalised"` and always explains the
+    predicted class.
+
+    Attributes:
+        normalise: Min-max of each map `"before_resize"` or `"after_resize"` to the image's size,
+            or None for maps that lie in [0, 1].
+        fill: What is seen where the map is 0.
+        space: Where the images are masked: as pixels, or after a `Normalized` model's own
+            normalisation.
+    """
+
+    normalise: Normalise = "before_resize"
+    fill: Fill = "zero"
+    space: Space = "input"
+
+    spec: ClassVar[MetricSpec] = MetricSpec(
+        name="coherency",
+        title="Coherency",
+        paper=_PAPER,
+        formula="(Pearson(e(x), e(x ⊙ m)) + 1) / 2",
+        higher_is_better=True,
+        bounds=(0.0, 1.0),
+        cost="1 explanation",
+        unordered=dict.fromkeys(
+            ("oracle above random", "random above inverse"),
+            "any map that masking does not change is coherent, wherever it points",
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        """Refuses masks that cannot be made."""
+        check_masking(0.0, self.normalise, self.fill, self.space)
+
+    def score(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        explanation: Explanation,
+        truth: Tensor | None = None,
+    ) -> Tensor:
+        """See `Metric.score`; gives (B,) similarities."""
+        masks = masks_of(explanation, images, self.normalise)
+        return coherency(model, images, explanation, masks, self.fill, self.space)
+
+    def finish(self, mean: Tensor) -> Tensor:
+        """The mean itself."""
+        return mean
+
+
+@dataclass(frozen=True)
+class Complexity(Metric):
+    """How much of the image the map covers: the mean of the map in [0, 1].
+
+    1/(H·W) Σ |m| (Poppi et al., 2021, arXiv:2104.10252). In [0, 1], lower is better.
+
+    Attributes:
+        normalise: Min-max of each map `"before_resize"` or `"after_resize"` to the image's size,
+            or None for maps that lie in [0, 1].
+    """
+
+    normalise: Normalise = "before_resize"
+
+    spec: ClassVar[MetricSpec] = MetricSpec(
+        name="complexity",
+        title="Complexity",
+        paper=_PAPER,
+        formula="mean of m",
+        higher_is_better=False,
+        bounds=(0.0, 1.0),
+        question="shape",
+    )
+
+    def __post_init__(self) -> None:
+        """Refuses an unknown `normalise`."""
+        check_masking(0.0, self.normalise, "zero", "input")
+
+    def score(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        explanation: Explanation,
+        truth: Tensor | None = None,
+    ) -> Tensor:
+        """See `Metric.score`; gives (B,) means."""
+        return complexity(masks_of(explanation, images, self.normalise))
+
+    def finish(self, mean: Tensor) -> Tensor:
+        """The mean itself."""
+        return mean
+
+
+def coherency(
+    model: nn.Module,
+    images: Tensor,
+    explanation: Explanation,
+    masks: Tensor,
+    fill: Fill,
+    space: Space,
+) -> Tensor:
+    """The likeness (B,) in [0, 1] of maps and the maps of the masked images, for their classes.
+
+    Raises:
+        ValueError: The method that made the maps is not at hand.
+    """
+    method = explanation.method
+    if not isinstance(method, Method):
+        raise ValueError(
+            f"coherency explains the masked images, but {method.name!r} is not installed here: "
+            "install what brings it, or explain again"
+        )
+    target = target_of(explanation, images)
+    again = apply(method, model, masked(model, images, masks, fill, space), target)
+    return (correlation(maps_of(explanation, images), again.maps) + 1) / 2
+
+
+def masked(model: nn.Module, images: Tensor, masks: Tensor, fill: Fill, space: Space) -> Tensor:
+    """The masked images (B, C, H, W) as the model takes them, wherever they were masked."""
+    inner, shown = in_space(model, images, space)
+    hidden = blended(shown, masks, fill)
+    outer = unwrap(model)
+    if inner is not model and isinstance(outer, Normalized):
+        return hidden * outer.std + outer.mean
+    return hidden
+
+
+def complexity(masks: Tensor) -> Tensor:
+    """The mean (B,) of masks (B, H, W) in [0, 1]."""
+    return masks.flatten(1).mean(1)
+
+
+def correlation(first: Tensor, second: Tensor) -> Tensor:
+    """Pearson's ρ (B,) over the pixels of maps (B, H, W); −1 if either is flat."""
+    a, b = (precise(normalize(maps)).flatten(1) for maps in (first, second))
+    a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
+    scale = a.norm(dim=1) * b.norm(dim=1)
+    found = (a * b).sum(1) / scale.where(scale > 0, 1)
+    return torch.where(scale > 0, found, -1).clamp(-1, 1).float()

@@ -1,0 +1,221 @@
+"""What becomes of the model's confidence when it sees an image through its map."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from xcam.core import Explanation, Metric, MetricSpec, as_logits
+from xcam.engine import untouched
+from xcam.engine.masking import masked_passes
+from xcam.imaging import Fill
+from xcam.metrics.inputs import Space, in_space, target_of
+from xcam.metrics.masked.muting import Normalise, check_masking, masks_of
+from xcam.metrics.precision import precise
+from xcam.metrics.reading import check_finite, reads_score
+
+_NO_GAIN = {
+    "random above inverse": "neither shows enough of the object for the probability to rise"
+}
+
+__all__ = ["AverageDrop", "AverageGain", "IncreaseInConfidence", "confidences", "relative_drop"]
+
+# Batches of different sizes change a probability by less.
+_ROUNDING = 1e-6
+
+
+def confidences(
+    model: nn.Module,
+    images: Tensor,
+    explanation: Explanation,
+    masks: Tensor,
+    fill: Fill = "zero",
+    space: Space = "input",
+) -> tuple[Tensor, Tensor]:
+    """The probability of the explained class for each image, clean and behind its mask.
+
+    Both passes of an image share a chunk, as chunks of other sizes may be computed otherwise: two
+    images are in the model at a time even with a batch size of 1. An image that its mask leaves as
+    it is keeps its probability exactly.
+
+    Args:
+        model: The classifier; left as it was.
+        images: (B, C, H, W).
+        explanation: Of these images.
+        masks: (B, H, W) in [0, 1].
+        fill: What is seen where the mask is zero.
+        space: Where the image is masked.
+
+    Returns:
+        p and o, each (B,) float64, as float32 would leave nothing of 1 − p where p is near 1; a
+        device without float64 gives float32 all the same.
+
+    Raises:
+        ModelOutputError: A probability is not finite.
+    """
+    probability = reads_score(target_of(explanation, images), "prob")
+    inner, shown = in_space(model, images, space)
+
+    def pairs(part: slice) -> tuple[Tensor, Tensor]:
+        index = torch.arange(part.start, part.stop, device=images.device)
+        clean = (index % 2 == 0)[:, None, None]
+        return index // 2, masks[index // 2].masked_fill(clean, 1)
+
+    def read(output: object, rows: Tensor) -> Tensor:
+        return probability(precise(as_logits(output, len(rows))), rows)
+
+    with untouched(model):
+        found = masked_passes(
+            inner, shown, 2 * len(images), pairs, read, fill, "confidence", together=2
+        )
+    p, o = check_finite(found.view(-1, 2)).unbind(1)
+    return p, torch.where((masks == 1).flatten(1).all(1), p, o)
+
+
+def relative_drop(p: Tensor, o: Tensor) -> Tensor:
+    """max(0, p − o) / p, in [0, 1]: what share of p is lost; 0 where there was none to lose."""
+    return (p - o).clamp(min=0) / p.where(p > 0, 1)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Confidence(Metric):
+    """A share of each image, in percent, of its probability clean and behind the map."""
+
+    muted: float = 0.0
+    normalise: Normalise = "before_resize"
+    binary: bool = False
+    fill: Fill = "zero"
+    space: Space = "input"
+
+    def __post_init__(self) -> None:
+        """Refuses masks that cannot be made."""
+        check_masking(self.muted, self.normalise, self.fill, self.space, self.binary)
+
+    def score(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        explanation: Explanation,
+        truth: Tensor | None = None,
+    ) -> Tensor:
+        """See `Metric.score`; gives (B,) percentages."""
+        masks = masks_of(explanation, images, self.normalise, self.muted, self.binary)
+        return 100 * self._share(
+            *confidences(model, images, explanation, masks, self.fill, self.space)
+        )
+
+    def finish(self, mean: Tensor) -> Tensor:
+        """The mean itself."""
+        return mean
+
+    @abstractmethod
+    def _share(self, p: Tensor, o: Tensor) -> Tensor:
+        """What counts, (B,), of the probabilities clean and behind the map, (B,) each."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AverageDrop(_Confidence):
+    """How much of the class's probability is lost when only what the map shows is seen.
+
+    AD = 100/N Σ max(0, p − o) / p, with p the probability of the explained class for the image x
+    and o for x ⊙ m, m the map in [0, 1] (Chattopadhay et al., 2018, arXiv:1710.11063). An image
+    with p = 0 has nothing to lose: 0. In percent, lower is better; a map that is 1 nearly
+    everywhere gets near 0 for nothing, which AG does not reward.
+
+    L-CAM (Gkartzonika et al., 2022) explains the predicted class, with `muted` of 0, 0.5 and 0.85
+    for AD(100 %), AD(50 %) and AD(15 %). CA-Stream (Torres et al., 2024) explains the label. Both
+    mask pixels, `space="input"`.
+
+    Attributes:
+        muted: What fraction of the pixels is hidden wholly, in [0, 1), the lowest of the map; the
+            others are seen as much as the map says.
+        normalise: Min-max of each map `"before_resize"` or `"after_resize"` to the image's size,
+            or None for maps that lie in [0, 1].
+        binary: Whether all that is left above 0 is seen fully.
+        fill: What is seen where the map is 0.
+        space: Where a `Normalized` model's images are masked: as pixels (zero is black), or after
+            normalisation (zero is the mean colour).
+    """
+
+    spec: ClassVar[MetricSpec] = MetricSpec(
+        name="average_drop",
+        title="Average Drop",
+        paper="Chattopadhay et al., 2018, arXiv:1710.11063",
+        formula="100 · mean of max(0, p − o) / p",
+        higher_is_better=False,
+        bounds=(0.0, 100.0),
+        cost="2",
+    )
+
+    def _share(self, p: Tensor, o: Tensor) -> Tensor:
+        return relative_drop(p, o)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AverageGain(_Confidence):
+    """How much of what p lacks to 1 is won when only what the map shows is seen.
+
+    AG = 100/N Σ max(0, o − p) / (1 − p), with p and o as in `AverageDrop` (Zhang et al., 2023,
+    arXiv:2301.07002). An image with p = 1 has nothing to win: 0. In percent, higher is better.
+    Maps behind which p never rises all get 0, bad and worse alike.
+
+    Attributes:
+        muted: As in `AverageDrop`, like all that follow.
+        normalise: `"before_resize"`, `"after_resize"` or None.
+        binary: Whether all that is left above 0 is seen fully.
+        fill: What is seen where the map is 0.
+        space: Where the images are masked. Published: `"input"`.
+    """
+
+    spec: ClassVar[MetricSpec] = MetricSpec(
+        name="average_gain",
+        title="Average Gain",
+        paper="Zhang et al., 2023, arXiv:2301.07002",
+        formula="100 · mean of max(0, o − p) / (1 − p)",
+        higher_is_better=True,
+        bounds=(0.0, 100.0),
+        cost="2",
+        unordered=_NO_GAIN,
+    )
+
+    def _share(self, p: Tensor, o: Tensor) -> Tensor:
+        return relative_drop(1 - p, 1 - o)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class IncreaseInConfidence(_Confidence):
+    """How often the class is more probable when only what the map shows is seen.
+
+    IC = 100/N Σ 1[o > p], with p and o as in `AverageDrop` (Chattopadhay et al., 2018,
+    arXiv:1710.11063). In percent, higher is better. By default o must exceed p by 1e-6, so that
+    what rounding does to two passes is no increase; the authors' code (L-CAM, CA-Stream) is
+    `strict=True`. Maps behind which p never rises all get 0, bad and worse alike.
+
+    Attributes:
+        muted: As in `AverageDrop`, like all that follow.
+        normalise: `"before_resize"`, `"after_resize"` or None.
+        binary: Whether all that is left above 0 is seen fully.
+        fill: What is seen where the map is 0.
+        space: Where the images are masked.
+        strict: Whether any o above p counts.
+    """
+
+    strict: bool = False
+
+    spec: ClassVar[MetricSpec] = MetricSpec(
+        name="increase_in_confidence",
+        title="Increase in Confidence",
+        paper="Chattopadhay et al., 2018, arXiv:1710.11063",
+        formula="100 · share of images with o > p",
+        higher_is_better=True,
+        bounds=(0.0, 100.0),
+        cost="2",
+        unordered=_NO_GAIN,
+    )
+
+    def _share(self, p: Tensor, o: Tensor) -> Tensor:
+        return (o - p > (0 if self.strict else _ROUNDING)).to(p.dtype)

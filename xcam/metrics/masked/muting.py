@@ -1,0 +1,103 @@
+"""Maps as masks: brought into [0, 1], their lowest part muted, soft or binary."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, TypeAlias, get_args
+
+from torch import Tensor
+
+from xcam._explain.run import unresized
+from xcam.core import Explanation
+from xcam.engine.forward import note
+from xcam.imaging import Fill, check_fill, is_flat, normalize, resize
+from xcam.metrics.inputs import Space, maps_of
+
+__all__ = ["Normalise", "check_masking", "masks_of", "mute"]
+
+Normalise: TypeAlias = Literal["before_resize", "after_resize"] | None
+"""When a map is min-maxed: at its own size, as L-CAM does, or at the image's; None for never."""
+
+
+def check_masking(
+    muted: float, normalise: Normalise, fill: Fill, space: Space, binary: bool = False
+) -> None:
+    """Refuses, with a `TypeError` or `ValueError`, what no map can be made a mask by."""
+    if not isinstance(muted, int | float) or not 0 <= muted < 1:
+        raise ValueError(f"muted must lie in [0, 1), such as 0.5, got {muted!r}")
+    if normalise not in (None, "before_resize", "after_resize"):
+        raise ValueError(
+            f"normalise must be 'before_resize', 'after_resize' or None, got {normalise!r}"
+        )
+    if space not in get_args(Space):
+        raise ValueError(f"space must be 'input' or 'normalised', got {space!r}")
+    if not isinstance(binary, bool):
+        raise TypeError(f"binary must be True or False, got {binary!r}")
+    check_fill(fill)
+
+
+def masks_of(
+    explanation: Explanation,
+    images: Tensor,
+    normalise: Normalise = "before_resize",
+    muted: float = 0.0,
+    binary: bool = False,
+) -> Tensor:
+    """The maps of an explanation as masks of its images.
+
+    Args:
+        explanation: Of these images.
+        images: (B, C, H, W).
+        normalise: When each map is min-maxed. A flat map becomes zeros, and is noted.
+        muted: What fraction of the pixels is set to zero, the lowest first; see `mute`.
+        binary: Whether whatever is left of a map becomes 1.
+
+    Returns:
+        (B, H, W) in [0, 1].
+
+    Raises:
+        ValueError: The maps do not fit the images, or leave [0, 1] and are not to be normalised; or
+            `maps` and `raw` are not the same maps, where those are read.
+    """
+    masks = maps_of(explanation, images)
+    if normalise is not None:
+        for image in is_flat(masks).nonzero().flatten().tolist():
+            note(f"image {image}: the map is flat, as a mask it hides everything")
+    if normalise == "before_resize":
+        low = unresized(explanation).to(images.device)
+        masks = resize(normalize(low), (images.shape[2], images.shape[3]))
+    elif normalise == "after_resize":
+        masks = normalize(masks)
+    _check_range(masks)
+    masks = mute(masks, muted)
+    return (masks > 0).to(masks.dtype) if binary else masks
+
+
+def _check_range(masks: Tensor) -> None:
+    lowest, highest = masks.flatten(1).aminmax(dim=1)
+    fits = (lowest >= -1e-6) & (highest <= 1 + 1e-6)  # up to the rounding of a resize
+    if not bool(fits.all()):
+        image = int((~fits).nonzero()[0])
+        raise ValueError(
+            f"as a mask, a map must lie in [0, 1], got {float(lowest[image]):.4g} to "
+            f"{float(highest[image]):.4g} for image {image}; set normalise='after_resize'"
+        )
+
+
+def mute(maps: Tensor, fraction: float) -> Tensor:
+    """Sets a fraction q of each map (B, H, W) to zero, the lowest values first, as L-CAM does.
+
+    With n = H·W values: those below the ⌊q·n⌋-th smallest become 0; then, while more than
+    ⌈(1 − q)·n⌉ are positive, those equal to it, row after row. What is left keeps its value. Of
+    224×224 pixels, 0.5 leaves 25,088 and 0.85 leaves 7,527.
+    """
+    flat = maps.flatten(1)
+    count = flat.shape[1]
+    rank = int(fraction * count)
+    if rank == 0:
+        return maps
+    threshold = flat.kthvalue(rank, dim=1, keepdim=True).values
+    left = flat.masked_fill(flat < threshold, 0)
+    surplus = (left > 0).sum(1, keepdim=True) - math.ceil((1 - fraction) * count)
+    tied = flat == threshold
+    return left.masked_fill(tied & (tied.cumsum(1) <= surplus), 0).view_as(maps)

@@ -1,0 +1,1 @@
+"""Metrics that remove pixels in the order of the map."""

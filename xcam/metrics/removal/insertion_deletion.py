@@ -1,0 +1,201 @@
+"""Insertion and deletion: how fast the score comes and goes with the pixels the map ranks first."""
+
+from __future__ import annotations
+
+from dataclasses import InitVar, dataclass
+from typing import ClassVar, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from xcam.core import Explanation, Metric, MetricSpec, Score
+from xcam.engine import untouched
+from xcam.imaging import Fill
+from xcam.metrics.inputs import Space, in_space, maps_of, target_of
+from xcam.metrics.preset import has_presets
+from xcam.metrics.reading import reads_score
+from xcam.metrics.removal.pixels import area, check_removal, counts_by, progressive, ranks
+
+__all__ = ["Deletion", "Insertion", "Kernel", "blurred"]
+
+Kernel = Literal["rise", "gaussian"]
+
+# At 224×224, where both were published, 224 and 1792 pixels.
+_STEPS: dict[str, float] = {"rise": 1 / 224, "castream": 1 / 28}
+_DELETION = {name: {"step": step} for name, step in _STEPS.items()}
+_INSERTION = {
+    name: {"step": step, "kernel": "rise", "size": size, "sigma": 5.0}
+    for (name, step), size in zip(_STEPS.items(), (11, 5), strict=True)
+}
+
+
+@has_presets(_DELETION)
+@dataclass(frozen=True, eq=False, repr=False)
+class Deletion(Metric):
+    """Deletion: the area under the score's curve while the map's highest pixels vanish first.
+
+    AUC = (Σ_k s_k − s_0/2 − s_n/2)/n, s_k = f(x without its k·step highest pixels) (Petsiuk et
+    al., 2018, arXiv:1806.07421). All channels of a pixel vanish together, ties in scan order. The
+    default is what the authors ran over ImageNet, 28 steps; `preset="rise"` makes the 224 steps of
+    their single images, `preset="castream"` the 28 of CA-Stream. They explain the predicted class,
+    and the label: here it is the explanation's. Lower is better; in [0, 1] for a probability.
+
+    Attributes:
+        step: Pixels from pass to pass; a float is their share of the image, which makes
+            ceil(1/step) + 1 passes at any size.
+        output: What of the output is f.
+        space: Where pixels are replaced; the authors replace normalised ones.
+        fill: What replaces them; zero of a normalised image is the data set's mean colour.
+        preset: `"rise"` sets step=1/224, which is 224 pixels at 224×224, and `"castream"` sets
+            step=1/28, which is 1792.
+    """
+
+    step: int | float = 1 / 28
+    output: Score = "prob"
+    space: Space = "normalised"
+    fill: Fill = "zero"
+    preset: InitVar[str | None] = None
+
+    spec: ClassVar[MetricSpec] = MetricSpec(
+        name="deletion",
+        title="Deletion",
+        paper="Petsiuk et al., 2018, arXiv:1806.07421",
+        formula="AUC of f(x without its k·step highest pixels)",
+        higher_is_better=False,
+        bounds=(0.0, 1.0),
+        cost="1/step + 1",
+    )
+
+    def __post_init__(self, preset: str | None) -> None:
+        """Refuses settings by which nothing can be removed."""
+        check_removal(self.step, self.output, self.space, self.fill)
+
+    def score(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        explanation: Explanation,
+        truth: Tensor | None = None,
+    ) -> Tensor:
+        """See `Metric.score`; gives the curves (B, P), from the clean image to the fill."""
+        places = ranks(maps_of(explanation, images, order=True))
+        counts = counts_by(self.step, places[0].numel())
+        read = reads_score(target_of(explanation, images), self.output)
+        with untouched(model), torch.no_grad():
+            inner, seen = in_space(model, images, self.space)
+            return progressive(inner, seen, places, counts, read, self.fill, label="deletion")
+
+    def finish(self, mean: Tensor) -> Tensor:
+        """The area under the mean curve, which is the mean of the areas."""
+        return area(mean)
+
+    def curve(self, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """The score over the share of pixels that are gone."""
+        return torch.linspace(0, 1, mean.shape[-1], device=mean.device), mean
+
+
+@has_presets(_INSERTION)
+@dataclass(frozen=True, eq=False, repr=False)
+class Insertion(Metric):
+    """Insertion: the area under the score's curve while a blurred image gets its pixels back.
+
+    AUC = (Σ_k s_k − s_0/2 − s_n/2)/n, s_k = f(blurred x with its k·step highest pixels sharp)
+    (Petsiuk et al., 2018, arXiv:1806.07421). As `Deletion` otherwise. `kernel="rise"` is the
+    authors' kernel: a Gaussian whose tails are folded back at the border, nearly a box;
+    `"gaussian"` is the one they name, cut off at the border. Both pad the image with zeros.
+    Higher is better; in [0, 1] for a probability.
+
+    Attributes:
+        step: Pixels from pass to pass; a float is their share of the image, which makes
+            ceil(1/step) + 1 passes at any size.
+        kernel: Of the blur.
+        size: Pixels a side of the kernel, odd.
+        sigma: Of the kernel, in pixels.
+        output: What of the output is f.
+        space: Where the image is blurred; the authors blur the normalised one.
+        fill: What is seen at the start in place of the blurred image, if not None.
+        preset: `"rise"` sets step=1/224, which is 224 pixels at 224×224, and an 11×11 kernel;
+            `"castream"` sets step=1/28, which is 1792, and a 5×5 kernel.
+    """
+
+    step: int | float = 1 / 28
+    kernel: Kernel = "rise"
+    size: int = 11
+    sigma: float = 5.0
+    output: Score = "prob"
+    space: Space = "normalised"
+    fill: Fill | None = None
+    preset: InitVar[str | None] = None
+
+    spec: ClassVar[MetricSpec] = MetricSpec(
+        name="insertion",
+        title="Insertion",
+        paper="Petsiuk et al., 2018, arXiv:1806.07421",
+        formula="AUC of f(blurred x with its k·step highest pixels)",
+        higher_is_better=True,
+        bounds=(0.0, 1.0),
+        cost="1/step + 1",
+    )
+
+    def __post_init__(self, preset: str | None) -> None:
+        """Refuses settings by which nothing can be inserted."""
+        check_removal(self.step, self.output, self.space, self.fill)
+        if self.kernel not in get_args(Kernel):
+            raise ValueError(f"kernel must be 'rise' or 'gaussian', got {self.kernel!r}")
+        if self.size < 1 or self.size % 2 == 0:
+            raise ValueError(f"size must be an odd number of pixels, got {self.size!r}")
+        if not self.sigma > 0:
+            raise ValueError(f"sigma must be above 0, got {self.sigma!r}")
+
+    def score(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        explanation: Explanation,
+        truth: Tensor | None = None,
+    ) -> Tensor:
+        """See `Metric.score`; gives the curves (B, P), from the blurred image to the clean one."""
+        places = ranks(maps_of(explanation, images, order=True))
+        counts = counts_by(self.step, places[0].numel())
+        read = reads_score(target_of(explanation, images), self.output)
+        with untouched(model), torch.no_grad():
+            inner, seen = in_space(model, images, self.space)
+            start = self.fill
+            if start is None:
+                start = blurred(seen, self.kernel, self.size, self.sigma)
+            return progressive(inner, seen, places, counts, read, start, True, "insertion")
+
+    def finish(self, mean: Tensor) -> Tensor:
+        """The area under the mean curve, which is the mean of the areas."""
+        return area(mean)
+
+    def curve(self, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """The score over the share of pixels that are back."""
+        return torch.linspace(0, 1, mean.shape[-1], device=mean.device), mean
+
+
+def blurred(images: Tensor, kernel: Kernel, size: int, sigma: float) -> Tensor:
+    """Images (B, C, H, W) under a `size` × `size` kernel, padded with zeros."""
+    line = kernel_line(kernel, size, sigma).to(images)
+    channels = images.shape[1]
+    row = line.expand(channels, 1, 1, size)
+    images = F.conv2d(images, row, padding=(0, size // 2), groups=channels)
+    return F.conv2d(images, row.mT, padding=(size // 2, 0), groups=channels)
+
+
+def kernel_line(kernel: Kernel, size: int, sigma: float) -> Tensor:
+    """The (size,) float64 vector, of sum 1, whose outer product with itself is the kernel.
+
+    The authors filter a single 1 in the middle of `size` zeros by SciPy's Gaussian, which is cut
+    off at 4σ and sees the vector mirrored at its ends: `"rise"` adds up what falls on each place.
+    """
+    radius = size // 2 if kernel == "gaussian" else int(4 * sigma + 0.5)
+    offsets = torch.arange(-radius, radius + 1)
+    weights = (-0.5 * (offsets.double() / sigma) ** 2).exp()
+    weights /= weights.sum()
+    if kernel == "gaussian":
+        return weights
+    places = (offsets + size // 2) % (2 * size)
+    mirrored = torch.minimum(places, 2 * size - 1 - places)
+    return weights.new_zeros(size).index_add_(0, mirrored, weights)

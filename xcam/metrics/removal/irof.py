@@ -1,0 +1,110 @@
+"""IROF: how fast the score falls as whole segments of the image are removed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor, nn
+
+from xcam.core import Explanation, Metric, MetricSpec
+from xcam.engine import untouched
+from xcam.imaging import Fill, check_fill
+from xcam.metrics.inputs import Space, in_space, maps_of, target_of
+from xcam.metrics.reading import reads_score
+from xcam.metrics.removal.pixels import area, progressive, ranks
+from xcam.metrics.removal.superpixels import grid, segment_means, slic
+
+__all__ = ["IROF", "Segments"]
+
+Segments: TypeAlias = Literal["slic", "grid"]
+
+_LEAST = 1e-12
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class IROF(Metric):
+    """IROF, iterative removal of features: the area over the curve, a share of its box.
+
+    The image is cut into L segments, which are replaced by the mean colour one after the other,
+    that of the highest mean attribution first: IROF = 1 − ∫ f_j / f_0, with f_j the probability of
+    the explained class after j of them, by trapezoids over j/L in [0, 1] (Rieger and Hansen, 2020,
+    arXiv:2003.08747). The curve begins at f_0 / f_0 = 1, which common code leaves out, as it does
+    the division by L. An f_0 below 1e-12 counts as 1e-12.
+
+    Attributes:
+        segments: `"slic"` superpixels, or a `"grid"` of rectangles.
+        n_segments: L, about, and exactly the number of steps of the curve: an image of fewer
+            segments goes through them in as many steps.
+        compactness: Of the superpixels: the weight of a cell's side against the image's range of
+            colours. The higher, the nearer to squares.
+        fill: What stands in for a segment: the image's mean colour, or see `xcam.imaging.filled`.
+        space: Where segments are cut and replaced: before the model's own normalisation
+            (`"input"`), or after it.
+    """
+
+    segments: Segments = "slic"
+    n_segments: int = 100
+    compactness: float = 0.1
+    fill: Fill = "mean"
+    space: Space = "input"
+
+    spec: ClassVar[MetricSpec] = MetricSpec(
+        name="irof",
+        title="IROF",
+        paper="Rieger and Hansen, 2020, arXiv:2003.08747",
+        formula="1 − area under f_j / f_0, segments by mean attribution",
+        higher_is_better=True,
+        bounds=(float("-inf"), 1.0),
+        cost="n_segments + 1",
+    )
+
+    def __post_init__(self) -> None:
+        """Refuses settings that segment nothing."""
+        if self.segments not in get_args(Segments):
+            raise ValueError(f"segments must be 'slic' or 'grid', got {self.segments!r}")
+        if self.n_segments < 1:
+            raise ValueError(f"n_segments must be at least 1, got {self.n_segments!r}")
+        if not self.compactness > 0:
+            raise ValueError(f"compactness must be above 0, got {self.compactness!r}")
+        if self.space not in get_args(Space):
+            raise ValueError(f"space must be 'input' or 'normalised', got {self.space!r}")
+        check_fill(self.fill)
+
+    def score(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        explanation: Explanation,
+        truth: Tensor | None = None,
+    ) -> Tensor:
+        """See `Metric.score`; gives (B, n_segments + 1) ratios f_j / f_0."""
+        maps, target = maps_of(explanation, images), target_of(explanation, images)
+        with untouched(model), torch.no_grad():
+            inner, pixels = in_space(model, images, self.space)
+            places, used = self._places(pixels, maps)
+            points = torch.arange(self.n_segments + 1, device=images.device)
+            counts = points * used[:, None] // self.n_segments
+            read = reads_score(target, "prob")
+            scores = progressive(inner, pixels, places, counts, read, self.fill, label="irof")
+        return scores / scores[:, :1].clamp(min=_LEAST)
+
+    def _places(self, pixels: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """When each pixel's segment goes, (B, H, W), and how many segments there are, (B,)."""
+        cells, (rows, columns) = grid((pixels.shape[2], pixels.shape[3]), self.n_segments)
+        if self.segments == "slic":
+            labels = slic(pixels, self.n_segments, self.compactness)
+        else:
+            labels = cells.to(pixels.device).expand_as(maps)
+        means, sizes = segment_means(maps[:, None], labels, rows * columns)
+        order = ranks(means[:, 0].where(sizes > 0, -torch.inf))  # those unused come last
+        return order.gather(1, labels.flatten(1)).view_as(labels), (sizes > 0).sum(1)
+
+    def finish(self, mean: Tensor) -> Tensor:
+        """One minus the area under the mean curve."""
+        return 1 - area(mean)
+
+    def curve(self, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean ratio over the share of segments removed."""
+        return torch.linspace(0, 1, self.n_segments + 1, device=mean.device), mean

@@ -1,0 +1,112 @@
+"""Perturbation accuracy: how often the class survives without the highest, or lowest, pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from xcam.core import Explanation, Metric, MetricSpec
+from xcam.engine import untouched
+from xcam.imaging import Fill
+from xcam.metrics.inputs import Space, in_space, maps_of, target_of
+from xcam.metrics.reading import reads_hit
+from xcam.metrics.removal.pixels import check_fractions, counts_at, progressive, ranks
+
+__all__ = ["NegativePerturbation", "PositivePerturbation"]
+
+_FRACTIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+_PAPER = "Chefer et al., 2021, arXiv:2012.09838"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Perturbation(Metric):
+    """Accuracy without some pixels, averaged over how many; either end of the map goes first."""
+
+    fractions: tuple[float, ...] = _FRACTIONS
+    space: Space = "input"
+    fill: Fill = "zero"
+
+    sign: ClassVar[int]
+
+    def __post_init__(self) -> None:
+        """Refuses settings by which nothing can be removed."""
+        check_fractions(self.fractions, self.space, self.fill)
+
+    def score(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        explanation: Explanation,
+        truth: Tensor | None = None,
+    ) -> Tensor:
+        """See `Metric.score`; gives (B, P), 1 where the class survived and 0 where not."""
+        first = self.sign * maps_of(explanation, images, order=True)
+        counts = counts_at(self.fractions, first[0].numel())
+        read, name = reads_hit(target_of(explanation, images)), self.spec.name
+        with untouched(model), torch.no_grad():
+            inner, seen = in_space(model, images, self.space)
+            return progressive(inner, seen, ranks(first), counts, read, self.fill, label=name)
+
+    def finish(self, mean: Tensor) -> Tensor:
+        """The mean over k."""
+        return mean.mean(-1)
+
+    def curve(self, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """The accuracy over k."""
+        return mean.new_tensor(self.fractions), mean
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PositivePerturbation(_Perturbation):
+    """Positive perturbation: accuracy without the highest pixels, averaged over how many.
+
+    Mean over k of P(argmax f(x without its k highest pixels) = class) (Chefer et al., 2021,
+    arXiv:2012.09838), ties in scan order. The class is the explanation's: with the labels
+    explained it is the accuracy that is published. Lower is better; in [0, 1].
+
+    Attributes:
+        fractions: k, of the pixels, rounded down.
+        space: Where pixels are replaced.
+        fill: What replaces them; zero of an image in [0, 1] is black, as in the authors' code.
+    """
+
+    sign: ClassVar[int] = 1
+
+    spec: ClassVar[MetricSpec] = MetricSpec(
+        name="perturbation_accuracy_positive",
+        title="Perturbation accuracy (positive)",
+        paper=_PAPER,
+        formula="mean over k of accuracy without the k highest pixels",
+        higher_is_better=False,
+        bounds=(0.0, 1.0),
+        cost="len(fractions)",
+    )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class NegativePerturbation(_Perturbation):
+    """Negative perturbation: accuracy without the lowest pixels, averaged over how many.
+
+    Mean over k of P(argmax f(x without its k lowest pixels) = class), as `PositivePerturbation`
+    otherwise. Higher is better; in [0, 1].
+
+    Attributes:
+        fractions: k, of the pixels, rounded down.
+        space: Where pixels are replaced.
+        fill: What replaces them; zero of an image in [0, 1] is black, as in the authors' code.
+    """
+
+    sign: ClassVar[int] = -1
+
+    spec: ClassVar[MetricSpec] = MetricSpec(
+        name="perturbation_accuracy_negative",
+        title="Perturbation accuracy (negative)",
+        paper=_PAPER,
+        formula="mean over k of accuracy without the k lowest pixels",
+        higher_is_better=True,
+        bounds=(0.0, 1.0),
+        cost="len(fractions)",
+    )

@@ -1,0 +1,79 @@
+"""Pixel flipping: the score's curve while single pixels, or a few at a time, turn black."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from xcam.core import Explanation, Metric, MetricSpec, Score
+from xcam.engine import untouched
+from xcam.imaging import Fill
+from xcam.metrics.inputs import Space, in_space, maps_of, target_of
+from xcam.metrics.reading import reads_score
+from xcam.metrics.removal.pixels import area, check_removal, counts_by, progressive, ranks
+
+__all__ = ["PixelFlipping"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PixelFlipping(Metric):
+    """Pixel flipping: the area under the class's logit while the highest pixels turn black.
+
+    AUC = (Σ_k z_k − z_0/2 − z_n/2)/n, z_k = the logit of x without its k·step highest pixels (Bach
+    et al., 2015, doi:10.1371/journal.pone.0130140). Deletion differs from it in what is read and
+    in where pixels are replaced. Quantus flips one pixel a pass (`step=1`), reads the probability
+    (`output="prob"`), and its curve is then this one without the first point, for images of one
+    channel: of others it flips single elements. Lower is better; as wide as the logits.
+
+    Attributes:
+        step: Pixels from pass to pass; a float is their share of the image, which makes
+            ceil(1/step) + 1 passes at any size.
+        output: What of the output is read.
+        space: Where pixels are replaced.
+        fill: What replaces them; zero of an image in [0, 1] is black.
+    """
+
+    step: int | float = 1 / 28
+    output: Score = "logit"
+    space: Space = "input"
+    fill: Fill = "zero"
+
+    spec: ClassVar[MetricSpec] = MetricSpec(
+        name="pixel_flipping",
+        title="Pixel flipping",
+        paper="Bach et al., 2015, doi:10.1371/journal.pone.0130140",
+        formula="AUC of the logit of x without its k·step highest pixels",
+        higher_is_better=False,
+        bounds=(float("-inf"), float("inf")),
+        cost="1/step + 1",
+    )
+
+    def __post_init__(self) -> None:
+        """Refuses settings by which nothing can be removed."""
+        check_removal(self.step, self.output, self.space, self.fill)
+
+    def score(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        explanation: Explanation,
+        truth: Tensor | None = None,
+    ) -> Tensor:
+        """See `Metric.score`; gives the curves (B, P), from the clean image to the fill."""
+        places = ranks(maps_of(explanation, images, order=True))
+        counts = counts_by(self.step, places[0].numel())
+        read = reads_score(target_of(explanation, images), self.output)
+        with untouched(model), torch.no_grad():
+            inner, seen = in_space(model, images, self.space)
+            return progressive(inner, seen, places, counts, read, self.fill, label=self.spec.name)
+
+    def finish(self, mean: Tensor) -> Tensor:
+        """The area under the mean curve, which is the mean of the areas."""
+        return area(mean)
+
+    def curve(self, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """The score over the share of pixels that are black."""
+        return torch.linspace(0, 1, mean.shape[-1], device=mean.device), mean

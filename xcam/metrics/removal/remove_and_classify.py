@@ -1,0 +1,93 @@
+"""Remove and classify: accuracy without the map's highest pixels, over that without random ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from xcam.core import Explanation, Metric, MetricSpec
+from xcam.engine import untouched
+from xcam.imaging import Fill
+from xcam.metrics.inputs import Space, in_space, maps_of, target_of
+from xcam.metrics.reading import reads_hit
+from xcam.metrics.removal.pixels import check_fractions, counts_at, progressive, ranks
+
+__all__ = ["RemoveAndClassify"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RemoveAndClassify(Metric):
+    """Remove and classify: accuracy without the highest pixels, relative to random erasure.
+
+    Mean over k of R_k = #{argmax f(x without its k highest pixels) = class} / #{the same without k
+    random pixels} (Kim et al., 2021, CALM, arXiv:2106.07861), the counts over the whole data set.
+    The class is the explanation's; CALM explains the labels. The authors draw pixels anew for each
+    image and k; here a seed fixes one order of all pixels, the same for each image, so that a
+    result depends on nothing else; it is the order of no map of the method `random`. Points where
+    no randomly erased image is recognised have no ratio and are left out of the mean; without any
+    other it is NaN. Lower is better; 1 is what a random map reaches.
+
+    Attributes:
+        fractions: k, of the pixels, rounded down.
+        seed: Of the random order.
+        space: Where pixels are erased; the authors erase normalised ones.
+        fill: What replaces them; zero of a normalised image is the data set's mean colour.
+    """
+
+    fractions: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
+    seed: int = 0
+    space: Space = "normalised"
+    fill: Fill = "zero"
+
+    spec: ClassVar[MetricSpec] = MetricSpec(
+        name="remove_and_classify",
+        title="Remove and classify",
+        paper="Kim et al., 2021, arXiv:2106.07861",
+        formula="mean over k of accuracy without the k highest pixels / without k random ones",
+        higher_is_better=False,
+        bounds=(0.0, float("inf")),
+        cost="2 × len(fractions)",
+    )
+
+    def __post_init__(self) -> None:
+        """Refuses settings by which nothing can be removed."""
+        check_fractions(self.fractions, self.space, self.fill)
+
+    def score(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        explanation: Explanation,
+        truth: Tensor | None = None,
+    ) -> Tensor:
+        """See `Metric.score`; gives hits (B, 2, P), those of the map and of random erasure."""
+        maps = maps_of(explanation, images, order=True)
+        pixels = maps[0].numel()
+        order = torch.randperm(pixels, generator=torch.Generator().manual_seed(self.seed))
+        chance = order.view(1, *maps.shape[1:]).to(maps.device).expand_as(maps)
+        counts = counts_at(self.fractions, pixels)
+        read, name = reads_hit(target_of(explanation, images)), self.spec.name
+        with untouched(model), torch.no_grad():
+            inner, seen = in_space(model, images, self.space)
+            hits = [
+                progressive(inner, seen, places, counts, read, self.fill, label=name)
+                for places in (ranks(maps), chance)
+            ]
+        return torch.stack(hits, 1)
+
+    def finish(self, mean: Tensor) -> Tensor:
+        """The mean over k of the ratios, of those that there are."""
+        return self._ratios(mean).nanmean(-1)
+
+    def curve(self, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """The ratios over k, from 1 where nothing is erased to 1 where everything is."""
+        ratios = torch.nn.functional.pad(self._ratios(mean), (1, 1), value=1.0)
+        return mean.new_tensor([0.0, *self.fractions, 1.0]), ratios
+
+    @staticmethod
+    def _ratios(mean: Tensor) -> Tensor:
+        found, chance = mean.unbind(-2)
+        return torch.where(chance > 0, found / chance, torch.nan)

@@ -1,0 +1,207 @@
+"""ROAD: remove and debias, without retraining; what is removed is imputed from its neighbours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor, nn
+
+from xcam.core import Explanation, Metric, MetricSpec
+from xcam.engine import forward, untouched
+from xcam.metrics.inputs import Space, in_space, maps_of, target_of
+from xcam.metrics.reading import check_finite, reads_score_and_hit
+from xcam.metrics.removal.imputation import impute
+from xcam.metrics.removal.pixels import counts_at, ranks
+
+__all__ = ["ROAD", "Output", "ROADLeRF", "ROADMoRF"]
+
+Order: TypeAlias = Literal["morf", "lerf"]
+"""Most relevant first, or least."""
+
+Output: TypeAlias = Literal["prob", "accuracy"]
+"""The probability of the explained class, or whether the model still decides for it."""
+
+_PAPER = "Rong et al., 2022, arXiv:2202.00449"
+_TENTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+@dataclass(frozen=True)
+class _Imputed(Metric):
+    """What the three below share: all but the orders in which pixels go."""
+
+    fractions: tuple[float, ...] = _TENTHS
+    output: Output = "accuracy"
+    noise: float = 0.01
+    seed: int = 0
+    space: Space = "input"
+
+    orders: ClassVar[tuple[Order, ...]]
+
+    def __post_init__(self) -> None:
+        """Refuses settings by which nothing can be removed."""
+        if not isinstance(self.fractions, Sequence) or not self.fractions:
+            raise ValueError(f"fractions must be some numbers in [0, 1], got {self.fractions!r}")
+        object.__setattr__(self, "fractions", tuple(self.fractions))
+        if not all(0 <= fraction <= 1 for fraction in self.fractions):
+            raise ValueError(f"fractions must be in [0, 1], got {self.fractions!r}")
+        for name, choices in (("output", get_args(Output)), ("space", get_args(Space))):
+            value = getattr(self, name)
+            if value not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        if not 0 <= self.noise < float("inf"):
+            raise ValueError(f"noise must be a number of at least 0, got {self.noise!r}")
+
+    def score(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        explanation: Explanation,
+        truth: Tensor | None = None,
+    ) -> Tensor:
+        """See `Metric.score`; gives the probability and 1 for a hit at each of P fractions.
+
+        (B, P, 2) of a single order, (B, 2, P, 2) of both, most relevant first.
+        """
+        maps, target = maps_of(explanation, images), target_of(explanation, images)
+        pixels = maps[0].numel()
+        # Of n pixels, those of rank r < k go first, or those of n − 1 − r < k.
+        places = _shuffled_ranks(maps, self.seed)
+        each = torch.stack(
+            [places if order == "morf" else pixels - 1 - places for order in self.orders], 1
+        )
+        limits = counts_at(self.fractions, pixels).to(images.device)
+        read = reads_score_and_hit(target)
+        shape = (len(images), len(self.orders), len(limits))
+        with untouched(model), torch.no_grad():
+            inner, seen = in_space(model, images, self.space)
+            noise = self.noise * _noise(seen, self.seed)
+
+            def step(part: slice) -> Tensor:
+                pair = torch.arange(part.start, part.stop, device=images.device)
+                row, order, point = torch.unravel_index(pair, shape)
+                removed = each[row, order] < limits[point, None, None]
+                hidden = impute(seen[row], removed) + noise * removed[:, None]
+                return read(forward.call(inner, hidden), row)
+
+            found = forward.collect(math.prod(shape), step, seen, self.spec.name)
+        found = check_finite(found.view(*shape, 2))
+        return found if len(self.orders) > 1 else found[:, 0]
+
+    def finish(self, mean: Tensor) -> Tensor:
+        """The mean of the curve over fractions."""
+        return self.curve(mean)[1].mean(-1)
+
+    def curve(self, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """The accuracy or probability over the fraction removed; of two orders, half the gap."""
+        chosen = mean[..., get_args(Output).index(self.output)]
+        if len(self.orders) > 1:
+            chosen = (chosen[..., 1, :] - chosen[..., 0, :]) / 2
+        return mean.new_tensor(self.fractions), chosen
+
+
+@dataclass(frozen=True)
+class ROADMoRF(_Imputed):
+    """ROAD, most relevant first: how well the class is still seen without its evidence.
+
+    Mean over fractions f of s_f, the accuracy or the probability of the explained class once the
+    share f of pixels with the highest values is removed: each is set to the weighted mean of its
+    neighbours (`imputation.impute`) plus noise, so that the shape of the hole, which
+    may give the class away, is hard to see (Rong et al., 2022, arXiv:2202.00449). If everything is
+    removed, what is left is the mean colour under noise. Equal values, and so all pixels of a flat
+    map, go in one random order that `seed` fixes for all images; the authors add noise to the map
+    instead. Accuracy is that of the model if the labels were explained. Lower is better.
+
+    Attributes:
+        fractions: Of the pixels that are removed, each in [0, 1].
+        output: Of which the result is the mean: `"accuracy"` or `"prob"`.
+        noise: Standard deviation of the noise on imputed pixels, in units of the images, or of
+            normalised ones; the same noise for all images.
+        seed: Of the noise and of the order of equal values.
+        space: Where noise is added: to the images as the model takes them, or after its own
+            normalisation, which is pytorch-grad-cam's convention.
+    """
+
+    orders = ("morf",)
+    spec: ClassVar[MetricSpec] = MetricSpec(
+        name="road_morf",
+        title="ROAD (MoRF)",
+        paper=_PAPER,
+        formula="mean accuracy without the highest pixels, imputed",
+        higher_is_better=False,
+        bounds=(0.0, 1.0),
+        cost="len(fractions)",
+    )
+
+
+@dataclass(frozen=True)
+class ROADLeRF(_Imputed):
+    """ROAD, least relevant first: how well the class is seen by its evidence alone.
+
+    As `ROADMoRF`, with the pixels of the lowest values removed. A fraction is the share removed;
+    in the authors' code it is the share kept. Higher is better.
+
+    Attributes:
+        fractions: Of the pixels that are removed, each in [0, 1].
+        output: Of which the result is the mean: `"accuracy"` or `"prob"`.
+        noise: Standard deviation of the noise on imputed pixels.
+        seed: Of the noise and of the order of equal values.
+        space: Where noise is added.
+    """
+
+    orders = ("lerf",)
+    spec: ClassVar[MetricSpec] = MetricSpec(
+        name="road_lerf",
+        title="ROAD (LeRF)",
+        paper=_PAPER,
+        formula="mean accuracy without the lowest pixels, imputed",
+        higher_is_better=True,
+        bounds=(0.0, 1.0),
+        cost="len(fractions)",
+    )
+
+
+@dataclass(frozen=True)
+class ROAD(_Imputed):
+    """ROAD, both orders: half of what is lost between them.
+
+    Mean over fractions of (LeRF_f − MoRF_f)/2, with the two of `ROADLeRF` and `ROADMoRF`
+    (pytorch-grad-cam's combination of Rong et al., 2022, arXiv:2202.00449, which takes differences
+    of logits). 0 is what a random order gives. Higher is better.
+
+    Attributes:
+        fractions: Of the pixels that are removed, each in [0, 1].
+        output: Of which the result is the mean: `"accuracy"` or `"prob"`.
+        noise: Standard deviation of the noise on imputed pixels.
+        seed: Of the noise and of the order of equal values.
+        space: Where noise is added.
+    """
+
+    orders = ("morf", "lerf")
+    spec: ClassVar[MetricSpec] = MetricSpec(
+        name="road",
+        title="ROAD",
+        paper=_PAPER,
+        formula="mean of (LeRF − MoRF)/2, imputed",
+        higher_is_better=True,
+        bounds=(-0.5, 0.5),
+        cost="2 × len(fractions)",
+    )
+
+
+def _shuffled_ranks(maps: Tensor, seed: int) -> Tensor:
+    """The ranks of (B, H, W) maps, equal values in a random order instead of row after row.
+
+    Rows make one hole where scattered pixels are restored by their neighbours.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    shuffle = torch.randperm(maps[0].numel(), generator=generator).to(maps.device)
+    return ranks(maps.flatten(1)[:, shuffle])[:, shuffle.argsort()].view_as(maps)
+
+
+def _noise(images: Tensor, seed: int) -> Tensor:
+    """Standard normal noise (C, H, W), the same on every device."""
+    return torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(seed)).to(images)

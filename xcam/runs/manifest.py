@@ -1,0 +1,144 @@
+"""What a piece of work is: said before it begins, and the same whenever it goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xcam.core.settings import Recipe
+from xcam.engine import unwrap
+from xcam.errors import FileFormatError
+from xcam.runs import files
+
+__all__ = ["contents", "differences", "digest", "of_model", "of_recipe", "settle"]
+
+
+def of_model(model: nn.Module) -> dict[str, str]:
+    """The class of a model, and a hash of its modules' classes, its parameters and buffers."""
+    net = unwrap(model)
+    kinds = (f"{name} {_kind(module)}".encode() for name, module in net.named_modules())
+    weights = contents([*net.named_parameters(), *net.named_buffers()])
+    return {"class": _kind(net), "sha256": digest([*kinds, *weights])}
+
+
+def of_recipe(recipe: Recipe, name: str) -> dict[str, Any]:
+    """A method or metric by its name in the registry, its settings and its repr."""
+    settings = {key: _plain(value) for key, value in recipe.parameters().items()}
+    return {"name": name, "parameters": settings, "repr": repr(recipe)}
+
+
+def digest(parts: Iterable[bytes]) -> str:
+    """The SHA-256 of some contents, each kept apart from the next."""
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(hashlib.sha256(part).digest())
+    return total.hexdigest()
+
+
+def contents(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[bytes]:
+    """What there is to be hashed of tensors by name."""
+    for name, tensor in tensors:
+        yield f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
+        values = tensor.detach().cpu().contiguous()
+        yield values.flatten().view(torch.uint8).numpy().tobytes()
+
+
+def settle(
+    path: Path,
+    said: Mapping[str, Any],
+    begun: bool,
+    what: str = "evaluation",
+    part: str = "rows",
+) -> None:
+    """Writes a manifest, or compares it with the one that is there if the work has begun.
+
+    One of other work that never began is replaced, but nothing that is no manifest of the kind.
+
+    Args:
+        path: Of the manifest.
+        said: What it must hold: JSON.
+        begun: Some of the work is already there, so that a manifest must be.
+        what: The work, for the messages.
+        part: What there is of it if it has begun.
+
+    Raises:
+        ValueError: It holds something else; each difference is named.
+        FileFormatError: It is missing though it must be there, or damaged.
+    """
+    now = json.loads(json.dumps(said))
+    there = _read(path) if path.exists() else None
+    if there is None and begun:
+        raise FileFormatError(f"{str(path.parent)!r} holds {part} but no {path.name}")
+    if there is None or (not begun and there != now and there.keys() == now.keys()):
+        files.write(path, json.dumps(now, indent=1, ensure_ascii=False).encode())
+        return
+    found = list(differences(there, now))
+    if found:
+        raise ValueError(
+            f"{str(path.parent)!r} holds another {what} ({'; '.join(found)}); use another "
+            "folder, or the settings that are there"
+        )
+
+
+def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Each entry that is not the same in two manifests, and what it is in either."""
+    for key in dict.fromkeys([*there, *now]):
+        old, new = there.get(key), now.get(key)
+        if old == new:
+            continue
+        old, new = _of_one_method(old, new)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            if old.keys() != new.keys():
+                yield f"{key}: {', '.join(old) or 'none'} there, {', '.join(new) or 'none'} now"
+            shared = [name for name in old if name in new and old[name] != new[name]]
+            for name in shared:
+                yield f"{key}, {name}: {_show(old[name])} there, {_show(new[name])} now"
+        else:
+            yield f"{key}: {_show(old)} there, {_show(new)} now"
+
+
+def _of_one_method(old: Any, new: Any) -> tuple[Any, Any]:  # noqa: ANN401 - whatever JSON holds
+    """The settings of two recipes of one method, where these differ; else what was given."""
+    if not (isinstance(old, Mapping) and isinstance(new, Mapping) and "repr" in old):
+        return old, new
+    settings = old.get("parameters"), new.get("parameters")
+    tell = old.get("name") == new.get("name") and settings[0] != settings[1]
+    return settings if tell else (old, new)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise FileFormatError(f"{str(path)!r} is damaged: {error}") from error
+    if not isinstance(found, Mapping):
+        raise FileFormatError(f"{str(path)!r} holds no manifest")
+    return found
+
+
+def _show(value: Any) -> str:  # noqa: ANN401 - whatever JSON holds
+    if isinstance(value, Mapping) and "repr" in value:
+        return str(value["repr"])
+    if isinstance(value, Mapping) and "on" in value:  # recipes by model
+        return ", ".join(f"{_show(recipe)} on {model}" for model, recipe in value["on"].items())
+    if isinstance(value, str) and len(value) == 64:  # a hash: enough of it to see that it differs
+        return value[:8]
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _plain(value: object) -> object:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return type(value).__name__  # tensors and objects: the recipe's repr tells them apart
+
+
+def _kind(module: nn.Module) -> str:
+    return f"{type(module).__module__}.{type(module).__qualname__}"
