@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from evaluations import Pictures, assert_same_rows, parts, rows
-from launches import LAUNCH, TWO
+from launches import LAUNCH
 from launches import launched as launch
 from PIL import Image
 from torch.utils.data import DataLoader
