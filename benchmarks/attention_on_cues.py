@@ -61,7 +61,7 @@ Source = Callable[[Tensor, Sequence[str], Tensor], Tensor]
 
 def drawn(count: int, seed: int, cues: int = 1) -> PlantedCues:
     """New images; with two cues each is there twice in a row, with the label of either."""
-    return planted_cues(count, SIZE, CLASSES, "colour", seed, cues=cues)
+    return planted_cues(count, SIZE, CLASSES, "color", seed, cues=cues)
 
 
 def stacked(data: PlantedCues) -> tuple[Tensor, Tensor, Tensor]:

@@ -182,7 +182,7 @@ def quantus(rounds: int, device: str) -> None:
     model.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False).to(device)
     explanation, metric = brightness(images), PixelFlipping(step=STEP, output="prob")
     flipping = TheirPixelFlipping(
-        features_in_step=STEP, perturb_baseline=0.0, normalise=False, disable_warnings=True
+        features_in_step=STEP, perturb_baseline=0.0, normalize=False, disable_warnings=True
     )
     pixels, maps = images.cpu().numpy(), explanation.maps[:, None].cpu().numpy()
     classes = explanation.target.cpu().numpy()

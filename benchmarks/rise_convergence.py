@@ -29,7 +29,7 @@ from xcam.models import load
 FIGURES = Path(__file__).resolve().parent.parent / "docs" / "figures"
 COUNTS = (125, 250, 500, 1000, 2000)
 SEEDS = (1, 2, 3)
-VARIANTS = tuple(itertools.product(("plain", "centred"), ("iid", "balanced")))
+VARIANTS = tuple(itertools.product(("plain", "centered"), ("iid", "balanced")))
 COLOURS = ("tab:blue", "tab:cyan", "tab:red", "tab:orange")
 HEADER = ("image", "estimator", "sampling", "n_masks", "seed", "correlation")
 Row = tuple[str, str, str, int, int, float]
@@ -46,8 +46,8 @@ def photographs() -> dict[str, Tensor]:
 
 def correlation(maps: Tensor, others: Tensor) -> list[float]:
     """Pearson's r of each of the (B, H, W) maps with the other of the same image."""
-    centred = [m.flatten(1).double() - m.flatten(1).double().mean(1, True) for m in (maps, others)]
-    unit = [m / m.norm(dim=1, keepdim=True) for m in centred]
+    centered = [m.flatten(1).double() - m.flatten(1).double().mean(1, True) for m in (maps, others)]
+    unit = [m / m.norm(dim=1, keepdim=True) for m in centered]
     found: list[float] = (unit[0] * unit[1]).sum(1).tolist()
     return found
 
@@ -62,8 +62,8 @@ def measured(model: nn.Module, pictures: dict[str, Tensor]) -> Iterator[Row]:
         masks = method.draw(images)
         return method.scores(model, images, target, masks), masks
 
-    centred = RISE(estimator="centred")
-    reference = centred.estimate(*scored(1000, "iid", 8000))
+    centered = RISE(estimator="centered")
+    reference = centered.estimate(*scored(1000, "iid", 8000))
     for seed in SEEDS:
         most, most_masks = scored(seed, "iid", max(COUNTS))
         for count in COUNTS:
@@ -73,7 +73,7 @@ def measured(model: nn.Module, pictures: dict[str, Tensor]) -> Iterator[Row]:
                 "balanced": scored(seed, "balanced", count),
             }
             for sampling, (scores, masks) in samples.items():
-                for method in (RISE(), centred):
+                for method in (RISE(), centered):
                     found = correlation(method.estimate(scores, masks), reference)
                     for name, value in zip(pictures, found, strict=True):
                         yield name, method.estimator, sampling, count, seed, round(value, 4)
@@ -91,12 +91,12 @@ def draw(rows: list[Row], names: list[str], path: Path) -> None:
 
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names), sharey=True), names, strict=True):
-        for (estimator, sampling), colour in zip(VARIANTS, COLOURS, strict=True):
+        for (estimator, sampling), color in zip(VARIANTS, COLOURS, strict=True):
             line = [mean(rows, name, estimator, sampling, count) for count in COUNTS]
             style = "-" if sampling == "iid" else "--"
-            axes.plot(COUNTS, line, style, color=colour, label=f"{estimator}, {sampling}")
+            axes.plot(COUNTS, line, style, color=color, label=f"{estimator}, {sampling}")
             dots = [(r[3], r[5]) for r in rows if r[:3] == (name, estimator, sampling)]
-            axes.scatter(*zip(*dots, strict=True), s=8, color=colour)
+            axes.scatter(*zip(*dots, strict=True), s=8, color=color)
         axes.set(xscale="log", xticks=COUNTS, xticklabels=COUNTS, xlabel="masks", title=name)
         axes.minorticks_off()
         axes.grid(alpha=0.3)

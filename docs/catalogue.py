@@ -20,7 +20,7 @@ FAMILIES = {
 }
 QUESTIONS = {
     "faithfulness": "Faithfulness: do the maps say what the model does?",
-    "localisation": "Localisation: do they fall on the object?",
+    "localization": "Localisation: do they fall on the object?",
     "shape": "Shape: what do they look like?",
 }
 NEEDS = {"none": "", "labels": "labels", "boxes": "boxes or masks", "masks": "boxes or masks"}
@@ -127,7 +127,7 @@ def claims(spec: MetricSpec) -> list[str]:
         spec.interval,
         f"needs {NEEDS[spec.truth]}" if NEEDS[spec.truth] else "",
         f"passes an image: {spec.cost}",
-        *(f"does not put {pair}: {reason}" for pair, reason in spec.unordered.items()),
+        *(f"does not put {pair}: {reason}" for pair, reason in spec.known_failures.items()),
     ]
 
 
@@ -138,7 +138,7 @@ def traits(spec: MethodSpec) -> list[str]:
         "random, by its seed": spec.stochastic,
         "never negative": not spec.signed,
         "works on a changed copy of the model": spec.alters_model,
-        "in [0, 1]": spec.normalised,
+        "in [0, 1]": spec.normalized,
     }
     return [trait for trait, is_so in told.items() if is_so]
 

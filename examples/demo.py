@@ -35,7 +35,7 @@ METHODS: dict[str, dict[str, object]] = {
     "eigencam": {},
     "scorecam": {},
     "opticam": {},
-    "rise": {"n_masks": 500, "estimator": "centred", "sampling": "balanced"},
+    "rise": {"n_masks": 500, "estimator": "centered", "sampling": "balanced"},
     "integrated_gradients": {},
     "smoothgrad": {},
     "guided_backprop": {},

@@ -36,7 +36,7 @@ METHODS: dict[str, Method] = {
     "gradcam": xcam.get_method("gradcam")(),
     "gradcam_plusplus": xcam.get_method("gradcam_plusplus")(),
     "layercam": xcam.get_method("layercam")(),
-    "rise": xcam.get_method("rise")(n_masks=500, estimator="centred", sampling="balanced"),
+    "rise": xcam.get_method("rise")(n_masks=500, estimator="centered", sampling="balanced"),
     "integrated_gradients": xcam.get_method("integrated_gradients")(),
 }
 

@@ -44,7 +44,7 @@ SETTINGS = (
 
 def coloured(count: int, size: int, seed: int) -> TensorDataset:
     """Images whose class is the colour of a disc at a random place; the other discs are grey."""
-    cues = xcam.data.planted_cues(count, size, classes=8, mode="colour", seed=seed)
+    cues = xcam.data.planted_cues(count, size, num_classes=8, mode="color", seed=seed)
     images, labels, _ = zip(*(cues[index] for index in range(count)), strict=True)
     return TensorDataset(torch.stack(images), torch.tensor(labels))
 

@@ -30,7 +30,7 @@ METHODS = ("lcam_fm", "lcam_img")
 def drawn(count: int, seed: int, cues: int = 1) -> PlantedCues:
     """Images of one or two coloured discs."""
     black = torch.zeros(1, 3, SIZE, SIZE)
-    return planted_cues(count, SIZE, CLASSES, "colour", seed, black, cues=cues)
+    return planted_cues(count, SIZE, CLASSES, "color", seed, black, cues=cues)
 
 
 def stacked(data: PlantedCues) -> tuple[Tensor, Tensor, Tensor]:

@@ -29,7 +29,7 @@ SETTINGS = {
 def train(out: Path, images: int, epochs: int, seed: int) -> None:
     """Trains, with images to choose the best epoch by and others to measure it on."""
     data, held_out, test = (
-        planted_cues(count, SIZE, CLASSES, "colour", seed=3 * seed + part)
+        planted_cues(count, SIZE, CLASSES, "color", seed=3 * seed + part)
         for part, count in enumerate((images, images // 4, images // 4))
     )
     torch.manual_seed(seed)

@@ -33,7 +33,7 @@ def lite0() -> torch.nn.Module:
 @pytest.fixture
 def net(monkeypatch):
     """What every --model gives, with the arguments of the call."""
-    net = SmallCNN(classes=4)
+    net = SmallCNN(num_classes=4)
     net.categories, net.input_size, net.loaded = ("ant", "bee", "cat"), (16, 24), []
 
     def load(name, weights=None):

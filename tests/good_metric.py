@@ -24,7 +24,7 @@ def left(model: nn.Module, images: Tensor, maps: Tensor, explanation: Explanatio
     def step(part: slice) -> Tensor:
         rows = torch.arange(part.start, part.stop)
         output = forward.call(model, images[rows] * masks[rows, None])
-        return target.scores(output, rows, score="prob")
+        return target.scores(output, rows, output="prob")
 
     return forward.collect(len(images), step, images)
 

@@ -71,12 +71,12 @@ class TestColour:
     def test_is_matplotlibs(self):
         maps = torch.linspace(0, 1, 256).reshape(1, 16, 16)
         expected = mpl.colormaps["viridis"](maps[0].numpy().astype(float))[..., :3]
-        got = imaging.colourise(maps, "viridis")[0].movedim(0, -1)
+        got = imaging.colorize(maps, "viridis")[0].movedim(0, -1)
         assert_close(got, torch.from_numpy(expected).float(), atol=0.02, rtol=0)
 
     def test_overlay_at_full_opacity_is_the_colour(self):
         images, maps = noise(1, 1, 4, 4), torch.ones(1, 4, 4)
-        assert_close(imaging.overlay(images, maps, alpha=1), imaging.colourise(maps))
+        assert_close(imaging.overlay(images, maps, alpha=1), imaging.colorize(maps))
 
 
 class TestReadImage:

@@ -17,10 +17,11 @@ ROOT = Path(xcam.__file__).parent
 # Each area may import itself and those of the lines above.
 LAYERS = [
     {"errors", "imaging"},
+    {"runs"},
     {"core", "hookspecs"},
     {"engine"},
     {"registry", "models"},
-    {"runs", "explanations", "_explain"},
+    {"explanations", "_explain"},
     {"methods", "metrics", "data"},
     {"checkpoints", "results"},
     {"_fit", "_evaluate", "_roar"},

@@ -28,7 +28,7 @@ METHOD = """
     class Grey(xcam.Method):
         spec: ClassVar[xcam.MethodSpec] = xcam.MethodSpec(
             name="NAME", title="Grey", paper="", family="control", cost="none",
-            class_specific=False, signed=False, normalised=True,
+            class_specific=False, signed=False, normalized=True,
         )
 
         def maps(self, model, images, target):
@@ -130,7 +130,7 @@ def test_example_is_found_by_the_library(installed_example, monkeypatch, forgetf
     registry, said = load(installed_example)
     assert (said, registry.failures) == ([], {})
     assert registry.owners["occlusion"] == "xcam-example:example"
-    assert repr(registry.methods["occlusion"]()) == "Occlusion(cells=7, score='logit')"
+    assert repr(registry.methods["occlusion"]()) == "Occlusion(cells=7, output='logit')"
     assert registry.owners["cell_correlation"] == "xcam-example:example"
     assert repr(registry.metrics["cell_correlation"]()).startswith("CellCorrelation(cells=4, ")
 

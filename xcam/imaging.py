@@ -15,7 +15,7 @@ __all__ = [
     "Fill",
     "blur",
     "check_fill",
-    "colourise",
+    "colorize",
     "filled",
     "is_flat",
     "normalize",
@@ -140,26 +140,26 @@ def stretch(images: Tensor) -> Tensor:
     return torch.where(fits, images, (images - lowest) / span)
 
 
-def colourise(maps: Tensor, colours: str = "turbo") -> Tensor:
+def colorize(maps: Tensor, colors: str = "turbo") -> Tensor:
     """Maps (B, H, W) in [0, 1] as colours (B, 3, H, W) in [0, 1], by a matplotlib colour map."""
     import matplotlib as mpl
 
-    if colours not in mpl.colormaps:
-        near = difflib.get_close_matches(colours, mpl.colormaps, n=3, cutoff=0.4) or ["turbo"]
-        raise ValueError(f"no colour map {colours!r}; did you mean {', '.join(near)}?")
-    table = torch.as_tensor(mpl.colormaps[colours](range(256))[:, :3], dtype=torch.float32)
+    if colors not in mpl.colormaps:
+        near = difflib.get_close_matches(colors, mpl.colormaps, n=3, cutoff=0.4) or ["turbo"]
+        raise ValueError(f"no colour map {colors!r}; did you mean {', '.join(near)}?")
+    table = torch.as_tensor(mpl.colormaps[colors](range(256))[:, :3], dtype=torch.float32)
     steps = (maps.clamp(0, 1) * 255).round().long()
     return table.to(maps.device)[steps].movedim(-1, 1)
 
 
-def overlay(images: Tensor, maps: Tensor, alpha: float = 0.6, colours: str = "turbo") -> Tensor:
+def overlay(images: Tensor, maps: Tensor, alpha: float = 0.6, colors: str = "turbo") -> Tensor:
     """Lays maps in [0, 1] over images: opacity is `alpha` times the map.
 
     Args:
         images: (B, C, H, W), C of 1 or 3.
         maps: (B, H, W) in [0, 1].
         alpha: Opacity where the map is 1, in [0, 1].
-        colours: A matplotlib colour map.
+        colors: A matplotlib colour map.
 
     Returns:
         (B, 3, H, W) float32 in [0, 1].
@@ -170,7 +170,7 @@ def overlay(images: Tensor, maps: Tensor, alpha: float = 0.6, colours: str = "tu
         raise ValueError(f"alpha must be in [0, 1], got {alpha}")
     base = stretch(images.detach().float()).expand(-1, 3, -1, -1)
     opacity = (alpha * maps)[:, None]
-    return base * (1 - opacity) + colourise(maps, colours) * opacity
+    return base * (1 - opacity) + colorize(maps, colors) * opacity
 
 
 def read_image(path: str | Path, size: int | tuple[int, int] | None = None) -> Tensor:

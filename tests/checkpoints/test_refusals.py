@@ -20,7 +20,7 @@ from xcam.models.toy import GapNet
 @pytest.fixture
 def path(tmp_path):
     path = tmp_path / "net.safetensors"
-    xcam.save(xcam.models.load("xcam:gap_net", classes=2), path)
+    xcam.save(xcam.models.load("xcam:gap_net", num_classes=2), path)
     return path
 
 
@@ -162,18 +162,18 @@ class TestModel:
         ("model", "reason"),
         [
             (
-                Normalized(GapNet(classes=7), [0.5], [0.5]),
+                Normalized(GapNet(num_classes=7), [0.5], [0.5]),
                 r"another shape in 'model\.fc\.bias', 'model\.fc\.weight' \(2 such\), the first "
                 r"\(2,\) instead of \(7,\)",
             ),
             (
-                Normalized(GapNet(classes=2, relu=False).features, [0.5], [0.5]),
+                Normalized(GapNet(num_classes=2, relu=False).features, [0.5], [0.5]),
                 r"not those of this Normalized: they lack 'model\.0\.bias', 'model\.0\.weight', "
                 r"'model\.2\.bias', … \(4 such\); have, beyond the model, "
                 r"'model\.fc\.bias', 'model\.fc\.weight', 'model\.features\.0\.bias'",
             ),
             (
-                GapNet(classes=2),
+                GapNet(num_classes=2),
                 r"normalises its images itself, and the model does not; pass "
                 r"xcam\.models\.Normalized\(model, \[0\.5\], \[0\.5\]\)",
             ),

@@ -60,7 +60,7 @@ class TestNamed:
     @pytest.mark.parametrize(
         ("name", "settings"),
         [
-            ("xcam:gap_net", {"classes": 3}),
+            ("xcam:gap_net", {"num_classes": 3}),
             ("xcam:small_cnn", {"widths": (4, 6, 8)}),
             ("xcam:token_net", {}),
             ("torchvision:resnet18", {"num_classes": 4}),
@@ -76,7 +76,7 @@ class TestNamed:
         assert torch.equal(got(pictures(size=32)), net(pictures(size=32)))
 
     def test_normalisation_and_classes_are_those_of_the_net(self, path):
-        net = xcam.models.load("xcam:gap_net", classes=2)
+        net = xcam.models.load("xcam:gap_net", num_classes=2)
         net.mean, net.std = torch.tensor([[[0.3]]]), torch.tensor([[[1 / 3]]])
         net.categories, net.input_size = ("cat", "dög"), (20, 30)
         xcam.save(net, path)
@@ -290,7 +290,7 @@ class TestTies:
 
 
 def test_header(path):
-    net = xcam.models.load("xcam:gap_net", classes=3, seed=1).double()
+    net = xcam.models.load("xcam:gap_net", num_classes=3, seed=1).double()
     net.categories = ("a", "b", "c")
     xcam.save(net, path)
     told = header(path)
@@ -300,7 +300,7 @@ def test_header(path):
         "method": None,
         "fitted": False,
         "input_size": None,
-        "backbone": {"name": "xcam:gap_net", "parameters": {"dict": {"classes": 3, "seed": 1}}},
+        "backbone": {"name": "xcam:gap_net", "parameters": {"dict": {"num_classes": 3, "seed": 1}}},
         "classes": {"number": 3, "names": ["a", "b", "c"]},
         "normalisation": {
             "": {"mean": [0.5], "std": [0.5], "dtype": "float64", "input_size": None}
@@ -316,7 +316,7 @@ def test_header(path):
 
 
 def test_number_of_classes_without_names(path):
-    xcam.save(xcam.models.load("xcam:gap_net", classes=3), path)
+    xcam.save(xcam.models.load("xcam:gap_net", num_classes=3), path)
     assert header(path)["classes"] == {"number": 3, "names": []}
     xcam.save(Pooled(), path)
     assert header(path)["classes"] == {"number": None, "names": []}

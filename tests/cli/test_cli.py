@@ -140,14 +140,14 @@ def test_explain_passes_everything_on(net, picture, tmp_path):
     saved = tmp_path / "maps.safetensors"
     done = run(
         "explain", picture, "--model", "toy:net", "--weights", "none", "--method", "gradcam",
-        "--target", "3", "--param", "relu=True", "--param", "score=prob", "--layer", "features.0",
+        "--target", "3", "--param", "relu=True", "--param", "output=prob", "--layer", "features.0",
         "--batch-size", "1", "--precision", "bf16", "--out", tmp_path, "--save", saved,
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert net.loaded == [("toy:net", "none")]
     explanation = xcam.Explanation.load(saved)
     assert explanation.method.parameters() == {
-        "layer": "features.0", "score": "prob", "relu": True
+        "layer": "features.0", "output": "prob", "relu": True
     }  # fmt: skip
     assert explanation.target.tolist() == [3]
     if int(explanation.logits.argmax()) != 3:
@@ -159,7 +159,7 @@ def test_explain_passes_everything_on(net, picture, tmp_path):
 
 @pytest.mark.parametrize(("asked", "name"), [([], "lcam_fm"), (["--method", "gradcam"], "gradcam")])
 def test_a_net_is_explained_by_the_method_it_was_trained_with(picture, tmp_path, asked, name):
-    plain = xcam.models.load("xcam:small_cnn", classes=4, mean=(0.5,) * 3, std=(0.5,) * 3)
+    plain = xcam.models.load("xcam:small_cnn", num_classes=4, mean=(0.5,) * 3, std=(0.5,) * 3)
     trained = xcam.get_method("lcam_fm")().attach(plain)
     trained.fitted = True
     file = tmp_path / "net.safetensors"

@@ -228,7 +228,7 @@ class TestOverlay:
             ),
             (
                 torch.zeros(4, 3, 6, 8),
-                {"colours": "turbid"},
+                {"colors": "turbid"},
                 ValueError,
                 "no colour map 'turbid'.*turbo",
             ),

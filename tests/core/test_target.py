@@ -10,7 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import xcam
-from xcam.core import Target, as_logits
+from xcam.core import Target, extract_logits
 from xcam.errors import ModelOutputError
 
 IMAGES = pictures(3)
@@ -105,33 +105,33 @@ class TestKinds:
 
 class TestScores:
     @pytest.mark.parametrize(
-        ("score", "function"),
+        ("output", "function"),
         [
             ("logit", lambda t: t),
             ("prob", lambda t: t.softmax(1)),
             ("logprob", lambda t: t.log_softmax(1)),
         ],
     )
-    def test_of_many_classes(self, score, function):
-        assert_close(bound(2).scores(LOGITS, score=score), function(LOGITS)[:, 2])
+    def test_of_many_classes(self, output, function):
+        assert_close(bound(2).scores(LOGITS, output=output), function(LOGITS)[:, 2])
 
     @pytest.mark.parametrize(
-        ("score", "function"),
+        ("output", "function"),
         [
             ("logit", lambda t: t),
             ("prob", torch.sigmoid),
             ("logprob", lambda t: t.sigmoid().log()),
         ],
     )
-    def test_of_a_single_output(self, score, function):
+    def test_of_a_single_output(self, output, function):
         single = LOGITS[:, :1]
         made = bound(None, single)
         assert made.classes.tolist() == [0, 0, 0]
-        assert_close(made.scores(single, score=score), function(single)[:, 0])
+        assert_close(made.scores(single, output=output), function(single)[:, 0])
 
     def test_unknown(self):
         with pytest.raises(ValueError, match="'logit', 'prob' or 'logprob', got 'odds'"):
-            bound(2).scores(LOGITS, score="odds")
+            bound(2).scores(LOGITS, output="odds")
 
     def test_rows_repeat_and_interleave(self):
         rows = torch.tensor([2, 0, 0, 2, 1])
@@ -141,13 +141,13 @@ class TestScores:
 
     def test_differentiable(self):
         output = LOGITS.clone().requires_grad_()
-        bound(2).scores(output, score="prob").sum().backward()
+        bound(2).scores(output, output="prob").sum().backward()
         assert output.grad.abs().sum() > 0
 
     def test_half_precision(self):
         made = bound(2, LOGITS.bfloat16())
         assert made.logits.dtype == torch.float32
-        assert made.scores(LOGITS.bfloat16(), score="prob").dtype == torch.float32
+        assert made.scores(LOGITS.bfloat16(), output="prob").dtype == torch.float32
 
     def test_double_stays(self):
         assert bound(2, LOGITS.double()).scores(LOGITS.double()).dtype == torch.float64
@@ -166,7 +166,7 @@ class TestOutputs:
         ],
     )
     def test_one_tensor_is_found(self, output):
-        assert_close(as_logits(output, 3), LOGITS)
+        assert_close(extract_logits(output, 3), LOGITS)
 
     @pytest.mark.parametrize(
         ("output", "got"),
@@ -201,7 +201,7 @@ class TestOutputs:
 class TestCallable:
     def test_speaks_for_itself(self):
         made = bound(lambda output, rows: output[:, 3] - output[:, 1])  # a contrast of two classes
-        assert_close(made.scores(LOGITS, score="prob"), LOGITS[:, 3] - LOGITS[:, 1])
+        assert_close(made.scores(LOGITS, output="prob"), LOGITS[:, 3] - LOGITS[:, 1])
         assert made.classes is None
         assert_close(made.logits, LOGITS)
 
@@ -305,7 +305,7 @@ class TestInExplain:
     def test_single_score(self):
         net = Staged()
         net.fc = nn.Linear(4, 1)
-        got = xcam.explain(net, IMAGES, layer="layer", score="prob")
+        got = xcam.explain(net, IMAGES, layer="layer", output="prob")
         assert got.target.tolist() == [0, 0, 0]
         assert got.logits.shape == (3, 1)
         assert got.maps.abs().max() > 0

@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import xcam
-from xcam.data import planted_cues, predicted_labels, relabelled
+from xcam.data import planted_cues, predicted_labels, relabeled
 from xcam.methods import LCAMFm
 from xcam.models.toy import SmallCNN
 
@@ -27,7 +27,7 @@ def test_predicted_labels():
 
 def test_the_rest_of_an_item_stays():
     cues = planted_cues(4, 32, 3)
-    found = relabelled(cues, [5, 6, 7, 8])
+    found = relabeled(cues, [5, 6, 7, 8])
     assert len(found) == 4
     assert found.classes == 3
     for index, (image, label, mask) in enumerate(cues):
@@ -40,7 +40,7 @@ def test_stored_labels_train_as_those_on_the_fly(tmp_path):
     """The labels of the data make no difference then."""
     net = SmallCNN()
     np.save(tmp_path / "labels.npy", predicted_labels(net, DATA))
-    data = relabelled(DATA, np.load(tmp_path / "labels.npy"))
+    data = relabeled(DATA, np.load(tmp_path / "labels.npy"))
     stored = xcam.fit(net, data, LCAMFm(labels="given"), epochs=2, batch_size=4)
     on_the_fly = xcam.fit(net, DATA, LCAMFm(), epochs=2, batch_size=4)
     wrong = xcam.fit(net, DATA, LCAMFm(labels="given"), epochs=2, batch_size=4)
@@ -51,7 +51,7 @@ def test_stored_labels_train_as_those_on_the_fly(tmp_path):
 @pytest.mark.parametrize("labels", [[1, 2], torch.zeros(7), torch.zeros(7, 1, dtype=torch.long)])
 def test_refusals(labels):
     with pytest.raises(ValueError, match="labels must be 7 integers, one an item, got"):
-        relabelled(DATA, labels)
+        relabeled(DATA, labels)
 
 
 def test_no_images_have_no_labels():
@@ -60,7 +60,7 @@ def test_no_images_have_no_labels():
 
 
 @pytest.mark.parametrize(
-    "call", [lambda data: predicted_labels(SmallCNN(), data), lambda data: relabelled(data, [1])]
+    "call", [lambda data: predicted_labels(SmallCNN(), data), lambda data: relabeled(data, [1])]
 )
 def test_loaders_are_refused(call):
     with pytest.raises(TypeError, match=r"got a DataLoader; give what it loads from, loader\.data"):

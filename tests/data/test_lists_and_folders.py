@@ -183,7 +183,7 @@ class TestListed:
     )
     def test_a_bad_line_is_named(self, write, line, error, sentence):
         with pytest.raises(error, match=sentence):
-            listed(write("b.png 0", line), classes=list("vwxyz"))
+            listed(write("b.png 0", line), categories=list("vwxyz"))
 
     def test_a_bad_first_line_is_no_header(self, write):
         with pytest.raises(ValueError, match=r"line 1 of .* got 'cat'"):

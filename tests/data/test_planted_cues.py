@@ -10,7 +10,7 @@ from xcam.data import planted_cues
 from xcam.data.planted.silhouettes import SILHOUETTES, blob
 from xcam.data.planted.textures import PALETTE, PATTERNS
 
-MODES = ["shape", "texture", "colour"]
+MODES = ["shape", "texture", "color"]
 BLACK, WHITE = torch.zeros(1, 3, 64, 64), torch.ones(1, 3, 64, 64)
 
 
@@ -139,23 +139,23 @@ class TestTwoCues:
 
 
 class TestClasses:
-    @pytest.mark.parametrize("mode", ["texture", "colour"])
+    @pytest.mark.parametrize("mode", ["texture", "color"])
     def test_nothing_but_the_inside_tells_the_class(self, mode):
         """The same scene with other classes: all is the same but what is inside of the cue."""
         for index in range(6):
             masks, rests = [], []
             for classes in (2, 3, 5):
-                image, _, mask = planted_cues(6, classes=classes, mode=mode)[index]
+                image, _, mask = planted_cues(6, num_classes=classes, mode=mode)[index]
                 masks.append(mask)
                 rests.append(image.masked_fill(mask, 0))
             assert all(torch.equal(mask, masks[0]) for mask in masks)
             assert all(torch.equal(rest, rests[0]) for rest in rests)
 
     @pytest.mark.parametrize("paint", [None, torch.tensor([[0.9, 0.1, 0.2], [0.1, 0.8, 0.3]])])
-    @pytest.mark.parametrize("mode", ["texture", "colour"])
+    @pytest.mark.parametrize("mode", ["texture", "color"])
     def test_distractors_are_of_no_class(self, mode, paint):
         """Each of one tone: a grey, or the one in the middle between those of a pattern."""
-        settings = {"count": 12, "classes": 2, "mode": mode, "distractors": 1, "colours": paint}
+        settings = {"count": 12, "classes": 2, "mode": mode, "distractors": 1, "colors": paint}
         greys = set()
         for (dark, _, mask), (bright, _, _) in zip(
             items(background=BLACK, **settings), items(background=WHITE, **settings), strict=True
@@ -163,7 +163,7 @@ class TestClasses:
             others = (dark == bright).all(0) & ~mask
             tone = dark[:, others].unique(dim=1)
             assert tone.shape == (3, 1)
-            if mode == "colour":
+            if mode == "color":
                 assert tone.unique().numel() == 1
                 greys.add(float(tone[0]))
             else:
@@ -226,9 +226,9 @@ class TestClasses:
 
     def test_colours(self):
         paint = torch.tensor([[1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0]])
-        for image, label, mask in items(count=6, classes=3, mode="colour", colours=paint):
+        for image, label, mask in items(count=6, classes=3, mode="color", colors=paint):
             assert (image[:, mask] == paint[label][:, None]).all()
-        for image, _, mask in items(count=6, classes=3, mode="shape", colours=paint[:1]):
+        for image, _, mask in items(count=6, classes=3, mode="shape", colors=paint[:1]):
             assert (image[:, mask] == paint[0][:, None]).all()
         distances = torch.cdist(PALETTE, PALETTE) + 9 * torch.eye(len(PALETTE))
         assert distances.min() > 0.2
@@ -264,7 +264,7 @@ class TestRefusals:
             ({"classes": 25}, "classes must be in 2 to 24 in mode 'shape', got 25"),
             ({"classes": 1}, "classes must be in 2 to 24 in mode 'shape', got 1"),
             (
-                {"mode": "colour", "classes": 4, "colours": torch.rand(3, 3)},
+                {"mode": "color", "classes": 4, "colors": torch.rand(3, 3)},
                 "classes must be in 2 to 3 in mode 'colour', got 4",
             ),
             ({"cues": 9}, "cues must be in 1 to 8 in mode 'shape', got 9"),
@@ -276,8 +276,8 @@ class TestRefusals:
             ),
             ({"seed": -1}, "seed must be at least 0"),
             ({"extent": (0.5, 0.4)}, r"extent must be .* got \(0.5, 0.4\)"),
-            ({"colours": torch.rand(3)}, r"colours must be \(K, 3\), got \(3,\)"),
-            ({"colours": 2 * torch.ones(3, 3)}, r"colours must lie in \[0, 1\]"),
+            ({"colors": torch.rand(3)}, r"colours must be \(K, 3\), got \(3,\)"),
+            ({"colors": 2 * torch.ones(3, 3)}, r"colours must lie in \[0, 1\]"),
             ({"background": "sky"}, "background must be 'noise' or a tensor .* got 'sky'"),
             ({"background": torch.rand(3, 80, 80)}, r"must be \(N, 3, h, w\), got \(3, 80, 80\)"),
             ({"background": torch.rand(1, 3, 80, 50)}, "of 80×50 are smaller than .* 64×64"),

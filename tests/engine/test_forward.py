@@ -61,13 +61,13 @@ class TestChunks:
     def test_rows_that_are_never_parted(self, size, tried):
         memory = Memory(5)
         with run_settings(batch_size=size):
-            parts = chunks(9, memory.step, torch.zeros(1, 3, 8, 8), together=3)
+            parts = chunks(9, memory.step, torch.zeros(1, 3, 8, 8), group_size=3)
             assert flat(part for _, part in parts) == list(range(9))
         assert memory.tried == tried
 
     def test_too_little_memory_for_rows_that_are_never_parted(self):
         with pytest.raises(torch.OutOfMemoryError), run_settings(batch_size=8):
-            list(chunks(8, Memory(1).step, torch.zeros(1, 3, 8, 8), together=2))
+            list(chunks(8, Memory(1).step, torch.zeros(1, 3, 8, 8), group_size=2))
 
     @pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
     def test_backs_off_when_memory_runs_out(self, error):

@@ -37,7 +37,7 @@ def test_of_a_folder(folder, tmp_path, asked, given):
 
 def test_only_if_they_are_asked_for(folder):
     assert evaluate(folder, controls=False).errors().empty
-    fits = {"model": GapNet(classes=3), "target": "label", "controls": False}
+    fits = {"model": GapNet(num_classes=3), "target": "label", "controls": False}
     assert evaluate(folder, **fits).errors().empty
 
 
@@ -45,7 +45,7 @@ def test_not_where_they_may_be_the_models_numbers(folder):
     """A list's, those of `relabelled`, those of data sets of others."""
     own = [
         dataclasses.replace(folder, classes=()),
-        xcam.data.relabelled(folder, [4, 4, 4, 0, 0]),
+        xcam.data.relabeled(folder, [4, 4, 4, 0, 0]),
         ImageFolder(folder.paths[0].parent.parent, to_tensor, lambda label: label + 2),
     ]
     for data in own:
@@ -53,7 +53,7 @@ def test_not_where_they_may_be_the_models_numbers(folder):
 
 
 def test_the_order_of_the_models_names_counts():
-    net, images = Normalized(GapNet(classes=3), (0.5,), (0.5,)), Pictures(1).images
+    net, images = Normalized(GapNet(num_classes=3), (0.5,), (0.5,)), Pictures(1).images
     net.categories = ("a", "b", "c")
     check_classes(("a", "b", "c"), {"net": net}, images)
     net.categories = ("c", "b", "a")

@@ -195,14 +195,14 @@ class Broken(Pictures):
 class TestUnreadableImages:
     @pytest.mark.parametrize("workers", [0, 1])
     def test_are_rows_of_all_that_would_have_been_said(self, tmp_path, workers):
-        def colours(images, ids, target):
+        def colors(images, ids, target):
             return images
 
         data = Broken({5, 8, 9, 10})  # one of the second batch, and the third batch whole
         settings = {
             "metrics": ["entropy", "sparseness"],
             "model": {"a": GapNet(), "b": SmallCNN()},
-            "maps": {"mine": colours},
+            "maps": {"mine": colors},
             "save_maps": True,
         }
         results = evaluate(loader(data, num_workers=workers), out=tmp_path / "some", **settings)

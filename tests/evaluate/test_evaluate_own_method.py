@@ -67,7 +67,7 @@ def test_of_several_models_each_has_its_own(tmp_path):
     """One carries a method, one carries it with other parameters, one carries none."""
     models = {"one": headed(), "other": headed(sigmoid=False), "base": GapNet()}
     settings = {"model": models, "out": tmp_path, "controls": False}
-    results = xcam.evaluate(loader=loader(Pictures(3)), metrics="sparseness", **settings)
+    results = xcam.evaluate(data=loader(Pictures(3)), metrics="sparseness", **settings)
     found = plain(rows(tmp_path), "index", "model", "method")
     own = {"base": "gradcam", "one": "lcam_fm", "other": "lcam_fm"}
     assert found == [(index, name, own[name]) for index in range(3) for name in sorted(own)]

@@ -64,7 +64,7 @@ def test_masked_pixels_are_zero_once_normalised():
     model = Normalized(torch.nn.Identity(), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     method = reproduce_rise.rise(model, 5000)
     assert (method.n_masks, method.cells, method.probability) == (5000, 10, 0.1)
-    assert (method.score, method.estimator, method.sampling) == ("prob", "plain", "iid")
+    assert (method.output, method.estimator, method.sampling) == ("prob", "plain", "iid")
     hidden = filled(torch.rand(2, 3, 8, 8), method.fill)
     assert torch.equal(model(hidden), torch.zeros(2, 3, 8, 8))
 
@@ -76,4 +76,4 @@ def test_a_curve_has_29_points(name):
     metric = reproduce_rise.METRICS[name]
     scores = metric.score(model, images, xcam.explain(model, images, method="random"))
     assert scores.shape == (1, 29)
-    assert metric.space == "normalised"
+    assert metric.space == "normalized"

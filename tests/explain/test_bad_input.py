@@ -56,7 +56,7 @@ REFUSED = {
         "no parameter 'xyz': did you mean layer, score",
     ),
     "bad value": (
-        {"score": "odds", "layer": LAYER},
+        {"output": "odds", "layer": LAYER},
         ValueError,
         "score must be one of logit, prob, logprob, got 'odds'",
     ),
@@ -294,7 +294,7 @@ def test_parameters_of_the_right_kind_are_taken(method, params):
 @pytest.mark.parametrize("case", ["class out of range", "NaN", "channels"])
 def test_refused_by_every_method(method, case):
     arguments, error, words = REFUSED[case]
-    net = mixed(carrier(xcam.get_method(method)(), GapNet(classes=10)))
+    net = mixed(carrier(xcam.get_method(method)(), GapNet(num_classes=10)))
     with unchanged(net, IMAGES), pytest.raises(error, match=words):
         xcam.explain(net, **{"images": IMAGES, "method": method, **arguments})
 

@@ -51,7 +51,7 @@ class TestResult:
         assert_close(got.logits, net(images))
         assert got.target.tolist() == [1, 1]
         assert got.method == GradCAM("layer")
-        assert repr(got.method) == "GradCAM(layer='layer', score='logit', relu=False)"
+        assert repr(got.method) == "GradCAM(layer='layer', output='logit', relu=False)"
         assert got.warnings == ()
 
     def test_predicted_class_by_default(self):
@@ -66,8 +66,8 @@ class TestResult:
 
     def test_method_objects_and_parameters(self):
         net = GapNet()
-        by_name = xcam.explain(net, IMAGES, 1, "gradcam", score="prob", relu=True)
-        by_object = xcam.explain(net, IMAGES, 1, GradCAM(score="prob"), relu=True)
+        by_name = xcam.explain(net, IMAGES, 1, "gradcam", output="prob", relu=True)
+        by_object = xcam.explain(net, IMAGES, 1, GradCAM(output="prob"), relu=True)
         assert by_name.method == by_object.method
         assert torch.equal(by_name.maps, by_object.maps)
 
@@ -84,7 +84,7 @@ class TestResult:
 
 
 @pytest.mark.parametrize(
-    ("method", "field"), [("gradcam", "score"), ("saliency", "reduce"), ("rise", "score")]
+    ("method", "field"), [("gradcam", "output"), ("saliency", "reduce"), ("rise", "output")]
 )
 def test_a_choice_that_there_is_not_costs_no_pass(method, field):
     net = Counting(GapNet())

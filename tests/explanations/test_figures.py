@@ -72,7 +72,7 @@ def test_captions_without_classes(explanation, images):
         "a score of\nthe output"
     ] * len(images)
     assert figures.captions(dataclasses.replace(explanation, logits=None), NAMES)[0] == "ant"
-    binary = xcam.explain(GapNet(classes=1), images, 0)
+    binary = xcam.explain(GapNet(num_classes=1), images, 0)
     percent = f"{float(binary.logits[0, 0].sigmoid()):.0%}"
     assert figures.captions(binary) == figures.captions(binary, ())
     assert figures.captions(binary)[0] == f"class 0\n{percent}"
@@ -136,9 +136,9 @@ def test_no_global_state_of_matplotlib_is_touched(explanation, images):
 
 
 def test_grey_images_are_drawn(images):
-    grey = images[:, :1]
-    explanation = xcam.explain(GapNet(channels=1), grey)
-    assert explanation.plot(grey).axes[0].get_images()[0].get_array().shape == (20, 16, 3)
+    gray = images[:, :1]
+    explanation = xcam.explain(GapNet(channels=1), gray)
+    assert explanation.plot(gray).axes[0].get_images()[0].get_array().shape == (20, 16, 3)
 
 
 def test_maps_of_single_pixels_are_made_visible(images):

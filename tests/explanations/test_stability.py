@@ -195,8 +195,8 @@ class TestFolders:
         maps = [xcam.imaging.normalize(smooth(seed)) for seed in (0, 1)]
         wrapped = [(256 * m.double()).long().remainder(256).byte() for m in maps]
         assert all(int(m.flatten(1).amax(1).max()) < 256 for m in wrapped)
-        grey = [m[..., None].expand(-1, -1, -1, 3).contiguous() for m in wrapped]
-        folders = [dump(tmp_path / name, m) for name, m in zip("ab", grey, strict=True)]
+        gray = [m[..., None].expand(-1, -1, -1, 3).contiguous() for m in wrapped]
+        folders = [dump(tmp_path / name, m) for name, m in zip("ab", gray, strict=True)]
         for mode in ("pixel", "row"):
             found = xcam.stability_iou(*folders, mode=mode)
             assert torch.equal(found, xcam.stability_iou(*wrapped, mode=mode)[[0, 2, 1, 3]])

@@ -197,7 +197,7 @@ def test_a_recipe_is_the_same(tmp_path, monkeypatch):
     splits = xcam.data.Splits(CLEAN, CLEAN, None, ("a", "b", "c"))
     monkeypatch.setattr(xcam.data, "load", wraps(xcam.data.load)(lambda **settings: splits))
     recipe = {
-        "model": {"name": "xcam:small_cnn", "classes": 3},
+        "model": {"name": "xcam:small_cnn", "num_classes": 3},
         "data": {"name": "cifar10", "validation": {"fraction": 0.2, "seed": 1}},
         "fit": {"epochs": 1, "batch_size": 11},
     }

@@ -29,7 +29,7 @@ class TestOrder:
     def test_drop_last(self):
         data = Noisy(11)
         loader = torch.utils.data.DataLoader(data, batch_size=4, shuffle=True, drop_last=True)
-        plain(loader, batch_size=None, epochs=2, model=SmallCNN(classes=CLASSES))
+        plain(loader, batch_size=None, epochs=2, model=SmallCNN(num_classes=CLASSES))
         assert len(data.loaded[-16:]) == 16
         assert len(set(data.loaded[-8:])) == 8
         assert len(data.loaded) == 17  # and the first, to see what an image is
@@ -63,7 +63,7 @@ class TestOrder:
 
     def test_gap_net_learns_a_corner(self):
         """Not that a loss falls, but that the net is right: chance is a third."""
-        net = plain(Noisy(60), GapNet(classes=CLASSES), epochs=30, batch_size=10, optimizer={
+        net = plain(Noisy(60), GapNet(num_classes=CLASSES), epochs=30, batch_size=10, optimizer={
             "name": "Adam", "lr": 0.02})  # fmt: skip
         assert xcam.accuracy(net, Noisy(60, seed=9))["accuracy"].iloc[-1] > 0.6
 

@@ -95,8 +95,8 @@ def test_a_wide_block_is_its_shortcut():
     first, second = CifarWideResNet(depth=16, widen=2).eval().stage2
     for block in (first, second):
         nn.init.zeros_(block.branch[-1].weight)
-    normalised = features(32) / (1 + 1e-5) ** 0.5
-    assert_close(first(features(32)), first.projection(normalised.relu()))
+    normalized = features(32) / (1 + 1e-5) ** 0.5
+    assert_close(first(features(32)), first.projection(normalized.relu()))
     assert torch.equal(second(features(64)), features(64))
 
 

@@ -54,7 +54,7 @@ def test_efficientnet_lite0_without_weights(lite):
 
 @pytest.mark.parametrize("name", ["gap_net", "linear_net", "small_cnn", "token_net"])
 def test_toys_by_name(name):
-    net = load(f"xcam:{name}", classes=3, seed=2)
+    net = load(f"xcam:{name}", num_classes=3, seed=2)
     assert net(torch.rand(2, 3, 8, 8)).shape == (2, 3)
 
 
@@ -101,8 +101,8 @@ def test_statistics_may_be_given_for_every_provider():
     for name in ("torchvision:squeezenet1_1", "xcam:gap_net"):
         net = load(name, mean=mean, std=std)
         batch = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-        normalised = (batch - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
-        assert torch.allclose(net(batch), net.model(normalised), atol=1e-6)
+        normalized = (batch - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+        assert torch.allclose(net(batch), net.model(normalized), atol=1e-6)
         assert net.source == (name, {"mean": mean, "std": std})
     assert load("torchvision:squeezenet1_1", mean=mean, std=std).input_size == (224, 224)
 

@@ -15,7 +15,7 @@ from xcam.models.toy import SmallCNN
     ("name", "options"),
     [
         ("torchvision:shufflenet_v2_x0_5", {"num_classes": 6}),
-        ("xcam:gap_net", {"classes": 3, "seed": 2}),
+        ("xcam:gap_net", {"num_classes": 3, "seed": 2}),
         ("xcam:simple_cnn", {"num_classes": 4, "in_channels": 1, "input_size": (28, 20)}),
         ("xcam:cifar_resnet", {"depth": 8, "mean": (0.5,), "std": (0.2,)}),
     ],
@@ -54,9 +54,9 @@ def test_names_what_pretrained_weights_decide(monkeypatch):
 
 
 def test_survives_copies():
-    net = load("xcam:gap_net", classes=3)
-    assert copy.deepcopy(net).source == ("xcam:gap_net", {"classes": 3})
-    assert pickle.loads(pickle.dumps(net)).source == ("xcam:gap_net", {"classes": 3})
+    net = load("xcam:gap_net", num_classes=3)
+    assert copy.deepcopy(net).source == ("xcam:gap_net", {"num_classes": 3})
+    assert pickle.loads(pickle.dumps(net)).source == ("xcam:gap_net", {"num_classes": 3})
 
 
 def test_of_a_net_that_load_did_not_make():

@@ -22,7 +22,7 @@ def test_seed_decides_everything_and_the_global_generator_is_left_alone(net):
 
 @pytest.mark.parametrize("net", NETS)
 def test_eval_mode_and_shapes(net):
-    model = net(classes=7)
+    model = net(num_classes=7)
     assert not any(module.training for module in model.modules())
     assert model(images(2, 3, 8, 8)).shape == (2, 7)
 

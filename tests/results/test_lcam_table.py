@@ -18,7 +18,7 @@ from xcam.models.toy import GapNet
 from xcam.results import lcam
 
 SHARES = ("100%", "50%", "15%")
-NET = Normalized(GapNet(classes=7), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
+NET = Normalized(GapNet(num_classes=7), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_passes_and_the_images_themselves(results):
 
 
 def test_several_models_each_have_their_lines():
-    models = {"one": NET, "two": GapNet(classes=7, seed=3)}
+    models = {"one": NET, "two": GapNet(num_classes=7, seed=3)}
     found = evaluate(loader(Pictures(3)), "gradcam", lcam.metrics(7), model=models, controls=False)
     table = lcam.table(found)
     assert table.index.tolist() == [(n, m) for n in models for m in ("gradcam", "(images)")]

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import xcam
+from xcam.engine import unwrap
 from xcam.errors import FileFormatError
 from xcam.explanations.folder import StoredMaps, write_maps
 from xcam.metrics import Sparseness
@@ -113,17 +114,17 @@ class TestManifest:
 
     def test_names_each_setting_of_a_method(self):
         there, now = (
-            {"method": manifest.of_recipe(kind(relu=relu), kind.spec.name)}
+            {"method": manifest.describe_settings(kind(relu=relu), kind.spec.name)}
             for kind, relu in ((xcam.get_method("gradcam"), r) for r in (False, True))
         )
         assert list(manifest.differences(there, now)) == ["method, relu: false there, true now"]
-        other = {"method": manifest.of_recipe(xcam.get_method("rise")(), "rise")}
+        other = {"method": manifest.describe_settings(xcam.get_method("rise")(), "rise")}
         (name, *_) = manifest.differences(there, other)
         assert name == 'method, name: "gradcam" there, "rise" now'
 
     def test_names_each_difference(self):
-        recipe = manifest.of_recipe(xcam.get_method("gradcam")(), "gradcam")
-        other = manifest.of_recipe(xcam.get_method("gradcam")(relu=True), "gradcam")
+        recipe = manifest.describe_settings(xcam.get_method("gradcam")(), "gradcam")
+        other = manifest.describe_settings(xcam.get_method("gradcam")(relu=True), "gradcam")
         there = {"seed": 0, "methods": {"a": recipe, "b": recipe}, "target": "label", "same": [1]}
         now = {"seed": 1, "methods": {"a": other}, "same": [1], "new": None}
         found = list(manifest.differences(there, now))
@@ -150,26 +151,26 @@ class TestManifest:
 
     def test_tells_models_apart_by_class_weights_and_buffers(self):
         net = SmallCNN()
-        same = manifest.of_model(net)
-        assert manifest.of_model(torch.nn.DataParallel(SmallCNN())) == same
-        assert manifest.of_model(SmallCNN(inplace=True)) == same
-        assert manifest.of_model(SmallCNN(seed=1)) != same
-        assert manifest.of_model(GapNet())["class"] != same["class"]
+        same = manifest.describe_model(unwrap(net))
+        assert manifest.describe_model(unwrap(torch.nn.DataParallel(SmallCNN()))) == same
+        assert manifest.describe_model(unwrap(SmallCNN(inplace=True))) == same
+        assert manifest.describe_model(unwrap(SmallCNN(seed=1))) != same
+        assert manifest.describe_model(unwrap(GapNet()))["class"] != same["class"]
         net.features[1].running_mean[0] += 1e-6
-        assert manifest.of_model(net) != same
+        assert manifest.describe_model(unwrap(net)) != same
 
     def test_sees_buffers_outside_of_the_state_dict(self):
         models = [xcam.models.Normalized(GapNet(), (mean,), (1.0,)) for mean in (0.0, 0.5)]
-        first, second = map(manifest.of_model, models)
+        first, second = map(manifest.describe_model, models)
         assert first != second
 
     def test_holds_settings_as_json(self):
         fill = xcam.get_method("scorecam")(fill=torch.zeros(3))
-        found = manifest.of_recipe(fill, "scorecam")
+        found = manifest.describe_settings(fill, "scorecam")
         assert json.loads(json.dumps(found)) == found
         assert found["parameters"]["fill"] == "Tensor"
         assert found["repr"] == repr(fill)
-        assert manifest.of_recipe(Sparseness(), "sparseness")["parameters"] == {}
+        assert manifest.describe_settings(Sparseness(), "sparseness")["parameters"] == {}
 
 
 @pytest.fixture

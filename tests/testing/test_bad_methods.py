@@ -492,7 +492,7 @@ class LiesAboutUnsigned(Method):
 
 @dataclass(frozen=True)
 class LiesAboutNormalised(Method):
-    spec: ClassVar[MethodSpec] = spec(signed=False, normalised=True)
+    spec: ClassVar[MethodSpec] = spec(signed=False, normalized=True)
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         return 1e4 * gradient(model, images, target).abs()

@@ -59,7 +59,7 @@ class Good(TrainableMethod):
         cost="1 forward",
         class_specific=False,
         signed=False,
-        normalised=True,
+        normalized=True,
     )
 
     def attach(self, model: nn.Module) -> nn.Module:

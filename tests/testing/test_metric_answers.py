@@ -155,7 +155,7 @@ class TakesAnyTruth(Good):
 
 @dataclass(frozen=True)
 class TakesMasksAlone(Good):
-    spec: ClassVar[MetricSpec] = spec(truth="masks", question="localisation")
+    spec: ClassVar[MetricSpec] = spec(truth="masks", question="localization")
 
     def score(self, model, images, explanation, truth=None):
         if truth is None or truth.is_floating_point() or truth.shape != images[:, 0].shape:

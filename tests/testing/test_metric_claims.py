@@ -53,7 +53,7 @@ class AsksNothingKnown(Good):
 
 @dataclass(frozen=True)
 class LocalisesByLabels(Good):
-    spec: ClassVar[MetricSpec] = spec(question="localisation")
+    spec: ClassVar[MetricSpec] = spec(question="localization")
 
 
 @dataclass(frozen=True)

@@ -200,7 +200,7 @@ def _check_dataset(dataset: object) -> None:
         isinstance(dataset, Sized) and hasattr(dataset, "__getitem__")
     ):
         raise TypeError(
-            "loader must be a DataLoader, a data set with a length and items by number, or a list "
+            "data must be a DataLoader, a data set with a length and items by number, or a list "
             f"of (images, labels) batches, got {type(dataset).__name__}"
         )
 

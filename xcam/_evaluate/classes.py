@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from xcam._evaluate.scoring import device_of
-from xcam.core import as_logits
+from xcam._evaluate.scoring import model_device
+from xcam.core import extract_logits
 from xcam.engine import forward, untouched, unwrap
 
 __all__ = ["check_classes", "class_count"]
@@ -17,7 +17,9 @@ __all__ = ["check_classes", "class_count"]
 def class_count(model: nn.Module, images: Tensor) -> int:
     """The number of classes that a model tells apart, from its output for images (B, C, H, W)."""
     with untouched(model), torch.no_grad():
-        logits = as_logits(forward.call(model, images.to(device_of(model, images))), len(images))
+        logits = extract_logits(
+            forward.call(model, images.to(model_device(model, images))), len(images)
+        )
     return logits.shape[1]
 
 

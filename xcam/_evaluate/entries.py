@@ -11,11 +11,11 @@ from typing import Any, TypeAlias, TypeVar
 
 from torch import Tensor, nn
 
-from xcam._explain.choose import carried, method_of
-from xcam._explain.run import check_fitted, own_method
+from xcam._explain.choose import carried, resolve_method
+from xcam._explain.run import attached_method, check_fitted
 from xcam._explain.verb import check_model
 from xcam.core import Method, Metric
-from xcam.core.settings import Recipe
+from xcam.core.settings import Settings
 from xcam.engine import unwrap
 from xcam.engine.forward import Precision
 from xcam.errors import NotFittedError
@@ -40,7 +40,7 @@ __all__ = [
 
 CONTROLS = ("center_gaussian", "random", "sobel")
 
-R = TypeVar("R", bound=Recipe)
+R = TypeVar("R", bound=Settings)
 MapSource: TypeAlias = "Callable[[Tensor, Sequence[str], Tensor], Tensor | Sequence[Tensor]]"
 Models: TypeAlias = "nn.Module | Mapping[str, nn.Module]"
 Methods: TypeAlias = "str | Method | Iterable[str | Method] | Mapping[str, str | Method] | None"
@@ -79,14 +79,14 @@ class Entries:
     methods: Mapping[str, Mapping[str, Method]]
     maps: Mapping[str, MapSource]
     metrics: Mapping[str, Metric]
-    labelled: bool
+    labeled: bool
     batch_size: int | None = None
     precision: Precision = "full"
 
     @property
     def asks_labels(self) -> bool:
         """Whether it counts what the labels of the images are."""
-        return self.labelled or any(m.spec.truth == "labels" for m in self.metrics.values())
+        return self.labeled or any(m.spec.truth == "labels" for m in self.metrics.values())
 
     @classmethod
     def of(
@@ -129,7 +129,7 @@ class Entries:
                 raise ValueError(
                     f"both a method and maps are called {label!r}; name one, {{name: …}}"
                 )
-        scored = _labelled(metrics, partial(_metric, seed))
+        scored = _labeled(metrics, partial(_metric, seed))
         if not scored:
             raise ValueError("there are no metrics to score with; see xcam.list_metrics()")
         return cls(nets, found, sources, scored, target == "label", batch_size, precision)
@@ -144,10 +144,10 @@ def methods_of(model: nn.Module, methods: Methods, seed: int) -> dict[str, Metho
         seed: Of those that are given by name.
     """
     given = carried(model, None) if methods is None else methods
-    return _labelled(given, partial(_method, model, seed))
+    return _labeled(given, partial(_method, model, seed))
 
 
-def seeded(recipe: type[Recipe], seed: int) -> dict[str, int]:
+def seeded(recipe: type[Settings], seed: int) -> dict[str, int]:
     """The settings by which a method or metric that is given by name draws by this seed."""
     drawn = any(field.name == "seed" for field in dataclasses.fields(recipe))  # type: ignore[arg-type]
     return {"seed": seed} if drawn else {}
@@ -189,21 +189,21 @@ def _class_of(model: nn.Module) -> str:
     """The class of the classifier itself, within its normalisation and its head."""
     net = unwrap(model)
     net = net.model if isinstance(net, Normalized) else net
-    headed = own_method(model) is not None
+    headed = attached_method(model) is not None
     return type(getattr(net, "backbone", net) if headed else net).__name__
 
 
 def _method(model: nn.Module, seed: int, given: str | Named | Method) -> Method:
     asked = Named(given) if isinstance(given, str) else given
     if not isinstance(asked, Named):
-        return method_of(asked, {})
+        return resolve_method(asked, {})
     chosen = carried(model, asked.name)
     drawn = seeded(get_method(chosen), seed) if isinstance(chosen, str) else {}
-    return method_of(chosen, {**drawn, **asked.settings})
+    return resolve_method(chosen, {**drawn, **asked.settings})
 
 
 def _head(model: nn.Module) -> str | None:
-    own = own_method(model)
+    own = attached_method(model)
     return None if own is None else own.spec.name
 
 
@@ -233,11 +233,11 @@ def _metric(seed: int, given: str | Metric) -> Metric:
     return given
 
 
-def _labelled(given: object, resolve: Callable[..., R]) -> dict[str, R]:
+def _labeled(given: object, resolve: Callable[..., R]) -> dict[str, R]:
     """Each by its label: the caller's; else its name; else, where a name comes twice, its repr."""
     if isinstance(given, Mapping):
         return {str(label): resolve(one) for label, one in given.items()}
-    if isinstance(given, str | Recipe) or not isinstance(given, Iterable):
+    if isinstance(given, str | Settings) or not isinstance(given, Iterable):
         given = (given,)
     found = [resolve(one) for one in given]
     names = [str(one.spec.name) for one in found]  # type: ignore[attr-defined]  # both kinds have

@@ -16,13 +16,13 @@ from xcam._evaluate.entries import Entries, MapSource
 from xcam._evaluate.outside import explanations_of
 from xcam._explain.run import apply
 from xcam._explain.verb import check_images
-from xcam.core import Explanation, Method, Metric, Target, as_logits
+from xcam.core import Explanation, Method, Metric, Target, extract_logits
 from xcam.engine import forward, untouched
 from xcam.errors import ModelOutputError
 from xcam.imaging import is_flat
 from xcam.results.store import Row
 
-__all__ = ["Case", "Keep", "device_of"]
+__all__ = ["Case", "Keep", "model_device"]
 
 Keep: TypeAlias = Callable[["Case", str, Outcome[Explanation]], None]
 
@@ -70,7 +70,7 @@ class Case:
     def targets(self) -> dict[int, int]:
         """The class to explain of each image; none of those that the model fails on."""
         labels = self.batch.labels
-        if self.entries.labelled and labels is not None:
+        if self.entries.labeled and labels is not None:
             return dict(enumerate(labels.tolist()))
         if self._clean.result is None:
             return {}
@@ -80,7 +80,7 @@ class Case:
     @cached_property
     def _clean(self) -> Outcome[Tensor]:
         """The logits, so that all methods explain one prediction; of no class if nobody asks."""
-        asked = not self.entries.labelled or bool(self.entries.maps)
+        asked = not self.entries.labeled or bool(self.entries.maps)
 
         def step(rows: Sequence[int]) -> Tensor:
             images = _of(self.images, rows)
@@ -89,7 +89,7 @@ class Case:
                 return images.new_zeros(len(images), 0)
 
             def logits(part: slice) -> Tensor:
-                return as_logits(forward.call(self.model, images[part]), len(images[part]))
+                return extract_logits(forward.call(self.model, images[part]), len(images[part]))
 
             with untouched(self.model), torch.no_grad():
                 return _finite(forward.collect(len(images), logits, images), "the model")
@@ -221,7 +221,7 @@ def _explained(told: Sequence[Outcome[Explanation]]) -> dict[int, dict[str, Any]
     }
 
 
-def device_of(model: nn.Module, images: Tensor) -> torch.device:
+def model_device(model: nn.Module, images: Tensor) -> torch.device:
     """Where the model is; where the images are if it has no parameters."""
     return next((parameter.device for parameter in model.parameters()), images.device)
 

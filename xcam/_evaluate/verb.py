@@ -28,7 +28,7 @@ __all__ = ["evaluate"]
 
 def evaluate(
     model: Models,
-    loader: DataLoader[Any] | Dataset[Any] | list[Any],
+    data: DataLoader[Any] | Dataset[Any] | list[Any],
     methods: Methods = None,
     metrics: Metrics = ("insertion", "deletion"),
     target: Literal["predicted", "label"] = "predicted",
@@ -58,7 +58,7 @@ def evaluate(
 
     Args:
         model: A classifier, or several by name, which see the same images.
-        loader: A `DataLoader` that does not shuffle, a data set, or a list of batches. A batch is
+        data: A `DataLoader` that does not shuffle, a data set, or a list of batches. A batch is
             (images, labels) or (images, labels, truth): images (B, C, H, W) as the models take
             them, labels (B,) int64, truth for metrics that need it, boxes (B, N, 4) or masks
             (B, H, W). A data set's `ids`, one an image, name the images in the rows.
@@ -110,11 +110,11 @@ def evaluate(
     )
     if out is not None:
         check_named(entries.maps)
-    data = Data.of(loader, indices, fraction, seed)
+    batches = Data.of(data, indices, fraction, seed)
     team = launched()
     if out is None and team.count > 1 and not dry_run:
         raise ValueError(f"{team.count} processes need a folder to share; give out=…")
-    work = Work.of(entries, data, seed, save_maps and not dry_run)
+    work = Work.of(entries, batches, seed, save_maps and not dry_run)
     if dry_run:
         results = _in_passing(lambda folder: _measured(work, folder, team), entries)
     elif out is None:

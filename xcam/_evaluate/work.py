@@ -18,10 +18,11 @@ from xcam._evaluate.attempts import Attempts, Outcome
 from xcam._evaluate.batches import Batch, Data
 from xcam._evaluate.classes import check_classes
 from xcam._evaluate.entries import Entries, of_source
-from xcam._evaluate.scoring import Case, device_of
+from xcam._evaluate.scoring import Case, model_device
 from xcam._explain.run import unresized
 from xcam._explain.verb import check_images, with_layer
 from xcam.core import Explanation, Method
+from xcam.engine import unwrap
 from xcam.engine.forward import run_settings
 from xcam.errors import XcamError
 from xcam.explanations.folder import write_maps
@@ -67,7 +68,7 @@ class Work:
         first, last = data.ends()
         _check_truth(first, entries)
         for model in entries.models.values():
-            check_images(model, first.images.to(device_of(model, first.images)))
+            check_images(model, first.images.to(model_device(model, first.images)))
         if entries.asks_labels:
             check_classes(data.classes, entries.models, first.images)
         methods = {
@@ -119,14 +120,16 @@ class Work:
         return {
             "format": 1,
             "versions": {"xcam": version("xcam"), "torch": str(torch.__version__)},
-            "models": {name: manifest.of_model(net) for name, net in entries.models.items()},
+            "models": {
+                name: manifest.describe_model(unwrap(net)) for name, net in entries.models.items()
+            },
             "methods": {label: self._said(label) for label in chain(*self.methods.values())},
             "maps": {label: of_source(source) for label, source in entries.maps.items()},
             "metrics": {
-                label: manifest.of_recipe(metric, metric.spec.name)
+                label: manifest.describe_settings(metric, metric.spec.name)
                 for label, metric in entries.metrics.items()
             },
-            "target": "label" if entries.labelled else "predicted",
+            "target": "label" if entries.labeled else "predicted",
             "images": {
                 "count": len(data),
                 "sha256": manifest.digest(images),
@@ -141,7 +144,9 @@ class Work:
     def _said(self, label: str) -> dict[str, Any]:
         """What goes by a label, on each model: its own method may have settings of its own."""
         chosen = {model: found[label] for model, found in self.methods.items() if label in found}
-        recipes = {model: manifest.of_recipe(one, one.spec.name) for model, one in chosen.items()}
+        recipes = {
+            model: manifest.describe_settings(one, one.spec.name) for model, one in chosen.items()
+        }
         return {"name": next(iter(chosen.values())).spec.name, "on": recipes}
 
     def _rows(self, batch: Batch, store: Store | None = None) -> list[Row]:
@@ -150,7 +155,7 @@ class Work:
         if not batch.indices:
             return rows
         for name, model in self.entries.models.items():
-            images = batch.images.to(device_of(model, batch.images))
+            images = batch.images.to(model_device(model, batch.images))
             settings = (self.entries.batch_size, self.entries.precision)
             attempts = Attempts(images.device, *settings, self.notes)
             case = Case(batch, name, model, images, self.entries, self.methods[name], attempts)
@@ -192,7 +197,7 @@ def _digest(*batches: Batch) -> str:
 def _check_truth(first: Batch, entries: Entries) -> None:
     needy = {metric.spec.truth: name for name, metric in entries.metrics.items()}
     if first.labels is None and entries.asks_labels:
-        who = "target='label'" if entries.labelled else f"the metric {needy['labels']!r}"
+        who = "target='label'" if entries.labeled else f"the metric {needy['labels']!r}"
         raise ValueError(f"{who} needs labels, and the data has none; give (images, labels)")
     for kind in ("boxes", "masks"):
         if first.truth is None and kind in needy:
@@ -206,7 +211,7 @@ def _layered(method: Method, model: nn.Module, first: Batch, entries: Entries) -
     """The method with the layer it reads; as it is if there is none, so that its rows say why."""
     with run_settings(entries.batch_size, entries.precision):
         try:
-            images = first.images.to(device_of(model, first.images))
+            images = first.images.to(model_device(model, first.images))
             return with_layer(method, model, images)
         except (XcamError, RuntimeError, TypeError, ValueError):
             return method

@@ -9,16 +9,16 @@ from typing import Any, get_args, get_type_hints
 
 from torch import nn
 
-from xcam._explain.run import own_method
-from xcam.core import Method, Reduce, Score
+from xcam._explain.run import attached_method
+from xcam.core import Method, Output, Reduce
 from xcam.registry import get_method
 
-__all__ = ["carried", "method_of"]
+__all__ = ["carried", "resolve_method"]
 
 _DEFAULT = "gradcam"
 
 # Fields that mean the same in every method are checked here, before any pass.
-_CHOICES: dict[str, tuple[str, ...]] = {"score": get_args(Score), "reduce": get_args(Reduce)}
+_CHOICES: dict[str, tuple[str, ...]] = {"output": get_args(Output), "reduce": get_args(Reduce)}
 # What a parameter takes that is annotated as one of these, or as one of these or None.
 _KINDS: tuple[tuple[type, type, str], ...] = (
     (int, numbers.Integral, "an int, such as 4"),
@@ -29,13 +29,13 @@ _KINDS: tuple[tuple[type, type, str], ...] = (
 
 def carried(model: nn.Module, method: str | Method | None) -> str | Method:
     """The model's own method where that is asked for, by None or by its name."""
-    own = own_method(model)
+    own = attached_method(model)
     if own is not None and method in (None, own.spec.name):
         return own
     return _DEFAULT if method is None else method
 
 
-def method_of(method: str | Method, params: dict[str, Any]) -> Method:
+def resolve_method(method: str | Method, params: dict[str, Any]) -> Method:
     """The method of a name, or a method object, with some parameters, checked.
 
     Raises:

@@ -11,7 +11,14 @@ from xcam.core.explanation import notes_on
 from xcam.engine import forward, untouched, unwrap
 from xcam.errors import ModelOutputError, NotFittedError
 
-__all__ = ["apply", "check_fitted", "check_headless", "own_method", "reduce_channels", "unresized"]
+__all__ = [
+    "apply",
+    "attached_method",
+    "check_fitted",
+    "check_headless",
+    "reduce_channels",
+    "unresized",
+]
 
 _SAME = 1e-5  # of a map's largest value: how far resizes on two devices may be apart
 
@@ -55,7 +62,7 @@ def apply(method: Method, model: nn.Module, images: Tensor, target: Target) -> E
     )
 
 
-def own_method(model: nn.Module) -> TrainableMethod | None:
+def attached_method(model: nn.Module) -> TrainableMethod | None:
     """The method whose head the model carries, if it carries one."""
     method = getattr(unwrap(model), "method", None)
     return method if isinstance(method, TrainableMethod) else None
@@ -69,7 +76,7 @@ def check_fitted(method: Method, model: nn.Module) -> None:
     """
     if not isinstance(method, TrainableMethod):
         return
-    name, own = method.spec.name, own_method(model)
+    name, own = method.spec.name, attached_method(model)
     if own is None or own.spec.name != name:
         head = "no head" if own is None else f"the head of {own.spec.name}"
         raise NotFittedError(
@@ -89,7 +96,7 @@ def check_headless(model: nn.Module) -> None:
     Raises:
         ValueError: It does.
     """
-    own = own_method(model)
+    own = attached_method(model)
     if own is not None:
         raise ValueError(
             f"the model carries the head of {own!r} already; give the classifier without it: the "

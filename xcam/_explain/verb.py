@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from xcam._explain.choose import carried, method_of
-from xcam._explain.run import apply, own_method
+from xcam._explain.choose import carried, resolve_method
+from xcam._explain.run import apply, attached_method
 from xcam.core import Explanation, Method, Target, TargetLike, TrainableMethod
 from xcam.engine import find_module, untouched
 from xcam.engine.forward import Precision, call, current, run_settings
@@ -66,7 +66,7 @@ def explain(
     """
     check_model(model)
     check_images(model, images)
-    chosen = method_of(carried(model, method), params)
+    chosen = resolve_method(carried(model, method), params)
     aim = Target.of(target, images)
     with run_settings(batch_size, precision, progress) as run:
         try:
@@ -85,7 +85,7 @@ def with_layer(method: Method, model: nn.Module, images: Tensor) -> Method:
     A trainable method reads the head that the model carries: fields that are None are that one's.
     """
     if isinstance(method, TrainableMethod):
-        return _as_carried(method, own_method(model))
+        return _as_carried(method, attached_method(model))
     if "layer" not in method.parameters():
         return method
     layer = method.parameters()["layer"]

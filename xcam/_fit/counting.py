@@ -16,7 +16,7 @@ from xcam._fit.place import Place, check_labels
 from xcam._fit.settings import check_count
 from xcam._fit.source import Images, Source
 from xcam._fit.sums import Means, runner_up, summed
-from xcam.core import as_logits
+from xcam.core import extract_logits
 from xcam.engine import random_states, untouched, unwrap
 from xcam.engine.forward import Precision
 
@@ -169,7 +169,7 @@ def count(
             images, labels = place.images(images), labels.to(place.device)
             with place.autocast():
                 if run is None:
-                    logits = as_logits(net(images), len(images))
+                    logits = extract_logits(net(images), len(images))
                 else:
                     part, logits = run(images, labels)
                     loss += part * len(labels)

@@ -15,7 +15,7 @@ from xcam._fit.averaging import Averaging
 from xcam._fit.counters import Share, seed_all
 from xcam._fit.mixing import Mixing
 from xcam._fit.objective import Objective
-from xcam._fit.optimisation import Optimisation
+from xcam._fit.optimization import Optimization
 from xcam._fit.place import Place, check_labels
 from xcam._fit.sums import Sums
 
@@ -41,7 +41,7 @@ class Learner:
 
     objective: Objective
     shared: nn.Module
-    optimisation: Optimisation
+    optimization: Optimization
     averaging: Averaging | None
     mixing: Mixing | None
     classes: int
@@ -88,9 +88,9 @@ class Learner:
                 seed_all("step", self.seed, epoch, number, self.share.rank, index)
                 labels = labels.to(self.place.device, non_blocking=True)
                 loss, logits = self._forward(self.place.images(batch), labels)
-                self.optimisation.backward(loss * (count * self.share.count / images))
+                self.optimization.backward(loss * (count * self.share.count / images))
             sums.add(loss, logits, labels, count)
-        self.optimisation.step()
+        self.optimization.step()
         if self.averaging is not None:
             self.averaging.passed(epoch * steps + number + 1, self.objective.net)
 
@@ -119,7 +119,7 @@ class Learner:
         return {
             "net": self.objective.net.state_dict(),
             "average": None if self.averaging is None else self.averaging.average.state_dict(),
-            **self.optimisation.state(),
+            **self.optimization.state(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -127,4 +127,4 @@ class Learner:
         self.objective.net.load_state_dict(state["net"])
         if self.averaging is not None:
             self.averaging.average.load_state_dict(state["average"])
-        self.optimisation.restore(state)
+        self.optimization.restore(state)

@@ -118,7 +118,7 @@ class Training:
             sums.start(at.sums)
         with self._bar() as bar:
             while at.step < steps:
-                at.lr = self.learner.optimisation.lr
+                at.lr = self.learner.optimization.lr
                 size = self.order.size(at.step)
                 self.learner.step((at.epoch, at.step, steps), size, batches, sums)
                 at.step += 1
@@ -154,7 +154,7 @@ class Training:
             better = self._worth(row) >= self._worth(best)  # of equals the last
             if better:
                 at.best_epoch = at.epoch + 1
-        self.learner.optimisation.passed("epoch")
+        self.learner.optimization.passed("epoch")
         row["seconds"] = round(at.seconds + time.monotonic() - begun, 3)
         at.history.append(row)
         at.epoch, at.step, at.sums, at.seconds = at.epoch + 1, 0, [0.0] * 4, 0.0

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xcam.core import TrainableMethod, as_logits
+from xcam.core import TrainableMethod, extract_logits
 from xcam.errors import ModelOutputError
 
 __all__ = ["Criterion", "Objective"]
@@ -71,7 +71,7 @@ class Objective(nn.Module):
         loss, seen = None, None
         if self.method is not None:
             loss, seen = self._by_method(self.method, net, images, labels)
-        logits = seen if seen is not None and decides else as_logits(net(images), len(images))
+        logits = seen if seen is not None and decides else extract_logits(net(images), len(images))
         return self._loss_of(logits, labels) if loss is None else loss, logits
 
     def _loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ class Objective(nn.Module):
                 "in training the model gives the logits of auxiliary classifiers, too; make it "
                 "without them: xcam.models.load(…, aux_logits=False)"
             )
-        logits = as_logits(output, len(images))
+        logits = extract_logits(output, len(images))
         return self._loss_of(logits, labels), logits
 
     def _by_method(
@@ -97,7 +97,7 @@ class Objective(nn.Module):
 
         def watch(module: nn.Module, inputs: object, output: object) -> None:
             if not seen:
-                seen.append(as_logits(output, len(images)))
+                seen.append(extract_logits(output, len(images)))
 
         handle = net.register_forward_hook(watch)
         try:

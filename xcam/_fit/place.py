@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from xcam.core import as_logits
+from xcam.core import extract_logits
 from xcam.engine import untouched
 from xcam.engine.forward import Precision
 from xcam.runs.processes import Processes, launched
@@ -99,7 +99,7 @@ class Place:
 
     def _classes(self, net: nn.Module, image: Tensor) -> int:
         with untouched(net), torch.no_grad(), self.autocast():
-            logits = as_logits(net(self.images(image)), len(image))
+            logits = extract_logits(net(self.images(image)), len(image))
         return logits.shape[1]
 
     @property

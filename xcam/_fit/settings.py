@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from xcam._fit.objective import Criterion
-from xcam._fit.optimisation import Named
+from xcam._fit.optimization import Named
 from xcam.core import TrainableMethod
 from xcam.core.instantiate import check_number
 from xcam.engine.forward import Precision

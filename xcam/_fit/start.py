@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from xcam._explain.choose import method_of
-from xcam._explain.run import check_headless, own_method
+from xcam._explain.choose import resolve_method
+from xcam._explain.run import attached_method, check_headless
 from xcam._explain.verb import with_layer
 from xcam._fit.averaging import Averaging
 from xcam._fit.counters import Order, Share, seed_all
@@ -21,11 +21,11 @@ from xcam._fit.counting import names
 from xcam._fit.learner import Learner
 from xcam._fit.mixing import mixing
 from xcam._fit.objective import Objective
-from xcam._fit.optimisation import Optimisation
+from xcam._fit.optimization import Optimization
 from xcam._fit.place import Place, check_labels
 from xcam._fit.settings import Settings, of_net
 from xcam._fit.source import Source
-from xcam.core import Method, TrainableMethod, as_logits
+from xcam.core import Method, TrainableMethod, extract_logits
 from xcam.engine import untouched, unwrap
 from xcam.methods.trainable.backbone import images_of
 from xcam.models import Normalized
@@ -73,12 +73,12 @@ class Start:
         """
         net = copy.deepcopy(unwrap(model)).to(self.place.device)
         net.zero_grad(set_to_none=True)
-        own = own_method(net)
+        own = attached_method(net)
         if method is None and own is None:
             return net, None
         known = own if own and method in (None, own.spec.name) else method
         image = self.image.to(self.place.device)
-        chosen = with_layer(method_of(known, params), net, image)  # type: ignore[arg-type]
+        chosen = with_layer(resolve_method(known, params), net, image)  # type: ignore[arg-type]
         if not isinstance(chosen, TrainableMethod):
             raise TypeError(
                 f"{chosen.spec.name} needs no training: explain with it as it is, and leave method "
@@ -91,10 +91,10 @@ class Start:
             seed_all("attach", self.settings.seed)
             with images_of(self.size):
                 net = chosen.attach(net).to(self.place.device)
-        if own_method(net) is None:
+        if attached_method(net) is None:
             net.method = chosen  # type: ignore[assignment]
         net.fitted = True  # type: ignore[assignment]  # by the time that anybody sees it
-        return net, own_method(net)
+        return net, attached_method(net)
 
     def learner(self, net: nn.Module, method: TrainableMethod | None) -> Learner:
         """What learns: the net, with everything that changes it.
@@ -120,7 +120,7 @@ class Start:
         return Learner(
             objective=objective,
             shared=self._shared(objective, place) if team.count > 1 else objective,
-            optimisation=Optimisation.of(
+            optimization=Optimization.of(
                 net,
                 chosen.optimizer,
                 chosen.schedule,
@@ -179,18 +179,18 @@ class Start:
                 image, label = part.first(self.settings.seed)
                 place.tried(net, image)
                 check_labels(label, classes)
-        normalised = next((m for m in net.modules() if isinstance(m, Normalized)), None)
-        if normalised is not None:
+        normalized = next((m for m in net.modules() if isinstance(m, Normalized)), None)
+        if normalized is not None:
             found = names(self.source, net, classes)
             known = () if isinstance(found, range) else tuple(map(str, found))
-            normalised.categories = normalised.categories or known
-            normalised.input_size = self.size
+            normalized.categories = normalized.categories or known
+            normalized.input_size = self.size
         return place, classes
 
     def _decides(self, net: nn.Module, place: Place) -> bool:
         """Whether the logits depend on anything that is trained."""
         with _trained(net), place.autocast():
-            return as_logits(net(place.images(self.image)), 1).requires_grad
+            return extract_logits(net(place.images(self.image)), 1).requires_grad
 
     def _shared(self, objective: Objective, place: Place) -> nn.Module:
         """With averaged gradients, also of a net with parameters that the loss does not use."""
@@ -235,7 +235,7 @@ class Start:
 
     def said(self, model: nn.Module, method: TrainableMethod | None) -> dict[str, Any]:
         """What a folder's manifest holds: another training is one that differs in it."""
-        recipe = None if method is None else manifest.of_recipe(method, method.spec.name)
+        recipe = None if method is None else manifest.describe_settings(method, method.spec.name)
         return {
             "model": of_net(unwrap(model)),
             "method": recipe,
@@ -251,7 +251,7 @@ class Start:
     def traces(self, model: nn.Module) -> dict[str, str]:
         """What a training begins with, and does not need to go on: in words and hashes."""
         found = {
-            "weights of the model": manifest.of_model(model)["sha256"],
+            "weights of the model": manifest.describe_model(unwrap(model))["sha256"],
             "parts of a step": f"{self.place.team.count} processes x {self.accumulate}",
             "first training image": _digest(self.image, self.label),
             "training labels": _labels(self.source),

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from xcam._explain.run import own_method
+from xcam._explain.run import attached_method
 from xcam._explain.verb import check_model
 from xcam._fit.counting import names
 from xcam._fit.folder import Folder
 from xcam._fit.log import board
 from xcam._fit.loop import Training
 from xcam._fit.objective import Criterion
-from xcam._fit.optimisation import Named
+from xcam._fit.optimization import Named
 from xcam._fit.place import Place
 from xcam._fit.resumption import taken_up
 from xcam._fit.settings import Settings, check_count
@@ -145,7 +145,7 @@ def fit(
         KeyboardInterrupt: Ctrl-C, after the step and a save; a second one interrupts at once.
     """
     check_model(model)
-    if method is None and own_method(model) is None:
+    if method is None and attached_method(model) is None:
         check_names("fit", params, [*inspect.signature(fit).parameters][:-1])
     _check_counts(epochs=epochs, accumulate=accumulate, keep_every=keep_every, workers=workers)
     check_number("save_minutes", save_minutes)
@@ -177,7 +177,7 @@ def fit(
     with random_states(), gradients(model):
         start = Start(settings, train, validated, tested, place, accumulate, *train.first(seed))
         learner = start.learner(*start.with_head(model, method, params))
-        learner.optimisation.check_length(epochs, start.order.steps)
+        learner.optimization.check_length(epochs, start.order.steps)
         folder = None if out is None else Folder(out)
         with claimed(folder.path) if folder and place.team.main else nullcontext():
             standing = taken_up(folder, start, model, learner, epochs, keep_every)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from xcam._explain.run import own_method
+from xcam._explain.run import attached_method
 from xcam.checkpoints.backbone import built
 from xcam.checkpoints.record import FORMAT, KEY, Record
 from xcam.checkpoints.tensors import dtype_of, state, ties
@@ -58,10 +58,10 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
             record = Record.of(header, tensors)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"{str(path)!r} has a damaged header: {error!r}") from error
-        carried = None if model is None else own_method(model)
+        carried = None if model is None else attached_method(model)
         method = _method(record, path, carried)
         net = _structure(record, method, model, path).cpu()
-        _normalise(net, record, path)
+        _normalize(net, record, path)
         _fill(net, record, path)
     if method is not None:
         net.method, net.fitted = method, record.fitted  # type: ignore[assignment]
@@ -102,7 +102,7 @@ def _structure(
     model = unwrap(model)
     state(model)  # refuses one that has no values yet: it cannot be moved
     net = copy.deepcopy(model)
-    carried = own_method(net)
+    carried = attached_method(net)
     if carried is None:
         if method is None:
             return net
@@ -116,11 +116,11 @@ def _structure(
     return net
 
 
-def _normalise(net: nn.Module, record: Record, path: Path) -> None:
+def _normalize(net: nn.Module, record: Record, path: Path) -> None:
     """Sets what of each `Normalized` is not in the state."""
     modules = dict(net.named_modules())
     categories = record.categories
-    for name, saved in record.normalisation.items():
+    for name, saved in record.normalization.items():
         part = modules.get(name)
         if not isinstance(part, Normalized):
             means, deviations = (v.flatten().tolist() for v in (saved.mean, saved.std))

@@ -11,13 +11,13 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from xcam._explain.run import own_method
+from xcam._explain.run import attached_method
 from xcam.checkpoints.backbone import Source, named_backbone
 from xcam.checkpoints.tensors import checksum, dtype_of
 from xcam.models import Normalized
 from xcam.runs import files
 
-__all__ = ["FORMAT", "KEY", "Normalisation", "Record", "header_of"]
+__all__ = ["FORMAT", "KEY", "Normalization", "Record", "header_of"]
 
 FORMAT = 1
 KEY = "xcam.net"
@@ -30,7 +30,7 @@ def header_of(net: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Any]:
     Raises:
         TypeError: A parameter of the method that no file can hold.
     """
-    method = own_method(net)
+    method = attached_method(net)
     source = named_backbone(net, method)
     parts = {name: part for name, part in net.named_modules() if isinstance(part, Normalized)}
     names = next((part.categories for part in parts.values() if part.categories), ())
@@ -63,7 +63,7 @@ def header_of(net: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Normalisation:
+class Normalization:
     """What of a `Normalized` is not in its state.
 
     Attributes:
@@ -77,7 +77,7 @@ class Normalisation:
     input_size: tuple[int, int] | None
 
     @classmethod
-    def of(cls, entry: Mapping[str, Any]) -> Normalisation:
+    def of(cls, entry: Mapping[str, Any]) -> Normalization:
         """Read from the header."""
         dtype = _dtype(entry["dtype"])
         mean, std = (
@@ -108,7 +108,7 @@ class Record:
     input_size: tuple[int, int] | None
     backbone: Source | None
     categories: tuple[str, ...]
-    normalisation: Mapping[str, Normalisation]
+    normalization: Mapping[str, Normalization]
     dtype: torch.dtype | None
     state: Mapping[str, Tensor]
     tied: Mapping[str, str]
@@ -136,8 +136,8 @@ class Record:
             input_size=_size(header.get("input_size")),
             backbone=_read(header["backbone"], tensors),
             categories=tuple(map(str, header["classes"]["names"])),
-            normalisation={
-                name: Normalisation.of(entry) for name, entry in header["normalisation"].items()
+            normalization={
+                name: Normalization.of(entry) for name, entry in header["normalisation"].items()
             },
             dtype=None if header["dtype"] is None else _dtype(header["dtype"]),
             state=state | {name: state[first] for name, first in tied.items()},

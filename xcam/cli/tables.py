@@ -50,7 +50,7 @@ def draw(
     net: Normalized,
     data: Any,  # noqa: ANN401 - a data set of xcam.data
     methods: Iterable[Method],
-    labelled: bool,
+    labeled: bool,
     **settings: Any,  # noqa: ANN401
 ) -> None:
     """Draws pictures from all over the data, explained by each method, with AD and IC beneath."""
@@ -62,7 +62,7 @@ def draw(
     count = min(_PICTURES, len(data))  # of a folder of classes, the first ones are of one class
     items = [data[number * len(data) // count] for number in range(count)]
     images = torch.stack([item[0] for item in items]).to(net.mean.device)
-    target = [int(item[1]) for item in items] if labelled else None
+    target = [int(item[1]) for item in items] if labeled else None
     methods = list(methods)
     names = [method.spec.title for method in methods]
     explanations = {

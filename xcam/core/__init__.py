@@ -3,8 +3,8 @@
 from xcam.core.explanation import Explanation, SavedMethod
 from xcam.core.method import Family, Method, MethodSpec, Reduce, TrainableMethod
 from xcam.core.metric import Metric, MetricSpec, Question, Truth
-from xcam.core.settings import Recipe
-from xcam.core.target import Score, ScoreFunction, Target, TargetLike, as_logits
+from xcam.core.settings import Settings
+from xcam.core.target import Output, ScoreFunction, Target, TargetLike, extract_logits
 
 __all__ = [
     "Explanation",
@@ -13,15 +13,15 @@ __all__ = [
     "MethodSpec",
     "Metric",
     "MetricSpec",
+    "Output",
     "Question",
-    "Recipe",
     "Reduce",
     "SavedMethod",
-    "Score",
     "ScoreFunction",
+    "Settings",
     "Target",
     "TargetLike",
     "TrainableMethod",
     "Truth",
-    "as_logits",
+    "extract_logits",
 ]

@@ -132,7 +132,7 @@ class Explanation:
             _warnings.warn(note, XcamWarning, stacklevel=2)
         return imaging.normalize(self.maps.clamp(min=0) if relu else self.maps)
 
-    def overlay(self, images: Tensor, alpha: float = 0.6, colours: str = "turbo") -> Tensor:
+    def overlay(self, images: Tensor, alpha: float = 0.6, colors: str = "turbo") -> Tensor:
         """The images under their normalized maps in colour, opaque where the map is high.
 
         The map of a pixel method, a few bright dots, is smoothed and brightened first.
@@ -140,7 +140,7 @@ class Explanation:
         Args:
             images: (B, C, H, W), C of 1 or 3; an image that leaves [0, 1] is stretched into it.
             alpha: Opacity at the map's maximum, in [0, 1].
-            colours: A matplotlib colour map.
+            colors: A matplotlib colour map.
 
         Returns:
             (B, 3, H, W) float32 in [0, 1].
@@ -149,7 +149,7 @@ class Explanation:
         maps = self.normalized()
         if self.raw.ndim == 4:
             maps = imaging.visible(maps)
-        return imaging.overlay(images, maps, alpha, colours)
+        return imaging.overlay(images, maps, alpha, colors)
 
     def plot(
         self, images: Tensor, path: str | Path | None = None, categories: Sequence[str] = ()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from xcam.core.settings import Recipe
+from xcam.core.settings import Settings
 
 if TYPE_CHECKING:
     from xcam.core.target import Target
@@ -34,7 +34,7 @@ class MethodSpec:
         stochastic: The map depends on a `seed` field, and on nothing else that is random.
         signed: The map may hold negative values.
         alters_model: The method works on a changed copy of the model.
-        normalised: The map already lies in [0, 1].
+        normalized: The map already lies in [0, 1].
         exceptions: Contract checks that the method cannot keep, each with the reason.
     """
 
@@ -47,11 +47,11 @@ class MethodSpec:
     stochastic: bool = False
     signed: bool = True
     alters_model: bool = False
-    normalised: bool = False
+    normalized: bool = False
     exceptions: Mapping[str, str] = field(default_factory=dict)
 
 
-class Method(Recipe, ABC):
+class Method(Settings, ABC):
     """A way to explain an image classifier: a frozen dataclass of hyper-parameters.
 
     Subclasses are `@dataclass(frozen=True)`, final, set `spec`, and implement `maps`. Four field

@@ -11,12 +11,12 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from xcam.core.explanation import Explanation
-from xcam.core.settings import Recipe
+from xcam.core.settings import Settings
 
 __all__ = ["Metric", "MetricSpec", "Question", "Truth"]
 
 Truth = Literal["none", "labels", "boxes", "masks"]
-Question = Literal["faithfulness", "localisation", "shape"]
+Question = Literal["faithfulness", "localization", "shape"]
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class MetricSpec:
         higher_is_better: The direction; None where neither is.
         bounds: The range of the result.
         question: What it asks: do the maps say what the model does (`"faithfulness"`),
-            do they fall on the object (`"localisation"`), or what do they look like (`"shape"`)?
+            do they fall on the object (`"localization"`), or what do they look like (`"shape"`)?
         truth: What it needs beside the maps.
         cost: Images through the model for each one scored, and explanations of it, a sum in the
             names of the settings: `"2"`, `"1/step + 1"`, `"2 × len(fractions) + 1 explanation"`;
             `"0"` for none.
-        unordered: What it was seen not to tell by its defaults where the truth is known, each with
-            the reason: `"oracle above random"`, the object's mask from noise, or
+        known_failures: What it was seen not to tell by its defaults where the truth is known,
+            each with the reason: `"oracle above random"`, the object's mask from noise, or
             `"random above inverse"`, noise from one minus the mask.
         reads_maps: Whether the result depends on the maps; one that speaks of the model alone is
             scored once for all methods, and ranks none.
@@ -54,7 +54,7 @@ class MetricSpec:
     truth: Truth = "none"
     cost: str = "0"
     reads_maps: bool = True
-    unordered: Mapping[str, str] = field(default_factory=dict)
+    known_failures: Mapping[str, str] = field(default_factory=dict)
     exceptions: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -71,7 +71,7 @@ class MetricSpec:
         return f"{left}, {right}".replace("[-", "[−")
 
 
-class Metric(Recipe, ABC):
+class Metric(Settings, ABC):
     """A way to score maps: a frozen dataclass of settings, like `Method`.
 
     `score` gives a statistic an image, `finish` reads the result off the mean of those statistics

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["Recipe"]
+__all__ = ["Settings"]
 
 
-class Recipe:
+class Settings:
     """A frozen dataclass of settings."""
 
     def __repr__(self) -> str:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from xcam.errors import ModelOutputError
 
-__all__ = ["Score", "ScoreFunction", "Target", "TargetLike", "as_logits"]
+__all__ = ["Output", "ScoreFunction", "Target", "TargetLike", "extract_logits"]
 
-Score = Literal["logit", "prob", "logprob"]
+Output = Literal["logit", "prob", "logprob"]
 ScoreFunction: TypeAlias = Callable[[object, Tensor], Tensor]
 TargetLike: TypeAlias = "int | Sequence[int] | Tensor | ScoreFunction | Target | None"
 
@@ -76,7 +76,7 @@ class Target:
         classes = None if self.classes is None else self.classes[part]
         return Target(self.rows[part], classes, self.function)
 
-    def bind(self, output: object) -> None:
+    def bind(self, prediction: object) -> None:
         """Takes the output of a clean pass over the chunk's images.
 
         Fixes the predicted class where that is what is explained, and keeps the logits.
@@ -86,7 +86,7 @@ class Target:
             ValueError: The target class is out of range.
         """
         try:
-            logits = as_logits(output, len(self.rows))
+            logits = extract_logits(prediction, len(self.rows))
         except ModelOutputError:
             if self.function is None:
                 raise
@@ -97,14 +97,16 @@ class Target:
         if self.function is None and self.classes is None:
             self.classes = self.logits.argmax(1)
 
-    def scores(self, output: object, rows: Tensor | None = None, score: Score = "logit") -> Tensor:
+    def scores(
+        self, prediction: object, rows: Tensor | None = None, output: Output = "logit"
+    ) -> Tensor:
         """The score of each row of an output, differentiable.
 
         Args:
-            output: The model's output for R rows.
+            prediction: What the model returned for R rows.
             rows: (R,) int64, which image of this chunk each row belongs to; None for the images
                 in their order.
-            score: The class's `"logit"`, its `"prob"` or `"logprob"` under a softmax (under a
+            output: The class's `"logit"`, its `"prob"` or `"logprob"` under a softmax (under a
                 sigmoid where the model has a single output). A callable speaks for itself.
 
         Returns:
@@ -117,11 +119,11 @@ class Target:
         rows = torch.arange(len(self.rows), device=self.rows.device) if rows is None else rows
         if self.function is not None:
             images = self.rows[rows]
-            return _checked_scores(self.function(output, images), images)
+            return _checked_scores(self.function(prediction, images), images)
         if self.classes is None:
             raise RuntimeError("the predicted class is not known yet: call target.bind first")
-        logits = as_logits(output, len(rows))
-        return _transform(logits, score).gather(1, self.classes[rows, None])[:, 0]
+        logits = extract_logits(prediction, len(rows))
+        return _transform(logits, output).gather(1, self.classes[rows, None])[:, 0]
 
     def _check(self, logits: Tensor) -> None:
         finite = logits.isfinite().all(1)
@@ -137,30 +139,32 @@ class Target:
             raise ValueError(f"target {wrong} is out of range: the model has {has}")
 
 
-def as_logits(output: object, rows: int) -> Tensor:
+def extract_logits(prediction: object, rows: int) -> Tensor:
     """The (rows, K) tensor in a model's output: itself, or the only one in a dict or tuple.
 
     Raises:
         ModelOutputError: There is none, or more than one.
     """
-    found = [t for t in _tensors(output) if t.ndim == 2 and len(t) == rows and t.shape[1] > 0]
+    found = [t for t in _tensors(prediction) if t.ndim == 2 and len(t) == rows and t.shape[1] > 0]
     if len(found) == 1 and found[0].is_floating_point():
         return found[0].float() if found[0].dtype in (torch.float16, torch.bfloat16) else found[0]
-    shapes = ", ".join(str(tuple(t.shape)) for t in _tensors(output)) or type(output).__name__
+    shapes = (
+        ", ".join(str(tuple(t.shape)) for t in _tensors(prediction)) or type(prediction).__name__
+    )
     raise ModelOutputError(
         f"the model must return one floating-point ({rows}, K) tensor of class scores, got "
         f"{shapes}; pass a callable (output, rows) -> scores as target to explain anything else"
     )
 
 
-def _tensors(output: object) -> Iterator[Tensor]:
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, Mapping):
-        for value in output.values():
+def _tensors(prediction: object) -> Iterator[Tensor]:
+    if isinstance(prediction, Tensor):
+        yield prediction
+    elif isinstance(prediction, Mapping):
+        for value in prediction.values():
             yield from _tensors(value)
-    elif isinstance(output, tuple | list):
-        for value in output:
+    elif isinstance(prediction, tuple | list):
+        for value in prediction:
             yield from _tensors(value)
 
 
@@ -188,15 +192,15 @@ def _classes(target: object, count: int) -> Tensor:
     return classes
 
 
-def _transform(logits: Tensor, score: Score) -> Tensor:
-    if score == "logit":
+def _transform(logits: Tensor, output: Output) -> Tensor:
+    if output == "logit":
         return logits
     single = logits.shape[1] == 1  # one output is a binary classifier: a softmax would be constant
-    if score == "prob":
+    if output == "prob":
         return logits.sigmoid() if single else logits.softmax(1)
-    if score == "logprob":
+    if output == "logprob":
         return F.logsigmoid(logits) if single else logits.log_softmax(1)
-    raise ValueError(f"score must be 'logit', 'prob' or 'logprob', got {score!r}")
+    raise ValueError(f"output must be 'logit', 'prob' or 'logprob', got {output!r}")
 
 
 def _check_signature(function: ScoreFunction) -> None:

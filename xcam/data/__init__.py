@@ -2,7 +2,7 @@
 
 from xcam.data.files import ImageFiles, folder
 from xcam.data.imagenet import imagenet_val
-from xcam.data.labels import predicted_labels, relabelled
+from xcam.data.labels import predicted_labels, relabeled
 from xcam.data.lists import listed
 from xcam.data.named import load
 from xcam.data.planted.cues import PlantedCues, planted_cues
@@ -18,5 +18,5 @@ __all__ = [
     "load",
     "planted_cues",
     "predicted_labels",
-    "relabelled",
+    "relabeled",
 ]

@@ -119,7 +119,7 @@ def folder(root: str | Path, size: int = 224, transform: Transform | None = None
             f"{str(root)!r} has pictures, such as {beside[0].name!r}, beside folders, such as "
             f"{names[0]!r}: put each into the folder of its class, or all into one without folders"
         )
-    found = _labelled(root, names) if names else [(path, 0) for path in beside]
+    found = _labeled(root, names) if names else [(path, 0) for path in beside]
     if not found:
         raise FileNotFoundError(f"no pictures in {str(root)!r}, of {', '.join(IMG_EXTENSIONS)}")
     paths = tuple(path for path, _ in found)
@@ -160,7 +160,7 @@ def fitted(size: int) -> Transform:
     return steps
 
 
-def _labelled(root: Path, names: Sequence[str]) -> list[tuple[Path, int]]:
+def _labeled(root: Path, names: Sequence[str]) -> list[tuple[Path, int]]:
     """The pictures in the folders of these names, and below, each with its folder's number."""
     from torchvision.datasets.folder import make_dataset
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from xcam.core import as_logits
+from xcam.core import extract_logits
 from xcam.engine import untouched
 from xcam.engine.forward import call
 
-__all__ = ["Relabelled", "predicted_labels", "relabelled"]
+__all__ = ["Relabelled", "predicted_labels", "relabeled"]
 
 
 def predicted_labels(
@@ -25,7 +25,7 @@ def predicted_labels(
     They can be stored once, and given to `relabelled`::
 
         numpy.save("labels.npy", xcam.data.predicted_labels(model, images))
-        data = xcam.data.relabelled(images, numpy.load("labels.npy"))
+        data = xcam.data.relabeled(images, numpy.load("labels.npy"))
 
     Images that are cropped at random are predicted from one crop; give the same images without.
 
@@ -50,12 +50,12 @@ def predicted_labels(
     found = []
     with untouched(model), torch.no_grad():
         for images, *_ in DataLoader(data, batch_size, num_workers=workers):
-            logits = as_logits(call(model, images.to(device), own=True), len(images))
+            logits = extract_logits(call(model, images.to(device), may_overwrite=True), len(images))
             found.append(logits.argmax(1).cpu())
     return torch.cat(found)
 
 
-def relabelled(data: Dataset[Any], labels: Any) -> Relabelled:  # noqa: ANN401 - tensors, arrays, lists
+def relabeled(data: Dataset[Any], labels: Any) -> Relabelled:  # noqa: ANN401 - tensors, arrays, lists
     """A data set of `(image, label, …)` with other labels.
 
     Args:

@@ -63,7 +63,7 @@ def _imagenet_part(
     if not Path(labels).is_file():
         raise FileNotFoundError(f"no list at {str(labels)!r}")
     if _columns(Path(labels)) > 1:
-        return _plain(listed(labels, path, classes=classes))
+        return _plain(listed(labels, path, categories=classes))
     found = imagenet_val(path, labels)
     if max(found.labels) >= len(classes):
         raise ValueError(

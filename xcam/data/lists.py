@@ -17,7 +17,7 @@ def listed(
     root: str | Path | None = None,
     size: int = 224,
     transform: Transform | None = None,
-    classes: Sequence[str] = (),
+    categories: Sequence[str] = (),
     ignore: int | None = None,
 ) -> ImageFiles:
     """The images of a list, a line each: `file label`, or `file label truth`.
@@ -33,7 +33,7 @@ def listed(
         root: Where the files of relative paths lie; None for the list's own folder.
         size: As of `folder`.
         transform: What is done to an image and its truth instead; see `ImageFiles`.
-        classes: The names of the classes, if labels are to be checked against their number.
+        categories: The names of the classes, if labels are to be checked against their number.
         ignore: As of `ImageFiles`, such as 255.
 
     Raises:
@@ -43,7 +43,7 @@ def listed(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no list at {str(path)!r}")
-    lines = list(_lines(path, path.parent if root is None else Path(root), len(classes)))
+    lines = list(_lines(path, path.parent if root is None else Path(root), len(categories)))
     if not lines:
         raise ValueError(f"{str(path)!r} lists no images")
     for line in lines:
@@ -57,7 +57,7 @@ def listed(
         ids=tuple(line.id for line in lines),
         labels=tuple(line.label for line in lines),
         truths=tuple(line.truth for line in lines if line.truth is not None),
-        classes=tuple(classes),
+        classes=tuple(categories),
         transform=transform or fitted(size),
         ignore=ignore,
     )
@@ -75,7 +75,7 @@ class _Line:
     truth: Path | tuple[Box, ...] | None
 
 
-def _lines(path: Path, root: Path, classes: int) -> Iterator[_Line]:
+def _lines(path: Path, root: Path, categories: int) -> Iterator[_Line]:
     first = True
     for number, text in enumerate(path.read_text("utf-8-sig").splitlines(), start=1):
         if not text.strip():
@@ -92,7 +92,7 @@ def _lines(path: Path, root: Path, classes: int) -> Iterator[_Line]:
         if not file.is_file():
             blank = "" if _is_number(columns[1]) else "; a name with blanks takes columns by commas"
             raise FileNotFoundError(f"{place}: no picture at {str(file)!r}{blank}")
-        label = _label(columns[1], classes, place)
+        label = _label(columns[1], categories, place)
         yield _Line(place, number, file, columns[0], label, _truth(columns[2:], root, place))
 
 
@@ -111,12 +111,12 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _label(text: str, classes: int, place: str) -> int:
+def _label(text: str, categories: int, place: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise ValueError(f"{place}: the label must be a number of a class, from 0, got {text!r}")
     label = int(text)
-    if classes and label >= classes:
-        raise ValueError(f"{place}: label {label} is out of range, there are {classes} classes")
+    if categories and label >= categories:
+        raise ValueError(f"{place}: label {label} is out of range, there are {categories} classes")
     return label
 
 

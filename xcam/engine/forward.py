@@ -100,7 +100,7 @@ def note(sentence: str) -> None:
         run.notes.append(sentence)
 
 
-def call(model: Callable[[Tensor], Any], images: Tensor, own: bool = False) -> Any:  # noqa: ANN401
+def call(model: Callable[[Tensor], Any], images: Tensor, may_overwrite: bool = False) -> Any:  # noqa: ANN401
     """Runs the model on a few images, in the fastest layout and the run's precision.
 
     On a CPU images go in as channels_last, which convolutions run up to 1.5 times faster on with
@@ -111,21 +111,25 @@ def call(model: Callable[[Tensor], Any], images: Tensor, own: bool = False) -> A
     Args:
         model: The model, or anything that runs it.
         images: (R, C, H, W).
-        own: The images were made for this pass, and nobody needs them after it.
+        may_overwrite: The images were made for this pass, and nobody needs them after it.
     """
     run = current()
     run.passes += len(images)
     if images.device.type != "cpu" or run.contiguous:
-        return _autocast(model, _given(images, torch.contiguous_format, own), run.precision)
+        return _autocast(
+            model, _given(images, torch.contiguous_format, may_overwrite), run.precision
+        )
     # Until a pass has gone well a copy: if this one fails the images are needed once more.
-    own = own and run.contiguous is False
+    may_overwrite = may_overwrite and run.contiguous is False
     try:
-        output = _autocast(model, _given(images, torch.channels_last, own), run.precision)
+        output = _autocast(model, _given(images, torch.channels_last, may_overwrite), run.precision)
     except RuntimeError as error:
-        if own or "stride" not in str(error):
+        if may_overwrite or "stride" not in str(error):
             raise
         run.contiguous = True
-        return _autocast(model, _given(images, torch.contiguous_format, own), run.precision)
+        return _autocast(
+            model, _given(images, torch.contiguous_format, may_overwrite), run.precision
+        )
     run.contiguous = False
     return output
 
@@ -136,8 +140,12 @@ def laid_out(images: Tensor) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last) if last else images
 
 
-def _given(images: Tensor, layout: torch.memory_format, own: bool) -> Tensor:
-    return images.contiguous(memory_format=layout) if own else images.clone(memory_format=layout)
+def _given(images: Tensor, layout: torch.memory_format, may_overwrite: bool) -> Tensor:
+    return (
+        images.contiguous(memory_format=layout)
+        if may_overwrite
+        else images.clone(memory_format=layout)
+    )
 
 
 def _autocast(model: Callable[[Tensor], Any], images: Tensor, precision: Precision) -> Any:  # noqa: ANN401
@@ -148,7 +156,7 @@ def _autocast(model: Callable[[Tensor], Any], images: Tensor, precision: Precisi
 
 
 def chunks(
-    rows: int, step: Callable[[slice], T], like: Tensor, label: str = "", together: int = 1
+    rows: int, step: Callable[[slice], T], like: Tensor, label: str = "", group_size: int = 1
 ) -> Iterator[tuple[slice, T]]:
     """Works through many rows, as many at a time as pays and fits.
 
@@ -158,7 +166,7 @@ def chunks(
             called again with half of the slice if memory runs out, so the caller accumulates.
         like: Images of the size and on the device of the rows.
         label: What the progress bar counts.
-        together: How many rows in a row are never parted, whatever the batch size.
+        group_size: How many rows in a row are never parted, whatever the batch size.
 
     Yields:
         Each slice with what `step` returned for it.
@@ -168,9 +176,9 @@ def chunks(
     with _bar(rows, label, run.progress) as bar:
         while start < rows:
             size = run.batch_size or default_batch_size(like)
-            size = max(together, size - size % together)
+            size = max(group_size, size - size % group_size)
             part = slice(start, min(rows, start + size))
-            result = _attempt(step, part, together)
+            result = _attempt(step, part, group_size)
             if result is None:
                 half = (part.stop - part.start) // 2
                 run.batch_size = min(half, run.batch_size or half)  # a loop inside may be at less
@@ -181,7 +189,7 @@ def chunks(
 
 
 def collect(
-    rows: int, step: Callable[[slice], Tensor], like: Tensor, label: str = "", together: int = 1
+    rows: int, step: Callable[[slice], Tensor], like: Tensor, label: str = "", group_size: int = 1
 ) -> Tensor:
     """What `step` gives for every row, (rows, …), worked through as by `chunks`.
 
@@ -189,7 +197,7 @@ def collect(
     memory that large ones leave between them.
     """
     found = like.new_zeros(0)
-    for part, values in chunks(rows, step, like, label, together):
+    for part, values in chunks(rows, step, like, label, group_size):
         if part.start == 0:
             found = values.new_empty(rows, *values.shape[1:])
         found[part] = values

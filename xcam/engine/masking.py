@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Score, Target
+from xcam.core import Output, Target
 from xcam.engine import forward
 from xcam.imaging import Fill, filled
 
@@ -43,7 +43,7 @@ def masked_passes(
     read: Callable[[object, Tensor], Tensor],
     fill: Fill = "zero",
     label: str = "",
-    together: int = 1,
+    group_size: int = 1,
 ) -> Tensor:
     """What is read off the output for many pairs of image and mask, without a graph.
 
@@ -57,7 +57,7 @@ def masked_passes(
         read: From the output for R pairs, and which image each is of, (R,) int64, to (R, …).
         fill: What is seen where the mask is zero; a tensor of the images' shape is each one's own.
         label: For the progress bar.
-        together: How many pairs in a row share a chunk.
+        group_size: How many pairs in a row share a chunk.
 
     Returns:
         (pairs, …).
@@ -71,10 +71,10 @@ def masked_passes(
         only = len(images) == 1
         chunk = images if only else images[rows]
         hidden = behind if only or behind is None else behind[rows]
-        return read(forward.call(model, _through(chunk, seen, hidden), own=True), rows)
+        return read(forward.call(model, _through(chunk, seen, hidden), may_overwrite=True), rows)
 
     with torch.no_grad():
-        return forward.collect(pairs, step, images, label, together)
+        return forward.collect(pairs, step, images, label, group_size)
 
 
 def masked_scores(
@@ -83,7 +83,7 @@ def masked_scores(
     target: Target,
     pairs: int,
     masks: Callable[[slice], tuple[Tensor, Tensor]],
-    score: Score,
+    output: Output,
     fill: Fill = "zero",
     label: str = "",
 ) -> Tensor:
@@ -95,12 +95,12 @@ def masked_scores(
         target: Bound.
         pairs: How many pairs there are.
         masks: Makes a slice of the pairs.
-        score: What of the output is read.
+        output: What of the output is read.
         fill: What is seen where the mask is zero.
         label: For the progress bar.
     """
 
-    def read(output: object, rows: Tensor) -> Tensor:
-        return target.scores(output, rows, score=score)
+    def read(prediction: object, rows: Tensor) -> Tensor:
+        return target.scores(prediction, rows, output=output)
 
     return masked_passes(model, images, pairs, masks, read, fill, label)

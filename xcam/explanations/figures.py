@@ -231,8 +231,8 @@ def _add_scale(figure: Figure) -> None:
 
     width, height = figure.get_size_inches()
     figure.set_size_inches(width + _SCALE, height)
-    colours = ScalarMappable(cmap="turbo")
-    scale = figure.colorbar(colours, ax=figure.axes, aspect=40, ticks=[0, 0.5, 1])
+    colors = ScalarMappable(cmap="turbo")
+    scale = figure.colorbar(colors, ax=figure.axes, aspect=40, ticks=[0, 0.5, 1])
     scale.set_label("share of the map's maximum", fontsize=8, color=_INK)
     scale.ax.tick_params(labelsize=8, colors=_INK)
     scale.outline.set_visible(False)

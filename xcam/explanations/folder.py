@@ -25,7 +25,7 @@ from xcam.runs import files, manifest
 __all__ = ["StoredMaps", "write_array", "write_maps"]
 
 _HEADER = "xcam.maps"
-_COLOURS = (3, 4)  # channels of a picture, without and with transparency
+_COLORS = (3, 4)  # channels of a picture, without and with transparency
 
 
 def write_maps(
@@ -272,20 +272,20 @@ def _single(values: Tensor) -> Tensor:
     axis = _channels(shape)
     if values.dtype != torch.uint8:
         return values.sum(axis)
-    grey = values.select(axis, 0)
-    if bool((values != grey.unsqueeze(axis)).any()):
+    gray = values.select(axis, 0)
+    if bool((values != gray.unsqueeze(axis)).any()):
         raise ValueError(
             f"got {shape} bytes of several colours, a picture and no map; store the map itself, "
             "before it is drawn"
         )
-    return grey
+    return gray
 
 
 def _channels(shape: tuple[int, ...]) -> int:
     """The axis of the channels: that of 1; else the last if it is of 3 or 4; else the first."""
     first, middle, last = shape
-    if first == 1 or (last != 1 and last not in _COLOURS):
+    if first == 1 or (last != 1 and last not in _COLORS):
         return 0
-    if last != 1 and (first in _COLOURS or middle in _COLOURS):
+    if last != 1 and (first in _COLORS or middle in _COLORS):
         raise ValueError(f"got {shape}, whose channels may be first or last; store (h, w)")
     return 2

@@ -14,20 +14,20 @@ from xcam.models.normalized import Normalized
 
 __all__ = ["Space", "in_space", "maps_of", "target_of"]
 
-Space: TypeAlias = Literal["input", "normalised"]
+Space: TypeAlias = Literal["input", "normalized"]
 """Where images are masked: as the model takes them, or after its own normalisation.
 
-They differ for a `Normalized` model alone: in `"input"`, zero is black; in `"normalised"`, the
+They differ for a `Normalized` model alone: in `"input"`, zero is black; in `"normalized"`, the
 data set's mean colour. A model without normalisation of its own takes what it takes: `"input"`.
 """
 
 
 def in_space(model: nn.Module, images: Tensor, space: Space) -> tuple[nn.Module, Tensor]:
     """The model and the images (B, C, H, W) it takes, before or after its own normalisation."""
-    if space not in ("input", "normalised"):
+    if space not in ("input", "normalized"):
         raise ValueError(f"space must be 'input' or 'normalised', got {space!r}")
     inner = unwrap(model)
-    if space == "normalised" and isinstance(inner, Normalized):
+    if space == "normalized" and isinstance(inner, Normalized):
         return inner.model, (images - inner.mean) / inner.std
     return model, images
 

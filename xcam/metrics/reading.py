@@ -8,7 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from xcam.core import Score, Target, as_logits
+from xcam.core import Output, Target, extract_logits
 from xcam.errors import ModelOutputError
 
 __all__ = ["Read", "among_top", "check_finite", "reads_hit", "reads_score", "reads_score_and_hit"]
@@ -43,13 +43,13 @@ def among_top(logits: Tensor, classes: Tensor, top: int = 1) -> Tensor:
     return ahead.sum(1) < top
 
 
-def reads_score(target: Target, score: Score) -> Read:
+def reads_score(target: Target, output: Output) -> Read:
     """Reads the score of the class that was explained: (R,)."""
     checked = _reads_logits(target)
 
-    def read(output: object, rows: Tensor) -> Tensor:
-        logits, _ = checked(output, rows)
-        return target.scores(logits, rows, score=score)
+    def read(prediction: object, rows: Tensor) -> Tensor:
+        logits, _ = checked(prediction, rows)
+        return target.scores(logits, rows, output=output)
 
     return read
 
@@ -61,8 +61,8 @@ def reads_hit(target: Target) -> Read:
     """
     checked = _reads_logits(target)
 
-    def read(output: object, rows: Tensor) -> Tensor:
-        logits, classes = checked(output, rows)
+    def read(prediction: object, rows: Tensor) -> Tensor:
+        logits, classes = checked(prediction, rows)
         hits = among_top(logits, classes) if logits.shape[1] > 1 else logits[:, 0] > 0
         return hits.to(logits.dtype)
 
@@ -73,8 +73,8 @@ def reads_score_and_hit(target: Target) -> Read:
     """Reads the probability of the class that was explained and whether it is a hit: (R, 2)."""
     score, hit = reads_score(target, "prob"), reads_hit(target)
 
-    def read(output: object, rows: Tensor) -> Tensor:
-        return torch.stack([score(output, rows), hit(output, rows)], 1)
+    def read(prediction: object, rows: Tensor) -> Tensor:
+        return torch.stack([score(prediction, rows), hit(prediction, rows)], 1)
 
     return read
 
@@ -97,8 +97,8 @@ def _reads_logits(target: Target) -> Callable[[object, Tensor], tuple[Tensor, Te
         raise ValueError("the target must name classes, got one without any")
     highest = int(classes.max())
 
-    def read(output: object, rows: Tensor) -> tuple[Tensor, Tensor]:
-        logits = as_logits(output, len(rows))
+    def read(prediction: object, rows: Tensor) -> tuple[Tensor, Tensor]:
+        logits = extract_logits(prediction, len(rows))
         if highest >= logits.shape[1]:
             raise ValueError(
                 f"the explained class {highest} is out of range: the model has "

@@ -20,7 +20,7 @@ class SimpleCNN(nn.Module):
 
     The output is logits. The original ends in a softmax and is trained with the cross-entropy of
     its probabilities, that is a softmax twice, whose loss cannot fall below ln(e + 9) − 1 = 1.46,
-    and its gradients are those of probabilities: for these there is `score="prob"`.
+    and its gradients are those of probabilities: for these there is `output="prob"`.
 
     Weights are drawn from torch's global generator, as torch does.
 

@@ -23,14 +23,14 @@ class GapNet(nn.Module):
 
     Args:
         channels: channels of the images.
-        classes: number of logits.
+        num_classes: number of logits.
         seed: of the weights.
         relu: False leaves both ReLUs out: activations are signed and the logits are affine in the
             image.
     """
 
     def __init__(
-        self, channels: int = 3, classes: int = 5, seed: int = 0, relu: bool = True
+        self, channels: int = 3, num_classes: int = 5, seed: int = 0, relu: bool = True
     ) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
@@ -40,11 +40,11 @@ class GapNet(nn.Module):
                 nn.Conv2d(8, 12, 3, stride=2, padding=1),
                 nn.ReLU() if relu else nn.Identity(),
             )
-            self.fc = nn.Linear(12, classes)
+            self.fc = nn.Linear(12, num_classes)
         _fill(self, seed)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, classes) of images (B, channels, H, W) of any size."""
+        """Logits (B, num_classes) of images (B, channels, H, W) of any size."""
         features: Tensor = self.features(images)
         logits: Tensor = self.fc(features.mean(dim=(2, 3)))
         return logits
@@ -55,20 +55,20 @@ class LinearNet(nn.Module):
 
     Args:
         shape: (C, H, W) of one image.
-        classes: number of logits.
+        num_classes: number of logits.
         seed: of the weights.
     """
 
     def __init__(
-        self, shape: tuple[int, int, int] = (3, 8, 8), classes: int = 5, seed: int = 0
+        self, shape: tuple[int, int, int] = (3, 8, 8), num_classes: int = 5, seed: int = 0
     ) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
-            self.fc = nn.Linear(math.prod(shape), classes)
+            self.fc = nn.Linear(math.prod(shape), num_classes)
         _fill(self, seed)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, classes) of images (B, C, H, W) of the shape given at construction."""
+        """Logits (B, num_classes) of images (B, C, H, W) of the shape given at construction."""
         logits: Tensor = self.fc(images.flatten(1))
         return logits
 
@@ -82,7 +82,7 @@ class SmallCNN(nn.Module):
 
     Args:
         channels: channels of the images.
-        classes: number of logits.
+        num_classes: number of logits.
         seed: of the weights and statistics.
         widths: channels of each block; each halves the map.
         inplace: whether the ReLUs work in place.
@@ -91,7 +91,7 @@ class SmallCNN(nn.Module):
     def __init__(
         self,
         channels: int = 3,
-        classes: int = 5,
+        num_classes: int = 5,
         seed: int = 0,
         widths: tuple[int, ...] = (8, 16),
         inplace: bool = False,
@@ -105,11 +105,11 @@ class SmallCNN(nn.Module):
                 blocks += [convolution, nn.BatchNorm2d(after), relu, nn.MaxPool2d(2)]
             self.features = nn.Sequential(*blocks)
             self.pool = nn.AdaptiveAvgPool2d(2)
-            self.classifier = nn.Linear(4 * widths[-1], classes)
+            self.classifier = nn.Linear(4 * widths[-1], num_classes)
         _fill(self, seed)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, classes) of images (B, channels, H, W)."""
+        """Logits (B, num_classes) of images (B, channels, H, W)."""
         pooled: Tensor = self.pool(self.features(images))
         logits: Tensor = self.classifier(pooled.flatten(1))
         return logits
@@ -124,7 +124,7 @@ class TokenNet(nn.Module):
 
     Args:
         channels: channels of the images.
-        classes: number of logits.
+        num_classes: number of logits.
         seed: of the weights.
         patch: side of a patch, in pixels.
         width: of a token; a multiple of `heads`.
@@ -135,7 +135,7 @@ class TokenNet(nn.Module):
     def __init__(
         self,
         channels: int = 3,
-        classes: int = 5,
+        num_classes: int = 5,
         seed: int = 0,
         patch: int = 4,
         width: int = 24,
@@ -149,11 +149,11 @@ class TokenNet(nn.Module):
             self.positions = nn.Parameter(torch.zeros(1, width, 4, 4))
             self.blocks = nn.Sequential(*(_Block(width, heads) for _ in range(depth)))
             self.norm = nn.LayerNorm(width)
-            self.head = nn.Linear(width, classes)
+            self.head = nn.Linear(width, num_classes)
         _fill(self, seed)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, classes) of images (B, channels, H, W)."""
+        """Logits (B, num_classes) of images (B, channels, H, W)."""
         patches: Tensor = self.patch_embed(images)  # (B, D, h, w)
         positions = F.interpolate(self.positions, patches.shape[2:], mode="bilinear")
         tokens = (patches + positions).flatten(2).transpose(1, 2)  # (B, h·w, D)

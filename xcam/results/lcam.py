@@ -17,7 +17,7 @@ _SHARES = {"100%": 0.0, "50%": 0.5, "15%": 0.85}
 _IMAGES = "(images)"
 
 
-def metrics(classes: int) -> dict[str, Metric]:
+def metrics(num_classes: int) -> dict[str, Metric]:
     """The metrics of the table by their labels, for `xcam.evaluate`.
 
     Average Drop, Increase in Confidence (any increase counts) and the accuracy on the masked
@@ -27,15 +27,15 @@ def metrics(classes: int) -> dict[str, Metric]:
     min-maxed before they are resized. The explained class is the predicted one there.
 
     Args:
-        classes: Of the model, at least 2. Top-5 becomes top-2 for five classes or fewer, and there
-            is top-1 alone for two.
+        num_classes: How many the model has, at least 2. Top-5 becomes top-2 for five classes or
+            fewer, and there is top-1 alone for two.
 
     Raises:
         ValueError: Fewer than 2 classes.
     """
-    if classes < 2:
-        raise ValueError(f"classes must be at least 2, got {classes}")
-    tops = [1, *([5] if classes > 5 else [2] if classes > 2 else [])]
+    if num_classes < 2:
+        raise ValueError(f"num_classes must be at least 2, got {num_classes}")
+    tops = [1, *([5] if num_classes > 5 else [2] if num_classes > 2 else [])]
     found: dict[str, Metric] = {f"top-{top}": Accuracy(top=top) for top in tops}
     for share, muted in _SHARES.items():
         found[f"AD({share})"] = AverageDrop(muted=muted)

@@ -6,31 +6,35 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from xcam.core.settings import Recipe
-from xcam.engine import unwrap
 from xcam.errors import FileFormatError
 from xcam.runs import files
 
-__all__ = ["contents", "differences", "digest", "of_model", "of_recipe", "settle"]
+__all__ = ["contents", "describe_model", "describe_settings", "differences", "digest", "settle"]
 
 
-def of_model(model: nn.Module) -> dict[str, str]:
-    """The class of a model, and a hash of its modules' classes, its parameters and buffers."""
-    net = unwrap(model)
+class HasParameters(Protocol):
+    """A method or a metric: settings by name, and a repr that holds them all."""
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the settings by name."""
+
+
+def describe_model(net: nn.Module) -> dict[str, str]:
+    """Return the class of an unwrapped net, and a hash of its modules, parameters and buffers."""
     kinds = (f"{name} {_kind(module)}".encode() for name, module in net.named_modules())
     weights = contents([*net.named_parameters(), *net.named_buffers()])
     return {"class": _kind(net), "sha256": digest([*kinds, *weights])}
 
 
-def of_recipe(recipe: Recipe, name: str) -> dict[str, Any]:
-    """A method or metric by its name in the registry, its settings and its repr."""
-    settings = {key: _plain(value) for key, value in recipe.parameters().items()}
-    return {"name": name, "parameters": settings, "repr": repr(recipe)}
+def describe_settings(settings: HasParameters, name: str) -> dict[str, Any]:
+    """Return the registered name of a method or metric, its settings and its repr."""
+    values = {key: _plain(value) for key, value in settings.parameters().items()}
+    return {"name": name, "parameters": values, "repr": repr(settings)}
 
 
 def digest(parts: Iterable[bytes]) -> str:

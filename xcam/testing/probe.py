@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xcam._explain.run import own_method
+from xcam._explain.run import attached_method
 from xcam._explain.verb import explain, with_layer
 from xcam.core import Explanation, Method, TargetLike, TrainableMethod
 from xcam.errors import XcamWarning
@@ -160,12 +160,12 @@ def carrier(method: Method, net: nn.Module) -> nn.Module:
 
     The head's weights are seeded, and it counts as trained. A net that carries one stays as it is.
     """
-    if not isinstance(method, TrainableMethod) or own_method(net) is not None:
+    if not isinstance(method, TrainableMethod) or attached_method(net) is not None:
         return net
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         carried = method.attach(net)
-    if own_method(carried) is None:
+    if attached_method(carried) is None:
         carried.method = method  # type: ignore[assignment]
     carried.fitted = True  # type: ignore[assignment]
     return carried

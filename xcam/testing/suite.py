@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from xcam.core import Method, Recipe, TrainableMethod
+from xcam.core import Method, Settings, TrainableMethod
 from xcam.registry import get_method
 from xcam.testing.check import Check, CheckResult, require_few_excuses
 from xcam.testing.checks import answers, claims, recipes, sameness, traces, training
@@ -15,7 +15,7 @@ from xcam.testing.checks.facets import FACETS
 
 __all__ = ["check_method", "method_checks", "quick"]
 
-R = TypeVar("R", bound=Recipe)
+R = TypeVar("R", bound=Settings)
 
 _FEW = {"n_masks": 16, "n_samples": 3, "n_steps": 4, "n_iterations": 3, "iterations": 3}
 

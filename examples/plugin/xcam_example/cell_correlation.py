@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from xcam import Explanation, Metric, MetricSpec
-from xcam.core import Score
+from xcam.core import Output
 from xcam.engine import untouched
 from xcam.metrics.inputs import maps_of, target_of
 from xcam_example.occlusion import Occlusion, cell_grid
@@ -31,7 +31,7 @@ class CellCorrelation(Metric):
     """
 
     cells: int = 4
-    output: Score = "logit"
+    output: Output = "logit"
 
     spec: ClassVar[MetricSpec] = MetricSpec(
         name="cell_correlation",
@@ -73,9 +73,9 @@ def correlation(first: Tensor, second: Tensor) -> Tensor:
 
     def standard(values: Tensor) -> Tensor:
         values = values.double()
-        centred = values - values.mean(1, keepdim=True)
-        norms = centred.norm(dim=1, keepdim=True)
+        centered = values - values.mean(1, keepdim=True)
+        norms = centered.norm(dim=1, keepdim=True)
         varies = norms > 1e-6 * values.norm(dim=1, keepdim=True)
-        return torch.where(varies, centred / norms.where(varies, 1), 0)
+        return torch.where(varies, centered / norms.where(varies, 1), 0)
 
     return (standard(first) * standard(second)).sum(1).clamp(-1, 1).float()

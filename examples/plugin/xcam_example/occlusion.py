@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from xcam import Method, MethodSpec, Target
-from xcam.core import Score
+from xcam.core import Output
 from xcam.engine import forward
 
 __all__ = ["Occlusion", "cell_grid"]
@@ -24,11 +24,11 @@ class Occlusion(Method):
 
     Attributes:
         cells: Cells along each side.
-        score: What of the output is f.
+        output: What of the output is f.
     """
 
     cells: int = 7
-    score: Score = "logit"
+    output: Output = "logit"
 
     spec: ClassVar[MethodSpec] = MethodSpec(
         name="occlusion",
@@ -46,16 +46,16 @@ class Occlusion(Method):
     @torch.no_grad()
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, cells, cells)."""
-        output = forward.call(model, images)
-        target.bind(output)
-        clean = target.scores(output, score=self.score)
+        prediction = forward.call(model, images)
+        target.bind(prediction)
+        clean = target.scores(prediction, output=self.output)
         count = self.cells**2
 
         def step(part: slice) -> Tensor:
             pairs = torch.arange(part.start, part.stop, device=images.device)
             rows = pairs // count
             hidden = self._hide(images[rows], pairs % count)
-            return target.scores(forward.call(model, hidden), rows, score=self.score)
+            return target.scores(forward.call(model, hidden), rows, output=self.output)
 
         parts = forward.chunks(len(images) * count, step, images, label="occlusion")
         scores = torch.cat([scores for _, scores in parts])

@@ -318,7 +318,7 @@ def test_a_score_without_gradient_is_refused(images, name):
 def test_a_callable_target_and_other_scores(images):
     net = SmallCNN()
     for name in ("guided_backprop", "deconvnet", "guided_gradcam"):
-        reference = xcam.explain(net, images, 2, name, score="logprob").raw
+        reference = xcam.explain(net, images, 2, name, output="logprob").raw
         found = xcam.explain(net, images, lambda output, rows: output.log_softmax(1)[:, 2], name)
         assert close(found.raw, reference)
 

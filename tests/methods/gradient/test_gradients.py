@@ -61,7 +61,7 @@ def test_input_x_gradient_of_white_box_multiplies_stretched_factors(images):
         return ((flat - low) / (high - low)).view_as(values)
 
     net = SmallCNN()
-    method = InputXGradient(score="prob", stretched=True)
+    method = InputXGradient(output="prob", stretched=True)
     gradient = autograd(net, images, CLASSES, lambda logits: logits.softmax(1))
     expected = stretch(gradient) * stretch(images)
     raw = xcam.explain(net, images, CLASSES, method).raw
@@ -70,16 +70,16 @@ def test_input_x_gradient_of_white_box_multiplies_stretched_factors(images):
 
 
 @pytest.mark.parametrize(
-    ("score", "function"),
+    ("output", "function"),
     [
         ("logit", lambda logits: logits),
         ("prob", lambda logits: logits.softmax(1)),
         ("logprob", lambda logits: logits.log_softmax(1)),
     ],
 )
-def test_the_score_is_what_is_differentiated(images, score, function):
+def test_the_score_is_what_is_differentiated(images, output, function):
     net = SmallCNN()
-    raw = xcam.explain(net, images, CLASSES, "saliency", score=score).raw
+    raw = xcam.explain(net, images, CLASSES, "saliency", output=output).raw
     assert close(raw, autograd(net, images, CLASSES, function), 1e-5)
 
 
@@ -126,7 +126,7 @@ def test_integrated_gradients_of_white_box(images):
         at = images * j / 10
         expected += autograd(net, at, CLASSES, lambda logits: logits.softmax(1)) / 10
     method = IntegratedGradients(
-        n_steps=11, rule="whitebox", multiply_by_inputs=False, score="prob"
+        n_steps=11, rule="whitebox", multiply_by_inputs=False, output="prob"
     )
     assert close(xcam.explain(net, images, CLASSES, method).raw, expected, 1e-5)
 

@@ -18,13 +18,13 @@ def pictures(count=2, size=16, seed=0):
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
-def normalised(m, how):
+def normalized(m, how):
     if how == "minmax":
         return (m - m.min()) / (m.max() - m.min())
     return m / m.max() if how == "max" else m.sigmoid()
 
 
-def by_hand(net, image, target, iterations, loss, normalise, rate=0.1):
+def by_hand(net, image, target, iterations, loss, normalize, rate=0.1):
     """Adam, written out, on one (1, C, H, W) image: the best of the maps that are tried."""
     activation, clean = net.features(image).detach(), net(image)[0, target].detach()
     u = torch.full((activation.shape[1],), 0.5, requires_grad=True)
@@ -33,7 +33,7 @@ def by_hand(net, image, target, iterations, loss, normalise, rate=0.1):
     for step in range(1, iterations + 1):
         m = (u.softmax(0)[:, None, None] * activation[0]).sum(0)
         large = F.interpolate(m[None, None], image.shape[2:], mode="bilinear")[0, 0]
-        mask = normalised(large, normalise)
+        mask = normalized(large, normalize)
         score = net(image * mask)[0, target]
         cost = (clean - score) if loss == "plain" else (clean - score).abs()
         tried.append((cost.item(), mask.detach()))
@@ -46,13 +46,13 @@ def by_hand(net, image, target, iterations, loss, normalise, rate=0.1):
 
 
 @pytest.mark.parametrize("loss", ["plain", "norm"])
-@pytest.mark.parametrize("normalise", ["minmax", "max", "sigmoid"])
-def test_it_is_the_optimisation_by_hand(loss, normalise):
+@pytest.mark.parametrize("normalize", ["minmax", "max", "sigmoid"])
+def test_it_is_the_optimisation_by_hand(loss, normalize):
     net, images, classes = SmallCNN(), pictures(3), [0, 4, 2]
-    method = OptiCAM(layer="features", iterations=8, loss=loss, normalise=normalise)
+    method = OptiCAM(layer="features", iterations=8, loss=loss, normalize=normalize)
     maps = xcam.explain(net, images, classes, method).raw
     for i, target in enumerate(classes):
-        _, expected = by_hand(net, images[i : i + 1], target, 8, loss, normalise)
+        _, expected = by_hand(net, images[i : i + 1], target, 8, loss, normalize)
         torch.testing.assert_close(maps[i], expected, rtol=0, atol=2e-5)
 
 
@@ -140,11 +140,11 @@ def flat_net():
     return net
 
 
-@pytest.mark.parametrize("normalise", ["minmax", "max"])
-def test_a_flat_map_becomes_zeros_not_nan(normalise):
+@pytest.mark.parametrize("normalize", ["minmax", "max"])
+def test_a_flat_map_becomes_zeros_not_nan(normalize):
     net = flat_net()
-    net.features[2].bias.data.fill_(0.3 if normalise == "minmax" else -1)
-    e = xcam.explain(net, pictures(), 0, OptiCAM(normalise=normalise, iterations=3))
+    net.features[2].bias.data.fill_(0.3 if normalize == "minmax" else -1)
+    e = xcam.explain(net, pictures(), 0, OptiCAM(normalize=normalize, iterations=3))
     assert torch.equal(e.maps, torch.zeros(2, 16, 16))
     assert "flat" in e.warnings[0]
 
@@ -196,7 +196,7 @@ def test_the_fill_is_seen_behind_the_map():
         ("rate", 0.0),
         ("rate", -1.0),
         ("loss", "cross_entropy"),
-        ("normalise", "softmax"),
+        ("normalize", "softmax"),
         ("fill", "black"),
     ],
 )

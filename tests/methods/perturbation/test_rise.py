@@ -131,9 +131,9 @@ def test_over_all_masks_it_is_the_exact_expectation(linear):
     target = Target.of(1, image)
     target.bind(net(image))
     for estimator, expected in zip(
-        ("plain", "centred"), expectation(net, image, 1, 0.5), strict=True
+        ("plain", "centered"), expectation(net, image, 1, 0.5), strict=True
     ):
-        method = RISE(score="logit", estimator=estimator)
+        method = RISE(output="logit", estimator=estimator)
         found = method.estimate(method.scores(net, image, target, masks), masks)
         np.testing.assert_allclose(found.detach().flatten(), expected, atol=1e-5)
 
@@ -141,9 +141,9 @@ def test_over_all_masks_it_is_the_exact_expectation(linear):
 @pytest.mark.parametrize("sampling", ["iid", "balanced"])
 def test_both_estimators_converge_to_the_expectation(linear, sampling):
     net, image, _ = linear
-    settings = {"cells": 2, "n_masks": 30000, "probability": 0.3, "score": "logit"}
+    settings = {"cells": 2, "n_masks": 30000, "probability": 0.3, "output": "logit"}
     for estimator, expected in zip(
-        ("plain", "centred"), expectation(net, image, 1, 0.3), strict=True
+        ("plain", "centered"), expectation(net, image, 1, 0.3), strict=True
     ):
         method = RISE(**settings, sampling=sampling, estimator=estimator)
         maps = xcam.explain(net, image, 1, method).maps.flatten().numpy()
@@ -156,9 +156,9 @@ def test_centring_takes_the_noise_of_coverage_away():
     net, images = GapNet(), pictures(1)
     nn.init.zeros_(net.fc.weight)
     plain = xcam.explain(net, images, 0, RISE(n_masks=100)).maps
-    centred = xcam.explain(net, images, 0, RISE(n_masks=100, estimator="centred")).maps
+    centered = xcam.explain(net, images, 0, RISE(n_masks=100, estimator="centered")).maps
     assert plain.std() > 1e-3
-    assert centred.abs().max() < 1e-6
+    assert centered.abs().max() < 1e-6
 
 
 def test_a_map_depends_on_the_seed_and_not_on_how_images_go_through():
@@ -230,7 +230,7 @@ def test_memory_backs_off_without_counting_twice():
         (torch.ones(1, 3, 1, 1), torch.ones_like),
         (pictures(1, seed=5)[0], lambda x: pictures(1, seed=5).expand_as(x)),
     ],
-    ids=["zero", "mean", "blur", "scalar", "colour", "colour-4d", "picture"],
+    ids=["zero", "mean", "blur", "scalar", "color", "colour-4d", "picture"],
 )
 def test_fills(fill, expected):
     images = pictures(2)

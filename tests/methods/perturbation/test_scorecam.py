@@ -22,7 +22,7 @@ def stretched(mask):
     return (mask - mask.min()) / (mask.max() - mask.min())
 
 
-def by_hand(net, image, target, weighting, normalise="after", align_corners=False, fill=0.0):
+def by_hand(net, image, target, weighting, normalize="after", align_corners=False, fill=0.0):
     """One channel of one (1, C, H, W) image at a time; flat channels are left out."""
     kept = []
     with torch.no_grad():
@@ -31,11 +31,11 @@ def by_hand(net, image, target, weighting, normalise="after", align_corners=Fals
         channels = [channel for channel in kept[0] if channel.max() > channel.min()]
         weights = []
         for channel in channels:
-            low = stretched(channel) if normalise == "before" else channel
+            low = stretched(channel) if normalize == "before" else channel
             large = F.interpolate(
                 low[None, None], image.shape[2:], mode="bilinear", align_corners=align_corners
             )
-            mask = stretched(large) if normalise == "after" else large
+            mask = stretched(large) if normalize == "after" else large
             logits = net(image * mask + fill * (1 - mask))
             if weighting == "softmax_logit":
                 weights.append(logits[0, target])
@@ -66,12 +66,12 @@ def test_it_is_the_loop_over_channels(net, weighting):
         assert_close(e.raw, torch.stack(expected))
 
 
-@pytest.mark.parametrize("normalise", ["after", "before"])
+@pytest.mark.parametrize("normalize", ["after", "before"])
 @pytest.mark.parametrize("align_corners", [False, True])
-def test_masks_are_made_in_either_order(normalise, align_corners):
+def test_masks_are_made_in_either_order(normalize, align_corners):
     net, image = SmallCNN(), pictures(1)
-    expected = by_hand(net, image, 1, "prob", normalise, align_corners)
-    method = ScoreCAM(layer="features", normalise=normalise, align_corners=align_corners)
+    expected = by_hand(net, image, 1, "prob", normalize, align_corners)
+    method = ScoreCAM(layer="features", normalize=normalize, align_corners=align_corners)
     assert_close(xcam.explain(net, image, 1, method).raw[0], expected)
 
 
@@ -81,7 +81,7 @@ def test_the_variants_differ():
         {},
         {"weighting": "softmax_logit"},
         {"weighting": "cic"},
-        {"normalise": "before"},
+        {"normalize": "before"},
         {"align_corners": True},
         {"fill": torch.tensor(1.0)},
     ]
@@ -159,7 +159,7 @@ def test_relu_cuts_at_zero():
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("weighting", "logit"), ("normalise", "never"), ("fill", "black")]
+    ("field", "value"), [("weighting", "logit"), ("normalize", "never"), ("fill", "black")]
 )
 def test_bad_fields_are_refused(field, value):
     with pytest.raises(ValueError, match=f"{field} must be .*got {value!r}"):
@@ -198,6 +198,6 @@ def test_it_is_that_of_torchcam(scene):
         with torch.no_grad():
             net(images)
         theirs = extractor(classes)[0]
-    method = ScoreCAM("layer1", weighting="softmax_logit", normalise="before", relu=True)
+    method = ScoreCAM("layer1", weighting="softmax_logit", normalize="before", relu=True)
     ours = imaging.normalize(xcam.explain(net, images, classes, method).raw)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)

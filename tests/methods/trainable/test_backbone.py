@@ -83,10 +83,10 @@ class TestEveryHead:
         again = xcam.load(tmp_path / "net.safetensors", model=Shared(*widths, inplace=inplace))
         assert torch.equal(xcam.explain(again, pictures(size=16)).maps, maps)
 
-    @pytest.mark.parametrize("normalised", [False, True])
-    def test_on_a_net_of_one_size_that_does_not_say_it(self, head, normalised, tmp_path):
+    @pytest.mark.parametrize("normalized", [False, True])
+    def test_on_a_net_of_one_size_that_does_not_say_it(self, head, normalized, tmp_path):
         def bare():
-            return Normalized(Fixed(), (0.5,), (0.5,)) if normalised else Fixed()
+            return Normalized(Fixed(), (0.5,), (0.5,)) if normalized else Fixed()
 
         with pytest.raises(ValueError, match=r"Fixed does not run.*Normalized.*input_size=\(H, W"):
             xcam.get_method(head)().attach(bare())

@@ -374,21 +374,21 @@ class TestRefusals:
 class Colours(nn.Module):
     """Near 1 where a pixel has one of some colours, (B, K, H / 2, W / 2)."""
 
-    def __init__(self, colours):
+    def __init__(self, colors):
         super().__init__()
-        self.register_buffer("colours", colours[:, :, None, None])
+        self.register_buffer("colors", colors[:, :, None, None])
 
     def forward(self, images):
-        off = (images[:, None] - self.colours).square().sum(2)
+        off = (images[:, None] - self.colors).square().sum(2)
         return F.avg_pool2d((-5 * off).exp(), 2)
 
 
 class Painted(nn.Module):
     """Tells planted cues by how much of an image has the colour of each class; the last is none."""
 
-    def __init__(self, colours):
+    def __init__(self, colors):
         super().__init__()
-        self.features = Colours(colours)
+        self.features = Colours(colors)
         self.stem = nn.Conv2d(3, 3, 1)  # unused; says how many channels the images have
 
     def forward(self, images):
@@ -397,7 +397,7 @@ class Painted(nn.Module):
 
 def drawn(count, **settings):
     """Images, labels and masks, stacked."""
-    items = planted_cues(count, 32, 4, "colour", colours=COLOURS, **settings)
+    items = planted_cues(count, 32, 4, "color", colors=COLOURS, **settings)
     return [torch.stack(list(map(torch.as_tensor, part))) for part in zip(*items, strict=True)]
 
 

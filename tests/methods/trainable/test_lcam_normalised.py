@@ -19,7 +19,7 @@ GIVEN = torch.tensor([1, 3, 1, 0])
 IMAGES = pictures(4, size=16)
 
 
-def normalised(images):
+def normalized(images):
     return (images - MEAN[:, None, None]) / STD[:, None, None]
 
 
@@ -28,8 +28,8 @@ def attached(method):
     net = GapNet()
     with torch.no_grad():
         net.fc.weight *= 10  # or it would give all images one class
-        net.fc.bias -= net(normalised(IMAGES)).mean(0)
-        assert (net(normalised(IMAGES)).argmax(1) != net(IMAGES).argmax(1)).any()
+        net.fc.bias -= net(normalized(IMAGES)).mean(0)
+        assert (net(normalized(IMAGES)).argmax(1) != net(IMAGES).argmax(1)).any()
     torch.manual_seed(0)
     return method.attach(Normalized(net, MEAN.tolist(), STD.tolist(), input_size=16))
 
@@ -37,7 +37,7 @@ def attached(method):
 def by_hand(net, images):
     """The classifier, its features of the normalised images, and c of every class."""
     head = part(net, AttentionMechanism)
-    features = head.backbone.features(normalised(images))
+    features = head.backbone.features(normalized(images))
     weight, bias = head.attention.weight[:, :, 0, 0], head.attention.bias
     c = torch.einsum("kc,bchw->bkhw", weight, features) + bias[:, None, None]
     return head.backbone, features, c
@@ -50,14 +50,14 @@ def test_loss(method, labels):
     method = method(labels=labels)
     net = attached(method)
     backbone, features, c = by_hand(net, IMAGES)
-    chosen = backbone(normalised(IMAGES)).argmax(1) if labels == "predicted" else GIVEN
+    chosen = backbone(normalized(IMAGES)).argmax(1) if labels == "predicted" else GIVEN
     masks = c.sigmoid()
     own = masks[torch.arange(4), chosen][:, None]
     if isinstance(method, LCAMFm):
         logits = backbone.fc((own * features).mean((2, 3)))
     else:
         large = F.interpolate(own, (16, 16), mode="bilinear", align_corners=False)
-        logits = backbone(normalised(large * IMAGES))
+        logits = backbone(normalized(large * IMAGES))
     wanted = (
         0.01 * variation(masks[:, chosen])
         + 2 * area(masks[:, chosen], 0.3)
@@ -79,7 +79,7 @@ def test_maps(method):
     backbone, _, c = by_hand(net, IMAGES)
     found = xcam.explain(net, IMAGES, GIVEN, method=None)
     assert torch.allclose(found.raw, c[torch.arange(4), GIVEN], atol=1e-5)
-    logits = backbone(normalised(IMAGES))
+    logits = backbone(normalized(IMAGES))
     found = xcam.explain(net, IMAGES, method=None)
     assert torch.allclose(found.raw, c[torch.arange(4), logits.argmax(1)], atol=1e-5)
     found = xcam.explain(net, IMAGES, lambda z, rows: z[:, 2].square(), method=None)

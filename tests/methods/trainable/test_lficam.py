@@ -70,17 +70,17 @@ class TestAttention:
     def test_weights_are_the_softmax_of_fins_means(self):
         """Flat channels look alike to FIN, however high they are, so that heights read w."""
         module = FeatureImportance(4, "every").eval().double()
-        grey = greys(1).double()
+        gray = greys(1).double()
         ones = torch.ones(1, 4, 5, 5, dtype=torch.float64)
-        total = module(ones, grey)  # of a flat R, which is left as it is: Σ w_k
+        total = module(ones, gray)  # of a flat R, which is left as it is: Σ w_k
         assert torch.allclose(total, torch.ones_like(total), atol=1e-12)
-        small = nn.functional.interpolate(grey, (5, 5), mode="bilinear")
+        small = nn.functional.interpolate(gray, (5, 5), mode="bilinear")
         wanted = module.fin(small.expand(1, 4, 5, 5)).mean((2, 3)).softmax(1)[0]
         assert wanted.std() > 0
         for channel, weight in enumerate(wanted):
             raised = ones.clone()
             raised[:, channel] += 1
-            found = module(raised, grey)  # Σ w_k + w of the channel
+            found = module(raised, gray)  # Σ w_k + w of the channel
             assert torch.allclose(found, (1 + weight).expand_as(found), atol=1e-12)
 
     def test_negative_sums_are_cut(self):
@@ -98,9 +98,9 @@ class TestAttention:
                 [[7.0, 7.0], [7.0, 7.0]],  # constant
             ]
         )[None]
-        grey = torch.tensor([[1.0, 2.0], [3.0, -1.0]])
+        gray = torch.tensor([[1.0, 2.0], [3.0, -1.0]])
         module = importance(0.0, 0.0, 0.0, 0.0)
-        module(features, grey.repeat_interleave(2, 0).repeat_interleave(2, 1)[None, None])
+        module(features, gray.repeat_interleave(2, 0).repeat_interleave(2, 1)[None, None])
         wanted = torch.tensor(
             [
                 [[0.0, 0.5], [0.25, 1.0]],
@@ -109,7 +109,7 @@ class TestAttention:
                 [[1.0, 1.0], [1.0, 1.0]],
             ]
         )
-        assert torch.allclose(module.fin.shown[0], wanted * grey)
+        assert torch.allclose(module.fin.shown[0], wanted * gray)
 
     def test_how_the_grey_image_becomes_small(self):
         """Bilinear, with cells' centres apart by four pixels: the mean of the middle two of them.

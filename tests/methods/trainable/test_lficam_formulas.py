@@ -45,7 +45,7 @@ def published(backbone, fin, images):
     )
 
 
-def masked_channels(maps, grey):
+def masked_channels(maps, gray):
     """Each channel over its range, 0 where it is 0, times the grey image."""
     masked = []
     for channel in maps:
@@ -53,7 +53,7 @@ def masked_channels(maps, grey):
         ranged = [
             torch.where(cell != 0, value, 0) for cell, value in zip(cells, over(cells), strict=True)
         ]
-        masked.append(torch.stack(ranged).reshape(grey.shape) * grey)
+        masked.append(torch.stack(ranged).reshape(gray.shape) * gray)
     return torch.stack(masked)
 
 
@@ -67,13 +67,13 @@ def over(cells):
 
 def small_grey(image, height, width):
     """The mean of the channels, read between the pixels at the centre of each of the cells."""
-    grey = (image[0] + image[1] + image[2]) / 3
+    gray = (image[0] + image[1] + image[2]) / 3
     steps = image.shape[1] / height, image.shape[2] / width
     return torch.stack(
         [
             torch.stack(
                 [
-                    between(grey, (i + 0.5) * steps[0] - 0.5, (j + 0.5) * steps[1] - 0.5)
+                    between(gray, (i + 0.5) * steps[0] - 0.5, (j + 0.5) * steps[1] - 0.5)
                     for j in range(width)
                 ]
             )
@@ -82,13 +82,13 @@ def small_grey(image, height, width):
     )
 
 
-def between(grey, row, column):
+def between(gray, row, column):
     """Weighted by nearness; beyond the outermost centres the border goes on."""
     row, column = max(row, 0), max(column, 0)
     total = 0
     for i in (math.floor(row), math.floor(row) + 1):
         for j in (math.floor(column), math.floor(column) + 1):
-            pixel = grey[min(i, len(grey) - 1), min(j, len(grey[0]) - 1)]
+            pixel = gray[min(i, len(gray) - 1), min(j, len(gray[0]) - 1)]
             total = total + pixel * (1 - abs(row - i)) * (1 - abs(column - j))
     return total
 

@@ -36,11 +36,11 @@ def test_what_the_refusal_advises(first, second):
     assert bare(images).shape == again(images).shape == (2, 4)
 
 
-@pytest.mark.parametrize("normalised", [True, False])
+@pytest.mark.parametrize("normalized", [True, False])
 @pytest.mark.parametrize("kind", METHODS)
-def test_without_head_it_is_the_classifier(kind, normalised, tmp_path):
+def test_without_head_it_is_the_classifier(kind, normalized, tmp_path):
     model = classifier()
-    model = model if normalised else model.model
+    model = model if normalized else model.model
     model.requires_grad_(False)
     net = kind().attach(model)
     net.fitted = True
@@ -58,7 +58,7 @@ def test_without_head_it_is_the_classifier(kind, normalised, tmp_path):
     assert torch.equal(bare.eval()(images), model.eval()(images))
     assert torch.equal(xcam.explain(net, images).maps, before)
     xcam.save(bare, tmp_path / "net.safetensors")
-    if normalised:
+    if normalized:
         loaded = xcam.load(tmp_path / "net.safetensors")  # which also knows how it is built
         assert torch.equal(loaded(images), model(images))
 

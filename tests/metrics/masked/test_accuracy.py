@@ -28,10 +28,10 @@ class TestAgainstTopK:
         net = SmallCNN()
         assert_close(Accuracy(top).score(net, IMAGES, MAPS, LABELS), by_topk(net, IMAGES, top))
 
-    @pytest.mark.parametrize("space", ["input", "normalised"])
+    @pytest.mark.parametrize("space", ["input", "normalized"])
     def test_behind_the_maps(self, top, space):
         net = Normalized(SmallCNN(), (0.4, 0.5, 0.6), (0.2, 0.3, 0.2))
-        metric = MaskedAccuracy(top, normalise=None, space=space)
+        metric = MaskedAccuracy(top, normalize=None, space=space)
         masks = MAPS.maps[:, None]
         hidden = IMAGES * masks + (0 if space == "input" else net.mean * (1 - masks))
         assert_close(metric.score(net, IMAGES, MAPS, LABELS), by_topk(net, hidden, top))
@@ -39,7 +39,7 @@ class TestAgainstTopK:
     def test_map_of_ones_hides_nothing(self, top):
         ones = explained(torch.ones(8, 8, 8), [0] * 8)
         net = SmallCNN()
-        behind = MaskedAccuracy(top, normalise=None).score(net, IMAGES, ones, LABELS)
+        behind = MaskedAccuracy(top, normalize=None).score(net, IMAGES, ones, LABELS)
         assert torch.equal(behind, Accuracy(top).score(net, IMAGES, ones, LABELS))
 
 
@@ -50,7 +50,7 @@ def test_a_single_logit_is_for_class_1_if_it_is_positive():
 
     images = torch.tensor([0.9, 0.9, 0.1, 0.1, 0.5]).reshape(5, 1, 1, 1).expand(5, 3, 8, 8)
     maps, labels = explained(torch.ones(5, 8, 8), [0] * 5), torch.tensor([1, 0, 1, 0, 0])
-    for metric in (Accuracy(), MaskedAccuracy(normalise=None)):
+    for metric in (Accuracy(), MaskedAccuracy(normalize=None)):
         assert metric.score(Sign(), images, maps, labels).tolist() == [1, 0, 0, 1, 1]
     with pytest.raises(ValueError, match="label 2 is out of range: the model has 2 classes"):
         Accuracy().score(Sign(), images, maps, labels * 2)

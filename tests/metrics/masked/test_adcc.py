@@ -65,21 +65,21 @@ class TestComplexity:
     def test_none_takes_maps_as_they_are(self):
         maps = seeded(2, 4, 4) / 2
         images = torch.zeros(2, 3, 4, 4)
-        scores = Complexity(normalise=None).score(LinearNet(), images, explained(maps, [0, 0]))
+        scores = Complexity(normalize=None).score(LinearNet(), images, explained(maps, [0, 0]))
         assert_close(scores, maps.mean((1, 2)))
 
 
 class TestCoherency:
     images = seeded(4, 3, 12, 12)
 
-    @pytest.mark.parametrize("space", ["input", "normalised"])
+    @pytest.mark.parametrize("space", ["input", "normalized"])
     def test_what_hides_nothing_is_explained_alike(self, space):
         net = Normalized(GapNet(), (0.4, 0.5, 0.6), (0.2, 0.3, 0.2))
         explanation = xcam.explain(net, self.images, [0, 1, 2, 3])
         found = coherency(net, self.images, explanation, torch.ones(4, 12, 12), "zero", space)
         assert_close(found, torch.ones(4))
 
-    @pytest.mark.parametrize("space", ["input", "normalised"])
+    @pytest.mark.parametrize("space", ["input", "normalized"])
     @pytest.mark.parametrize("method", ["gradcam", "input_x_gradient"])
     def test_plain_loop(self, method, space):
         net = Normalized(SmallCNN(seed=2), (0.4, 0.5, 0.6), (0.2, 0.3, 0.2))
@@ -171,8 +171,8 @@ class TestADCC:
 
     @pytest.mark.parametrize("cls", [Coherency, ADCC, ARCC, Complexity])
     def test_refuses_bad_fields(self, cls):
-        with pytest.raises(ValueError, match=r"normalise must be .*got 'minmax'"):
-            cls(normalise="minmax")
+        with pytest.raises(ValueError, match=r"normalize must be .*got 'minmax'"):
+            cls(normalize="minmax")
 
 
 class TestConventionsReachTheTerms:
@@ -194,7 +194,7 @@ class TestConventionsReachTheTerms:
 
     @pytest.mark.parametrize(
         "settings",
-        [{"space": "normalised"}, {"fill": "mean"}, {"space": "normalised", "fill": "blur"}],
+        [{"space": "normalized"}, {"fill": "mean"}, {"space": "normalized", "fill": "blur"}],
     )
     def test_adcc(self, settings):
         found, explanation = self.terms(ADCC(**settings), [1, 3])
@@ -205,13 +205,13 @@ class TestConventionsReachTheTerms:
         assert_close(found, torch.stack([alone[0], alone[1].float() / 100], 1))
         self.differ(ADCC, settings, [1, 3])
 
-    @pytest.mark.parametrize("settings", [{"space": "normalised"}, {"fill": "mean"}])
+    @pytest.mark.parametrize("settings", [{"space": "normalized"}, {"fill": "mean"}])
     def test_coherency_of_arcc(self, settings):
         found, explanation = self.terms(ARCC(**settings), [1])
         assert_close(found[:, 0], Coherency(**settings).score(self.net, self.images, explanation))
         self.differ(ARCC, settings, [1])
 
-    @pytest.mark.parametrize("space", ["input", "normalised"])
+    @pytest.mark.parametrize("space", ["input", "normalized"])
     def test_road_of_arcc(self, space):
         found, explanation = self.terms(ARCC(space=space, **self.road), [3])
         road = ROAD(output="prob", space=space, **self.road)

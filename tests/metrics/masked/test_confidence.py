@@ -98,14 +98,14 @@ class TestClosedForm:
 
 class TestMapOfOnes:
     @pytest.mark.parametrize("fill", ["zero", "mean", "blur", torch.tensor(0.3)])
-    @pytest.mark.parametrize("space", ["input", "normalised"])
+    @pytest.mark.parametrize("space", ["input", "normalized"])
     @pytest.mark.parametrize("size", [1, 2, 3, 5, None])
     def test_is_nothing_lost_and_nothing_won(self, fill, space, size):
         net = Normalized(SmallCNN(), (0.4, 0.5, 0.6), (0.2, 0.3, 0.2))
         explanation = explained(torch.ones(5, 9, 9), [0, 1, 2, 3, 4])
         with run_settings(batch_size=size):
             for cls in METRICS:
-                metric = cls(normalise=None, fill=fill, space=space)
+                metric = cls(normalize=None, fill=fill, space=space)
                 scores = metric.score(net, seeded(5, 3, 9, 9), explanation)
                 assert torch.equal(scores, torch.zeros_like(scores))
 
@@ -142,7 +142,7 @@ def by_hand(model, images, explanation, muted=0, space="input", after=False, bin
         mask = resize(raw[None] if after else normalize(raw[None]), tuple(size))
         mask = mute(normalize(mask) if after else mask, muted)
         mask = (mask > 0).float() if binary else mask
-        if space == "normalised":
+        if space == "normalized":
             hidden = (image - model.mean) / model.std * mask * model.std + model.mean
         else:
             hidden = image * mask
@@ -153,7 +153,7 @@ def by_hand(model, images, explanation, muted=0, space="input", after=False, bin
 
 SETTINGS = [
     {},
-    {"muted": 0.5, "space": "normalised"},
+    {"muted": 0.5, "space": "normalized"},
     {"muted": 0.85, "after": True},
     {"muted": 0.7, "binary": True},
 ]
@@ -170,7 +170,7 @@ class TestPlainLoop:
         reduced = explanation.raw if method == "gradcam" else explanation.raw.sum(1)
         p, o = by_hand(self.net, self.images, explained_as(explanation, reduced), **settings)
         fields = {name: value for name, value in settings.items() if name != "after"}
-        fields["normalise"] = "after_resize" if settings.get("after") else "before_resize"
+        fields["normalize"] = "after_resize" if settings.get("after") else "before_resize"
         drop, gain, increase = (
             cls(**fields).score(self.net, self.images, explanation) / 100 for cls in METRICS
         )
@@ -202,7 +202,7 @@ def explained_as(explanation, raw):
 
 class TestModels:
     def test_a_single_logit_is_a_sigmoid(self):
-        net = Wrapped(LinearNet(classes=5), lambda logits: logits[:, :1])
+        net = Wrapped(LinearNet(num_classes=5), lambda logits: logits[:, :1])
         images, explanation = seeded(3, 3, 8, 8), explained(seeded(3, 8, 8), [0, 0, 0])
         p, _ = confidences(net, images, explanation, explanation.maps)
         assert_close(p.float(), net(images).sigmoid()[:, 0].detach())
@@ -231,7 +231,7 @@ class TestModels:
 @pytest.mark.parametrize("name", ["average_drop", "average_gain", "increase_in_confidence"])
 class TestFields:
     def test_by_name(self, name):
-        metric = get_metric(name)(muted=0.85, space="normalised")
+        metric = get_metric(name)(muted=0.85, space="normalized")
         assert "muted=0.85" in repr(metric)
         assert metric.finish(torch.tensor([[3.0], [4.0]])[:, 0]).tolist() == [3.0, 4.0]
 
@@ -255,7 +255,7 @@ class TestOtherCodes:
             theirs.update(self.images)
             summary = theirs.summary()
         explanation = xcam.explain(
-            self.net, self.images, method="gradcam", layer="features", score="prob", relu=True
+            self.net, self.images, method="gradcam", layer="features", output="prob", relu=True
         )
         drop = of(AverageDrop(), self.net, self.images, explanation) / 100
         increase = of(IncreaseInConfidence(strict=True), self.net, self.images, explanation) / 100
@@ -272,7 +272,7 @@ class TestOtherCodes:
         targets = [ClassifierOutputSoftmaxTarget(c) for c in explanation.target.tolist()]
         theirs = torch.from_numpy(DropInConfidence()(self.images, maps.numpy(), targets, self.net))
         p, _ = confidences(self.net, self.images, explanation, maps)
-        ours = AverageDrop(normalise=None).score(
+        ours = AverageDrop(normalize=None).score(
             self.net, self.images, explained(maps, explanation.target)
         )
         assert_close(ours * p / 100, theirs.double(), atol=1e-6, rtol=0)

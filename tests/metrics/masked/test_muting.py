@@ -107,19 +107,19 @@ class TestMasks:
                 scores.flatten().topk(30).indices.tolist()
             )
 
-    @pytest.mark.parametrize("normalise", ["before_resize", "after_resize"])
-    def test_flat_map_hides_everything_and_is_noted(self, normalise):
+    @pytest.mark.parametrize("normalize", ["before_resize", "after_resize"])
+    def test_flat_map_hides_everything_and_is_noted(self, normalize):
         maps = seeded(2, 12, 10)
         maps[1] = 0.4
         with pytest.warns(XcamWarning, match="^image 1: the map is flat, as a mask it hides every"):
-            masks = masks_of(explained(maps, [0, 1]), self.images, normalise)
+            masks = masks_of(explained(maps, [0, 1]), self.images, normalize)
         assert not masks[1].any()
 
     @pytest.mark.parametrize("value", [-0.1, 1.1, float("inf")])
     def test_refuses_what_is_no_mask(self, value):
         maps = torch.rand(2, 12, 10)
         maps[1, 3, 3] = value
-        with pytest.raises(ValueError, match=r"image 1( is not finite|; set normalise='after)"):
+        with pytest.raises(ValueError, match=r"image 1( is not finite|; set normalize='after)"):
             masks_of(explained(maps, [0, 1]), self.images, None)
 
     def test_refuses_raw_maps_that_are_not_finite(self):

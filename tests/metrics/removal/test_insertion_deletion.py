@@ -28,7 +28,7 @@ def curves(metric, model, images=IMAGES, maps=MAPS, classes=CLASSES):
     return metric.score(model, images, explained(maps, classes))
 
 
-def normalised(images):
+def normalized(images):
     return (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
@@ -66,7 +66,7 @@ class TestClosedForm:
 
 
 class TestEnds:
-    @pytest.mark.parametrize("space", ["input", "normalised"])
+    @pytest.mark.parametrize("space", ["input", "normalized"])
     def test_first_and_last_score(self, space):
         inner = GapNet()
         net = Normalized(inner, MEAN, STD)
@@ -74,7 +74,7 @@ class TestEnds:
         empty, start = (
             (net(hidden), net(blurred(IMAGES, "rise", 11, 5.0)))
             if space == "input"
-            else (inner(hidden), inner(blurred(normalised(IMAGES), "rise", 11, 5.0)))
+            else (inner(hidden), inner(blurred(normalized(IMAGES), "rise", 11, 5.0)))
         )
         clean, empty, start = (z.softmax(1)[range(3), CLASSES] for z in (net(IMAGES), empty, start))
         deleted = curves(Deletion(space=space), net)
@@ -114,7 +114,7 @@ class TestSameNumbers:
         images, inner = IMAGES.double(), net.model
         maps = MAPS.clone()
         maps[1] = (maps[1] * 3).round()  # with ties
-        seen = normalised(images)
+        seen = normalized(images)
         kernel = np.zeros((11, 11))
         kernel[5, 5] = 1
         kernel = torch.from_numpy(gaussian_filter(kernel, 5)).expand(3, 1, 11, 11)

@@ -91,7 +91,7 @@ def test_superpixels_that_ran_empty_take_no_step():
 
 def test_the_space_decides_where_zero_is():
     zero = curves(IROF(n_segments=9, fill="zero"))
-    inner = curves(IROF(n_segments=9, fill="zero", space="normalised", segments="grid"))
+    inner = curves(IROF(n_segments=9, fill="zero", space="normalized", segments="grid"))
     mean = torch.tensor((0.5, 0.4, 0.3))
     same = curves(IROF(n_segments=9, fill=mean, segments="grid"))
     assert_close(inner, same, atol=1e-5, rtol=1e-5)

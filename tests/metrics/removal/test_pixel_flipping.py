@@ -39,7 +39,7 @@ def test_as_a_loop_that_blackens_in_place(step):
 
 
 def test_is_deletion_with_other_defaults():
-    same = PixelFlipping(output="prob", space="normalised")
+    same = PixelFlipping(output="prob", space="normalized")
     assert curves(same, NORMALISED).equal(curves(Deletion(), NORMALISED))
     assert not torch.allclose(
         curves(PixelFlipping(output="prob"), NORMALISED), curves(same, NORMALISED)

@@ -62,8 +62,8 @@ def imputed(image, gone):
             else:
                 right[n] += share * image[:, at[0], at[1]].double().numpy()
     filled = image.clone()
-    for (y, x), colour in zip(gone, np.linalg.solve(system, right), strict=True):
-        filled[:, y, x] = torch.from_numpy(colour)
+    for (y, x), color in zip(gone, np.linalg.solve(system, right), strict=True):
+        filled[:, y, x] = torch.from_numpy(color)
     return filled
 
 
@@ -131,12 +131,12 @@ def test_noise_is_added_where_pixels_are_removed():
 def test_noise_has_the_units_of_its_space():
     inside, outside = (
         scores(ROADMoRF(fractions=FRACTIONS, space=space, noise=0.0))
-        for space in ("normalised", "input")
+        for space in ("normalized", "input")
     )
     assert_close(inside, outside, atol=1e-4, rtol=0)
     inside, outside = (
         scores(ROADMoRF(fractions=FRACTIONS, space=space, noise=0.1))
-        for space in ("normalised", "input")
+        for space in ("normalized", "input")
     )
     assert (inside - outside)[..., 0].abs().max() > 1e-3
 

@@ -142,7 +142,7 @@ class TestRecomputed:
             )
 
     @pytest.mark.parametrize("unit", ["pixel", "patch", "element"])
-    @pytest.mark.parametrize("space", ["input", "normalised"])
+    @pytest.mark.parametrize("space", ["input", "normalized"])
     def test_a_method_that_sees_nothing_gives_the_static_curves(self, unit, space):
         settings = {"unit": unit, "patch": 3, "space": space, "steps": 7}
         static = curves(Selectivity(**settings), fixed())

@@ -55,11 +55,11 @@ def test_segments_follow_the_borders_of_colours():
     images = torch.zeros(1, 3, 32, 32)
     images[0, 0, 11:, :] = 1
     images[0, 1, :, 21:] = 1
-    colour = images[0, 0] + 2 * images[0, 1]
+    color = images[0, 0] + 2 * images[0, 1]
     labels = slic(images, 16, 0.1)[0]
     for label in labels.unique():
-        assert len(colour[labels == label].unique()) == 1
-    assert len(colour[grid((32, 32), 16)[0] == 5].unique()) > 1
+        assert len(color[labels == label].unique()) == 1
+    assert len(color[grid((32, 32), 16)[0] == 5].unique()) > 1
 
 
 def test_an_image_does_not_depend_on_the_others():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from xcam._explain.choose import method_of
+from xcam._explain.choose import resolve_method
 from xcam.checkpoints.published.finite import check_finite
 from xcam.core import TrainableMethod
 from xcam.errors import FileFormatError, XcamWarning
@@ -64,7 +64,7 @@ def import_lcam(
     if method not in _METHODS:
         raise ValueError(f"method must be one of {', '.join(_METHODS)}, got {method!r}")
     saved = read_state(Path(path))
-    net = cast(TrainableMethod, method_of(method, params)).attach(model)
+    net = cast(TrainableMethod, resolve_method(method, params)).attach(model)
     head = part(net, AttentionMechanism)
     wanted = {name: head.get_parameter(own) for name, own in _NAMES.items()}
     found = {name: saved[name] for name in _NAMES if name in saved}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
 
-from xcam._explain.choose import method_of
+from xcam._explain.choose import resolve_method
 from xcam.checkpoints.published.finite import check_finite
 from xcam.errors import FileFormatError
 from xcam.methods.trainable.heads import part
@@ -129,7 +129,7 @@ def import_lficam(
 
 def _chosen(path: str | Path, saved: Iterable[str], params: dict[str, Any]) -> LFICAM:
     """The method, with what the published code has where the file is of a ResNet for ImageNet."""
-    chosen = cast(LFICAM, method_of("lficam", params))
+    chosen = cast(LFICAM, resolve_method("lficam", params))
     if not any(name.startswith("att_") for name in saved):
         return chosen
     if chosen.stem_stride is None:  # with the wrong one all weights fit, and the logits are others

@@ -17,7 +17,7 @@ from xcam.data.planted.textures import PALETTE, PATTERNS, noise
 
 __all__ = ["PlantedCues", "planted_cues"]
 
-Mode: TypeAlias = Literal["shape", "texture", "colour"]
+Mode: TypeAlias = Literal["shape", "texture", "color"]
 
 _FIGURES, _TILT = tuple(SILHOUETTES.values()), math.radians(12)
 # Of the image's area; more, and there are too few layouts without an overlap to draw one.
@@ -28,14 +28,14 @@ _TRIALS = 50
 def planted_cues(
     count: int,
     size: int | tuple[int, int] = 64,
-    classes: int = 8,
+    num_classes: int = 8,
     mode: Mode = "shape",
     seed: int = 0,
     background: Literal["noise"] | Tensor = "noise",
     distractors: int = 2,
     cues: int = 1,
     extent: tuple[float, float] = (0.25, 0.35),
-    colours: Tensor | None = None,
+    colors: Tensor | None = None,
 ) -> PlantedCues:
     """Images with a class-deciding object, the cue, at a random place, and its exact mask.
 
@@ -48,7 +48,7 @@ def planted_cues(
       wobbly discs. What a map hides of a cue leaves a hole of that class's silhouette.
     - `mode="texture"`: all objects are discs; a class is a pattern of two tones of any colour,
       distractors are plain. A hole tells nothing of the class.
-    - `mode="colour"`: all objects are discs; a class is a colour, distractors are grey.
+    - `mode="color"`: all objects are discs; a class is a colour, distractors are grey.
 
     With `cues=2` every image holds cues of two different classes and is there twice in a row,
     under the same id: with the label and the mask of the one, then of the other. A method that is
@@ -57,7 +57,7 @@ def planted_cues(
     Args:
         count: How many different images.
         size: (H, W) in pixels, or one number for a square; at least 32.
-        classes: How many, at least 2; up to 24 (in mode `"colour"`, as many as `colours`).
+        num_classes: How many, at least 2; up to 24 (in mode `"color"`, as many as `colors`).
         mode: What tells the classes apart.
         seed: Of everything that is drawn.
         background: `"noise"`, generated clouds, or real textures (N, 3, h, w) in [0, 1], at least
@@ -65,16 +65,16 @@ def planted_cues(
         distractors: How many objects beside the cues, of no class.
         cues: How many cues of different classes an image holds.
         extent: The least and the greatest diameter of an object, of the shorter side.
-        colours: (K, 3) in [0, 1], what objects are painted with; class k is `colours[k]` in mode
-            `"colour"`. None for 24 of xcam's own.
+        colors: (K, 3) in [0, 1], what objects are painted with; class k is `colors[k]` in mode
+            `"color"`. None for 24 of xcam's own.
 
     Raises:
         ValueError: A setting is out of its range; the message says which range.
     """
     sides = (size, size) if isinstance(size, int) else size
-    palette = PALETTE if colours is None else colours
+    palette = PALETTE if colors is None else colors
     settings = PlantedCues(
-        count, sides, classes, mode, seed, background, distractors, cues, extent, palette
+        count, sides, num_classes, mode, seed, background, distractors, cues, extent, palette
     )
     _check(settings)
     return settings
@@ -86,14 +86,14 @@ class PlantedCues(Dataset[tuple[Tensor, int, Tensor]]):
 
     count: int
     size: tuple[int, int]
-    classes: int
+    num_classes: int
     mode: Mode
     seed: int
     background: Literal["noise"] | Tensor
     distractors: int
     cues: int
     extent: tuple[float, float]
-    colours: Tensor
+    colors: Tensor
 
     @property
     def ids(self) -> list[str]:
@@ -119,9 +119,9 @@ class PlantedCues(Dataset[tuple[Tensor, int, Tensor]]):
 
     def _labels(self, picture: int) -> list[int]:
         # Drawn apart: what else is in the image depends neither on the labels nor their number.
-        others = torch.randperm(self.classes - 1, generator=_generator(self.seed, picture, 1))
-        first = picture % self.classes
-        return [first, *((first + 1 + others[: self.cues - 1]) % self.classes).tolist()]
+        others = torch.randperm(self.num_classes - 1, generator=_generator(self.seed, picture, 1))
+        first = picture % self.num_classes
+        return [first, *((first + 1 + others[: self.cues - 1]) % self.num_classes).tolist()]
 
     def _draw(self, labels: list[int], generator: torch.Generator) -> tuple[Tensor, list[Tensor]]:
         """The image, and the masks of the objects: the cues first, then the distractors."""
@@ -151,19 +151,19 @@ class PlantedCues(Dataset[tuple[Tensor, int, Tensor]]):
         self, label: int | None, x: Tensor, y: Tensor, generator: torch.Generator
     ) -> Tensor:
         """Colours (3, H, W), or (3, 1, 1) for a plain surface."""
-        chosen = int(torch.randint(len(self.colours), (), generator=generator))
+        chosen = int(torch.randint(len(self.colors), (), generator=generator))
         shift = 0.5 * torch.rand(2, generator=generator) - 0.25
-        if self.mode == "colour" and label is None:
+        if self.mode == "color" and label is None:
             return _uniform(generator, 0.2, 0.8) * torch.ones(3, 1, 1)
-        colour = self.colours[label if self.mode == "colour" and label is not None else chosen]
-        colour = colour[:, None, None]
+        color = self.colors[label if self.mode == "color" and label is not None else chosen]
+        color = color[:, None, None]
         if self.mode != "texture":
-            return colour
-        dark = 0.25 * colour
+            return color
+        dark = 0.25 * color
         if label is None:
-            return (colour + dark) / 2
+            return (color + dark) / 2
         light = PATTERNS[label](x + float(shift[0]), y + float(shift[1]))
-        return torch.where(light, colour, dark)
+        return torch.where(light, color, dark)
 
     def _backdrop(self, generator: torch.Generator) -> Tensor:
         if not isinstance(self.background, Tensor):
@@ -229,13 +229,13 @@ def _check(data: PlantedCues) -> None:
         raise ValueError(f"mode must be 'shape', 'texture' or 'colour', got {data.mode!r}")
     if len(data.size) != 2 or min(data.size) < 32:
         raise ValueError(f"size must be at least 32 pixels a side, got {data.size!r}")
-    _check_colours(data.colours)
-    most = {"shape": len(_FIGURES), "texture": len(PATTERNS), "colour": len(data.colours)}
+    _check_colors(data.colors)
+    most = {"shape": len(_FIGURES), "texture": len(PATTERNS), "color": len(data.colors)}
     for name, value, low, high in (
         ("count", data.count, 1, None),
         ("seed", data.seed, 0, None),
-        ("classes", data.classes, 2, most[data.mode]),
-        ("cues", data.cues, 1, data.classes),
+        ("num_classes", data.num_classes, 2, most[data.mode]),
+        ("cues", data.cues, 1, data.num_classes),
         ("distractors", data.distractors, 0, None),
     ):
         if value < low or (high is not None and value > high):
@@ -245,11 +245,11 @@ def _check(data: PlantedCues) -> None:
     _check_background(data.background, data.size)
 
 
-def _check_colours(colours: Tensor) -> None:
-    shape = tuple(colours.shape)
+def _check_colors(colors: Tensor) -> None:
+    shape = tuple(colors.shape)
     if len(shape) != 2 or shape[1] != 3 or shape[0] == 0:
         raise ValueError(f"colours must be (K, 3), got {shape}")
-    if not bool(((colours >= 0) & (colours <= 1)).all()):
+    if not bool(((colors >= 0) & (colors <= 1)).all()):
         raise ValueError("colours must lie in [0, 1]")
 
 

@@ -108,8 +108,8 @@ def noise(size: tuple[int, int], generator: torch.Generator) -> Tensor:
     clouds = torch.zeros(1, 3, *size)
     for octave in range(1, int(math.log2(longer))):
         cells = [max(2, round(side * 2**octave / longer) + 1) for side in size]
-        grey, tint = (torch.rand(1, bands, *cells, generator=generator) - 0.5 for bands in (1, 3))
-        layer = F.interpolate(grey + 0.3 * tint, size, mode="bilinear", align_corners=True)
+        gray, tint = (torch.rand(1, bands, *cells, generator=generator) - 0.5 for bands in (1, 3))
+        layer = F.interpolate(gray + 0.3 * tint, size, mode="bilinear", align_corners=True)
         clouds += layer / 2 ** (octave - 1)
-    grey, tint = (torch.rand(1, bands, 1, 1, generator=generator) - 0.5 for bands in (1, 3))
-    return (0.5 + 0.4 * grey + 0.15 * tint + 0.6 * clouds)[0].clamp(0, 1)
+    gray, tint = (torch.rand(1, bands, 1, 1, generator=generator) - 0.5 for bands in (1, 3))
+    return (0.5 + 0.4 * gray + 0.15 * tint + 0.6 * clouds)[0].clamp(0, 1)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from xcam.core import Method, MethodSpec, Score, Target
+from xcam.core import Method, MethodSpec, Output, Target
 from xcam.engine import Layer
 from xcam.methods.cam.features import activations_and_gradients
 from xcam.methods.cam.projection import principal_projection
@@ -27,12 +27,12 @@ class EigenGradCAM(Method):
 
     Attributes:
         layer: Name or module; None for the model's default layer.
-        score: What of the output is y.
+        output: What of the output is y.
         relu: Whether to cut the map at zero.
     """
 
     layer: Layer | None = None
-    score: Score = "logit"
+    output: Output = "logit"
     relu: bool = False
 
     spec: ClassVar[MethodSpec] = MethodSpec(
@@ -46,7 +46,7 @@ class EigenGradCAM(Method):
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, h, w) at the layer's size."""
         activation, gradient = activations_and_gradients(
-            model, images, target, self.layer, self.score
+            model, images, target, self.layer, self.output
         )
         product = gradient * activation
         maps = principal_projection(product, product.mean(1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Score, Target
+from xcam.core import Output, Target
 from xcam.engine import Layer, capture
 from xcam.engine.layout import spatial
 
@@ -34,17 +34,17 @@ def activations(model: nn.Module, images: Tensor, target: Target, layer: Layer |
 
 
 def activations_and_scores(
-    model: nn.Module, images: Tensor, target: Target, layer: Layer | None, score: Score
+    model: nn.Module, images: Tensor, target: Target, layer: Layer | None, output: Output
 ) -> tuple[Tensor, Tensor]:
     """A layer's output, (B, C, h, w), and the clean images' scores, (B,), in one pass."""
     with capture(model, named(layer), grad=False) as tap:
-        output = tap(images)
-        target.bind(output)
-        return read(tap.activation, images, model), target.scores(output, score=score)
+        prediction = tap(images)
+        target.bind(prediction)
+        return read(tap.activation, images, model), target.scores(prediction, output=output)
 
 
 def activations_and_gradients(
-    model: nn.Module, images: Tensor, target: Target, layer: Layer | None, score: Score
+    model: nn.Module, images: Tensor, target: Target, layer: Layer | None, output: Output
 ) -> tuple[Tensor, Tensor]:
     """A layer's output and the score's gradient there, both (B, C, h, w), in one pass.
 
@@ -52,9 +52,9 @@ def activations_and_gradients(
     eval mode keeps its images apart.
     """
     with capture(model, named(layer)) as tap:
-        output = tap(images)
-        target.bind(output)
-        gradient = tap.gradient(target.scores(output, score=score))
+        prediction = tap(images)
+        target.bind(prediction)
+        gradient = tap.gradient(target.scores(prediction, output=output))
         return read(tap.activation.detach(), images, model), read(gradient, images, model)
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from xcam.core import Method, MethodSpec, Score, Target
+from xcam.core import Method, MethodSpec, Output, Target
 from xcam.engine import Layer
 from xcam.methods.cam.features import activations_and_gradients, weighted
 
@@ -21,16 +21,16 @@ class GradCAM(Method):
     M = Σ_k w_k A_k with w_k = mean_ij ∂y/∂A_k,ij (Selvaraju et al., 2017, arXiv:1610.02391). The
     paper's final ReLU is left to `relu`, so that the map says where the score is lowered, too.
     White Box's GC is `layer` = the last convolution itself, before its batch norm and ReLU,
-    `score="prob"` and `relu=True`.
+    `output="prob"` and `relu=True`.
 
     Attributes:
         layer: Name or module; None for the model's default layer.
-        score: What of the output is y.
+        output: What of the output is y.
         relu: Whether to cut the map at zero, as published.
     """
 
     layer: Layer | None = None
-    score: Score = "logit"
+    output: Output = "logit"
     relu: bool = False
 
     spec: ClassVar[MethodSpec] = MethodSpec(
@@ -44,7 +44,7 @@ class GradCAM(Method):
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, h, w) at the layer's size."""
         activation, gradient = activations_and_gradients(
-            model, images, target, self.layer, self.score
+            model, images, target, self.layer, self.output
         )
         maps = weighted(activation, gradient.mean((2, 3)))
         return maps.relu() if self.relu else maps

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from xcam.core import Method, MethodSpec, Score, Target
+from xcam.core import Method, MethodSpec, Output, Target
 from xcam.engine import Layer
 from xcam.methods.cam.features import activations_and_gradients
 
@@ -24,12 +24,12 @@ class HiResCAM(Method):
 
     Attributes:
         layer: Name or module; None for the model's default layer.
-        score: What of the output is y.
+        output: What of the output is y.
         relu: Whether to cut the map at zero.
     """
 
     layer: Layer | None = None
-    score: Score = "logit"
+    output: Output = "logit"
     relu: bool = False
 
     spec: ClassVar[MethodSpec] = MethodSpec(
@@ -43,7 +43,7 @@ class HiResCAM(Method):
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, h, w) at the layer's size."""
         activation, gradient = activations_and_gradients(
-            model, images, target, self.layer, self.score
+            model, images, target, self.layer, self.output
         )
         maps = (gradient * activation).sum(1)
         return maps.relu() if self.relu else maps

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from xcam.core import Method, MethodSpec, Score, Target
+from xcam.core import Method, MethodSpec, Output, Target
 from xcam.engine import Layer
 from xcam.methods.cam.features import activations_and_gradients
 
@@ -23,13 +23,13 @@ class LayerCAM(Method):
 
     Attributes:
         layer: Name or module; None for the model's default layer.
-        score: What of the output is y.
+        output: What of the output is y.
         gamma: The scale γ for shallow layers, positive; the map is then cut at zero. None for M.
         relu: Whether to cut the map at zero, as published.
     """
 
     layer: Layer | None = None
-    score: Score = "logit"
+    output: Output = "logit"
     gamma: float | None = None
     relu: bool = False
 
@@ -49,7 +49,7 @@ class LayerCAM(Method):
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, h, w) at the layer's size."""
         activation, gradient = activations_and_gradients(
-            model, images, target, self.layer, self.score
+            model, images, target, self.layer, self.output
         )
         maps = (gradient.relu() * activation).sum(1)
         if self.gamma is None:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Method, MethodSpec, Score, Target
+from xcam.core import Method, MethodSpec, Output, Target
 from xcam.engine import Layer
 from xcam.methods.cam.features import activations_and_gradients, weighted
 
@@ -27,14 +27,14 @@ class XGradCAM(Method):
 
     Attributes:
         layer: Name or module; None for the model's default layer.
-        score: What of the output is y.
+        output: What of the output is y.
         bounded: Whether to cut w_k to that range, which changes nothing on a layer without
             negative values. False leaves the quotient as it is, as grad-cam and torchcam do.
         relu: Whether to cut the map at zero.
     """
 
     layer: Layer | None = None
-    score: Score = "logit"
+    output: Output = "logit"
     bounded: bool = True
     relu: bool = False
 
@@ -49,7 +49,7 @@ class XGradCAM(Method):
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, h, w) at the layer's size."""
         activation, gradient = activations_and_gradients(
-            model, images, target, self.layer, self.score
+            model, images, target, self.layer, self.output
         )
         mass, total = (gradient * activation).sum((2, 3)), activation.sum((2, 3))
         weights = torch.where(total != 0, mass / total.where(total != 0, 1), 0)

@@ -34,7 +34,7 @@ class CenterGaussian(Method):
         cost="none",
         class_specific=False,
         signed=False,
-        normalised=True,
+        normalized=True,
     )
 
     def __post_init__(self) -> None:

@@ -36,7 +36,7 @@ class Random(Method):
         class_specific=False,
         stochastic=True,
         signed=False,
-        normalised=True,
+        normalized=True,
     )
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:

@@ -35,9 +35,9 @@ class Sobel(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, H, W)."""
-        grey = F.pad(images.detach().mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
-        across, along = grey.new_tensor([1, 2, 1]), grey.new_tensor([-1, 0, 1])
+        gray = F.pad(images.detach().mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+        across, along = gray.new_tensor([1, 2, 1]), gray.new_tensor([-1, 0, 1])
         vertical = torch.outer(along, across)
         kernels = torch.stack([vertical, vertical.T])[:, None]
-        down, right = F.conv2d(grey, kernels).unbind(1)
+        down, right = F.conv2d(gray, kernels).unbind(1)
         return (down.square() + right.square()).sqrt()

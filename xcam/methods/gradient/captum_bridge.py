@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from xcam.core import Score, Target
+from xcam.core import Output, Target
 from xcam.engine import eager, find_module, forward, gradients, unwrap
 from xcam.methods.gradient.input_gradients import no_gradient
 
@@ -24,7 +24,7 @@ def modified_backprop(
     images: Tensor,
     target: Target,
     rule: Literal["GuidedBackprop", "Deconvolution"],
-    score: Score,
+    output: Output,
     within: str | None = None,
 ) -> Tensor:
     """The score's gradient at the images, with the ReLUs' backward pass changed by captum.
@@ -39,7 +39,7 @@ def modified_backprop(
         images: (B, C, H, W).
         target: Bound with this pass if it is not yet.
         rule: captum's class.
-        score: What of the output is differentiated.
+        output: What of the output is differentiated.
         within: The module whose ReLUs are changed; None for all.
 
     Returns:
@@ -58,10 +58,10 @@ def modified_backprop(
     stand_in = _StandIn(everywhere=within is None)
 
     def scores(leaf: Tensor) -> Tensor:
-        output = forward.call(net, leaf)
+        prediction = forward.call(net, leaf)
         if not target.bound:
-            target.bind(output)
-        return _checked(target.scores(output, score=score), stand_in, within)
+            target.bind(prediction)
+        return _checked(target.scores(prediction, output=output), stand_in, within)
 
     with ExitStack() as stack:
         stack.enter_context(gradients(net))

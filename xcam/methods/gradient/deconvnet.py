@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from xcam.core import Method, MethodSpec, Reduce, Score, Target
+from xcam.core import Method, MethodSpec, Output, Reduce, Target
 from xcam.methods.gradient.captum_bridge import modified_backprop
 
 __all__ = ["DeconvNet"]
@@ -23,12 +23,12 @@ class DeconvNet(Method):
     has random weights and ignores the class; not reproduced.
 
     Attributes:
-        score: What of the output is sent back.
+        output: What of the output is sent back.
         reduce: How the channels become one.
         within: Name of the module whose ReLUs are changed; None for all.
     """
 
-    score: Score = "logit"
+    output: Output = "logit"
     reduce: Reduce = "abs_max"
     within: str | None = None
 
@@ -42,4 +42,4 @@ class DeconvNet(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives signed (B, C, H, W)."""
-        return modified_backprop(model, images, target, "Deconvolution", self.score, self.within)
+        return modified_backprop(model, images, target, "Deconvolution", self.output, self.within)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from xcam.core import Method, MethodSpec, Reduce, Score, Target
+from xcam.core import Method, MethodSpec, Output, Reduce, Target
 from xcam.methods.gradient.captum_bridge import modified_backprop
 
 __all__ = ["GuidedBackprop"]
@@ -23,15 +23,15 @@ class GuidedBackprop(Method):
     keep their gradient. A model without ReLUs gives a warning, a scripted one is refused. captum by
     itself changes `nn.ReLU` modules only, and where something else reads a ReLU's input, that
     branch too.
-    White Box leaves the classifier's ReLU alone: `within="features"`, `score="prob"`.
+    White Box leaves the classifier's ReLU alone: `within="features"`, `output="prob"`.
 
     Attributes:
-        score: What of the output is differentiated.
+        output: What of the output is differentiated.
         reduce: How the channels become one.
         within: Name of the module whose ReLUs are guided; None for all.
     """
 
-    score: Score = "logit"
+    output: Output = "logit"
     reduce: Reduce = "abs_max"
     within: str | None = None
 
@@ -45,4 +45,4 @@ class GuidedBackprop(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives signed (B, C, H, W)."""
-        return modified_backprop(model, images, target, "GuidedBackprop", self.score, self.within)
+        return modified_backprop(model, images, target, "GuidedBackprop", self.output, self.within)

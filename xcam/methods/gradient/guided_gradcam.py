@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from xcam import imaging
-from xcam.core import Method, MethodSpec, Reduce, Score, Target
+from xcam.core import Method, MethodSpec, Output, Reduce, Target
 from xcam.engine import Layer
 from xcam.methods.cam.gradcam import GradCAM
 from xcam.methods.gradient.captum_bridge import modified_backprop
@@ -27,13 +27,13 @@ class GuidedGradCAM(Method):
 
     Attributes:
         layer: Of Grad-CAM: name or module; None for the model's default layer.
-        score: What of the output is explained, by both.
+        output: What of the output is explained, by both.
         reduce: How the channels become one.
         within: Name of the module whose ReLUs are guided; None for all.
     """
 
     layer: Layer | None = None
-    score: Score = "logit"
+    output: Output = "logit"
     reduce: Reduce = "abs_max"
     within: str | None = None
 
@@ -47,6 +47,8 @@ class GuidedGradCAM(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives signed (B, C, H, W)."""
-        cam = GradCAM(self.layer, self.score, relu=True).maps(model, images, target)
-        guided = modified_backprop(model, images, target, "GuidedBackprop", self.score, self.within)
+        cam = GradCAM(self.layer, self.output, relu=True).maps(model, images, target)
+        guided = modified_backprop(
+            model, images, target, "GuidedBackprop", self.output, self.within
+        )
         return imaging.resize(cam, (images.shape[2], images.shape[3]))[:, None] * guided

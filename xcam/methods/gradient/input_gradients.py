@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Score, Target
+from xcam.core import Output, Target
 from xcam.engine import eager, forward, gradients
 from xcam.errors import ModelOutputError
 
@@ -30,7 +30,7 @@ def clean_pass(model: nn.Module, images: Tensor, target: Target) -> None:
 
 
 def input_gradients(
-    model: nn.Module, images: Tensor, target: Target, score: Score, rows: Tensor | None = None
+    model: nn.Module, images: Tensor, target: Target, output: Output, rows: Tensor | None = None
 ) -> Tensor:
     """∂ score / ∂ image, under the caller's `no_grad` or `inference_mode` too.
 
@@ -41,7 +41,7 @@ def input_gradients(
         model: The classifier.
         images: (R, C, H, W).
         target: Bound with this pass if it is not yet.
-        score: What of the output is differentiated.
+        output: What of the output is differentiated.
         rows: (R,) int64, the image of the chunk that each row belongs to; None for its images in
             their order.
 
@@ -54,10 +54,10 @@ def input_gradients(
     # A compiled model runs eagerly: its backward pass would first have to be compiled, for minutes.
     with gradients(model), eager():
         leaf = images.detach().clone().requires_grad_()
-        output = forward.call(model, leaf)
+        prediction = forward.call(model, leaf)
         if not target.bound:
-            target.bind(output)
-        return summed_gradient(target.scores(output, rows, score), leaf)
+            target.bind(prediction)
+        return summed_gradient(target.scores(prediction, rows, output), leaf)
 
 
 def summed_gradient(scores: Tensor, leaf: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ def copy_gradients(
     model: nn.Module,
     images: Tensor,
     target: Target,
-    score: Score,
+    output: Output,
     copies: int,
     change: Callable[[Tensor, list[int]], Tensor],
 ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
@@ -97,7 +97,7 @@ def copy_gradients(
         model: The classifier.
         images: (B, C, H, W).
         target: Bound.
-        score: What of the output is differentiated.
+        output: What of the output is differentiated.
         copies: How many of each image; copy by copy, so that every image's first comes first.
         change: From (R,) image numbers and R copy numbers to the (R, C, H, W) changed images.
 
@@ -110,7 +110,7 @@ def copy_gradients(
         pairs = range(part.start, part.stop)
         numbers = [pair // len(images) for pair in pairs]
         rows = torch.tensor([pair % len(images) for pair in pairs], device=images.device)
-        gradient = input_gradients(model, change(rows, numbers), target, score, rows)
+        gradient = input_gradients(model, change(rows, numbers), target, output, rows)
         return numbers, rows, gradient.to(torch.promote_types(gradient.dtype, torch.float32))
 
     for _, found in forward.chunks(len(images) * copies, step, images, "gradients"):
@@ -121,7 +121,7 @@ def noisy_gradients(
     model: nn.Module,
     images: Tensor,
     target: Target,
-    score: Score,
+    output: Output,
     samples: int,
     noise: float,
     seed: int,
@@ -140,7 +140,7 @@ def noisy_gradients(
         noises = torch.stack([drawn[copy] for copy in copies]).to(images)
         return images[rows] + sigma[rows] * noises
 
-    return copy_gradients(model, images, target, score, samples, change)
+    return copy_gradients(model, images, target, output, samples, change)
 
 
 def check_noise(n_samples: int, noise: float, seed: int) -> None:

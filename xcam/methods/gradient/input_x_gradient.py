@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from xcam import imaging
-from xcam.core import Method, MethodSpec, Reduce, Score, Target
+from xcam.core import Method, MethodSpec, Output, Reduce, Target
 from xcam.methods.gradient.input_gradients import input_gradients
 
 __all__ = ["InputXGradient"]
@@ -22,13 +22,13 @@ class InputXGradient(Method):
     then the map of a linear model adds up to its score less the bias. A black pixel gets nothing.
 
     Attributes:
-        score: What of the output is y.
+        output: What of the output is y.
         reduce: How the channels become one.
         stretched: White Box's IB instead: the product of gradient and image, each first stretched
             to [0, 1] over all channels and positions. Never negative.
     """
 
-    score: Score = "logit"
+    output: Output = "logit"
     reduce: Reduce = "sum"
     stretched: bool = False
 
@@ -42,7 +42,7 @@ class InputXGradient(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, C, H, W)."""
-        gradient = input_gradients(model, images, target, self.score)
+        gradient = input_gradients(model, images, target, self.output)
         images = images.detach()
         return _stretch(gradient) * _stretch(images) if self.stretched else gradient * images
 

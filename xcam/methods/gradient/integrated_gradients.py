@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from xcam import imaging
-from xcam.core import Method, MethodSpec, Reduce, Score, Target
+from xcam.core import Method, MethodSpec, Output, Reduce, Target
 from xcam.imaging import Fill
 from xcam.methods.gradient.input_gradients import clean_pass, copy_gradients
 
@@ -28,7 +28,7 @@ class IntegratedGradients(Method):
     The paper takes `rule="right"`; the default is far closer at the same cost. captum's trapezoid
     has weights that add up to (n − 1)/n, ours to 1; the other rules agree. White Box takes 11
     points, j/10 with weight 1/10, and no factor: `rule="whitebox"`, `n_steps=11`,
-    `multiply_by_inputs=False`, `score="prob"`.
+    `multiply_by_inputs=False`, `output="prob"`.
 
     Attributes:
         n_steps: Points on the path; memory does not grow with them.
@@ -38,7 +38,7 @@ class IntegratedGradients(Method):
             Riemann sums of n intervals; `"trapezoid"` of n points, both ends included;
             `"whitebox"`, the trapezoid's points with a full weight at both ends.
         multiply_by_inputs: Whether to take the factor x − x'; without, the mean gradient.
-        score: What of the output is y.
+        output: What of the output is y.
         reduce: How the channels become one.
     """
 
@@ -46,7 +46,7 @@ class IntegratedGradients(Method):
     baseline: Fill = "zero"
     rule: Rule = "gausslegendre"
     multiply_by_inputs: bool = True
-    score: Score = "logit"
+    output: Output = "logit"
     reduce: Reduce = "sum"
 
     spec: ClassVar[MethodSpec] = MethodSpec(
@@ -80,7 +80,7 @@ class IntegratedGradients(Method):
 
         total = torch.zeros_like(images, dtype=torch.promote_types(images.dtype, torch.float32))
         for steps, rows, gradient in copy_gradients(
-            model, images, target, self.score, self.n_steps, between
+            model, images, target, self.output, self.n_steps, between
         ):
             total.index_add_(0, rows, gradient * weights[steps, None, None, None])
         return total * way if self.multiply_by_inputs else total

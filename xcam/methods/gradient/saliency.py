@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from xcam.core import Method, MethodSpec, Reduce, Score, Target
+from xcam.core import Method, MethodSpec, Output, Reduce, Target
 from xcam.methods.gradient.input_gradients import input_gradients
 
 __all__ = ["Saliency"]
@@ -18,14 +18,14 @@ class Saliency(Method):
     """Saliency (vanilla backpropagation): the gradient of the score at the image.
 
     M = max_c |∂y/∂x_c| (Simonyan et al., 2013, arXiv:1312.6034). White Box's VBP is
-    `score="prob"` with `raw` stretched to [0, 1] over all channels, no channel reduced.
+    `output="prob"` with `raw` stretched to [0, 1] over all channels, no channel reduced.
 
     Attributes:
-        score: What of the output is y.
+        output: What of the output is y.
         reduce: How the channels become one; `"abs_max"` as published.
     """
 
-    score: Score = "logit"
+    output: Output = "logit"
     reduce: Reduce = "abs_max"
 
     spec: ClassVar[MethodSpec] = MethodSpec(
@@ -38,4 +38,4 @@ class Saliency(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives the signed gradient, (B, C, H, W)."""
-        return input_gradients(model, images, target, self.score)
+        return input_gradients(model, images, target, self.output)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Method, MethodSpec, Reduce, Score, Target
+from xcam.core import Method, MethodSpec, Output, Reduce, Target
 from xcam.methods.gradient.input_gradients import check_noise, clean_pass, noisy_gradients
 
 __all__ = ["VarGrad"]
@@ -27,14 +27,14 @@ class VarGrad(Method):
         n_samples: Noisy copies, at least two; memory does not grow with them.
         noise: σ as a fraction of each image's range.
         seed: Of the noise, which is the same for every image.
-        score: What of the output is y.
+        output: What of the output is y.
         reduce: How the channels become one.
     """
 
     n_samples: int = 25
     noise: float = 0.15
     seed: int = 0
-    score: Score = "logit"
+    output: Output = "logit"
     reduce: Reduce = "sum"
 
     spec: ClassVar[MethodSpec] = MethodSpec(
@@ -59,7 +59,7 @@ class VarGrad(Method):
         first = torch.zeros_like(images, dtype=torch.promote_types(images.dtype, torch.float32))
         total, squares = torch.zeros_like(first), torch.zeros_like(first)
         for samples, rows, gradient in noisy_gradients(
-            model, images, target, self.score, self.n_samples, self.noise, self.seed
+            model, images, target, self.output, self.n_samples, self.noise, self.seed
         ):
             new = samples.count(0)  # the rows of a first sample come before all others
             first[rows[:new]] = gradient[:new]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xcam.core import Method, MethodSpec, Score, Target
+from xcam.core import Method, MethodSpec, Output, Target
 from xcam.engine import Layer, capture, forward, replaced
 from xcam.engine.layout import spatial
 from xcam.methods.cam.features import named, read, weighted
@@ -32,13 +32,13 @@ class AblationCAM(Method):
     Attributes:
         layer: Name or module; None for the model's default layer.
         ablate: What a channel becomes: `"zero"` as published, or its own `"mean"` over the image.
-        score: What of the output is y.
+        output: What of the output is y.
         relu: Whether to cut the map at zero, as published.
     """
 
     layer: Layer | None = None
     ablate: Literal["zero", "mean"] = "zero"
-    score: Score = "logit"
+    output: Output = "logit"
     relu: bool = False
 
     spec: ClassVar[MethodSpec] = MethodSpec(
@@ -101,6 +101,6 @@ class AblationCAM(Method):
             def step(part: slice) -> Tensor:
                 nonlocal rows, channels, call
                 call, (rows, channels) = 0, pairs[part].unbind(1)
-                return target.scores(run(images[rows]), rows, score=self.score)
+                return target.scores(run(images[rows]), rows, output=self.output)
 
             return forward.collect(len(pairs), step, images, "ablationcam")

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Method, MethodSpec, Score, Target
+from xcam.core import Method, MethodSpec, Output, Target
 from xcam.engine import Layer, eager, forward, gradients
 from xcam.engine.masking import blended
 from xcam.imaging import Fill, check_fill, normalize, resize
@@ -38,8 +38,8 @@ class OptiCAM(Method):
         iterations: How many maps are tried, a forward and a backward pass each.
         rate: Adam's learning rate.
         loss: `"plain"` raises f(x ⊙ M); `"norm"` brings it near the clean f(x), from either side.
-        normalise: n: `"minmax"`, division by the `"max"` (after cutting at zero), or `"sigmoid"`.
-        score: What of the output is f.
+        normalize: n: `"minmax"`, division by the `"max"` (after cutting at zero), or `"sigmoid"`.
+        output: What of the output is f.
         fill: What is seen where the mask is zero; published: zero of what the model takes.
     """
 
@@ -47,8 +47,8 @@ class OptiCAM(Method):
     iterations: int = 50
     rate: float = 0.1
     loss: Literal["plain", "norm"] = "plain"
-    normalise: Literal["minmax", "max", "sigmoid"] = "minmax"
-    score: Score = "logit"
+    normalize: Literal["minmax", "max", "sigmoid"] = "minmax"
+    output: Output = "logit"
     fill: Fill = "zero"
 
     spec: ClassVar[MethodSpec] = MethodSpec(
@@ -58,7 +58,7 @@ class OptiCAM(Method):
         family="perturbation",
         cost="1 forward + iterations × (forward + backward)",
         signed=False,
-        normalised=True,
+        normalized=True,
     )
 
     def __post_init__(self) -> None:
@@ -69,9 +69,9 @@ class OptiCAM(Method):
             raise ValueError(f"rate must be positive, got {self.rate!r}")
         if self.loss not in ("plain", "norm"):
             raise ValueError(f"loss must be 'plain' or 'norm', got {self.loss!r}")
-        if self.normalise not in ("minmax", "max", "sigmoid"):
+        if self.normalize not in ("minmax", "max", "sigmoid"):
             raise ValueError(
-                f"normalise must be 'minmax', 'max' or 'sigmoid', got {self.normalise!r}"
+                f"normalize must be 'minmax', 'max' or 'sigmoid', got {self.normalize!r}"
             )
         check_fill(self.fill)
 
@@ -88,7 +88,7 @@ class OptiCAM(Method):
 
     def _best(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """The best map (1, H, W) of one image (1, C, H, W)."""
-        channels, clean = activations_and_scores(model, images, target, self.layer, self.score)
+        channels, clean = activations_and_scores(model, images, target, self.layer, self.output)
         with gradients(model), eager():
             # Copies, since what was made under inference_mode cannot be saved for a backward pass.
             images, channels, clean = images.detach().clone(), channels.clone(), clean.clone()
@@ -98,8 +98,8 @@ class OptiCAM(Method):
             best_maps = images.new_zeros(len(images), *images.shape[2:])
             for _ in range(self.iterations):
                 maps = self._map(mixture, channels, images)
-                output = forward.call(model, blended(images, maps, self.fill))
-                gain = self._gain(target.scores(output, score=self.score), clean)
+                prediction = forward.call(model, blended(images, maps, self.fill))
+                gain = self._gain(target.scores(prediction, output=self.output), clean)
                 better = gain > best
                 best = torch.where(better, gain, best).detach()
                 best_maps = torch.where(better[:, None, None], maps, best_maps).detach()
@@ -111,9 +111,9 @@ class OptiCAM(Method):
         """The maps (B, H, W) in [0, 1] of the mixtures' logits (B, K)."""
         size = (images.shape[2], images.shape[3])
         maps = resize(weighted(channels, mixture.softmax(1)), size)
-        if self.normalise == "minmax":
+        if self.normalize == "minmax":
             return normalize(maps)
-        if self.normalise == "sigmoid":
+        if self.normalize == "sigmoid":
             return maps.sigmoid()
         positive = maps.relu()
         highest = positive.amax((1, 2), keepdim=True)

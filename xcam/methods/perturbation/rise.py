@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Method, MethodSpec, Score, Target
+from xcam.core import Method, MethodSpec, Output, Target
 from xcam.engine import forward
 from xcam.engine.masking import masked_scores
 from xcam.imaging import Fill, check_fill
@@ -16,7 +16,7 @@ from xcam.methods.perturbation.grid_masks import GridMasks
 
 __all__ = ["RISE"]
 
-Estimator = Literal["plain", "centred"]
+Estimator = Literal["plain", "centered"]
 Sampling = Literal["iid", "balanced"]
 
 
@@ -29,7 +29,7 @@ class RISE(Method):
     at a random offset; all images see the same masks. The authors' code applies 1/(N·p) to single
     images and forgets it in batches; here it always is.
 
-    `estimator="centred"` is Cov(f, M) / (p·(1 − p)): the same map in expectation up to a positive
+    `estimator="centered"` is Cov(f, M) / (p·(1 − p)): the same map in expectation up to a positive
     scale and an offset, without the noise of how often each pixel happened to be seen.
     `sampling="balanced"` turns every cell on in exactly round(N·p) of the masks.
 
@@ -38,8 +38,8 @@ class RISE(Method):
         probability: p, that a cell is seen. The authors use 0.5 and 0.1.
         n_masks: N. The paper: 4000 for VGG-16, 8000 for ResNet-50.
         seed: Of the masks.
-        score: What of the output is f.
-        estimator: `"plain"` as published, or `"centred"`.
+        output: What of the output is f.
+        estimator: `"plain"` as published, or `"centered"`.
         sampling: `"iid"` bits as published, or `"balanced"`.
         fill: What is seen where the mask is zero; the paper's is zero of what the model takes.
     """
@@ -48,7 +48,7 @@ class RISE(Method):
     probability: float = 0.5
     n_masks: int = 4000
     seed: int = 0
-    score: Score = "prob"
+    output: Output = "prob"
     estimator: Estimator = "plain"
     sampling: Sampling = "iid"
     fill: Fill = "zero"
@@ -70,7 +70,7 @@ class RISE(Method):
             raise ValueError(f"probability must lie between 0 and 1, got {self.probability!r}")
         if self.n_masks < 1:
             raise ValueError(f"n_masks must be at least 1, got {self.n_masks!r}")
-        if self.estimator not in ("plain", "centred"):
+        if self.estimator not in ("plain", "centered"):
             raise ValueError(f"estimator must be 'plain' or 'centred', got {self.estimator!r}")
         if self.sampling not in ("iid", "balanced"):
             raise ValueError(f"sampling must be 'iid' or 'balanced', got {self.sampling!r}")
@@ -116,7 +116,7 @@ class RISE(Method):
             return index % batch, seen if shared_or_own else seen[index // batch - first]
 
         count = batch * len(masks)
-        found = masked_scores(model, images, target, count, pairs, self.score, self.fill, "rise")
+        found = masked_scores(model, images, target, count, pairs, self.output, self.fill, "rise")
         return found.view(len(masks), batch).T
 
     def estimate(self, scores: Tensor, masks: GridMasks) -> Tensor:

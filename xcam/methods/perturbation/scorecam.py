@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xcam.core import Method, MethodSpec, Score, Target
+from xcam.core import Method, MethodSpec, Output, Target
 from xcam.engine import Layer
 from xcam.engine.masking import masked_scores
 from xcam.imaging import Fill, check_fill, normalize
@@ -30,7 +30,7 @@ class ScoreCAM(Method):
     layer's (grad-cam, torchcam) is the same map. The paper's final ReLU is left to `relu`.
 
     The authors' code is the default. grad-cam: `weighting="softmax_logit", align_corners=True`.
-    torchcam: `weighting="softmax_logit", normalise="before"`; the clean image's logit, which it
+    torchcam: `weighting="softmax_logit", normalize="before"`; the clean image's logit, which it
     subtracts, cancels in the softmax. Both leave flat channels in the softmax, which scales a map
     of rectified channels and changes nothing else.
 
@@ -40,7 +40,7 @@ class ScoreCAM(Method):
             softmax over the channels; `"cic"`, the paper's increase of confidence, the probability
             less that of the wholly masked image, which takes one more pass. A target that is a
             callable scores for itself in all three.
-        normalise: Min-max `"after"` enlarging to the image's size, or `"before"`.
+        normalize: Min-max `"after"` enlarging to the image's size, or `"before"`.
         align_corners: Enlarges corner pixels onto corner pixels.
         fill: What is seen where the mask is zero; published: zero of what the model takes.
         relu: Whether to cut the map at zero, as published.
@@ -48,7 +48,7 @@ class ScoreCAM(Method):
 
     layer: Layer | None = None
     weighting: Weighting = "prob"
-    normalise: Literal["after", "before"] = "after"
+    normalize: Literal["after", "before"] = "after"
     align_corners: bool = False
     fill: Fill = "zero"
     relu: bool = False
@@ -67,8 +67,8 @@ class ScoreCAM(Method):
             raise ValueError(
                 f"weighting must be 'prob', 'softmax_logit' or 'cic', got {self.weighting!r}"
             )
-        if self.normalise not in ("after", "before"):
-            raise ValueError(f"normalise must be 'after' or 'before', got {self.normalise!r}")
+        if self.normalize not in ("after", "before"):
+            raise ValueError(f"normalize must be 'after' or 'before', got {self.normalize!r}")
         check_fill(self.fill)
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
@@ -81,9 +81,9 @@ class ScoreCAM(Method):
             rows, channels = pairs[part].unbind(1)
             return rows, self._masks(activation[rows, channels], images)
 
-        score: Score = "logit" if self.weighting == "softmax_logit" else "prob"
+        output: Output = "logit" if self.weighting == "softmax_logit" else "prob"
         scores = masked_scores(
-            model, images, target, len(pairs), masks, score, self.fill, "scorecam"
+            model, images, target, len(pairs), masks, output, self.fill, "scorecam"
         )
         filled_in = scores.new_zeros(alive.shape).masked_scatter(alive, scores)
         if self.weighting == "cic":
@@ -94,12 +94,12 @@ class ScoreCAM(Method):
         return maps.relu() if self.relu else maps
 
     def _masks(self, channels: Tensor, images: Tensor) -> Tensor:
-        low = normalize(channels) if self.normalise == "before" else channels
+        low = normalize(channels) if self.normalize == "before" else channels
         size = (images.shape[2], images.shape[3])
         enlarged = F.interpolate(
             low[:, None], size, mode="bilinear", align_corners=self.align_corners
         )[:, 0]
-        return normalize(enlarged) if self.normalise == "after" else enlarged
+        return normalize(enlarged) if self.normalize == "after" else enlarged
 
     def _hidden_scores(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         def masks(part: slice) -> tuple[Tensor, Tensor]:

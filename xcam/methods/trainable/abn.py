@@ -65,7 +65,7 @@ class ABN(TrainableMethod):
         cost="1 forward",
         class_specific=False,
         signed=False,
-        normalised=True,
+        normalized=True,
     )
 
     def attach(self, model: nn.Module) -> nn.Module:

@@ -6,7 +6,7 @@ import copy
 
 from torch import nn
 
-from xcam._explain.run import own_method
+from xcam._explain.run import attached_method
 from xcam.engine import unwrap
 from xcam.methods.trainable.heads import Tap
 from xcam.models import Normalized
@@ -31,7 +31,7 @@ def without_head(net: nn.Module) -> nn.Module:
     Raises:
         ValueError: The net carries no head, or one that has its classifier not as `backbone`.
     """
-    own = own_method(net)
+    own = attached_method(net)
     if own is None:
         raise ValueError("the net carries no head of a method: it is the classifier itself")
     found = copy.deepcopy(unwrap(net))

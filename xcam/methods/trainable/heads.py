@@ -11,8 +11,8 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 from torch import Tensor, nn
 
-from xcam._explain.run import own_method
-from xcam.core import Target, TrainableMethod, as_logits
+from xcam._explain.run import attached_method
+from xcam.core import Target, TrainableMethod, extract_logits
 from xcam.engine import capture
 from xcam.errors import LayerError, NotFittedError
 from xcam.methods.trainable.backbone import Place
@@ -128,7 +128,7 @@ def watched(model: nn.Module, module: nn.Module, images: Tensor) -> tuple[Tensor
         output = model(images)
     finally:
         handle.remove()
-    return as_logits(output, len(images)), kept[-1]
+    return extract_logits(output, len(images)), kept[-1]
 
 
 def read(model: nn.Module, module: nn.Module, images: Tensor, target: Target) -> Tensor:
@@ -153,7 +153,7 @@ def same_head(method: TrainableMethod, model: nn.Module, free: Collection[str] =
     Raises:
         ValueError: The net's head was made with another value of a field.
     """
-    own = own_method(model)
+    own = attached_method(model)
     made = {} if own is None else own.parameters()
     for name, value in method.parameters().items():
         if value is not None and name not in free and value != made.get(name, value):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xcam.core import MethodSpec, Target, TrainableMethod, as_logits
+from xcam.core import MethodSpec, Target, TrainableMethod, extract_logits
 from xcam.engine import Layer
 from xcam.methods.cam.features import activations
 from xcam.methods.trainable import heads
@@ -20,7 +20,7 @@ from xcam.methods.trainable.lcam_attention import AttentionMechanism, area, own,
 __all__ = ["LCAMFm", "LCAMImg"]
 
 Labels = Literal["predicted", "given"]
-Regularised = Literal["own_label", "batch_labels"]
+Regularized = Literal["own_label", "batch_labels"]
 
 _PAPER = "Gkartzonika et al., 2022, arXiv:2209.11189"
 
@@ -31,7 +31,7 @@ class LCAM(TrainableMethod):
 
     layer: Layer | None = None
     labels: Labels = "predicted"
-    mask_reg: Regularised = "batch_labels"
+    mask_reg: Regularized = "batch_labels"
     tv_weight: float = 0.01
     area_weight: float = 2.0
     ce_weight: float = 1.5
@@ -41,7 +41,7 @@ class LCAM(TrainableMethod):
 
     def __post_init__(self) -> None:
         """Refuses values out of their range."""
-        for name, choices in (("labels", get_args(Labels)), ("mask_reg", get_args(Regularised))):
+        for name, choices in (("labels", get_args(Labels)), ("mask_reg", get_args(Regularized))):
             value = getattr(self, name)
             if value not in choices:
                 wanted = " or ".join(map(repr, choices))
@@ -125,7 +125,7 @@ class LCAMFm(LCAM):
             torchvision's ResNets gives one, it is `layer3` of resnet18 and `layer4.0.bn1` of
             resnet50.
         labels: Whether y is the class that the classifier predicts for the image that it is
-            trained on, or the one `"given"` by the data, see `xcam.data.relabelled`.
+            trained on, or the one `"given"` by the data, see `xcam.data.relabeled`.
         mask_reg: Which maps V and the mean are taken over.
         tv_weight: Of V.
         area_weight: Of the mean.
@@ -200,7 +200,7 @@ class LCAMImg(LCAM):
         masks = head.masks(features)
         size = images.shape[2:]
         large = F.interpolate(own(masks, labels), size, mode="bilinear", align_corners=False)
-        logits = as_logits(module(images * large.to(images.dtype)), len(images))
+        logits = extract_logits(module(images * large.to(images.dtype)), len(images))
         return self._weighted(masks, logits, labels)
 
 

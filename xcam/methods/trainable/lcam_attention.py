@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from xcam.core import as_logits
+from xcam.core import extract_logits
 from xcam.methods.trainable import heads
 
 __all__ = ["AttentionMechanism", "area", "own", "variation"]
@@ -28,7 +28,7 @@ class AttentionMechanism(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """The classifier's own logits (B, K) of normalised images (B, C, H, W)."""
-        return as_logits(self.backbone(images), len(images))
+        return extract_logits(self.backbone(images), len(images))
 
     def train(self, mode: bool = True) -> AttentionMechanism:
         """Of the attention alone: in training mode batch norm and dropout would not be frozen."""

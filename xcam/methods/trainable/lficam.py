@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xcam.core import MethodSpec, Target, TrainableMethod, as_logits
+from xcam.core import MethodSpec, Target, TrainableMethod, extract_logits
 from xcam.engine import Layer
 from xcam.errors import LayerError
 from xcam.methods.trainable import heads
@@ -94,7 +94,7 @@ class LFICAM(TrainableMethod):
 
     def loss(self, module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """The cross-entropy; see `TrainableMethod.loss`."""
-        return F.cross_entropy(as_logits(module(images), len(images)), labels)
+        return F.cross_entropy(extract_logits(module(images), len(images)), labels)
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives A, (B, h, w) at the layer's size."""
@@ -114,10 +114,10 @@ class LFICAMNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K) of normalised images (B, C, H, W)."""
-        grey = images.mean(1, keepdim=True)  # now: the backbone may work in place on the images
+        gray = images.mean(1, keepdim=True)  # now: the backbone may work in place on the images
 
         def attend(features: Tensor) -> Tensor:
-            attention: Tensor = self.importance(features, grey)
+            attention: Tensor = self.importance(features, gray)
             return features * (1 + attention.to(features.dtype))
 
         return self.tap.run(self.backbone, images, attend)
@@ -143,11 +143,11 @@ class FeatureImportance(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, features: Tensor, grey: Tensor) -> Tensor:
+    def forward(self, features: Tensor, gray: Tensor) -> Tensor:
         """The attention (B, 1, h, w) of features (B, C, h, w) of grey images (B, 1, H, W)."""
         exact = torch.promote_types(features.dtype, torch.float32)
         wide = features.to(exact)
-        small = F.interpolate(grey.to(exact), wide.shape[2:], mode="bilinear", align_corners=False)
+        small = F.interpolate(gray.to(exact), wide.shape[2:], mode="bilinear", align_corners=False)
         masked = _stretched(wide).where(wide != 0, 0) * small
         scores = self.fin(masked.to(features.dtype)).to(exact).mean((2, 3))
         weights = scores.softmax(1)[:, :, None, None]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from xcam.core import as_logits
+from xcam.core import extract_logits
 from xcam.errors import ModelOutputError
 
 __all__ = ["logits_of"]
@@ -19,7 +19,7 @@ def logits_of(net: nn.Module, output: object, rows: int) -> Tensor:
         ModelOutputError: There are none, or more than one tensor could be.
     """
     try:
-        return as_logits(output, rows)
+        return extract_logits(output, rows)
     except ModelOutputError as error:
         parts = _parts(output)
         kinds = [tuple(p.shape) if isinstance(p, Tensor) else type(p).__name__ for p in parts]

@@ -49,7 +49,7 @@ class MaxBoxAcc(Metric):
         formula="100 max_τ P(IoU of the largest contour's box ≥ 0.5)",
         higher_is_better=True,
         bounds=(0.0, 100.0),
-        question="localisation",
+        question="localization",
         truth="boxes",
         exceptions=_ON_THE_HOST,
     )
@@ -105,9 +105,9 @@ class MaxBoxAccV2(Metric):
         formula="mean over delta of 100 max_τ P(IoU of any contour's box ≥ delta)",
         higher_is_better=True,
         bounds=(0.0, 100.0),
-        question="localisation",
+        question="localization",
         truth="boxes",
-        unordered={"random above inverse": "the inverse has a hole where the object is"},
+        known_failures={"random above inverse": "the inverse has a hole where the object is"},
         exceptions=_ON_THE_HOST,
     )
 

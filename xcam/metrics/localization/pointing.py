@@ -44,7 +44,7 @@ class PointingGame(Metric):
         formula="mean over classes of P(argmax map within 15 pixels of the object)",
         higher_is_better=True,
         bounds=(0.0, 1.0),
-        question="localisation",
+        question="localization",
         truth="masks",
     )
 
@@ -116,7 +116,7 @@ class EnergyPointingGame(Metric):
         formula="Σ_object max(map, 0) / Σ max(map, 0)",
         higher_is_better=True,
         bounds=(0.0, 1.0),
-        question="localisation",
+        question="localization",
         truth="masks",
     )
 
@@ -156,7 +156,7 @@ class RelevanceRank(Metric):
         formula="|top-n pixels on the object| / n, n = |object|",
         higher_is_better=True,
         bounds=(0.0, 1.0),
-        question="localisation",
+        question="localization",
         truth="masks",
     )
 

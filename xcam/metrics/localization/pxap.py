@@ -43,7 +43,7 @@ class PxAP(Metric):
         formula="100 Σ P(τ_i) (R(τ_i) − R(τ_{i+1})), pixels of all images pooled",
         higher_is_better=True,
         bounds=(0.0, 100.0),
-        question="localisation",
+        question="localization",
         truth="masks",
     )
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Explanation, Metric, MetricSpec, as_logits
+from xcam.core import Explanation, Metric, MetricSpec, extract_logits
 from xcam.engine import forward, untouched
 from xcam.engine.masking import masked_passes
 from xcam.imaging import Fill
@@ -42,7 +42,7 @@ class Accuracy(Metric):
         truth="labels",
         cost="1",
         reads_maps=False,
-        unordered=dict.fromkeys(
+        known_failures=dict.fromkeys(
             ("oracle above random", "random above inverse"), "it is of the model alone"
         ),
     )
@@ -86,7 +86,7 @@ class MaskedAccuracy(Metric):
     Attributes:
         top: k, of top-k.
         muted: What fraction of the pixels is hidden wholly, in [0, 1), the lowest of the map.
-        normalise: Min-max of each map `"before_resize"` or `"after_resize"` to the image's size,
+        normalize: Min-max of each map `"before_resize"` or `"after_resize"` to the image's size,
             or None for maps that lie in [0, 1].
         binary: Whether all that is left above 0 is seen fully.
         fill: What is seen where the map is 0.
@@ -96,7 +96,7 @@ class MaskedAccuracy(Metric):
 
     top: int = 1
     muted: float = 0.0
-    normalise: Normalise = "before_resize"
+    normalize: Normalise = "before_resize"
     binary: bool = False
     fill: Fill = "zero"
     space: Space = "input"
@@ -115,7 +115,7 @@ class MaskedAccuracy(Metric):
     def __post_init__(self) -> None:
         """Refuses masks that cannot be made, and a `top` that is no number of classes."""
         _check_top(self.top)
-        check_masking(self.muted, self.normalise, self.fill, self.space, self.binary)
+        check_masking(self.muted, self.normalize, self.fill, self.space, self.binary)
 
     def score(
         self,
@@ -126,7 +126,7 @@ class MaskedAccuracy(Metric):
     ) -> Tensor:
         """See `Metric.score`; gives (B,) hits, 0 or 1, from (B,) labels."""
         read = reads_top(labels_of(truth, images), self.top)
-        masks = masks_of(explanation, images, self.normalise, self.muted, self.binary)
+        masks = masks_of(explanation, images, self.normalize, self.muted, self.binary)
         inner, shown = in_space(model, images, self.space)
 
         def one_each(part: slice) -> tuple[Tensor, Tensor]:
@@ -167,7 +167,7 @@ def reads_top(labels: Tensor, top: int) -> Read:
     highest = int(labels.max())
 
     def read(output: object, rows: Tensor) -> Tensor:
-        logits = as_logits(output, len(rows))
+        logits = extract_logits(output, len(rows))
         if logits.shape[1] == 1:
             logits = torch.cat([torch.zeros_like(logits), logits], 1)  # as a softmax would have it
         count = logits.shape[1]

@@ -25,18 +25,18 @@ class ADCC(Metric):
 
     3 / (1/coherency + 1/(1 − complexity) + 1/(1 − AD)) an image, 0 where a term is 0, with AD =
     max(0, p − o) / p of the explained class (Poppi et al., 2021, arXiv:2104.10252). In [0, 1],
-    higher is better. The authors' code masks in `space="normalised"`, and takes for p the highest
+    higher is better. The authors' code masks in `space="normalized"`, and takes for p the highest
     probability whatever the class.
 
     Attributes:
-        normalise: Min-max of each map `"before_resize"` or `"after_resize"` to the image's size,
+        normalize: Min-max of each map `"before_resize"` or `"after_resize"` to the image's size,
             or None for maps that lie in [0, 1].
         fill: What is seen where the map is 0.
         space: Where the images are masked: as pixels, or after a `Normalized` model's own
             normalisation.
     """
 
-    normalise: Normalise = "before_resize"
+    normalize: Normalise = "before_resize"
     fill: Fill = "zero"
     space: Space = "input"
 
@@ -52,7 +52,7 @@ class ADCC(Metric):
 
     def __post_init__(self) -> None:
         """Refuses masks that cannot be made."""
-        check_masking(0.0, self.normalise, self.fill, self.space)
+        check_masking(0.0, self.normalize, self.fill, self.space)
 
     def score(
         self,
@@ -62,7 +62,7 @@ class ADCC(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """See `Metric.score`; gives (B, 4): ADCC, coherency, complexity, drop."""
-        masks = masks_of(explanation, images, self.normalise)
+        masks = masks_of(explanation, images, self.normalize)
         similar = coherency(model, images, explanation, masks, self.fill, self.space)
         covered = complexity(masks)
         p, o = confidences(model, images, explanation, masks, self.fill, self.space)
@@ -81,11 +81,11 @@ class ARCC(Metric):
     3 / (1/coherency + 1/(1 − complexity) + 1/R) an image, 0 where a term is 0, with R = 2·ROAD cut
     to [0, 1], ROAD the mean over fractions of (LeRF − MoRF)/2 of the class's probability
     (arXiv:2605.14641, as computed by pytorch-grad-cam, which masks and adds noise in
-    `space="normalised"`, and takes differences of whatever its target reads). In [0, 1], higher is
+    `space="normalized"`, and takes differences of whatever its target reads). In [0, 1], higher is
     better; a map that orders the pixels worse than chance gets 0.
 
     Attributes:
-        normalise: Min-max of each map `"before_resize"` or `"after_resize"` to the image's size,
+        normalize: Min-max of each map `"before_resize"` or `"after_resize"` to the image's size,
             or None for maps that lie in [0, 1].
         fill: What is seen where the map is 0, for coherency.
         space: Where the images are masked and noise is added: as pixels, or after a `Normalized`
@@ -95,7 +95,7 @@ class ARCC(Metric):
         seed: Of that noise, and of the order of equal values.
     """
 
-    normalise: Normalise = "before_resize"
+    normalize: Normalise = "before_resize"
     fill: Fill = "zero"
     space: Space = "input"
     fractions: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)
@@ -114,7 +114,7 @@ class ARCC(Metric):
 
     def __post_init__(self) -> None:
         """Refuses masks that cannot be made, and settings by which nothing can be removed."""
-        check_masking(0.0, self.normalise, self.fill, self.space)
+        check_masking(0.0, self.normalize, self.fill, self.space)
         object.__setattr__(self, "fractions", self._road().fractions)
 
     def _road(self) -> ROAD:
@@ -128,7 +128,7 @@ class ARCC(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """See `Metric.score`; gives (B, 4): ARCC, coherency, complexity, 2·ROAD cut to [0, 1]."""
-        masks = masks_of(explanation, images, self.normalise)
+        masks = masks_of(explanation, images, self.normalize)
         similar = coherency(model, images, explanation, masks, self.fill, self.space)
         covered = complexity(masks)
         road = self._road()

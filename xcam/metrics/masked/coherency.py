@@ -30,18 +30,18 @@ class Coherency(Metric):
     (ρ(e(x), e(x ⊙ m)) + 1) / 2, with e the method that made the maps, for the same class, m the
     map in [0, 1] and ρ Pearson's correlation over pixels; 0 if either map is flat (Poppi et al.,
     2021, arXiv:2104.10252). In [0, 1], higher is better; a map that does not depend on the image is
-    wholly coherent. The authors' code masks in `space="normalised"` and always explains the
+    wholly coherent. The authors' code masks in `space="normalized"` and always explains the
     predicted class.
 
     Attributes:
-        normalise: Min-max of each map `"before_resize"` or `"after_resize"` to the image's size,
+        normalize: Min-max of each map `"before_resize"` or `"after_resize"` to the image's size,
             or None for maps that lie in [0, 1].
         fill: What is seen where the map is 0.
         space: Where the images are masked: as pixels, or after a `Normalized` model's own
             normalisation.
     """
 
-    normalise: Normalise = "before_resize"
+    normalize: Normalise = "before_resize"
     fill: Fill = "zero"
     space: Space = "input"
 
@@ -53,7 +53,7 @@ class Coherency(Metric):
         higher_is_better=True,
         bounds=(0.0, 1.0),
         cost="1 explanation",
-        unordered=dict.fromkeys(
+        known_failures=dict.fromkeys(
             ("oracle above random", "random above inverse"),
             "any map that masking does not change is coherent, wherever it points",
         ),
@@ -61,7 +61,7 @@ class Coherency(Metric):
 
     def __post_init__(self) -> None:
         """Refuses masks that cannot be made."""
-        check_masking(0.0, self.normalise, self.fill, self.space)
+        check_masking(0.0, self.normalize, self.fill, self.space)
 
     def score(
         self,
@@ -71,7 +71,7 @@ class Coherency(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """See `Metric.score`; gives (B,) similarities."""
-        masks = masks_of(explanation, images, self.normalise)
+        masks = masks_of(explanation, images, self.normalize)
         return coherency(model, images, explanation, masks, self.fill, self.space)
 
     def finish(self, mean: Tensor) -> Tensor:
@@ -86,11 +86,11 @@ class Complexity(Metric):
     1/(H·W) Σ |m| (Poppi et al., 2021, arXiv:2104.10252). In [0, 1], lower is better.
 
     Attributes:
-        normalise: Min-max of each map `"before_resize"` or `"after_resize"` to the image's size,
+        normalize: Min-max of each map `"before_resize"` or `"after_resize"` to the image's size,
             or None for maps that lie in [0, 1].
     """
 
-    normalise: Normalise = "before_resize"
+    normalize: Normalise = "before_resize"
 
     spec: ClassVar[MetricSpec] = MetricSpec(
         name="complexity",
@@ -103,8 +103,8 @@ class Complexity(Metric):
     )
 
     def __post_init__(self) -> None:
-        """Refuses an unknown `normalise`."""
-        check_masking(0.0, self.normalise, "zero", "input")
+        """Refuses an unknown `normalize`."""
+        check_masking(0.0, self.normalize, "zero", "input")
 
     def score(
         self,
@@ -114,7 +114,7 @@ class Complexity(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """See `Metric.score`; gives (B,) means."""
-        return complexity(masks_of(explanation, images, self.normalise))
+        return complexity(masks_of(explanation, images, self.normalize))
 
     def finish(self, mean: Tensor) -> Tensor:
         """The mean itself."""

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Explanation, Metric, MetricSpec, as_logits
+from xcam.core import Explanation, Metric, MetricSpec, extract_logits
 from xcam.engine import untouched
 from xcam.engine.masking import masked_passes
 from xcam.imaging import Fill
@@ -66,11 +66,11 @@ def confidences(
         return index // 2, masks[index // 2].masked_fill(clean, 1)
 
     def read(output: object, rows: Tensor) -> Tensor:
-        return probability(precise(as_logits(output, len(rows))), rows)
+        return probability(precise(extract_logits(output, len(rows))), rows)
 
     with untouched(model):
         found = masked_passes(
-            inner, shown, 2 * len(images), pairs, read, fill, "confidence", together=2
+            inner, shown, 2 * len(images), pairs, read, fill, "confidence", group_size=2
         )
     p, o = check_finite(found.view(-1, 2)).unbind(1)
     return p, torch.where((masks == 1).flatten(1).all(1), p, o)
@@ -86,14 +86,14 @@ class _Confidence(Metric):
     """A share of each image, in percent, of its probability clean and behind the map."""
 
     muted: float = 0.0
-    normalise: Normalise = "before_resize"
+    normalize: Normalise = "before_resize"
     binary: bool = False
     fill: Fill = "zero"
     space: Space = "input"
 
     def __post_init__(self) -> None:
         """Refuses masks that cannot be made."""
-        check_masking(self.muted, self.normalise, self.fill, self.space, self.binary)
+        check_masking(self.muted, self.normalize, self.fill, self.space, self.binary)
 
     def score(
         self,
@@ -103,7 +103,7 @@ class _Confidence(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """See `Metric.score`; gives (B,) percentages."""
-        masks = masks_of(explanation, images, self.normalise, self.muted, self.binary)
+        masks = masks_of(explanation, images, self.normalize, self.muted, self.binary)
         return 100 * self._share(
             *confidences(model, images, explanation, masks, self.fill, self.space)
         )
@@ -133,7 +133,7 @@ class AverageDrop(_Confidence):
     Attributes:
         muted: What fraction of the pixels is hidden wholly, in [0, 1), the lowest of the map; the
             others are seen as much as the map says.
-        normalise: Min-max of each map `"before_resize"` or `"after_resize"` to the image's size,
+        normalize: Min-max of each map `"before_resize"` or `"after_resize"` to the image's size,
             or None for maps that lie in [0, 1].
         binary: Whether all that is left above 0 is seen fully.
         fill: What is seen where the map is 0.
@@ -165,7 +165,7 @@ class AverageGain(_Confidence):
 
     Attributes:
         muted: As in `AverageDrop`, like all that follow.
-        normalise: `"before_resize"`, `"after_resize"` or None.
+        normalize: `"before_resize"`, `"after_resize"` or None.
         binary: Whether all that is left above 0 is seen fully.
         fill: What is seen where the map is 0.
         space: Where the images are masked. Published: `"input"`.
@@ -179,7 +179,7 @@ class AverageGain(_Confidence):
         higher_is_better=True,
         bounds=(0.0, 100.0),
         cost="2",
-        unordered=_NO_GAIN,
+        known_failures=_NO_GAIN,
     )
 
     def _share(self, p: Tensor, o: Tensor) -> Tensor:
@@ -197,7 +197,7 @@ class IncreaseInConfidence(_Confidence):
 
     Attributes:
         muted: As in `AverageDrop`, like all that follow.
-        normalise: `"before_resize"`, `"after_resize"` or None.
+        normalize: `"before_resize"`, `"after_resize"` or None.
         binary: Whether all that is left above 0 is seen fully.
         fill: What is seen where the map is 0.
         space: Where the images are masked.
@@ -214,7 +214,7 @@ class IncreaseInConfidence(_Confidence):
         higher_is_better=True,
         bounds=(0.0, 100.0),
         cost="2",
-        unordered=_NO_GAIN,
+        known_failures=_NO_GAIN,
     )
 
     def _share(self, p: Tensor, o: Tensor) -> Tensor:

@@ -7,10 +7,11 @@ from typing import Literal, TypeAlias, get_args
 
 from torch import Tensor
 
+from xcam import imaging
 from xcam._explain.run import unresized
 from xcam.core import Explanation
 from xcam.engine.forward import note
-from xcam.imaging import Fill, check_fill, is_flat, normalize, resize
+from xcam.imaging import Fill, check_fill, is_flat, resize
 from xcam.metrics.inputs import Space, maps_of
 
 __all__ = ["Normalise", "check_masking", "masks_of", "mute"]
@@ -20,14 +21,14 @@ Normalise: TypeAlias = Literal["before_resize", "after_resize"] | None
 
 
 def check_masking(
-    muted: float, normalise: Normalise, fill: Fill, space: Space, binary: bool = False
+    muted: float, normalize: Normalise, fill: Fill, space: Space, binary: bool = False
 ) -> None:
     """Refuses, with a `TypeError` or `ValueError`, what no map can be made a mask by."""
     if not isinstance(muted, int | float) or not 0 <= muted < 1:
         raise ValueError(f"muted must lie in [0, 1), such as 0.5, got {muted!r}")
-    if normalise not in (None, "before_resize", "after_resize"):
+    if normalize not in (None, "before_resize", "after_resize"):
         raise ValueError(
-            f"normalise must be 'before_resize', 'after_resize' or None, got {normalise!r}"
+            f"normalize must be 'before_resize', 'after_resize' or None, got {normalize!r}"
         )
     if space not in get_args(Space):
         raise ValueError(f"space must be 'input' or 'normalised', got {space!r}")
@@ -39,7 +40,7 @@ def check_masking(
 def masks_of(
     explanation: Explanation,
     images: Tensor,
-    normalise: Normalise = "before_resize",
+    normalize: Normalise = "before_resize",
     muted: float = 0.0,
     binary: bool = False,
 ) -> Tensor:
@@ -48,7 +49,7 @@ def masks_of(
     Args:
         explanation: Of these images.
         images: (B, C, H, W).
-        normalise: When each map is min-maxed. A flat map becomes zeros, and is noted.
+        normalize: When each map is min-maxed. A flat map becomes zeros, and is noted.
         muted: What fraction of the pixels is set to zero, the lowest first; see `mute`.
         binary: Whether whatever is left of a map becomes 1.
 
@@ -60,14 +61,14 @@ def masks_of(
             `maps` and `raw` are not the same maps, where those are read.
     """
     masks = maps_of(explanation, images)
-    if normalise is not None:
+    if normalize is not None:
         for image in is_flat(masks).nonzero().flatten().tolist():
             note(f"image {image}: the map is flat, as a mask it hides everything")
-    if normalise == "before_resize":
+    if normalize == "before_resize":
         low = unresized(explanation).to(images.device)
-        masks = resize(normalize(low), (images.shape[2], images.shape[3]))
-    elif normalise == "after_resize":
-        masks = normalize(masks)
+        masks = resize(imaging.normalize(low), (images.shape[2], images.shape[3]))
+    elif normalize == "after_resize":
+        masks = imaging.normalize(masks)
     _check_range(masks)
     masks = mute(masks, muted)
     return (masks > 0).to(masks.dtype) if binary else masks
@@ -80,7 +81,7 @@ def _check_range(masks: Tensor) -> None:
         image = int((~fits).nonzero()[0])
         raise ValueError(
             f"as a mask, a map must lie in [0, 1], got {float(lowest[image]):.4g} to "
-            f"{float(highest[image]):.4g} for image {image}; set normalise='after_resize'"
+            f"{float(highest[image]):.4g} for image {image}; set normalize='after_resize'"
         )
 
 

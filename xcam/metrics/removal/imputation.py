@@ -52,7 +52,7 @@ def impute(images: Tensor, removed: Tensor, tolerance: float = 1e-5) -> Tensor:
     levels = _levels(known)
     height, width = images.shape[2:]
     right, bottom = (levels[0].unknown.shape[3] - width, levels[0].unknown.shape[2] - height)
-    wanted = levels[0].unknown * _neighbours(F.pad(distance / unit, (0, right, 0, bottom)))
+    wanted = levels[0].unknown * _neighbors(F.pad(distance / unit, (0, right, 0, bottom)))
     solved = _conjugate_gradients(levels, wanted, tolerance)[..., :height, :width]
     return torch.where(unknown, (mean + unit * solved).to(images.dtype), images)
 
@@ -71,7 +71,7 @@ class _Level:
 
     def laplacian(self, values: Tensor) -> Tensor:
         """The operator of the system, on values that are zero where pixels are known."""
-        return self.degree * values - self.unknown * _neighbours(values)
+        return self.degree * values - self.unknown * _neighbors(values)
 
 
 def _binomial(values: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ def _binomial(values: Tensor) -> Tensor:
     return padded
 
 
-def _neighbours(values: Tensor) -> Tensor:
+def _neighbors(values: Tensor) -> Tensor:
     """The sum of each pixel's neighbours, weighted 1/6 and 1/12."""
     return (_binomial(values) - 4 * values) / 12
 
@@ -118,7 +118,7 @@ def _levels(known: Tensor) -> list[_Level]:
     for halvings in range(depth + 1):
         if halvings:
             known, inside = F.max_pool2d(known, 2), F.max_pool2d(inside, 2)
-        degree = _neighbours(inside)
+        degree = _neighbors(inside)
         levels.append(_Level(inside - known, degree.where(degree > 0, 1)))
     return levels
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xcam.core import Explanation, Metric, MetricSpec, Score
+from xcam.core import Explanation, Metric, MetricSpec, Output
 from xcam.engine import untouched
 from xcam.imaging import Fill
 from xcam.metrics.inputs import Space, in_space, maps_of, target_of
@@ -52,8 +52,8 @@ class Deletion(Metric):
     """
 
     step: int | float = 1 / 28
-    output: Score = "prob"
-    space: Space = "normalised"
+    output: Output = "prob"
+    space: Space = "normalized"
     fill: Fill = "zero"
     preset: InitVar[str | None] = None
 
@@ -123,8 +123,8 @@ class Insertion(Metric):
     kernel: Kernel = "rise"
     size: int = 11
     sigma: float = 5.0
-    output: Score = "prob"
-    space: Space = "normalised"
+    output: Output = "prob"
+    space: Space = "normalized"
     fill: Fill | None = None
     preset: InitVar[str | None] = None
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Explanation, Metric, MetricSpec, Score
+from xcam.core import Explanation, Metric, MetricSpec, Output
 from xcam.engine import untouched
 from xcam.imaging import Fill
 from xcam.metrics.inputs import Space, in_space, maps_of, target_of
@@ -37,7 +37,7 @@ class PixelFlipping(Metric):
     """
 
     step: int | float = 1 / 28
-    output: Score = "logit"
+    output: Output = "logit"
     space: Space = "input"
     fill: Fill = "zero"
 

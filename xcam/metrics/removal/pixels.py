@@ -14,7 +14,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Score
+from xcam.core import Output
 from xcam.engine.masking import masked_passes
 from xcam.imaging import Fill, check_fill
 from xcam.metrics.inputs import Space
@@ -116,7 +116,7 @@ def area(curve: Tensor) -> Tensor:
     return total / (curve.shape[-1] - 1)
 
 
-def check_removal(step: int | float, output: Score, space: Space, fill: Fill | None) -> None:
+def check_removal(step: int | float, output: Output, space: Space, fill: Fill | None) -> None:
     """Refuses settings by which nothing can be removed, with a `TypeError` or `ValueError`."""
     if isinstance(step, bool) or not isinstance(step, int | float):
         raise TypeError(f"step must be a number of pixels or a share of them, got {step!r}")
@@ -125,7 +125,7 @@ def check_removal(step: int | float, output: Score, space: Space, fill: Fill | N
             "step must be an int of at least 1, in pixels, or a float above 0 and at most 1, a "
             f"share of all pixels, got {step!r}"
         )
-    for name, value, choices in (("output", output, Score), ("space", space, Space)):
+    for name, value, choices in (("output", output, Output), ("space", space, Space)):
         if value not in get_args(choices):
             raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}, got {value!r}")
     if fill is not None:

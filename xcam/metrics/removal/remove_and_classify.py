@@ -39,7 +39,7 @@ class RemoveAndClassify(Metric):
 
     fractions: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
     seed: int = 0
-    space: Space = "normalised"
+    space: Space = "normalized"
     fill: Fill = "zero"
 
     spec: ClassVar[MetricSpec] = MetricSpec(

@@ -48,7 +48,7 @@ def slic(images: Tensor, count: int, compactness: float) -> Tensor:
     cells = cells.to(images.device)
     nine = _around(cells, shape)
     side = (size[0] * size[1] / count) ** 0.5
-    features = torch.cat([_colours(images), _places(images) * (compactness / side)], 1)
+    features = torch.cat([_colors(images), _places(images) * (compactness / side)], 1)
     labels = cells.expand(len(images), -1, -1)
     for _ in range(_ROUNDS):
         means, sizes = segment_means(features, labels, shape[0] * shape[1])
@@ -79,7 +79,7 @@ def segment_means(values: Tensor, labels: Tensor, count: int) -> tuple[Tensor, T
     return sums * unit / sizes[:, None].clamp(min=1), sizes
 
 
-def _colours(images: Tensor) -> Tensor:
+def _colors(images: Tensor) -> Tensor:
     """The images (B, C, H, W) in units of each one's range; one of a single colour is zeros."""
     low, high = images.float().flatten(1).aminmax(dim=1)
     span = (high - low).where(high > low, 1)

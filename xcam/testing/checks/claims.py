@@ -35,7 +35,7 @@ def has_a_spec(method: Method) -> None:
     empty = [name for name in needed if not getattr(spec, name).strip()]
     if empty:
         raise ContractError(f"{kind}: spec.{empty[0]} is empty")
-    flags = ("class_specific", "stochastic", "signed", "alters_model", "normalised")
+    flags = ("class_specific", "stochastic", "signed", "alters_model", "normalized")
     wrong = [name for name in flags if not isinstance(getattr(spec, name), bool)]
     if wrong:
         raise ContractError(f"{kind}: spec.{wrong[0]} must be True or False")
@@ -44,7 +44,7 @@ def has_a_spec(method: Method) -> None:
 def tells_whether_signed(method: Method) -> None:
     """No map with a negative value if not `spec.signed`; somewhere a negative value if it is.
 
-    Where only some settings give signed maps, `relu=False`, `reduce="sum"` and `score="logit"` are
+    Where only some settings give signed maps, `relu=False`, `reduce="sum"` and `output="logit"` are
     tried as well.
     """
     if not method.spec.signed:
@@ -53,7 +53,7 @@ def tells_whether_signed(method: Method) -> None:
                 f"{method.spec.name} gives negative values, but has spec.signed=False"
             )
         return
-    settings = {"relu": False, "reduce": "sum", "score": "logit"}
+    settings = {"relu": False, "reduce": "sum", "output": "logit"}
     known = {name: value for name, value in settings.items() if name in method.parameters()}
     signed: Method = dataclasses.replace(method, **known)  # type: ignore[type-var]
     if _lowest(method) >= 0 and _lowest(signed) >= 0:
@@ -69,16 +69,16 @@ def _lowest(method: Method) -> float:
     return min(float(maps.min()) for maps in found)
 
 
-def tells_whether_normalised(method: Method) -> None:
-    """Every value of the maps lies in [0, 1] if `spec.normalised`."""
-    if not method.spec.normalised:
+def tells_whether_normalized(method: Method) -> None:
+    """Every value of the maps lies in [0, 1] if `spec.normalized`."""
+    if not method.spec.normalized:
         return
     maps = explained(method).maps
     lowest, highest = float(maps.min()), float(maps.max())
     if lowest < 0 or highest > 1:
         raise ContractError(
             f"{method.spec.name} gives values from {lowest:.3g} to {highest:.3g}, but has "
-            "spec.normalised=True"
+            "spec.normalized=True"
         )
 
 
@@ -101,6 +101,6 @@ def tells_whether_it_alters_the_model(method: Method) -> None:
 
 CHECKS = (
     tells_whether_signed,
-    tells_whether_normalised,
+    tells_whether_normalized,
     tells_whether_it_alters_the_model,
 )

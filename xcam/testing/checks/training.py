@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from xcam._explain.run import own_method
+from xcam._explain.run import attached_method
 from xcam._explain.verb import explain
 from xcam.checkpoints import save
-from xcam.core import TrainableMethod, as_logits
+from xcam.core import TrainableMethod, extract_logits
 from xcam.errors import NotFittedError
 from xcam.models import Normalized
 from xcam.testing.checks.facets import FACETS, World, mixed
@@ -68,7 +68,7 @@ def attach_gives_a_classifier(method: TrainableMethod) -> None:
     net = Normalized(ProbeNet(), (0.4,) * 3, (0.2,) * 3, categories="abcde", input_size=16)
     net.source = ("xcam:probe", {"num_classes": _CLASSES})
     attached = method.attach(net)
-    logits = as_logits(attached.eval()(pictures(2)), 2)
+    logits = extract_logits(attached.eval()(pictures(2)), 2)
     if logits.shape[1] != _CLASSES:
         raise ContractError(
             f"{method.spec.name}: attach gives {logits.shape[1]} logits for {_CLASSES} classes"
@@ -86,9 +86,9 @@ def attach_gives_a_classifier(method: TrainableMethod) -> None:
 def attach_can_be_repeated(method: TrainableMethod) -> None:
     """The method that the net carries makes the same structure again, under the same names."""
     net = carrier(method, ProbeNet())
-    own = own_method(net)
+    own = attached_method(net)
     again = net if own is None else carrier(own, ProbeNet())
-    if own is None or own.spec.name != method.spec.name or own_method(again) != own:
+    if own is None or own.spec.name != method.spec.name or attached_method(again) != own:
         raise ContractError(
             f"{method.spec.name}: attach must set `method` of the net to this method with the "
             f"fields filled in that shape the head, got {own!r}"
@@ -106,7 +106,7 @@ def _shapes(net: nn.Module) -> dict[str, torch.Size]:
 def needs_fitting(method: TrainableMethod) -> None:
     """A model without the head, or with an untrained one, is a `NotFittedError`."""
     untrained = method.attach(ProbeNet())
-    if own_method(untrained) is None:
+    if attached_method(untrained) is None:
         untrained.method = method  # type: ignore[assignment]
     for net, what in ((ProbeNet(), "without its head"), (untrained, "with an untrained head")):
         try:
@@ -218,7 +218,7 @@ def survives_saving(method: TrainableMethod) -> None:
     net = carrier(method, ProbeNet())
     with tempfile.TemporaryDirectory() as folder:
         save(net, Path(folder) / "net.safetensors")
-    again = _halved(carrier(own_method(net) or method, ProbeNet()))
+    again = _halved(carrier(attached_method(net) or method, ProbeNet()))
     again.load_state_dict(net.state_dict())
     if not torch.equal(explained(method, again).raw, explained(method, net).raw):
         raise ContractError(f"{method.spec.name} gives other maps on a net with the same state")

@@ -72,7 +72,7 @@ def has_a_spec(metric: Metric) -> None:
             raise ContractError(f"{kind}: spec.{name} is empty")
     if spec.question not in get_args(Question) or spec.truth not in get_args(Truth):
         raise ContractError(f"{kind}: no question {spec.question!r} with truth {spec.truth!r}")
-    if (spec.question == "localisation") != (spec.truth in ("boxes", "masks")):
+    if (spec.question == "localization") != (spec.truth in ("boxes", "masks")):
         raise ContractError(f"{kind}: localisation, and nothing else, needs boxes or masks")
     if spec.higher_is_better not in (True, False, None):
         raise ContractError(f"{kind}: spec.higher_is_better must be True, False or None")

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from xcam.core.instantiate import check_names, check_number, instantiate
 
-__all__ = ["Named", "Optimisation"]
+__all__ = ["Named", "Optimization"]
 
 Named: TypeAlias = Mapping[str, Any]  # the name of a class, and its arguments
 
@@ -46,7 +46,7 @@ _PERIODS = ("epoch", "step")
 
 
 @dataclass(frozen=True, eq=False)
-class Optimisation:
+class Optimization:
     """How gradients become a step.
 
     Attributes:
@@ -73,7 +73,7 @@ class Optimisation:
         steps: int,
         clip: float | None,
         scaler: torch.amp.GradScaler,
-    ) -> Optimisation:
+    ) -> Optimization:
         """An optimiser and a schedule by name.
 
         Args:
