@@ -350,3 +350,82 @@ def test_failed_package_on_the_command_line(tmp_path):
     assert done.returncode == 2
     assert "no method 'grey'" in done.stderr
     assert f"bad-package:main {reason}" in done.stderr
+
+
+ALIASED = ('cost="none",', 'cost="none", aliases=ALIASES,')
+
+
+def aliased(name, *aliases):
+    return method(name, aliases=(ALIASED[0], ALIASED[1].replace("ALIASES", repr(aliases))))
+
+
+def test_plugin_brings_aliases(site):
+    publish(site, "good-package", aliased("grey_map", "gray+"))
+    registry, said = load(site)
+    assert said == []
+    for spelling in ("grey_map", "Grey-Map", "GREYMAP", "gray+", "Gray +"):
+        assert registry.find_name(spelling) == "grey_map"
+    assert registry.find_name("gray") == "gray"
+
+
+def test_alias_brought_twice_stays_with_the_first(site):
+    publish(site, "a-package", aliased("grey", "shade", "Grad-CAM"))
+    publish(site, "b-package", aliased("white", "SHADE", "pale"))
+    registry, said = load(site)
+    assert said == [
+        "'Grad-CAM' of a-package:main already stands for 'gradcam' of xcam:methods, which keeps "
+        "it; use 'grey'",
+        "'SHADE' of b-package:main already stands for 'grey' of a-package:main, which keeps it; "
+        "use 'white'",
+    ]
+    assert registry.failures == {}
+    assert registry.find_name("shade") == "grey"
+    assert registry.find_name("white") == registry.find_name("Pale") == "white"
+    assert registry.find_name("Grad-CAM") == "gradcam"
+
+
+def test_registered_name_wins_over_an_alias(site):
+    publish(site, "a-package", aliased("grey", "white"))
+    publish(site, "b-package", method("white"))
+    registry, said = load(site)
+    assert len(said) == 1
+    assert registry.find_name("white") == "white"
+    assert registry.find_name("White") == "grey"
+
+
+@pytest.mark.parametrize("aliases", ["'grey'", "['grey']", "(1,)"])
+def test_aliases_that_are_no_tuple_of_strings_are_refused(site, aliases):
+    publish(site, "bad-package", method("grey", a=(ALIASED[0], f"cost='none', aliases={aliases},")))
+    registry, _ = load(site)
+    assert registry.failures["bad-package:main"].startswith(
+        "TypeError: Grey's aliases must be a tuple of strings, got "
+    )
+
+
+@pytest.mark.parametrize(
+    ("spelling", "name"),
+    [
+        ("Grad-CAM", "gradcam"),
+        ("GRAD_CAM", "gradcam"),
+        ("gradcam++", "gradcam_plusplus"),
+        ("Grad-CAM++", "gradcam_plusplus"),
+        ("ig", "integrated_gradients"),
+        ("smooth_grad", "smoothgrad"),
+        ("L-CAM-Fm", "lcam_fm"),
+    ],
+)
+def test_methods_are_found_by_other_spellings(spelling, name):
+    assert xcam.get_method(spelling) is xcam.get_method(name)
+
+
+@pytest.mark.parametrize(
+    ("spelling", "name"),
+    [("AD", "average_drop"), ("MaxBoxAcc", "max_box_acc"), ("road-morf", "road_morf")],
+)
+def test_metrics_are_found_by_other_spellings(spelling, name):
+    assert xcam.get_metric(spelling) is xcam.get_metric(name)
+
+
+def test_every_title_is_a_spelling_of_its_method():
+    for name in xcam.list_methods():
+        assert xcam.registry.find_name(xcam.get_method(name).spec.title) == name

@@ -1,4 +1,4 @@
-"""The hooks that a plugin implements; see `docs/plugins.md` for a whole package."""
+"""Hooks that a plugin implements; see `docs/plugins.md` for a complete package."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def xcam_methods() -> list[type[Method]]:  # type: ignore[empty-body]
-    """Returns the method classes that a package brings."""
+    """Return the method classes that a package provides."""
 
 
 @hookspec
 def xcam_metrics() -> list[type[Metric]]:  # type: ignore[empty-body]
-    """Returns the metric classes that a package brings."""
+    """Return the metric classes that a package provides."""

@@ -1,4 +1,4 @@
-"""Names to classes, who provided them, and which plugins failed and why."""
+"""Methods and metrics by name: who provides them, and which plugins failed and why."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import difflib
 import functools
 import importlib.metadata
 import inspect
+import re
 import warnings
 from collections.abc import Iterable
 from typing import Any, TypeVar
@@ -16,7 +17,15 @@ from xcam import hookspecs
 from xcam.core import Method, MethodSpec, Metric, MetricSpec
 from xcam.errors import PluginWarning, UnknownNameError
 
-__all__ = ["Registry", "get_method", "get_metric", "installed", "list_methods", "list_metrics"]
+__all__ = [
+    "Registry",
+    "find_name",
+    "get_method",
+    "get_metric",
+    "installed",
+    "list_methods",
+    "list_metrics",
+]
 
 T = TypeVar("T", Method, Metric)
 _BASES: dict[str, tuple[type, type]] = {
@@ -26,28 +35,29 @@ _BASES: dict[str, tuple[type, type]] = {
 
 
 class Registry:
-    """What the installed packages bring, found through the entry-point group `xcam`.
+    """Methods and metrics of the installed packages, found by the entry-point group `xcam`.
 
     Attributes:
         methods: Method classes by name.
         metrics: Metric classes by name.
-        owners: For each name, the `distribution:entry point` that brought it.
-        failures: For each plugin that could not be used, the reason.
+        owners: The `distribution:entry point` that provides each name.
+        failures: Why each plugin that could not be used failed.
     """
 
     def __init__(self) -> None:
-        """Starts empty; `load` fills it."""
+        """Create an empty registry; `load` fills it."""
         self.methods: dict[str, type[Method]] = {}
         self.metrics: dict[str, type[Metric]] = {}
         self.owners: dict[str, str] = {}
         self.failures: dict[str, str] = {}
+        self._spellings: dict[str, str] = {}  # simplified names and aliases to registered names
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
 
     def load(self, entry_points: Iterable[importlib.metadata.EntryPoint]) -> None:
-        """Loads plugins one by one, xcam's own first; one that fails harms no other.
+        """Load plugins one by one, xcam's own first, so that a failing one harms no other.
 
-        A failure, whatever it is, becomes a `PluginWarning` and an entry in `failures`.
+        Any failure becomes a `PluginWarning` and an entry in `failures`.
         """
         for entry_point in sorted(entry_points, key=_order):
             owner = _owner(entry_point)
@@ -61,8 +71,16 @@ class Registry:
                 self._warn(f"plugin {owner} is left out: {self.failures[owner]}")
 
     def plugins(self) -> list[str]:
-        """The plugins in use, as `distribution:entry point`."""
+        """Return the plugins in use, as `distribution:entry point`."""
         return sorted(name for name, plugin in self._manager.list_name_plugin() if plugin)
+
+    def find_name(self, name: str) -> str:
+        """Return the registered name that a spelling stands for.
+
+        Case, hyphens, underscores and spaces do not matter, and aliases count: `"Grad-CAM"` is
+        `"gradcam"`, `"ig"` is `"integrated_gradients"`. An unknown name is returned unchanged.
+        """
+        return name if name in self.owners else self._spellings.get(_simplify(name), name)
 
     def _load(self, entry_point: importlib.metadata.EntryPoint, owner: str) -> None:
         if self._manager.has_plugin(owner):
@@ -81,7 +99,7 @@ class Registry:
                 near = difflib.get_close_matches(caller.name, _BASES, n=1, cutoff=0)[0]
                 raise TypeError(f"there is no hook {caller.name!r}; did you mean {near!r}?")
         found = [
-            (caller.name, _checked(caller.name, implementation.function()))
+            (caller.name, _validate(caller.name, implementation.function()))
             for caller in callers
             for implementation in caller.get_hookimpls()
             if implementation.plugin is plugin
@@ -98,10 +116,21 @@ class Registry:
             self._warn(f"{name!r} is brought by both {first} and {owner}; that of {first} stays")
             return
         names[name], self.owners[name] = cls, owner
+        for spelling in (name, *cls.spec.aliases):
+            first = self._spellings.setdefault(_simplify(spelling), name)
+            if first != name:
+                self._warn(
+                    f"{spelling!r} of {owner} already stands for {first!r} of "
+                    f"{self.owners[first]}, which keeps it; use {name!r}"
+                )
 
     @staticmethod
     def _warn(sentence: str) -> None:
         warnings.warn(sentence, PluginWarning, stacklevel=4)
+
+
+def _simplify(name: str) -> str:
+    return re.sub(r"[-_\s]", "", str(name).lower())
 
 
 def _order(entry_point: importlib.metadata.EntryPoint) -> tuple[bool, str]:
@@ -114,8 +143,8 @@ def _owner(entry_point: importlib.metadata.EntryPoint) -> str:
     return f"{distribution}:{entry_point.name}"
 
 
-def _checked(hook: str, classes: object) -> list[Any]:
-    """The classes that a hook returned, each a usable one."""
+def _validate(hook: str, classes: object) -> list[Any]:
+    """Return the classes that a hook returned, or raise if one of them cannot be used."""
     base, spec = _BASES[hook]
     if not isinstance(classes, list | tuple):
         raise TypeError(f"{hook} must return a list of classes, got {type(classes).__name__}")
@@ -126,8 +155,12 @@ def _checked(hook: str, classes: object) -> list[Any]:
         if inspect.isabstract(cls):
             missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
             raise TypeError(f"{name} does not implement {missing}")
-        if not isinstance(getattr(cls, "spec", None), spec):
+        declared = getattr(cls, "spec", None)
+        if not isinstance(declared, MethodSpec | MetricSpec) or not isinstance(declared, spec):
             raise TypeError(f"{name} has no `spec`, which must be a {spec.__name__}")
+        aliases = declared.aliases
+        if not isinstance(aliases, tuple) or not all(isinstance(each, str) for each in aliases):
+            raise TypeError(f"{name}'s aliases must be a tuple of strings, got {aliases!r}")
         options = cls.__dict__.get("__dataclass_params__")
         if options is None or not options.frozen:
             raise TypeError(f"{name} must be decorated with @dataclass(frozen=True)")
@@ -136,44 +169,59 @@ def _checked(hook: str, classes: object) -> list[Any]:
 
 @functools.cache
 def installed() -> Registry:
-    """The registry of this process; discovery happens here, at the first look-up."""
-    found = Registry()
-    found.load(importlib.metadata.entry_points(group=hookspecs.PROJECT))
-    return found
+    """Return the registry of this process, which the first call fills."""
+    registry = Registry()
+    registry.load(importlib.metadata.entry_points(group=hookspecs.PROJECT))
+    return registry
+
+
+def find_name(name: str) -> str:
+    """Return the registered name that a spelling stands for; see `Registry.find_name`."""
+    return installed().find_name(name)
 
 
 def list_methods() -> list[str]:
-    """The names of all methods, sorted."""
+    """Return the names of all methods, sorted."""
     return sorted(installed().methods)
 
 
 def list_metrics() -> list[str]:
-    """The names of all metrics, sorted."""
+    """Return the names of all metrics, sorted."""
     return sorted(installed().metrics)
 
 
 def get_method(name: str) -> type[Method]:
-    """The class of a method.
+    """Return the class of a method.
+
+    Args:
+        name: The registered name, or one of its aliases; case, `-` and `_` do not matter.
 
     Raises:
-        UnknownNameError: There is none of this name; near names and failed plugins are listed.
+        UnknownNameError: No method has this name; similar names and failed plugins are listed.
     """
     return _look_up("method", installed().methods, name)
 
 
 def get_metric(name: str) -> type[Metric]:
-    """The class of a metric.
+    """Return the class of a metric.
+
+    Args:
+        name: The registered name, or one of its aliases; case, `-` and `_` do not matter.
 
     Raises:
-        UnknownNameError: There is none of this name; near names and failed plugins are listed.
+        UnknownNameError: No metric has this name; similar names and failed plugins are listed.
     """
     return _look_up("metric", installed().metrics, name)
 
 
-def _look_up(kind: str, names: dict[str, type[T]], name: str) -> type[T]:
-    if name in names:
-        return names[name]
-    near = difflib.get_close_matches(str(name).lower().replace("-", ""), names, n=4, cutoff=0.5)
-    hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(sorted(names))}"
-    failed = "; ".join(f"{owner} failed: {why}" for owner, why in installed().failures.items())
+def _look_up(kind: str, classes: dict[str, type[T]], name: str) -> type[T]:
+    registry = installed()
+    found = registry.find_name(name)
+    if found in classes:
+        return classes[found]
+    simplified = {_simplify(each): each for each in classes}
+    near = difflib.get_close_matches(_simplify(name), simplified, n=4, cutoff=0.5)
+    names = ", ".join(simplified[each] for each in near)
+    hint = f"did you mean {names}?" if near else f"there are {', '.join(sorted(classes))}"
+    failed = "; ".join(f"{owner} failed: {why}" for owner, why in registry.failures.items())
     raise UnknownNameError(f"no {kind} {name!r}: {hint}" + (f" ({failed})" if failed else ""))

@@ -36,6 +36,7 @@ class MethodSpec:
         alters_model: The method works on a changed copy of the model.
         normalized: The map already lies in [0, 1].
         exceptions: Contract checks that the method cannot keep, each with the reason.
+        aliases: Other names in the registry, such as `"ig"`; case, `-` and `_` never matter.
     """
 
     name: str
@@ -49,6 +50,7 @@ class MethodSpec:
     alters_model: bool = False
     normalized: bool = False
     exceptions: Mapping[str, str] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
 
 
 class Method(Settings, ABC):

@@ -42,6 +42,7 @@ class MetricSpec:
         reads_maps: Whether the result depends on the maps; one that speaks of the model alone is
             scored once for all methods, and ranks none.
         exceptions: Contract checks that the metric cannot keep, each with the reason.
+        aliases: Other names in the registry, such as `"ad"`; case, `-` and `_` never matter.
     """
 
     name: str
@@ -56,6 +57,7 @@ class MetricSpec:
     reads_maps: bool = True
     known_failures: Mapping[str, str] = field(default_factory=dict)
     exceptions: Mapping[str, str] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
 
     @property
     def direction(self) -> Literal["higher", "lower", "neither"]:

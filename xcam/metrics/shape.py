@@ -25,6 +25,7 @@ class Sparseness(Metric):
     spec: ClassVar[MetricSpec] = MetricSpec(
         name="sparseness",
         title="Sparseness",
+        aliases=("gini",),
         paper="Chalasani et al., 2020, arXiv:1810.06583",
         formula="Gini index of |map|",
         higher_is_better=True,

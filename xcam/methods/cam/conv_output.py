@@ -32,6 +32,7 @@ class ConvOutput(Method):
     spec: ClassVar[MethodSpec] = MethodSpec(
         name="conv_output",
         title="Convolution output",
+        aliases=("convolution_output",),
         paper="TooTouch, 2020, WhiteBox-Part1",
         family="cam",
         cost="1 forward",

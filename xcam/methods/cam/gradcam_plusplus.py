@@ -41,6 +41,7 @@ class GradCAMPlusPlus(Method):
     spec: ClassVar[MethodSpec] = MethodSpec(
         name="gradcam_plusplus",
         title="Grad-CAM++",
+        aliases=("gradcam++", "gradcam_pp"),
         paper="Chattopadhay et al., 2018, arXiv:1710.11063",
         family="cam",
         cost="1 forward + tail backward",

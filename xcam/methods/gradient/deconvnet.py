@@ -35,6 +35,7 @@ class DeconvNet(Method):
     spec: ClassVar[MethodSpec] = MethodSpec(
         name="deconvnet",
         title="DeconvNet",
+        aliases=("deconvolution",),
         paper="Zeiler and Fergus, 2013, arXiv:1311.2901",
         family="gradient",
         cost="1 forward + backward",

@@ -38,6 +38,7 @@ class GuidedBackprop(Method):
     spec: ClassVar[MethodSpec] = MethodSpec(
         name="guided_backprop",
         title="Guided Backpropagation",
+        aliases=("guided_backpropagation",),
         paper="Springenberg et al., 2014, arXiv:1412.6806",
         family="gradient",
         cost="1 forward + backward",

@@ -35,6 +35,7 @@ class InputXGradient(Method):
     spec: ClassVar[MethodSpec] = MethodSpec(
         name="input_x_gradient",
         title="Input x Gradient",
+        aliases=("gradient_x_input",),
         paper="Shrikumar et al., 2016, arXiv:1605.01713",
         family="gradient",
         cost="1 forward + backward",

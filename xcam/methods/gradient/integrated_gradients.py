@@ -52,6 +52,7 @@ class IntegratedGradients(Method):
     spec: ClassVar[MethodSpec] = MethodSpec(
         name="integrated_gradients",
         title="Integrated Gradients",
+        aliases=("ig",),
         paper="Sundararajan et al., 2017, arXiv:1703.01365",
         family="gradient",
         cost="1 forward + n_steps × (forward + backward)",

@@ -31,6 +31,7 @@ class Saliency(Method):
     spec: ClassVar[MethodSpec] = MethodSpec(
         name="saliency",
         title="Saliency",
+        aliases=("gradient", "vanilla_gradient"),
         paper="Simonyan et al., 2013, arXiv:1312.6034",
         family="gradient",
         cost="1 forward + backward",

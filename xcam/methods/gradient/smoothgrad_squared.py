@@ -39,6 +39,7 @@ class SmoothGradSquared(Method):
     spec: ClassVar[MethodSpec] = MethodSpec(
         name="smoothgrad_squared",
         title="SmoothGrad-Squared",
+        aliases=("smoothgrad_sq",),
         paper="Hooker et al., 2019, arXiv:1806.10758",
         family="gradient",
         cost="1 forward + n_samples × (forward + backward)",

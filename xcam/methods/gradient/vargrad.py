@@ -40,6 +40,7 @@ class VarGrad(Method):
     spec: ClassVar[MethodSpec] = MethodSpec(
         name="vargrad",
         title="VarGrad",
+        aliases=("smoothgrad_var",),
         paper="Adebayo et al., 2018, arXiv:1810.03292",
         family="gradient",
         cost="1 forward + n_samples × (forward + backward)",

@@ -112,6 +112,7 @@ class EnergyPointingGame(Metric):
     spec: ClassVar[MetricSpec] = MetricSpec(
         name="energy_pointing_game",
         title="Energy-based pointing game",
+        aliases=("energy_based_pointing_game",),
         paper="Wang et al., 2020, arXiv:1910.01279",
         formula="Σ_object max(map, 0) / Σ max(map, 0)",
         higher_is_better=True,
@@ -152,6 +153,7 @@ class RelevanceRank(Metric):
     spec: ClassVar[MetricSpec] = MetricSpec(
         name="relevance_rank",
         title="Relevance rank accuracy",
+        aliases=("relevance_rank_accuracy",),
         paper="Arras et al., 2022, arXiv:2003.07258",
         formula="|top-n pixels on the object| / n, n = |object|",
         higher_is_better=True,

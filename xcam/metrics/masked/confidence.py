@@ -144,6 +144,7 @@ class AverageDrop(_Confidence):
     spec: ClassVar[MetricSpec] = MetricSpec(
         name="average_drop",
         title="Average Drop",
+        aliases=("ad",),
         paper="Chattopadhay et al., 2018, arXiv:1710.11063",
         formula="100 · mean of max(0, p − o) / p",
         higher_is_better=False,
@@ -174,6 +175,7 @@ class AverageGain(_Confidence):
     spec: ClassVar[MetricSpec] = MetricSpec(
         name="average_gain",
         title="Average Gain",
+        aliases=("ag",),
         paper="Zhang et al., 2023, arXiv:2301.07002",
         formula="100 · mean of max(0, o − p) / (1 − p)",
         higher_is_better=True,
@@ -209,6 +211,7 @@ class IncreaseInConfidence(_Confidence):
     spec: ClassVar[MetricSpec] = MetricSpec(
         name="increase_in_confidence",
         title="Increase in Confidence",
+        aliases=("ic",),
         paper="Chattopadhay et al., 2018, arXiv:1710.11063",
         formula="100 · share of images with o > p",
         higher_is_better=True,

@@ -78,6 +78,7 @@ class PositivePerturbation(_Perturbation):
     spec: ClassVar[MetricSpec] = MetricSpec(
         name="perturbation_accuracy_positive",
         title="Perturbation accuracy (positive)",
+        aliases=("positive_perturbation",),
         paper=_PAPER,
         formula="mean over k of accuracy without the k highest pixels",
         higher_is_better=False,
@@ -104,6 +105,7 @@ class NegativePerturbation(_Perturbation):
     spec: ClassVar[MetricSpec] = MetricSpec(
         name="perturbation_accuracy_negative",
         title="Perturbation accuracy (negative)",
+        aliases=("negative_perturbation",),
         paper=_PAPER,
         formula="mean over k of accuracy without the k lowest pixels",
         higher_is_better=True,
