@@ -161,6 +161,42 @@ class TestGradient:
             _ = tap.activation
 
 
+class TestSecondOrder:
+    """`gradient(create_graph=True)`, against autograd on the tail alone."""
+
+    @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad])
+    def test_gradient_of_a_gradient(self, images, mode):
+        net = mixed(Staged()).double()
+        net.tail[0] = nn.Softplus()  # with a ReLU alone the second gradient would be zero
+        with mode(), capture(net, "layer") as tap:
+            first = tap.gradient(tap(images.double())[:, TARGET].exp(), create_graph=True)
+            assert first.requires_grad
+            second = tap.gradient(first.square().flatten(1).sum(1))
+        net.eval()
+        leaf = net.features(images.double()).detach().requires_grad_()
+        score = net.head(leaf)[:, TARGET].exp().sum()
+        (expected,) = torch.autograd.grad(score, leaf, create_graph=True)
+        assert_close(first.detach(), expected.detach())
+        assert_close(second, torch.autograd.grad(expected.square().sum(), leaf)[0])
+        assert second.abs().max() > 0
+
+    def test_checkpointed_tail(self, images):
+        net = Checkpointed("tail", reentrant=False).double()
+        net.tail[0] = nn.Softplus()
+        plain = Staged().double()
+        plain.tail[0] = nn.Softplus()
+        found = []
+        for model in (net, plain):
+            with capture(model, "layer") as tap:
+                first = tap.gradient(tap(images.double())[:, TARGET].exp(), create_graph=True)
+                found.append(tap.gradient(first.square()))
+        assert_close(*found)
+
+    def test_no_graph_unless_asked(self, images):
+        with capture(Staged(), "layer") as tap:
+            assert not tap.gradient(tap(images)[:, TARGET].exp()).requires_grad
+
+
 class TestCheckpoint:
     @pytest.mark.parametrize("section", ["layer", "tail", "all"])
     def test_non_reentrant(self, images, section):

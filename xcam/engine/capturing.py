@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from xcam.engine import forward
 from xcam.engine.restore import gradients, untouched
+from xcam.engine.trace import hooks
 from xcam.engine.wrappers import Layer, eager, find_module, unwrap
 from xcam.errors import LayerError
 
@@ -22,22 +23,17 @@ class Capture:
 
     Attributes:
         layer: The layer's name.
-        activation: The layer's output of the last forward, a leaf that requires grad.
-        calls: How often the layer was called in the last forward; the activation is of the last.
     """
 
-    def __init__(self, net: nn.Module, layer: str, grad: bool) -> None:
-        """Use `capture`, which hooks and unhooks."""
+    def __init__(self, net: nn.Module, layer: str, module: nn.Module, grad: bool) -> None:
+        """Keep what `capture` has found."""
         self.layer = layer
-        self._grad = grad
-        self._net = net
+        self._net, self._module, self._grad = net, module, grad
         self._leaf: Tensor | None = None
         self._calls = 0
-        self._open = False
-        self._differentiating = False
 
     def __call__(self, images: Tensor) -> Any:  # noqa: ANN401
-        """The model's output for (B, C, H, W) images, with the graph from the layer on.
+        """Return the model's output for (B, C, H, W) images, with the graph from the layer on.
 
         Raises:
             LayerError: The layer was not called, or its output holds no floating-point tensor.
@@ -54,27 +50,28 @@ class Capture:
 
     @property
     def calls(self) -> int:
-        """How often the layer was called in the last forward."""
+        """Return how often the layer was called in the last forward."""
         return self._calls
 
     @property
     def activation(self) -> Tensor:
-        """The layer's output of the last forward."""
+        """Return the layer's output in its last call of the last forward; with `grad`, a leaf."""
         if self._leaf is None:
             raise RuntimeError("no forward pass has been captured yet")
         return self._leaf
 
-    def gradient(self, scores: Tensor) -> Tensor:
-        """∂ Σ scores / ∂ activation, of the activation's shape.
+    def gradient(self, scores: Tensor, create_graph: bool = False) -> Tensor:
+        """Return ∂ Σ scores / ∂ activation, of the activation's shape.
+
+        Args:
+            scores: What the output gives for each image, with its graph.
+            create_graph: Whether the gradient will be differentiated itself, for methods that need
+                second-order gradients: by `gradient` again, which has the same activation.
 
         Raises:
             LayerError: The scores do not depend on the layer through differentiable operations.
         """
-        self._differentiating = True  # a checkpointed layer runs again inside this
-        try:
-            gradient = _gradient(scores, self.activation)
-        finally:
-            self._differentiating = False
+        gradient = self._differentiate(scores, create_graph) if scores.requires_grad else None
         if gradient is None:
             raise LayerError(
                 f"the score has no gradient at layer {self.layer!r}: the layer does not lead to "
@@ -84,33 +81,62 @@ class Capture:
         return gradient
 
     def _forward(self, images: Tensor) -> Any:  # noqa: ANN401
-        self._leaf, self._calls, self._open = None, 0, True
-        try:
+        self._leaf, self._calls = None, 0
+        with hooks(self._module, after=self._on_output):
             return self._net(images)
-        finally:
-            self._open = False
 
-    def _hook(self, _module: nn.Module, _inputs: object, output: object) -> object:
-        # A bound method, not a closure: it survives a deepcopy of the model. Another capture's
-        # forward passes through; the rerun of a checkpointed layer must build the same graph.
-        if not (self._open or self._differentiating):
-            return None
-        self._calls += self._open
+    def _on_output(self, _inputs: object, output: object) -> object:
+        self._calls += 1
         return _replace_first(output, self._start_graph)
 
     def _start_graph(self, tensor: Tensor) -> Tensor:
-        # Out of the inference mode that a model may have entered by itself: no leaf can be there.
-        with torch.inference_mode(False), torch.set_grad_enabled(self._grad):
-            leaf = tensor.clone() if tensor.is_inference() else tensor
-            leaf = leaf.detach().requires_grad_(self._grad)
-            if self._open:
-                self._leaf = leaf
-            return leaf.clone()  # an in-place ReLU behind the layer must not change the leaf
+        self._leaf, copy = _leaf_and_copy(tensor, self._grad)
+        return copy
+
+    def _differentiate(self, scores: Tensor, create_graph: bool) -> Tensor | None:
+        """Return the gradient; None if the scores' graph does not lead to the layer.
+
+        A checkpointed layer runs again inside the backward pass, on a GPU in a thread of autograd,
+        and must build the same graph. Calls in a user's own backward passes are not meant, so the
+        hook compares the number that autograd gives to each backward pass.
+        """
+        passes: list[int] = []
+        total = scores.sum()
+        total.register_hook(  # type: ignore[no-untyped-call]
+            lambda _: passes.append(torch._C._current_graph_task_id())
+        )
+        rerun = hooks(
+            self._module,
+            after=lambda _, output: _replace_first(output, lambda t: _leaf_and_copy(t, True)[1]),
+            acts=lambda: torch._C._current_graph_task_id() in passes,
+        )
+        try:
+            with rerun:
+                (gradient,) = torch.autograd.grad(
+                    total, self.activation, create_graph=create_graph, allow_unused=True
+                )
+        except RuntimeError as error:
+            if "use_reentrant" not in str(error):
+                raise
+            return None
+        return gradient
+
+
+def _leaf_and_copy(tensor: Tensor, grad: bool) -> tuple[Tensor, Tensor]:
+    """Return a tensor as a leaf of the graph, and the copy of it that the model goes on with.
+
+    An in-place ReLU behind the layer changes the copy alone. Made outside of any inference mode
+    that the model may have entered by itself: no leaf can be there.
+    """
+    with torch.inference_mode(False), torch.set_grad_enabled(grad):
+        leaf = tensor.clone() if tensor.is_inference() else tensor
+        leaf = leaf.detach().requires_grad_(grad)
+        return leaf, leaf.clone()
 
 
 @contextmanager
 def capture(model: nn.Module, layer: Layer, grad: bool = True) -> Iterator[Capture]:
-    """Runs a model so that the graph starts at a layer's output.
+    """Run a model so that the graph starts at a layer's output.
 
     Exact, at the price of a plain forward: everything before the layer keeps no graph. Wrappers
     are taken off and compiled code runs eagerly, since it would skip the hook.
@@ -125,20 +151,15 @@ def capture(model: nn.Module, layer: Layer, grad: bool = True) -> Iterator[Captu
     """
     net = unwrap(model)
     name, module = find_module(net, layer)
-    tap = Capture(net, name, grad)
-    with ExitStack() as stack:
-        stack.enter_context(gradients(net) if grad else torch.no_grad())
-        stack.enter_context(untouched(net))
-        stack.enter_context(eager())
-        stack.callback(module.register_forward_hook(tap._hook).remove)
-        yield tap
+    with gradients(net) if grad else torch.no_grad(), untouched(net), eager():
+        yield Capture(net, name, module, grad)
 
 
 @contextmanager
 def replaced(
     model: nn.Module, layer: Layer, change: Callable[[Tensor], Tensor]
 ) -> Iterator[Callable[[Tensor], Any]]:
-    """Runs a model with a layer's output changed, without a graph.
+    """Run a model with a layer's output changed, without a graph.
 
     Args:
         model: The classifier.
@@ -151,27 +172,22 @@ def replaced(
     """
     net = unwrap(model)
     name, module = find_module(net, layer)
-    calls = changes = 0
-
-    def hook(_module: nn.Module, _inputs: object, output: object) -> object:
-        nonlocal calls, changes
-        changed = _replace_first(output, change)
-        calls, changes = calls + 1, changes + (changed is not None)
-        return changed
 
     def run(images: Tensor) -> Any:  # noqa: ANN401
-        nonlocal calls, changes
-        calls = changes = 0
-        output = forward.call(net, images)
-        if not changes:
-            raise _unread(name, calls)
+        changes: list[bool] = []
+
+        def change_output(_inputs: object, output: object) -> object:
+            changed = _replace_first(output, change)
+            changes.append(changed is not None)
+            return changed
+
+        with hooks(module, after=change_output):
+            output = forward.call(net, images)
+        if not any(changes):
+            raise _unread(name, len(changes))
         return output
 
-    with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(untouched(net))
-        stack.enter_context(eager())
-        stack.callback(module.register_forward_hook(hook).remove)
+    with torch.no_grad(), untouched(net), eager():
         yield run
 
 
@@ -187,20 +203,8 @@ def _unread(layer: str, calls: int) -> LayerError:
     )
 
 
-def _gradient(scores: Tensor, leaf: Tensor) -> Tensor | None:
-    if not scores.requires_grad:
-        return None
-    try:
-        (gradient,) = torch.autograd.grad(scores.sum(), leaf, allow_unused=True)
-    except RuntimeError as error:
-        if "use_reentrant" not in str(error):
-            raise
-        return None
-    return gradient
-
-
 def _replace_first(output: object, change: Callable[[Tensor], Tensor]) -> object:
-    """The output with its first floating-point tensor changed; None if there is none."""
+    """Return the output with its first floating-point tensor changed; None if there is none."""
     if isinstance(output, Tensor):
         return change(output) if output.is_floating_point() else None
     if isinstance(output, dict):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,6 +14,7 @@ from torch import Tensor, nn
 
 from xcam.engine import eager, forward, gradients, untouched, unwrap
 from xcam.engine.layout import Layout, norm_widths
+from xcam.engine.trace import Call, Trace, output_tensors, record_pass
 from xcam.errors import LayerError
 
 __all__ = ["default_layer"]
@@ -66,7 +65,7 @@ def _on_meta(net: nn.Module, images: Tensor, without: Collection[str] = ()) -> s
     with torch.inference_mode(False), torch.enable_grad(), eager():
         try:
             skeleton = _skeleton(net)
-            chosen = _choose(*_calls(skeleton, skeleton, probe), norm_widths(net), without)
+            chosen = _choose(_record(skeleton, skeleton, probe), norm_widths(net), without)
         except Exception:  # whatever the model does that needs values: `.item()`, numpy, deepcopy
             return None
     return None if chosen is None or chosen.layout.prefix else chosen.name
@@ -75,8 +74,8 @@ def _on_meta(net: nn.Module, images: Tensor, without: Collection[str] = ()) -> s
 def _on_first_image(net: nn.Module, images: Tensor, without: Collection[str]) -> str | None:
     """The default layer from the gradients of the first image."""
     with gradients(net), eager(), untouched(net):
-        passed = _calls(net, partial(forward.call, net), images[:1].detach())
-        chosen = _choose(*passed, norm_widths(net), without)
+        passed = _record(net, partial(forward.call, net), images[:1].detach())
+        chosen = _choose(passed, norm_widths(net), without)
     return chosen.name if chosen else None
 
 
@@ -95,21 +94,6 @@ def _skeleton(net: nn.Module) -> nn.Module:
     for module in skeleton.modules():
         module.training = False
     return skeleton
-
-
-@dataclass(frozen=True, eq=False)
-class _Call:
-    """A module's last call in a forward pass."""
-
-    name: str
-    module: nn.Module
-    tensor: Tensor
-
-    @property
-    def weighted(self) -> bool:
-        """Whether it is a single operation with weights."""
-        leaf = next(self.module.children(), None) is None
-        return leaf and next(self.module.parameters(), None) is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,77 +125,48 @@ class _Candidate:
         return bool(self.layout.read(gradient).isnan().any())
 
 
-def _calls(
-    net: nn.Module, run: Callable[[Tensor], object], images: Tensor
-) -> tuple[list[_Call], list[Tensor], Tensor]:
-    """Runs the net; gives its modules' calls in the order of return, its scores, and the images."""
-    calls: dict[str, _Call] = {}
-
-    def record(name: str, module: nn.Module, _inputs: object, output: object) -> None:
-        calls.pop(name, None)
-        tensor = next(_tensors(output), None)
-        if tensor is not None:
-            calls[name] = _Call(name, module, tensor)
-
-    with ExitStack() as stack:
-        for name, module in net.named_modules():
-            if name and not isinstance(module, _PASSIVE):
-                stack.callback(module.register_forward_hook(partial(record, name)).remove)
-        images = images.clone().requires_grad_().clone()  # no leaf: the model may write into it
-        output = run(images)
-    return list(calls.values()), list(_tensors(output)), images
+def _record(net: nn.Module, run: Callable[[Tensor], Any], images: Tensor) -> Trace:
+    """Record a pass whose every tensor has a graph from the images on."""
+    images = images.clone().requires_grad_().clone()  # no leaf: the model may write into it
+    return record_pass(net, images, run)
 
 
-def _choose(
-    calls: list[_Call],
-    scores: list[Tensor],
-    images: Tensor,
-    widths: set[int],
-    without: Collection[str],
-) -> _Candidate | None:
-    """The last map on the way to the scores; second choices only if there is no other."""
-    ranked = _candidates(calls, scores, images, widths, without)[::-1]
+def _choose(passed: Trace, widths: set[int], without: Collection[str]) -> _Candidate | None:
+    """Choose the last map on the way to the scores; second choices only if there is no other."""
+    ranked = _candidates(passed, widths, without)[::-1]
     ranked.sort(key=lambda candidate: candidate.second_choice)
-    differentiable = [score for score in scores if score.requires_grad]
-    return next((candidate for candidate in ranked if candidate.leads_to(differentiable)), None)
+    scores = [score for score in output_tensors(passed.output) if score.requires_grad]
+    return next((candidate for candidate in ranked if candidate.leads_to(scores)), None)
 
 
-def _candidates(
-    calls: list[_Call],
-    scores: list[Tensor],
-    images: Tensor,
-    widths: set[int],
-    without: Collection[str],
-) -> list[_Candidate]:
-    """The tensors that hold maps, without what pooling returned, in the order of return."""
-    pooled = {id(call.tensor) for call in calls if isinstance(call.module, _POOLING)}
-    last_weights = max((i for i, call in enumerate(calls) if call.weighted), default=0)
-    classes = next((score.shape[1] for score in scores if score.ndim > 1), None)
+def _candidates(passed: Trace, widths: set[int], without: Collection[str]) -> list[_Candidate]:
+    """List the tensors that hold maps, without what pooling returned, in the order of return."""
+    calls = [call for call in passed.calls if not isinstance(call.module, _PASSIVE)]
+    outputs = [(call, call.tensor) for call in calls if call.tensor is not None]
+    pooled = {id(tensor) for call, tensor in outputs if isinstance(call.module, _POOLING)}
+    last_weights = max((i for i, (call, _) in enumerate(outputs) if _has_weights(call)), default=0)
+    scores = output_tensors(passed.output)
+    num_classes = next((score.shape[1] for score in scores if score.ndim > 1), None)
     candidates: dict[int, _Candidate] = {}
-    for index, call in enumerate(calls):
-        layout = Layout.of(call.tensor.shape, images.shape, widths)
-        if layout is None or id(call.tensor) in pooled or call.name in without:
+    for index, (call, tensor) in enumerate(outputs):
+        layout = Layout.of(tensor.shape, passed.images.shape, widths)
+        if layout is None or id(tensor) in pooled or call.name in without:
             continue
-        channels = call.tensor.shape[1 if layout.order == "NCHW" else -1]
-        class_maps = index >= last_weights and channels == classes
+        channels = tensor.shape[1 if layout.order == "NCHW" else -1]
+        class_maps = index >= last_weights and channels == num_classes
         second_choice = class_maps or _projects_tokens(call.module, layout)
-        candidates.pop(id(call.tensor), None)
-        candidates[id(call.tensor)] = _Candidate(call.name, call.tensor, layout, second_choice)
+        candidates.pop(id(tensor), None)  # the last, outermost module that returns it names it
+        candidates[id(tensor)] = _Candidate(call.name, tensor, layout, second_choice)
     return list(candidates.values())
+
+
+def _has_weights(call: Call) -> bool:
+    """Return whether a module is a single operation with weights."""
+    leaf = next(call.module.children(), None) is None
+    return leaf and next(call.module.parameters(), None) is not None
 
 
 def _projects_tokens(module: nn.Module, layout: Layout) -> bool:
     """Whether it is the inside of an attention or a perceptron, neither a block nor its norm."""
     leaf = next(module.children(), None) is None
     return leaf and layout.order == "tokens" and "Norm" not in type(module).__name__
-
-
-def _tensors(output: object) -> Iterator[Tensor]:
-    """The floating-point tensors in an output, in their order."""
-    if isinstance(output, Tensor):
-        if output.is_floating_point():
-            yield output
-    elif isinstance(output, Mapping):
-        yield from itertools.chain.from_iterable(map(_tensors, output.values()))
-    elif isinstance(output, Sequence) and not isinstance(output, str):
-        yield from itertools.chain.from_iterable(map(_tensors, output))

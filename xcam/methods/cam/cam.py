@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from xcam.core import Method, MethodSpec, Target
-from xcam.engine import Layer, capture, find_module, unwrap
+from xcam.engine import Layer, Trace, capture, find_module, record_pass, unwrap
 from xcam.errors import LayerError
 from xcam.methods.cam.features import named, read, weighted
 
@@ -52,11 +49,12 @@ class CAM(Method):
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, h, w) at the layer's size."""
         linear = _linear_layers(unwrap(model), self.classifier)
-        with capture(model, named(self.layer), grad=False) as tap, _inputs(linear) as inputs:
-            target.bind(tap(images))
+        with capture(model, named(self.layer), grad=False) as tap:
+            passed = record_pass(unwrap(model), images, run=tap, modules=linear)
+            target.bind(passed.output)
             activation = read(tap.activation, images, model)
             precision = torch.finfo(tap.activation.dtype).eps
-        candidates = _readers(inputs, activation.mean((2, 3)), precision)
+        candidates = _readers(passed, activation.mean((2, 3)), precision)
         classes = None if target.logits is None else target.logits.shape[1]
         fitting = [name for name in candidates if classes in (None, len(linear[name].weight))]
         if not fitting:
@@ -80,32 +78,16 @@ def _linear_layers(net: nn.Module, classifier: str | None) -> dict[str, nn.Linea
     return {name: module}
 
 
-@contextmanager
-def _inputs(linear: dict[str, nn.Linear]) -> Iterator[dict[str, Tensor]]:
-    """Collects what linear layers read during the block, (B, C) by name in the order of calls."""
-    inputs: dict[str, Tensor] = {}
-
-    def record(name: str, _module: nn.Module, args: tuple[Any, ...]) -> None:
-        inputs.pop(name, None)
-        if args and isinstance(args[0], Tensor) and args[0].ndim == 2:
-            inputs[name] = args[0]
-
-    with ExitStack() as stack:
-        for name, module in linear.items():
-            hook = module.register_forward_pre_hook(partial(record, name))
-            stack.callback(hook.remove)
-        yield inputs
-
-
-def _readers(inputs: dict[str, Tensor], means: Tensor, precision: float) -> list[str]:
-    """The linear layers whose input is the layer's means (B, C), as far as the precision tells."""
+def _readers(passed: Trace, means: Tensor, precision: float) -> list[str]:
+    """Name the linear layers whose input is the layer's means (B, C), up to the precision."""
     scale = means.abs().amax(1, keepdim=True)
     names = []
-    for name, pooled in inputs.items():
-        if pooled.shape == means.shape:
+    for call in passed.calls:
+        pooled = call.inputs[0] if call.inputs else None
+        if isinstance(pooled, Tensor) and pooled.shape == means.shape:
             tolerance = max(1e-4, 8 * precision, 8 * torch.finfo(pooled.dtype).eps)
             if bool(((pooled - means).abs() <= tolerance * scale).all()):
-                names.append(name)
+                names.append(call.name)
     return names
 
 

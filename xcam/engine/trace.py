@@ -1,0 +1,170 @@
+"""One recorder of a forward pass: what each module was given, and what it returned.
+
+All of xcam's hooks are registered here. They live for one block, act only on passes of the thread
+that entered it, and run behind the hooks that were there before, so that a `capture` around the
+block still sees what a module itself returned.
+
+To find out what happens in a pass:
+
+    passed = record_pass(net, images)             # all modules, in the order of return
+    passed["layer4"].output, passed["fc"].inputs[0], passed["relu"].times, passed.output
+
+To read or change a module's input or output in one's own passes:
+
+    with hooks(net.layer4, after=lambda inputs, output: output * mask):
+        logits = net(images)
+
+`before` gets the positional arguments and may return others; `after` gets them and the output, and
+may return another output. Returning None changes nothing. Compiled code runs without hooks: enter
+`xcam.engine.eager()` around the pass, as `record_pass` does.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+from torch import Tensor, nn
+
+from xcam.engine.wrappers import eager
+
+__all__ = ["Call", "Trace", "hooks", "output_tensors", "record_pass"]
+
+Before: TypeAlias = Callable[[tuple[Any, ...]], Any]
+After: TypeAlias = Callable[[tuple[Any, ...], Any], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A module's last call in a recorded pass.
+
+    Attributes:
+        name: As in `named_modules()` of the net.
+        module: The module.
+        inputs: Its positional arguments.
+        output: What it returned.
+        times: How often it was called in the pass.
+    """
+
+    name: str
+    module: nn.Module
+    inputs: tuple[Any, ...]
+    output: Any
+    times: int
+
+    @property
+    def tensor(self) -> Tensor | None:
+        """Return the first floating-point tensor of the output; None if it holds none."""
+        return next(output_tensors(self.output), None)
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """A recorded forward pass.
+
+    Attributes:
+        calls: One for each module that was called, in the order of their last return.
+        images: What the net was given.
+        output: What the net returned.
+    """
+
+    calls: tuple[Call, ...]
+    images: Tensor
+    output: Any
+
+    def __getitem__(self, name: str) -> Call:
+        """Return the call of a module by its name; `KeyError` if it was not called."""
+        for call in self.calls:
+            if call.name == name:
+                return call
+        raise KeyError(name)
+
+
+def record_pass(
+    net: nn.Module,
+    images: Tensor,
+    run: Callable[[Tensor], Any] | None = None,
+    modules: Collection[str] | None = None,
+) -> Trace:
+    """Run a net once and record its modules' calls.
+
+    The caller decides about modes and gradients. All inputs and outputs stay in memory as long as
+    the trace does.
+
+    Args:
+        net: Without wrappers.
+        images: What `run` takes.
+        run: What runs the net, if not the net itself.
+        modules: Names of the modules to record; None for all inside the net.
+    """
+    calls: dict[str, Call] = {}
+
+    def record(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401
+        earlier = calls.pop(name, None)  # the order is that of the last return
+        calls[name] = Call(name, module, inputs, output, 1 + (earlier.times if earlier else 0))
+
+    with ExitStack() as stack:
+        stack.enter_context(eager())
+        for name, module in net.named_modules():
+            if name and (modules is None or name in modules):
+                stack.enter_context(hooks(module, after=partial(record, name, module)))
+        output = (run or net)(images)
+    return Trace(tuple(calls.values()), images, output)
+
+
+@contextmanager
+def hooks(
+    module: nn.Module,
+    before: Before | None = None,
+    after: After | None = None,
+    acts: Callable[[], bool] | None = None,
+) -> Iterator[None]:
+    """Call functions before and after a module in the passes that this thread makes in the block.
+
+    Args:
+        module: The module.
+        before: From its positional arguments to others, or to None to leave them.
+        after: From its arguments and its output to another output, or to None to leave it.
+        acts: Whether a call of the module is meant; by default if this thread makes it.
+    """
+    thread = threading.get_ident()
+    acts = acts or (lambda: threading.get_ident() == thread)
+    with ExitStack() as stack:
+        if before:
+            stack.callback(module.register_forward_pre_hook(_Hook(before, acts)).remove)
+        if after:
+            stack.callback(module.register_forward_hook(_Hook(after, acts)).remove)
+        yield
+
+
+class _Hook:
+    """A hook that acts on some calls only, and on none of a copy of its module."""
+
+    def __init__(self, function: Callable[..., Any], acts: Callable[[], bool]) -> None:
+        self._function, self._acts = function, acts
+
+    def __call__(self, _module: nn.Module, *arguments: Any) -> Any:  # noqa: ANN401
+        return self._function(*arguments) if self._acts() else None
+
+    def __deepcopy__(self, memo: object) -> _Hook:
+        # A model may copy itself in its forward: that copy's passes are its own.
+        return _Hook(self._function, lambda: False)
+
+
+def output_tensors(output: object) -> Iterator[Tensor]:
+    """Yield the floating-point tensors in an output, in their order."""
+    if isinstance(output, Tensor):
+        if output.is_floating_point():
+            yield output
+        return
+    parts: Sequence[Any] = ()
+    if isinstance(output, Mapping):
+        parts = [*output.values()]
+    elif isinstance(output, Sequence) and not isinstance(output, str):
+        parts = output
+    for part in parts:
+        yield from output_tensors(part)
