@@ -6,7 +6,7 @@ from evaluations import Pictures, rows
 from PIL import Image
 
 import xcam
-from xcam._evaluate.entries import Named
+from xcam._evaluate.comparison import NamedArguments
 from xcam.cli import evaluating
 from xcam.methods import LCAMFm
 from xcam.models import Normalized
@@ -51,7 +51,10 @@ def test_evaluate_passes_everything_on(nets, pictures, tmp_path, monkeypatch):
     assert loader.dataset[0][0].shape == (3, 24, 24)
     metrics = [xcam.get_metric("deletion")(preset="castream"), xcam.get_metric("road")(seed=4)]
     assert repr(named.pop("metrics")) == repr(metrics)
-    assert named.pop("methods") == [Named("rise"), Named("smoothgrad", {"seed": 1})]
+    assert named.pop("methods") == [
+        NamedArguments("rise"),
+        NamedArguments("smoothgrad", {"seed": 1}),
+    ]
     assert named == {
         "maps": None, "target": "label", "controls": False, "fraction": 0.5, "batch_size": 3,
         "precision": "bf16", "seed": 4, "save_maps": True, "out": tmp_path / "out",

@@ -25,7 +25,7 @@ from evaluations import (
 from torch.utils.data import Subset
 
 import xcam
-from xcam._evaluate.dry_run import estimate
+from xcam._evaluate.verb import format_estimate
 from xcam.errors import XcamWarning
 from xcam.models.toy import GapNet, SmallCNN
 from xcam.results.store import Row
@@ -79,7 +79,7 @@ class TestRows:
 
     def test_have_their_share_of_the_time(self, tmp_path, monkeypatch):
         ticks = itertools.count()
-        monkeypatch.setattr("xcam._evaluate.attempts.time.perf_counter", lambda: next(ticks))
+        monkeypatch.setattr("xcam._evaluate.failures.time.perf_counter", lambda: next(ticks))
         evaluate(loader(batch_size=8), controls=False, out=tmp_path)
         table = xcam.Results(tmp_path).to_pandas().sort_values("index")
         for column in ("seconds", "explain_seconds"):
@@ -274,7 +274,7 @@ class TestDryRun:
             for index, (passes, seconds) in enumerate(costs)
             for metric in ("deletion", "entropy")
         ]
-        lines = estimate(measured, 4.0, images, processes).splitlines()
+        lines = format_estimate(measured, 4.0, images, processes).splitlines()
         assert lines[-1] == f"about {expected}, measured on 4"
         assert [line.split()[2:] for line in lines[1:4]] == [
             ["explain", "failed", "failed"], ["deletion", "4", "2"], ["entropy", "4", "2"]

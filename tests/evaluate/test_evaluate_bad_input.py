@@ -55,7 +55,7 @@ class TestBadInput:
             (lambda d: loader(d, shuffle=True), ValueError, "by a RandomSampler"),
             (lambda d: loader(d, drop_last=True), ValueError, "drop_last=True"),
             (lambda d: DataLoader(d, batch_size=None), ValueError, "makes its own batches"),
-            (lambda d: iter(loader(d)), TypeError, "loader must be a DataLoader, a data set"),
+            (lambda d: iter(loader(d)), TypeError, "data must be a DataLoader, a data set"),
             (lambda d: [], ValueError, "there are no images"),
             (lambda d: [{"images": d.images}], TypeError, "a batch must be images"),
             (lambda d: [(d.images, [0.5] * 11)], TypeError, r"labels must be \(B,\) integers"),
@@ -86,7 +86,7 @@ class TestBadInput:
             def __getitem__(self, index):
                 return to_pil_image(self.images[index]), self.labels[index]
 
-        with pytest.raises(TypeError, match="gives pictures of PIL, and images must be tensors"):
+        with pytest.raises(TypeError, match="gives PIL images, and images must be tensors"):
             evaluate(loader(Raw(), num_workers=workers))
 
     def test_streams(self):

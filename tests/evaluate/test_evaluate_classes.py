@@ -10,7 +10,7 @@ from torchvision.transforms.functional import to_tensor
 from torchvision.utils import save_image
 
 import xcam
-from xcam._evaluate.classes import check_classes
+from xcam._evaluate.work import check_categories
 from xcam.models import Normalized
 from xcam.models.toy import GapNet
 
@@ -55,9 +55,9 @@ def test_not_where_they_may_be_the_models_numbers(folder):
 def test_the_order_of_the_models_names_counts():
     net, images = Normalized(GapNet(num_classes=3), (0.5,), (0.5,)), Pictures(1).images
     net.categories = ("a", "b", "c")
-    check_classes(("a", "b", "c"), {"net": net}, images)
+    check_categories(("a", "b", "c"), {"net": net}, images)
     net.categories = ("c", "b", "a")
     with pytest.raises(ValueError, match="'net' has 3 classes, in another order: give a folder"):
-        check_classes(("a", "b", "c"), {"net": net}, images)
+        check_categories(("a", "b", "c"), {"net": net}, images)
     net.categories = ("cat", "dog", "owl")  # other words for them, perhaps
-    check_classes(("a", "b", "c"), {"net": net}, images)
+    check_categories(("a", "b", "c"), {"net": net}, images)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import xcam
-from xcam._evaluate.entries import Named, methods_of
+from xcam._evaluate.comparison import NamedArguments, resolve_methods
 from xcam.errors import NotFittedError
 from xcam.methods import ABN, LCAMFm
 from xcam.models import Normalized
@@ -35,7 +35,7 @@ def parameters(folder, label="lcam_fm", model="GapNet"):
     return said["methods"][label]["on"][model]["parameters"]
 
 
-@pytest.mark.parametrize("methods", ["lcam_fm", None, Named("lcam_fm")])
+@pytest.mark.parametrize("methods", ["lcam_fm", None, NamedArguments("lcam_fm")])
 def test_by_its_name_or_none_it_is_as_the_model_carries_it(tmp_path, methods):
     net, data = headed(), Pictures()
     evaluate(loader(data), methods, model=net, out=tmp_path, save_maps=True)
@@ -57,9 +57,11 @@ def test_an_object_is_as_it_is_given(tmp_path):
 
 
 def test_settings_are_in_place_of_what_the_model_carries():
-    (method,) = methods_of(headed(), [Named("lcam_fm", {"sigmoid": False})], 0).values()
+    asked = NamedArguments("lcam_fm", {"sigmoid": False})
+    (method,) = resolve_methods(headed(), [asked], 0).values()
     assert (method.sigmoid, method.mask_reg) == (False, "own_label")
-    drawn = methods_of(GapNet(), [Named("rise"), Named("smoothgrad", {"seed": 1})], 4)
+    asked = [NamedArguments("rise"), NamedArguments("smoothgrad", {"seed": 1})]
+    drawn = resolve_methods(GapNet(), asked, 4)
     assert [method.seed for method in drawn.values()] == [4, 1]
 
 

@@ -1,4 +1,4 @@
-"""One batch: each model's images explained by each method once, each map scored by each metric."""
+"""One batch: a model's images explained by each method once, each map scored by each metric."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from xcam._evaluate.attempts import Attempts, Outcome
 from xcam._evaluate.batches import Batch
-from xcam._evaluate.entries import Entries, MapSource
+from xcam._evaluate.comparison import Comparison, MapSource
+from xcam._evaluate.failures import Outcome, StepRunner
 from xcam._evaluate.outside import explanations_of
 from xcam._explain.run import apply
 from xcam._explain.verb import check_images
@@ -22,157 +22,165 @@ from xcam.errors import ModelOutputError
 from xcam.imaging import is_flat
 from xcam.results.store import Row
 
-__all__ = ["Case", "Keep", "model_device"]
+__all__ = ["BatchScorer", "KeepMaps", "move_to_model"]
 
-Keep: TypeAlias = Callable[["Case", str, Outcome[Explanation]], None]
+KeepMaps: TypeAlias = Callable[["BatchScorer", str, Outcome[Explanation]], None]
 
 
 @dataclass(frozen=True)
-class Case:
-    """A model before a batch.
+class BatchScorer:
+    """Scores one model on one batch.
 
     Attributes:
-        batch: As it was loaded.
-        name: Of the model.
+        batch: The batch as it was loaded.
+        name: The model's name.
         model: The classifier.
-        images: Those of the batch, on the model's device.
-        entries: What is compared.
-        methods: The methods, with the layers that they read of this model.
-        attempts: How they are run.
-        said: Filled with what metrics that read no maps say, by their labels.
+        images: The batch's images on the model's device.
+        comparison: What is compared.
+        methods: The methods, with the layers that they read in this model.
+        runner: Runs each step and records the images that it fails on.
+        shared_scores: Collects, by label, the scores of metrics that read no maps.
     """
 
     batch: Batch
     name: str
     model: nn.Module
     images: Tensor
-    entries: Entries
+    comparison: Comparison
     methods: Mapping[str, Method]
-    attempts: Attempts
-    said: dict[str, Outcome[Tensor]] = field(default_factory=dict)
+    runner: StepRunner
+    shared_scores: dict[str, Outcome[Tensor]] = field(default_factory=dict)
 
-    def rows(self, keep: Keep | None = None) -> Iterator[Row]:
-        """Every image × method × metric, with what failed.
+    def rows(self, keep: KeepMaps | None = None) -> Iterator[Row]:
+        """Yield a row for each image × method × metric, failures included.
 
         Args:
-            keep: Is given each method's label and explanation.
+            keep: Called with each method's label and explanations.
         """
-        ways: dict[str, Method | MapSource] = {**self.methods, **self.entries.maps}
-        for label, way in ways.items():
-            told = self._told(label, way)
-            if keep and isinstance(way, Method):
-                keep(self, label, told[0])
-            for name, metric in self.entries.metrics.items():
-                scored = self._scored(name, metric, told)
-                yield from self._of_metric(label, name, _explained(told), scored)
+        sources: dict[str, Method | MapSource] = {**self.methods, **self.comparison.maps}
+        for label, source in sources.items():
+            explained = self._explain(label, source)
+            if keep and isinstance(source, Method):
+                keep(self, label, explained[0])
+            columns = _explanation_columns(explained)
+            for name, metric in self.comparison.metrics.items():
+                yield from self._make_rows(
+                    label, name, columns, self._score(name, metric, explained)
+                )
 
     @cached_property
     def targets(self) -> dict[int, int]:
-        """The class to explain of each image; none of those that the model fails on."""
+        """Return the class to explain by image; images that the model fails on have none."""
         labels = self.batch.labels
-        if self.entries.labeled and labels is not None:
+        if self.comparison.explains_labels and labels is not None:
             return dict(enumerate(labels.tolist()))
         if self._clean.result is None:
             return {}
-        best = self._clean.result.argmax(1).tolist()
-        return dict(zip(self._clean.rows, best, strict=True))
+        predicted = self._clean.result.argmax(1).tolist()
+        return dict(zip(self._clean.rows, predicted, strict=True))
 
     @cached_property
     def _clean(self) -> Outcome[Tensor]:
-        """The logits, so that all methods explain one prediction; of no class if nobody asks."""
-        asked = not self.entries.labeled or bool(self.entries.maps)
+        """Return the clean logits, so that all methods explain one and the same prediction.
+
+        Where nothing reads them they have no classes, and the model does not run.
+        """
+        needed = not self.comparison.explains_labels or bool(self.comparison.maps)
 
         def step(rows: Sequence[int]) -> Tensor:
-            images = _of(self.images, rows)
+            images = _take(self.images, rows)
             check_images(self.model, images)
-            if not asked:
+            if not needed:
                 return images.new_zeros(len(images), 0)
 
             def logits(part: slice) -> Tensor:
                 return extract_logits(forward.call(self.model, images[part]), len(images[part]))
 
             with untouched(self.model), torch.no_grad():
-                return _finite(forward.collect(len(images), logits, images), "the model")
+                return _check_finite(forward.collect(len(images), logits, images), "the model")
 
-        return self.attempts.run(range(len(self.images)), step, torch.cat)
+        return self.runner.run(range(len(self.images)), step, torch.cat)
 
-    def _told(self, label: str, way: Method | MapSource) -> list[Outcome[Explanation]]:
-        """The explanations of the images, one of each resolution, since none can hold two."""
-        clean, layer = self._clean, None
+    def _explain(self, label: str, source: Method | MapSource) -> list[Outcome[Explanation]]:
+        """Return explanations of the images, one for each resolution: one cannot hold two."""
+        clean, default_layer = self._clean, None
         failed: Outcome[Explanation] = Outcome([], None, {}, clean.errors)
-        if not isinstance(way, Method):
-            step = partial(self._by_source, label, way)
-            return [*_by_resolution(self.attempts.run(clean.rows, step, _chained)), failed]
-        if self.entries.methods[self.name][label].parameters().get("layer") is None:
-            layer = way.parameters().get("layer")
-        by_method = partial(self._by_method, way)
-        return [self.attempts.run(clean.rows, by_method, Explanation.cat, layer), failed]
+        if not isinstance(source, Method):
+            step = partial(self._explain_by_source, label, source)
+            outcome = self.runner.run(clean.rows, step, _concatenate)
+            return [*_group_by_resolution(outcome), failed]
+        if self.comparison.methods[self.name][label].parameters().get("layer") is None:
+            default_layer = source.parameters().get("layer")
+        by_method = partial(self._explain_by_method, source)
+        return [self.runner.run(clean.rows, by_method, Explanation.cat, default_layer), failed]
 
-    def _by_method(self, method: Method, rows: Sequence[int]) -> Explanation:
-        images = _of(self.images, rows)
-        return apply(method, self.model, images, Target.of(self._wanted(rows), images))
+    def _explain_by_method(self, method: Method, rows: Sequence[int]) -> Explanation:
+        images = _take(self.images, rows)
+        return apply(method, self.model, images, Target.of(self._take_targets(rows), images))
 
-    def _by_source(self, label: str, source: MapSource, rows: Sequence[int]) -> list[Explanation]:
-        images, wanted, clean = _of(self.images, rows), self._wanted(rows), self._clean
+    def _explain_by_source(
+        self, label: str, source: MapSource, rows: Sequence[int]
+    ) -> list[Explanation]:
+        images, targets, clean = _take(self.images, rows), self._take_targets(rows), self._clean
         if clean.result is None:
             raise RuntimeError("maps are asked for only of images that the model has seen")
         logits = clean.result[[clean.rows.index(row) for row in rows]]
-        found = source(images, [self.batch.ids[row] for row in rows], wanted)
-        return explanations_of(found, label, images, wanted, logits)
+        maps = source(images, [self.batch.ids[row] for row in rows], targets)
+        return explanations_of(maps, label, images, targets, logits)
 
-    def _wanted(self, rows: Sequence[int]) -> Tensor:
+    def _take_targets(self, rows: Sequence[int]) -> Tensor:
         return torch.tensor([self.targets[row] for row in rows], device=self.images.device)
 
-    def _scored(
-        self, name: str, metric: Metric, told: Sequence[Outcome[Explanation]]
+    def _score(
+        self, name: str, metric: Metric, explained: Sequence[Outcome[Explanation]]
     ) -> Outcome[Tensor]:
-        """What a metric says of a method's maps; at no cost if it was said and reads no maps."""
-        shared = not (metric.spec.reads_maps or any(part.errors for part in told))
-        if shared and name in self.said:
-            said = self.said[name]
-            return replace(said, costs=dict.fromkeys(said.costs, (0.0, 0.0)))
-        scored = Outcome.joined([self._scored_part(part, metric) for part in told], torch.cat)
+        """Return a metric's statistics; a metric that reads no maps is computed once, then free."""
+        shared = not (metric.spec.reads_maps or any(part.errors for part in explained))
+        if shared and name in self.shared_scores:
+            known = self.shared_scores[name]
+            return replace(known, costs=dict.fromkeys(known.costs, (0.0, 0.0)))
+        scored = Outcome.join([self._score_part(part, metric) for part in explained], torch.cat)
         if shared:
-            self.said[name] = scored
+            self.shared_scores[name] = scored
         return scored
 
-    def _scored_part(self, told: Outcome[Explanation], metric: Metric) -> Outcome[Tensor]:
-        """Float32 statistics on the CPU, of the images that have a map."""
-        explanation = told.result
+    def _score_part(self, explained: Outcome[Explanation], metric: Metric) -> Outcome[Tensor]:
+        """Return float32 statistics on the CPU of the images that have a map."""
+        explanation = explained.result
         if explanation is None:
-            return Outcome([], None, {}, told.errors)
-        truth = self._truth(metric)
-        place = {row: number for number, row in enumerate(told.rows)}
+            return Outcome([], None, {}, explained.errors)
+        truth = self._select_truth(metric)
+        position = {row: number for number, row in enumerate(explained.rows)}
 
         def step(rows: Sequence[int]) -> Tensor:
-            images, maps = _of(self.images, rows), explanation
+            images, maps = _take(self.images, rows), explanation
             if len(rows) < len(explanation):
-                maps = explanation[[place[row] for row in rows]]
-            answer = None if truth is None else _of(truth, rows).to(images.device)
-            found = metric.score(self.model, images, maps, answer)
-            return _statistic(found, len(rows), metric.spec.name).cpu()
+                maps = explanation[[position[row] for row in rows]]
+            answer = None if truth is None else _take(truth, rows).to(images.device)
+            values = metric.score(self.model, images, maps, answer)
+            return _check_statistic(values, len(rows), metric.spec.name).cpu()
 
-        scored = self.attempts.run(told.rows, step, torch.cat)
-        errors = {**told.errors, **scored.errors}
+        scored = self.runner.run(explained.rows, step, torch.cat)
+        errors = {**explained.errors, **scored.errors}
         return Outcome(scored.rows, scored.result, scored.costs, errors)
 
-    def _truth(self, metric: Metric) -> Tensor | None:
+    def _select_truth(self, metric: Metric) -> Tensor | None:
         if metric.spec.truth == "none":
             return None
         return self.batch.labels if metric.spec.truth == "labels" else self.batch.truth
 
-    def _of_metric(
+    def _make_rows(
         self,
         method: str,
         metric: str,
-        explained: Mapping[int, Mapping[str, Any]],
+        columns: Mapping[int, Mapping[str, Any]],
         scored: Outcome[Tensor],
     ) -> Iterator[Row]:
-        found = {}
+        statistics = {}
         if scored.result is not None:
-            found = dict(zip(scored.rows, scored.result, strict=True))
+            statistics = dict(zip(scored.rows, scored.result, strict=True))
         for row, index in enumerate(self.batch.indices):
-            values = found.get(row)
+            values = statistics.get(row)
             seconds, passes = scored.costs.get(row, (None, None))
             yield Row(
                 index=index,
@@ -187,58 +195,66 @@ class Case:
                 seconds=seconds,
                 passes=passes,
                 error=scored.errors.get(row),
-                **explained.get(row, {}),
+                **columns.get(row, {}),
             )
 
 
-def _by_resolution(found: Outcome[list[Explanation]]) -> list[Outcome[Explanation]]:
-    """Single images' explanations, joined where their maps have the same resolution."""
-    parts: dict[tuple[int, ...], dict[int, Explanation]] = {}
-    for row, single in zip(found.rows, found.result or (), strict=True):
-        parts.setdefault(tuple(single.raw.shape[1:]), {})[row] = single
-    failed: Outcome[Explanation] = Outcome([], None, {}, found.errors)
+def move_to_model(images: Tensor, model: nn.Module) -> Tensor:
+    """Return the images on the model's device; as they are for a model without parameters."""
+    parameter = next(model.parameters(), None)
+    return images if parameter is None else images.to(parameter.device)
+
+
+def _group_by_resolution(outcome: Outcome[list[Explanation]]) -> list[Outcome[Explanation]]:
+    """Join the explanations of single images where their maps have the same resolution."""
+    groups: dict[tuple[int, ...], dict[int, Explanation]] = {}
+    for row, single in zip(outcome.rows, outcome.result or (), strict=True):
+        groups.setdefault(tuple(single.raw.shape[1:]), {})[row] = single
+    failed: Outcome[Explanation] = Outcome([], None, {}, outcome.errors)
     return [
-        Outcome([*part], Explanation.cat([*part.values()]), {n: found.costs[n] for n in part}, {})
-        for part in parts.values()
+        Outcome(
+            [*group],
+            Explanation.cat([*group.values()]),
+            {row: outcome.costs[row] for row in group},
+            {},
+        )
+        for group in groups.values()
     ] + [failed]
 
 
-def _chained(parts: list[list[Explanation]]) -> list[Explanation]:
+def _concatenate(parts: list[list[Explanation]]) -> list[Explanation]:
     return [single for part in parts for single in part]
 
 
-def _explained(told: Sequence[Outcome[Explanation]]) -> dict[int, dict[str, Any]]:
-    """What rows say of an image's explanation: what it took, and whether the map is flat."""
+def _explanation_columns(
+    explained: Sequence[Outcome[Explanation]],
+) -> dict[int, dict[str, Any]]:
+    """Return the columns of each image's explanation: its costs, and whether its map is flat."""
     return {
         row: {
             "explain_seconds": part.costs[row][0],
             "explain_passes": part.costs[row][1],
             "flat": flat,
         }
-        for part in told
+        for part in explained
         if part.result is not None
         for row, flat in zip(part.rows, is_flat(part.result.maps).tolist(), strict=True)
     }
 
 
-def model_device(model: nn.Module, images: Tensor) -> torch.device:
-    """Where the model is; where the images are if it has no parameters."""
-    return next((parameter.device for parameter in model.parameters()), images.device)
-
-
-def _of(values: Tensor, rows: Sequence[int]) -> Tensor:
-    """Some rows, without a copy where they are all."""
+def _take(values: Tensor, rows: Sequence[int]) -> Tensor:
+    """Return some rows, without a copy where they are all."""
     return values if len(rows) == len(values) else values[list(rows)]
 
 
-def _statistic(found: object, count: int, name: str) -> Tensor:
-    if not isinstance(found, Tensor) or found.ndim == 0 or len(found) != count:
-        got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+def _check_statistic(values: object, count: int, name: str) -> Tensor:
+    if not isinstance(values, Tensor) or values.ndim == 0 or len(values) != count:
+        got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise TypeError(f"{name} must give ({count}, …), a statistic an image, got {got}")
-    return _finite(found.detach().float(), name)
+    return _check_finite(values.detach().float(), name)
 
 
-def _finite(found: Tensor, what: str) -> Tensor:
-    if not bool(found.isfinite().all()):
-        raise ModelOutputError(f"{what} gave values that are not finite")
-    return found
+def _check_finite(values: Tensor, name: str) -> Tensor:
+    if not bool(values.isfinite().all()):
+        raise ModelOutputError(f"{name} gave values that are not finite")
+    return values

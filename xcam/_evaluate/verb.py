@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import tempfile
 import warnings
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 from torch.utils.data import DataLoader, Dataset
 
-from xcam._evaluate.batches import Data
-from xcam._evaluate.dry_run import estimate
-from xcam._evaluate.entries import Entries, Maps, Methods, Metrics, Models, check_named
+from xcam._evaluate.batches import Batches
+from xcam._evaluate.comparison import Comparison, Maps, Methods, Metrics, Models, check_identity
 from xcam._evaluate.work import Work
 from xcam.engine.forward import Precision
 from xcam.errors import XcamWarning
 from xcam.results import Results
-from xcam.results.store import Store
+from xcam.results.store import Row, Store
 from xcam.runs.processes import Processes, launched
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "format_estimate"]
 
 
 def evaluate(
@@ -45,49 +46,50 @@ def evaluate(
     save_maps: bool = False,
     dry_run: bool = False,
 ) -> Results:
-    """Scores methods by metrics on a data set, and can be stopped and gone on with at any moment.
+    """Score methods by metrics on a data set; an interrupted call resumes where it stopped.
 
-    Every method explains a batch once, and all metrics score its maps; the three controls (random
-    noise, a Gaussian in the centre, edges) stand beside the methods. Rows go to Parquet parts in
-    `out`, a part a batch: called again with the same arguments, an evaluation that was interrupted,
-    or killed, loads and computes only what is missing, and ends with the same rows. A method or
-    metric that fails on an image leaves a row with the error, and so does an image that cannot be
-    read. Memory does not grow with the number of images. Under `accelerate launch --multi_gpu` (on
-    CPUs, too) or `torchrun` the processes share the batches; another evaluation in the same
-    folder is refused meanwhile.
+    Every method explains a batch once, and all metrics score its maps. Three controls are scored
+    beside the methods: random noise, a Gaussian in the center, edges. Rows go to Parquet parts in
+    `out`, one part a batch. Called again with the same arguments after it was interrupted or
+    killed, `evaluate` loads and computes only the missing batches, and ends with the same rows. A
+    method or metric that fails on an image leaves a row with the error, and so does an image that
+    cannot be read. Memory does not grow with the number of images. Under `accelerate launch
+    --multi_gpu` (on CPUs, too) or `torchrun` the processes share the batches; another evaluation in
+    the same folder is refused meanwhile.
 
     Args:
-        model: A classifier, or several by name, which see the same images.
+        model: A classifier, or a dict of several by name, which see the same images.
         data: A `DataLoader` that does not shuffle, a data set, or a list of batches. A batch is
             (images, labels) or (images, labels, truth): images (B, C, H, W) as the models take
             them, labels (B,) int64, truth for metrics that need it, boxes (B, N, 4) or masks
-            (B, H, W). A data set's `ids`, one an image, name the images in the rows.
+            (B, H, W). The data set's `ids`, one an image, name the images in the rows.
         methods: Names from `xcam.list_methods()` or method objects, or a dict that labels them.
-            None for the one that a model was trained with, and for Grad-CAM if it was trained with
-            none. That one's name means the same: with the parameters that the model carries. Of
-            several models each is explained by those whose head it carries, or that need none.
+            None for the method that a model was trained with, and Grad-CAM for other models. The
+            name of the method that a model was trained with means the one that the model carries,
+            with its parameters. Of several models, each is explained by the methods that need no
+            head or the head that it carries.
         metrics: Names from `xcam.list_metrics()` or metric objects, or a dict that labels them.
         target: Explain the class that the model predicts, or the label.
         maps: Maps from elsewhere to score beside the methods: a folder (what `save_maps` wrote,
             explanations or `.npy` arrays by image id), a callable `(images, ids, target) -> maps`,
             or a dict that labels several.
-        out: The folder; None for one that lives as long as the result. It is known for another
-            evaluation's by the settings, the models' weights, the images' ids and, if the data set
-            has them as `labels`, labels, and by the first and the last image with what is true of
-            them; of a folder of maps by the files' names and sizes and the first one's content, of
-            a callable by its name, which must not be a lambda's.
+        out: The folder of the rows; None for one that lives as long as the result. A folder is
+            resumed if these are the same: the settings, the models' weights, the images' ids and
+            listed `labels`, and the content, labels and truth of the first and the last image; of
+            a folder of maps the files' names and sizes and the first one's content; of a callable
+            its name, so that lambdas are refused.
         controls: Whether to score the controls, too.
-        fraction: The share of the images to use, drawn by `seed`.
+        fraction: The share of the images to use, in (0, 1], drawn by `seed`.
         indices: Positions of the images to use; None for all.
         batch_size: Images through the model at a time; None chooses. Changes speed and memory, and
             the rows by rounding alone; but where values of a map nearly tie, their last bits rank
-            the pixels, and a point of a removal curve may move by hundredths. An evaluation may go
-            on with another one, so keep it for the same bits.
+            the pixels, and a point of a removal curve may move by hundredths. An evaluation may
+            resume with another one, so keep it for the same bits.
         precision: `"full"`, or `"bf16"`/`"fp16"` to run the models under autocast.
-        progress: Show a progress bar.
-        seed: Of all that is drawn: `fraction`, the random control, and methods and metrics that
-            are given by name; an object keeps its own.
-        save_maps: Also write the methods' maps, in half precision at their own resolution, to
+        progress: Whether to show a progress bar.
+        seed: The seed of `fraction`, of the random control, and of methods and metrics that are
+            given by name; an object keeps its own.
+        save_maps: Whether to write the methods' maps, in half precision at their own resolution, to
             `out/maps/METHOD` (`out/maps/MODEL/METHOD` if there are several models).
         dry_run: Measure one batch, print passes and the estimated time, write nothing to `out`.
 
@@ -105,45 +107,99 @@ def evaluate(
         FileFormatError: A damaged file in `out`, or among the maps.
         OSError: `out` cannot be written to, or another process works there.
     """
-    entries = Entries.of(
+    comparison = Comparison.of(
         model, methods, metrics, maps, target, controls, seed, batch_size, precision
     )
     if out is not None:
-        check_named(entries.maps)
-    batches = Data.of(data, indices, fraction, seed)
-    team = launched()
-    if out is None and team.count > 1 and not dry_run:
-        raise ValueError(f"{team.count} processes need a folder to share; give out=…")
-    work = Work.of(entries, batches, seed, save_maps and not dry_run)
-    if dry_run:
-        results = _in_passing(lambda folder: _measured(work, folder, team), entries)
-    elif out is None:
-        results = _in_passing(lambda folder: work.finish(Store(folder), team, progress), entries)
+        check_identity(comparison.maps)
+    batches = Batches.of(data, indices, fraction, seed)
+    processes = launched()
+    if out is None and processes.count > 1 and not dry_run:
+        raise ValueError(f"{processes.count} processes need a folder to share; give out=…")
+    work = Work.of(comparison, batches, seed, save_maps and not dry_run)
+
+    def run(folder: Path) -> None:
+        if dry_run:
+            _measure(work, Store(folder), processes)
+        else:
+            work.run(Store(folder), processes, progress)
+
+    if dry_run or out is None:
+        results = _run_in_temporary_folder(run, comparison)
     else:
-        work.finish(Store(Path(out)), team, progress)
-        results = Results(out, entries.metrics)
+        run(Path(out))
+        results = Results(out, comparison.metrics)
     for note in (*work.notes, *results.warnings):
         warnings.warn(note, XcamWarning, stacklevel=2)
     return results
 
 
-def _measured(work: Work, folder: Path, team: Processes) -> None:
-    store = Store(folder)
-    store.open(work.manifest())
-    rows, seconds = work.measure()
-    store.write(0, rows)
-    if team.main:
-        sys.stdout.write(estimate(rows, seconds, len(work.data), team.count) + "\n")
-
-
-def _in_passing(work: Callable[[Path], None], entries: Entries) -> Results:
-    """Results in a folder that lives as long as they do."""
+def _run_in_temporary_folder(run: Callable[[Path], None], comparison: Comparison) -> Results:
+    """Return the results in a folder that lives as long as they do."""
     folder = Path(tempfile.mkdtemp(prefix="xcam-"))
     try:
-        work(folder)
-        results = Results(folder, entries.metrics)
+        run(folder)
+        results = Results(folder, comparison.metrics)
     except BaseException:
         shutil.rmtree(folder)
         raise
     weakref.finalize(results, shutil.rmtree, folder, ignore_errors=True)
     return results
+
+
+def _measure(work: Work, store: Store, processes: Processes) -> None:
+    """Write the rows of one batch and print what all batches would cost."""
+    store.open(work.describe())
+    rows, seconds = work.measure()
+    store.write(0, rows)
+    if processes.main:
+        text = format_estimate(rows, seconds, len(work.batches), processes.count)
+        sys.stdout.write(text + "\n")
+
+
+def format_estimate(rows: Sequence[Row], seconds: float, images: int, processes: int) -> str:
+    """Return a table of the costs of each step, and the time that all images will take.
+
+    Args:
+        rows: The rows of the batch that was measured.
+        seconds: The time that this batch took, loading included.
+        images: The number of images to evaluate on.
+        processes: The number of processes that share them.
+    """
+    measured = len({row.index for row in rows})
+    total = timedelta(seconds=math.ceil(seconds / measured * images / processes))
+    shared = f" in {processes} processes" if processes > 1 else ""
+    failed = sum(row.error is not None for row in rows)
+    lines = [
+        *_format_costs(rows),
+        f"{failed} of {len(rows)} rows are errors" if failed else "no errors",
+        f"about {total} for {images} images{shared}, measured on {measured}",
+    ]
+    return "\n".join(lines)
+
+
+def _format_costs(rows: Sequence[Row]) -> list[str]:
+    """Return a table of mean passes and seconds an image for each model, method and step."""
+    costs: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
+    for row in rows:
+        for step, passes, seconds in (
+            ("explain", row.explain_passes, row.explain_seconds),
+            (row.metric, row.passes, row.seconds),
+        ):
+            known = costs.setdefault((row.model, row.method, step), [])
+            if passes is not None and seconds is not None:
+                known.append((passes, seconds))
+    lines = [("model", "method", "step", "passes", "seconds")]
+    lines += [(*step, *_format_means(known)) for step, known in costs.items()]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
+
+
+def _format_means(costs: Sequence[tuple[float, float]]) -> tuple[str, str]:
+    if not costs:
+        return "failed", "failed"
+    passes, seconds = (sum(column) / len(costs) for column in zip(*costs, strict=True))
+    return f"{passes:.4g}", f"{seconds:.3g}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,17 +12,16 @@ from itertools import chain, product
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from xcam._evaluate.attempts import Attempts, Outcome
-from xcam._evaluate.batches import Batch, Data
-from xcam._evaluate.classes import check_classes
-from xcam._evaluate.entries import Entries, of_source
-from xcam._evaluate.scoring import Case, model_device
+from xcam._evaluate.batches import Batch, Batches
+from xcam._evaluate.comparison import Comparison, describe_source
+from xcam._evaluate.failures import Outcome, StepRunner
+from xcam._evaluate.scoring import BatchScorer, move_to_model
 from xcam._explain.run import unresized
 from xcam._explain.verb import check_images, with_layer
-from xcam.core import Explanation, Method
-from xcam.engine import unwrap
+from xcam.core import Explanation, Method, extract_logits
+from xcam.engine import forward, untouched, unwrap
 from xcam.engine.forward import run_settings
 from xcam.errors import XcamError
 from xcam.explanations.folder import write_maps
@@ -31,157 +30,167 @@ from xcam.runs import manifest
 from xcam.runs.locks import claimed
 from xcam.runs.processes import Processes
 
-__all__ = ["Work"]
+__all__ = ["Work", "check_categories", "count_classes"]
 
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """What is to be done.
+    """An evaluation that is ready to run.
 
     Attributes:
-        entries: What is compared.
-        data: On which images.
+        comparison: What is compared.
+        batches: The images that it is compared on.
         methods: Each model's methods, with the layers that they read.
-        ends: A hash of the first and the last image, and of what is known of them.
-        seed: Of all that is drawn.
-        save_maps: Whether maps are kept.
-        notes: Filled with what is to be said of the whole.
+        sample_digest: A hash of the first and the last image, their labels and truth.
+        seed: The seed of all that is drawn.
+        save_maps: Whether to keep the methods' maps.
+        notes: Collects what is to be said of the evaluation as a whole.
     """
 
-    entries: Entries
-    data: Data
+    comparison: Comparison
+    batches: Batches
     methods: Mapping[str, Mapping[str, Method]]
-    ends: str
+    sample_digest: str
     seed: int
     save_maps: bool
     notes: dict[str, None] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, entries: Entries, data: Data, seed: int, save_maps: bool) -> Work:
-        """Looks at the first image: what is missing there is missing everywhere.
+    def of(cls, comparison: Comparison, batches: Batches, seed: int, save_maps: bool) -> Work:
+        """Check the data by its first image: what is missing there is missing everywhere.
 
         Raises:
             TypeError: Images or labels of the wrong kind.
             ValueError: Images that a model cannot take; labels or truth missing, or labels that
                 number other classes than a model's.
         """
-        first, last = data.ends()
-        _check_truth(first, entries)
-        for model in entries.models.values():
-            check_images(model, first.images.to(model_device(model, first.images)))
-        if entries.asks_labels:
-            check_classes(data.classes, entries.models, first.images)
+        first, last = batches.load_first_and_last()
+        _check_truth(first, comparison)
+        for model in comparison.models.values():
+            check_images(model, move_to_model(first.images, model))
+        if comparison.needs_labels:
+            check_categories(batches.categories, comparison.models, first.images)
         methods = {
             name: {
-                label: _layered(method, model, first, entries)
-                for label, method in entries.methods[name].items()
+                label: _resolve_layer(method, model, first, comparison)
+                for label, method in comparison.methods[name].items()
             }
-            for name, model in entries.models.items()
+            for name, model in comparison.models.items()
         }
-        return cls(entries, data, methods, _digest(first, last), seed, save_maps)
+        return cls(comparison, batches, methods, _digest(first, last), seed, save_maps)
 
     def measure(self) -> tuple[list[Row], float]:
-        """The rows of the first batch, and the seconds that it took."""
-        begun = time.perf_counter()
-        batch = next(self.data.load([0]))
-        return self._rows(batch), time.perf_counter() - begun
+        """Return the rows of the first batch, and the seconds that it took."""
+        begin = time.perf_counter()
+        batch = next(self.batches.load([0]))
+        return self._score(batch), time.perf_counter() - begin
 
-    def finish(self, store: Store, team: Processes, progress: bool) -> None:
-        """Does this process's share of what is not done yet; returns when all have."""
+    def run(self, store: Store, processes: Processes, progress: bool) -> None:
+        """Compute this process's share of the missing batches; return when all have theirs."""
         from tqdm.auto import tqdm
 
-        with claimed(store.folder) if team.main else nullcontext():
-            if team.main:
-                store.open(self.manifest())
+        with claimed(store.folder) if processes.main else nullcontext():
+            if processes.main:
+                store.open(self.describe())
                 store.clean()
-            team.meet()
-            if not team.main:
-                store.open(self.manifest(), joining=True)
+            processes.meet()
+            if not processes.main:
+                store.open(self.describe(), joining=True)
             done = store.done()
-            mine = [n for n in range(len(self.data.groups)) if n not in done][
-                team.rank :: team.count
-            ]
-            team.meet()  # nobody writes before all have seen what was there
-            bar = tqdm(mine, desc="batches", disable=not (progress and team.main))
-            for batch in self.data.load(mine):
-                store.write(batch.number, self._rows(batch, store))
+            missing = [number for number in range(len(self.batches.groups)) if number not in done]
+            share = missing[processes.rank :: processes.count]
+            processes.meet()  # all must see the same folder before anybody writes
+            bar = tqdm(share, desc="batches", disable=not (progress and processes.main))
+            for batch in self.batches.load(share):
+                store.write(batch.number, self._score(batch, store))
                 bar.update()
             bar.close()
-            team.meet()
+            processes.meet()
 
-    def manifest(self) -> dict[str, Any]:
-        """What the rows depend on, as JSON."""
-        entries, data = self.entries, self.data
-        images = (  # and, where the caller made the batches, which of them each image is in
-            f"{0 if data.size else number} {data.said(index)}".encode()
-            for number, group in enumerate(data.groups)
-            for index in group
-        )
+    def describe(self) -> dict[str, Any]:
+        """Return what the rows depend on, as JSON."""
+        comparison, batches = self.comparison, self.batches
+        lines = (line.encode() for line in batches.describe())
         return {
             "format": 1,
             "versions": {"xcam": version("xcam"), "torch": str(torch.__version__)},
             "models": {
-                name: manifest.describe_model(unwrap(net)) for name, net in entries.models.items()
+                name: manifest.describe_model(unwrap(net))
+                for name, net in comparison.models.items()
             },
-            "methods": {label: self._said(label) for label in chain(*self.methods.values())},
-            "maps": {label: of_source(source) for label, source in entries.maps.items()},
+            "methods": {
+                label: self._describe_method(label) for label in chain(*self.methods.values())
+            },
+            "maps": {label: describe_source(source) for label, source in comparison.maps.items()},
             "metrics": {
                 label: manifest.describe_settings(metric, metric.spec.name)
-                for label, metric in entries.metrics.items()
+                for label, metric in comparison.metrics.items()
             },
-            "target": "label" if entries.labeled else "predicted",
+            "target": "label" if comparison.explains_labels else "predicted",
             "images": {
-                "count": len(data),
-                "sha256": manifest.digest(images),
-                "first and last": self.ends,
+                "count": len(batches),
+                "sha256": manifest.digest(lines),
+                "first and last": self.sample_digest,
             },
-            "batch_size": data.size,
-            "precision": entries.precision,
+            "batch_size": batches.size,
+            "precision": comparison.precision,
             "seed": self.seed,
             "save_maps": self.save_maps,
         }
 
-    def _said(self, label: str) -> dict[str, Any]:
-        """What goes by a label, on each model: its own method may have settings of its own."""
-        chosen = {model: found[label] for model, found in self.methods.items() if label in found}
-        recipes = {
-            model: manifest.describe_settings(one, one.spec.name) for model, one in chosen.items()
+    def _describe_method(self, label: str) -> dict[str, Any]:
+        """Return the method of a label on each model: a model's own may have other settings."""
+        methods = {model: found[label] for model, found in self.methods.items() if label in found}
+        settings = {
+            model: manifest.describe_settings(one, one.spec.name) for model, one in methods.items()
         }
-        return {"name": next(iter(chosen.values())).spec.name, "on": recipes}
+        return {"name": next(iter(methods.values())).spec.name, "on": settings}
 
-    def _rows(self, batch: Batch, store: Store | None = None) -> list[Row]:
-        """All rows of a batch; its maps are kept in the store, if there is one to keep them."""
-        rows = self._unread(batch)
+    def _score(self, batch: Batch, store: Store | None = None) -> list[Row]:
+        """Return all rows of a batch; write its maps to the store, if there is one."""
+        rows = self._make_error_rows(batch)
         if not batch.indices:
             return rows
-        for name, model in self.entries.models.items():
-            images = batch.images.to(model_device(model, batch.images))
-            settings = (self.entries.batch_size, self.entries.precision)
-            attempts = Attempts(images.device, *settings, self.notes)
-            case = Case(batch, name, model, images, self.entries, self.methods[name], attempts)
-            rows += case.rows(partial(self._keep, store) if store and self.save_maps else None)
+        for name, model in self.comparison.models.items():
+            images = move_to_model(batch.images, model)
+            settings = (self.comparison.batch_size, self.comparison.precision)
+            runner = StepRunner(images.device, *settings, self.notes)
+            scorer = BatchScorer(
+                batch, name, model, images, self.comparison, self.methods[name], runner
+            )
+            keep = partial(self._write_maps, store) if store and self.save_maps else None
+            rows += scorer.rows(keep)
         return rows
 
-    def _unread(self, batch: Batch) -> list[Row]:
-        """A row with the error for all that would have been said of the images that are missing."""
+    def _make_error_rows(self, batch: Batch) -> list[Row]:
+        """Return a row with the error for all that the unreadable images would have had."""
         return [
             Row(one.index, one.id, model, None, None, label, metric, error=one.error)
-            for one, (model, methods) in product(batch.unread, self.methods.items())
-            for label, metric in product([*methods, *self.entries.maps], self.entries.metrics)
+            for one, (model, methods) in product(batch.unreadable, self.methods.items())
+            for label, metric in product([*methods, *self.comparison.maps], self.comparison.metrics)
         ]
 
-    def _keep(self, store: Store, case: Case, label: str, told: Outcome[Explanation]) -> None:
-        if told.result is None:
+    def _write_maps(
+        self, store: Store, scorer: BatchScorer, label: str, explained: Outcome[Explanation]
+    ) -> None:
+        if explained.result is None:
             return
-        within = [case.name, label] if len(self.entries.models) > 1 else [label]
-        path = store.maps(*within) / f"batch-{case.batch.number:08d}.safetensors"
+        labels = [scorer.name, label] if len(self.comparison.models) > 1 else [label]
+        path = store.maps(*labels) / f"batch-{scorer.batch.number:08d}.safetensors"
         write_maps(
             path,
-            unresized(told.result),
-            [case.batch.ids[row] for row in told.rows],
-            [case.targets[row] for row in told.rows],
-            case.methods[label].spec.class_specific,
+            unresized(explained.result),
+            [scorer.batch.ids[row] for row in explained.rows],
+            [scorer.targets[row] for row in explained.rows],
+            scorer.methods[label].spec.class_specific,
         )
+
+
+def count_classes(model: nn.Module, images: Tensor) -> int:
+    """Return the number of logits that a model has for images (B, C, H, W)."""
+    with untouched(model), torch.no_grad():
+        output = forward.call(model, move_to_model(images, model))
+        return extract_logits(output, len(images)).shape[1]
 
 
 def _digest(*batches: Batch) -> str:
@@ -194,24 +203,47 @@ def _digest(*batches: Batch) -> str:
     return manifest.digest(manifest.contents(parts))
 
 
-def _check_truth(first: Batch, entries: Entries) -> None:
-    needy = {metric.spec.truth: name for name, metric in entries.metrics.items()}
-    if first.labels is None and entries.asks_labels:
-        who = "target='label'" if entries.labeled else f"the metric {needy['labels']!r}"
+def _check_truth(first: Batch, comparison: Comparison) -> None:
+    """Refuse data without the labels, boxes or masks that the target or a metric needs."""
+    metric_by_truth = {metric.spec.truth: name for name, metric in comparison.metrics.items()}
+    if first.labels is None and comparison.needs_labels:
+        metric = f"the metric {metric_by_truth.get('labels')!r}"
+        who = "target='label'" if comparison.explains_labels else metric
         raise ValueError(f"{who} needs labels, and the data has none; give (images, labels)")
     for kind in ("boxes", "masks"):
-        if first.truth is None and kind in needy:
+        if first.truth is None and kind in metric_by_truth:
             raise ValueError(
-                f"the metric {needy[kind]!r} needs {kind}, and the data has none; give (images, "
-                "labels, truth)"
+                f"the metric {metric_by_truth[kind]!r} needs {kind}, and the data has none; give "
+                "(images, labels, truth)"
             )
 
 
-def _layered(method: Method, model: nn.Module, first: Batch, entries: Entries) -> Method:
-    """The method with the layer it reads; as it is if there is none, so that its rows say why."""
-    with run_settings(entries.batch_size, entries.precision):
+def check_categories(named: Sequence[str], models: Mapping[str, nn.Module], images: Tensor) -> None:
+    """Refuse labels that number other classes than a model's, where the data names its classes.
+
+    Raises:
+        ValueError: There are more or fewer, or the same ones in another order.
+    """
+    for name, model in models.items() if named else ():
+        categories = tuple(getattr(unwrap(model), "categories", ()))
+        count = len(categories) or count_classes(model, images)
+        reordered = set(named) == set(categories) and tuple(named) != categories
+        if len(named) != max(count, 2) or reordered:
+            some = ", ".join(named[:3]) + (", …" if len(named) > 3 else "")
+            raise ValueError(
+                f"the labels of the data are the numbers of its {len(named)} classes ({some}), and "
+                f"{name!r} has {count} classes{', in another order' * reordered}: give a folder "
+                "for each class, in the model's order, or a list with 'file label' a line; or "
+                "explain what is predicted, and leave out metrics that need labels"
+            )
+
+
+def _resolve_layer(
+    method: Method, model: nn.Module, first: Batch, comparison: Comparison
+) -> Method:
+    """Return the method with the layer it reads; as it is on failure, which its rows report."""
+    with run_settings(comparison.batch_size, comparison.precision):
         try:
-            images = first.images.to(model_device(model, first.images))
-            return with_layer(method, model, images)
+            return with_layer(method, model, move_to_model(first.images, model))
         except (XcamError, RuntimeError, TypeError, ValueError):
             return method

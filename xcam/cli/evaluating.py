@@ -112,7 +112,7 @@ def evaluate(
     An evaluation that was stopped, or killed, goes on where it was. `accelerate launch
     --multi_gpu --num_processes 2 -m xcam evaluate …` shares it among processes, on CPUs too.
     """
-    from xcam._evaluate.entries import methods_of
+    from xcam._evaluate.comparison import resolve_methods
 
     nets = _nets(model, weights, device)
     loader = loader_of(data, root, size, resize, nets, load, workers)
@@ -130,7 +130,7 @@ def evaluate(
         if figure:
             run = {"batch_size": batch_size, "precision": precision}
             (net,) = nets.values()
-            explained_by = methods_of(net, chosen, seed).values()
+            explained_by = resolve_methods(net, chosen, seed).values()
             tables.draw(figure, net, loader.dataset, explained_by, target == "label", **run)
             without = f" (without {', '.join(_folders(maps) or ())}: stored maps)" if maps else ""
             typer.echo(f"figure -> {figure}{without}")
@@ -240,17 +240,17 @@ def _folders(maps: Sequence[Path]) -> dict[str, Path] | None:
 
 
 def _methods(text: str) -> list[Any]:
-    from xcam._evaluate.entries import Named
+    from xcam._evaluate.comparison import NamedArguments
 
-    return _recipes("--methods", text, Named)
+    return _recipes("--methods", text, NamedArguments)
 
 
 def _metrics(text: str, seed: int) -> list[Any]:
-    from xcam._evaluate.entries import seeded
+    from xcam._evaluate.comparison import seed_arguments
     from xcam.registry import get_metric
 
     def make(name: str, settings: dict[str, Any]) -> Any:  # noqa: ANN401
-        return get_metric(name)(**(seeded(get_metric(name), seed) | settings))
+        return get_metric(name)(**(seed_arguments(get_metric(name), seed) | settings))
 
     return _recipes("--metrics", text, make)
 

@@ -20,13 +20,13 @@ _PICTURES = 6
 
 def metrics_of(name: str, nets: Mapping[str, Normalized], data: Dataset[Any]) -> dict[str, Metric]:
     """The metrics of a table; they depend on how many classes the models have."""
-    from xcam._evaluate.classes import class_count
+    from xcam._evaluate.work import count_classes
     from xcam.results import lcam
 
     if name != "lcam":
         raise ValueError(f"--table takes lcam, got {name!r}")
     first = data[0][0][None]
-    return lcam.metrics(min(class_count(net, first) for net in nets.values()))
+    return lcam.metrics(min(count_classes(net, first) for net in nets.values()))
 
 
 def shown(results: Results) -> str:
