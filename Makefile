@@ -11,13 +11,13 @@ unexport PYTHONPATH PYTHONHOME
 # A process a core: threads of several processes on the same cores slow each other down.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help setup demo test lint format docs readme bench clean
+.PHONY: help setup demo test test-fast lint format docs readme bench clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
-setup: $(READY) ## make .venv with everything that the other targets need
+setup: $(READY) ## create .venv with everything that the other targets need
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
@@ -34,28 +34,31 @@ $(READY): pyproject.toml
 demo: $(READY) ## explain real photographs with a real classifier: demo-out/demo.png
 	@$(BIN)/python examples/demo.py --out demo-out
 
-test: $(READY) ## the tests
+test: $(READY) ## run all tests
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS)
 
-lint: $(READY) ## ruff and mypy
+test-fast: $(READY) ## run the tests that take no processes, trainings or trained nets
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+
+lint: $(READY) ## run ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(READY) ## let ruff mend what it can
+format: $(READY) ## apply ruff's automatic fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(READY) ## the site: docs/_build/index.html
+docs: $(READY) ## build the site: docs/_build/index.html
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
 
-readme: $(READY) ## bring the README's tables of methods and metrics up to date
+readme: $(READY) ## update the README's tables of methods and metrics
 	$(BIN)/python docs/catalogue.py README.md
 
-bench: $(READY) ## time xcam beside its peers: benchmarks/
+bench: $(READY) ## time xcam against its peers: benchmarks/
 	$(BIN)/python benchmarks/explain.py
 	$(BIN)/python benchmarks/metrics.py
 
-clean: ## remove .venv and whatever was built
+clean: ## remove .venv and everything that was built
 	rm -rf .venv docs/_build docs/generated demo-out build dist *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +
