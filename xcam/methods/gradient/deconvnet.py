@@ -1,4 +1,4 @@
-"""DeconvNet, through captum."""
+"""DeconvNet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from xcam.core import Method, MethodSpec, Output, Reduce, Target
-from xcam.methods.gradient.captum_bridge import modified_backprop
+from xcam.methods.gradient.relu_rules import rectified_gradients
 
 __all__ = ["DeconvNet"]
 
@@ -43,4 +43,4 @@ class DeconvNet(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives signed (B, C, H, W)."""
-        return modified_backprop(model, images, target, "Deconvolution", self.output, self.within)
+        return rectified_gradients(model, images, target, "deconvnet", self.output, self.within)

@@ -1,4 +1,4 @@
-"""Guided Backpropagation, through captum."""
+"""Guided Backpropagation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from xcam.core import Method, MethodSpec, Output, Reduce, Target
-from xcam.methods.gradient.captum_bridge import modified_backprop
+from xcam.methods.gradient.relu_rules import rectified_gradients
 
 __all__ = ["GuidedBackprop"]
 
@@ -20,9 +20,8 @@ class GuidedBackprop(Method):
     A ReLU passes R_in = 1[x > 0] · 1[R_out > 0] · R_out back (Springenberg et al., 2014,
     arXiv:1412.6806). ReLU and ReLU6 count, module or function, in place or not; what rectifies by
     another name (`clamp(min=0)`, `torch.maximum`, LeakyReLU, Threshold), GELU, SiLU and the like
-    keep their gradient. A model without ReLUs gives a warning, a scripted one is refused. captum by
-    itself changes `nn.ReLU` modules only, and where something else reads a ReLU's input, that
-    branch too.
+    keep their gradient. A model without ReLUs gives a warning, a scripted one is refused. captum
+    changes `nn.ReLU` modules only, and another branch that reads a ReLU's input as well.
     White Box leaves the classifier's ReLU alone: `within="features"`, `output="prob"`.
 
     Attributes:
@@ -46,4 +45,4 @@ class GuidedBackprop(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives signed (B, C, H, W)."""
-        return modified_backprop(model, images, target, "GuidedBackprop", self.output, self.within)
+        return rectified_gradients(model, images, target, "guided", self.output, self.within)

@@ -1,4 +1,4 @@
-"""Guided Grad-CAM: our Grad-CAM, and Guided Backpropagation through captum."""
+"""Guided Grad-CAM."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xcam import imaging
 from xcam.core import Method, MethodSpec, Output, Reduce, Target
 from xcam.engine import Layer
 from xcam.methods.cam.gradcam import GradCAM
-from xcam.methods.gradient.captum_bridge import modified_backprop
+from xcam.methods.gradient.relu_rules import rectified_gradients
 
 __all__ = ["GuidedGradCAM"]
 
@@ -48,7 +48,5 @@ class GuidedGradCAM(Method):
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives signed (B, C, H, W)."""
         cam = GradCAM(self.layer, self.output, relu=True).maps(model, images, target)
-        guided = modified_backprop(
-            model, images, target, "GuidedBackprop", self.output, self.within
-        )
+        guided = rectified_gradients(model, images, target, "guided", self.output, self.within)
         return imaging.resize(cam, (images.shape[2], images.shape[3]))[:, None] * guided

@@ -1,5 +1,6 @@
 """Guided Backpropagation, DeconvNet, Guided Grad-CAM against the rules written out, and captum."""
 
+import threading
 import warnings
 
 import captum.attr
@@ -144,17 +145,19 @@ def test_relu6_is_a_relu_with_a_bound(images, method, rule, relu6):
 @pytest.mark.parametrize(
     ("method", "peer"), [(GuidedBackprop(), "GuidedBackprop"), (DeconvNet(), "Deconvolution")]
 )
-@pytest.mark.parametrize("name", ["small_cnn", "resnet18"])
+@pytest.mark.parametrize(
+    "name", ["small_cnn", "resnet18", "vgg11", "squeezenet1_1", "shufflenet_v2_x0_5"]
+)
 @pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU")
-def test_against_captum(images, method, peer, name):
+def test_maps_are_those_of_captum(images, method, peer, name):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net = SmallCNN() if name == "small_cnn" else xcam.models.load("torchvision:resnet18")
+        net = SmallCNN() if name == "small_cnn" else xcam.models.load(f"torchvision:{name}")
     images = F.interpolate(images, (64, 64))
     theirs = getattr(captum.attr, peer)(net).attribute(
         images.clone().requires_grad_(), target=CLASSES
     )
-    assert close(xcam.explain(net, images, CLASSES, method).raw, theirs.detach())
+    assert close(xcam.explain(net, images, CLASSES, method).raw, theirs.detach(), 2e-6)
 
 
 @pytest.mark.filterwarnings("ignore:Setting")
@@ -299,7 +302,7 @@ def test_the_model_is_left_as_it_was(images, method):
     assert [type(module) for module in net.modules()] == modules
     assert not torch.overrides._get_current_function_mode_stack()
     if isinstance(method, DeconvNet):
-        assert not any(map(any, during))  # captum's hooks are on a ReLU of ours
+        assert not any(map(any, during))  # a mode changes the ReLUs, not a hook
 
 
 @pytest.mark.parametrize("name", ["guided_backprop", "deconvnet", "guided_gradcam"])
@@ -333,7 +336,7 @@ def test_passes(images, name, passes):
     assert sum(rows) == 3 * passes
 
 
-def test_only_captums_own_warning_is_swallowed(images):
+def test_warnings_of_the_model_are_shown(images):
     class Warns(SmallCNN):
         def forward(self, images):
             warnings.warn("of the model", UserWarning, stacklevel=2)
@@ -341,3 +344,22 @@ def test_only_captums_own_warning_is_swallowed(images):
 
     with pytest.warns(UserWarning, match="of the model"):
         xcam.explain(Warns(), images, 1, "guided_backprop")
+
+
+@pytest.mark.parametrize("within", [None, "features"])
+def test_passes_of_other_threads_keep_their_gradient(images, within):
+    """Another thread's pass in the midst of a guided one: neither changes the other."""
+    net, method = SmallCNN(), GuidedBackprop(within=within)
+    plain = xcam.explain(net, images, CLASSES, "saliency").raw
+    guided = xcam.explain(net, images, CLASSES, method).raw
+    found, once = [], threading.Lock()
+
+    def pass_in_another_thread(*_):
+        if once.acquire(blocking=False):
+            other = threading.Thread(target=lambda: found.append(expected(net, images)))
+            other.start()
+            other.join(60)
+
+    net.features[3].register_forward_hook(pass_in_another_thread)
+    assert torch.equal(xcam.explain(net, images, CLASSES, method).raw, guided)
+    torch.testing.assert_close(found[0], plain)

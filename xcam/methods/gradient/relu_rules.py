@@ -1,0 +1,162 @@
+"""Backpropagation with another gradient rule at the ReLUs: for three methods."""
+
+# ruff: noqa: A006 - `input` is the name of the argument in torch
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any, Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.overrides import TorchFunctionMode
+
+from xcam.core import Output, Target
+from xcam.engine import find_module, forward, unwrap
+from xcam.methods.gradient.input_gradients import input_gradients
+
+__all__ = ["Rule", "rectified_gradients"]
+
+Rule: TypeAlias = Literal["guided", "deconvnet"]
+
+
+def rectified_gradients(
+    model: nn.Module,
+    images: Tensor,
+    target: Target,
+    rule: Rule,
+    output: Output,
+    within: str | None = None,
+) -> Tensor:
+    """Return the score's gradient at the images, with negative parts cut at each ReLU.
+
+    Each ReLU and ReLU6 that the model calls counts, as a module or function, in place or not. Other
+    functions that rectify (`clamp(min=0)`, `maximum`, LeakyReLU, Threshold) keep their gradient.
+
+    Args:
+        model: The classifier.
+        images: (B, C, H, W).
+        target: Bound with this pass if it is not yet.
+        rule: `"guided"` keeps ReLU's own gradient and cuts what is negative in it; `"deconvnet"`
+            cuts what is negative in the incoming gradient, whatever the ReLU's input was.
+        output: What of the output is differentiated.
+        within: The module whose ReLUs are changed; None for all.
+
+    Returns:
+        (B, C, H, W).
+
+    Raises:
+        TypeError: A scripted module, whose ReLUs cannot be seen, would have to be changed.
+        UnknownNameError: The model has no module `within`.
+        ModelOutputError: The score does not depend on the images.
+    """
+    net = unwrap(model)
+    module = net if within is None else find_module(net, within)[1]
+    _refuse_scripted(module)
+    mode = _RectifiedMode(rule, active=within is None)
+    with ExitStack() as stack:
+        if within is not None:
+            stack.callback(module.register_forward_pre_hook(mode.enter_module).remove)
+            stack.callback(module.register_forward_hook(mode.leave_module).remove)
+        stack.enter_context(mode)
+        gradient = input_gradients(net, images, target, output)
+    if not mode.calls:
+        where = "the model" if within is None else f"module {within!r}"
+        forward.note(
+            f"{where} calls no ReLU, so that nothing is rectified on the way back and the map is "
+            "the plain gradient, as of 'saliency'"
+        )
+    return gradient
+
+
+def _refuse_scripted(module: nn.Module) -> None:
+    for name, part in module.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            which = f"{name!r} of the model" if name else "the model"
+            raise TypeError(
+                f"the ReLUs of scripted modules cannot be guided, and {which} is scripted; give "
+                "the nn.Module that it was made from"
+            )
+
+
+class _RectifiedReLU(torch.autograd.Function):
+    """ReLU whose backward pass lets no negative gradient through."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, rule: Rule) -> Tensor:  # noqa: ANN401 - torch's context
+        rectified = values.relu()
+        ctx.guided = rule == "guided"
+        # By either rule, as torch's own ReLU does: a checkpointed block is computed again during
+        # the backward pass, where torch suspends the mode, and must save tensors of the same shape.
+        ctx.save_for_backward(rectified)
+        return rectified
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        (rectified,) = ctx.saved_tensors
+        return (gradient * (rectified > 0) if ctx.guided else gradient).relu(), None
+
+
+class _RectifiedMode(TorchFunctionMode):
+    """Replaces each ReLU that is called in this thread while the mode is entered.
+
+    A mode sees functions as well as modules, needs no change to the model, and is one thread's.
+    """
+
+    def __init__(self, rule: Rule, active: bool) -> None:
+        super().__init__()
+        self.rule = rule
+        self.calls = 0
+        self.depth = int(active)
+        self.thread = threading.get_ident()
+
+    def enter_module(self, *_: object) -> None:
+        # A hook, unlike the mode, also sees the passes of other threads.
+        self.depth += threading.get_ident() == self.thread
+
+    def leave_module(self, *_: object) -> None:
+        self.depth -= threading.get_ident() == self.thread
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        _types: object,
+        arguments: tuple[Any, ...] = (),
+        keywords: dict[str, Any] | None = None,
+    ) -> object:
+        keywords = keywords or {}
+        read = _RECTIFIERS.get(function)
+        call = read(*arguments, **keywords) if read and self.depth else None
+        if call is None or not call[0].requires_grad:
+            return function(*arguments, **keywords)
+        values, highest, inplace = call
+        self.calls += 1
+        rectified: Tensor = _RectifiedReLU.apply(values, self.rule)
+        if highest is not None:
+            rectified = rectified.clamp(max=highest)
+        return values.copy_(rectified) if inplace else rectified
+
+
+def _read_hardtanh(
+    values: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
+) -> _Call | None:
+    return (values, max_val, inplace) if min_val == 0 else None  # how nn.ReLU6 calls it
+
+
+_Call: TypeAlias = tuple[Tensor, float | None, bool]  # input, upper bound, whether in place
+
+# Each takes the arguments of the function, by position or by torch's names.
+_RECTIFIERS: dict[Any, Callable[..., _Call | None]] = {
+    F.relu: lambda input, inplace=False: (input, None, inplace),
+    F.relu6: lambda input, inplace=False: (input, 6.0, inplace),
+    F.hardtanh: lambda input, *bounds, **more: _read_hardtanh(input, *bounds, **more),
+    torch.relu: lambda input: (input, None, False),
+    torch.relu_: lambda input: (input, None, True),
+    Tensor.relu: lambda input: (input, None, False),
+    Tensor.relu_: lambda input: (input, None, True),
+}
