@@ -146,7 +146,8 @@ class TestManifest:
         with pytest.raises(FileFormatError, match="holds no manifest"):
             store.open({})
         (tmp_path / "manifest.json").unlink()
-        with pytest.raises(FileFormatError, match=r"holds rows but no manifest\.json"):
+        message = r"holds a begun evaluation but no manifest\.json"
+        with pytest.raises(FileFormatError, match=message):
             store.open({})
 
     def test_tells_models_apart_by_class_weights_and_buffers(self):

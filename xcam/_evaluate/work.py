@@ -27,7 +27,6 @@ from xcam.errors import XcamError
 from xcam.explanations.folder import write_maps
 from xcam.results.store import Row, Store
 from xcam.runs import manifest
-from xcam.runs.locks import claimed
 from xcam.runs.processes import Processes
 
 __all__ = ["Work", "check_categories", "count_classes"]
@@ -89,7 +88,7 @@ class Work:
         """Compute this process's share of the missing batches; return when all have theirs."""
         from tqdm.auto import tqdm
 
-        with claimed(store.folder) if processes.main else nullcontext():
+        with store.run.lock() if processes.main else nullcontext():
             if processes.main:
                 store.open(self.describe())
                 store.clean()

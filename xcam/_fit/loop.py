@@ -15,13 +15,15 @@ from tqdm.auto import tqdm
 
 from xcam._fit.counters import Order
 from xcam._fit.counting import Counts, Run, count
-from xcam._fit.folder import Folder
+from xcam._fit.folder import store_state
 from xcam._fit.interruption import Stop, interruptible
 from xcam._fit.learner import Learner
 from xcam._fit.log import Board, csv
 from xcam._fit.source import Source
 from xcam._fit.sums import Means, Sums, means, runner_up
+from xcam.checkpoints import save
 from xcam.errors import DivergenceError
+from xcam.runs.folder import RunFolder
 
 __all__ = ["Standing", "Training"]
 
@@ -82,7 +84,7 @@ class Training:
     validation: Source | None
     epochs: int
     standing: Standing
-    folder: Folder | None
+    folder: RunFolder | None
     keep_every: int | None
     save_minutes: float
     progress: bool
@@ -204,11 +206,11 @@ class Training:
         if self.keep_every and at.epoch % self.keep_every == 0:
             names.append(f"epoch_{at.epoch:04d}")
         for name in names:
-            folder.keep(net, name)
+            save(net, folder.path / f"{name}.safetensors")
         folder.write("log.csv", csv(at.history))
         self.store()
         if better:  # after the state that says so: a killed training makes up for it from there
-            folder.keep(net, "best")
+            save(net, folder.path / "best.safetensors")
 
     def check(self) -> None:
         """Refuses a net that cannot be trained on.
@@ -232,7 +234,7 @@ class Training:
     def store(self) -> None:
         """Writes the state, as the main process, where there is a folder for it."""
         if self.folder is not None and self.learner.place.team.main:
-            self.folder.store({**asdict(self.standing), **self.learner.state()})
+            store_state(self.folder, {**asdict(self.standing), **self.learner.state()})
 
 
 class _Look:

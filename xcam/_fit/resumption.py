@@ -6,25 +6,23 @@ import warnings
 
 from torch import nn
 
-from xcam._fit.folder import Folder, bytes_of
+from xcam._fit.folder import load_state
 from xcam._fit.learner import Learner
 from xcam._fit.loop import Standing
 from xcam._fit.start import Start
+from xcam.checkpoints import save
 from xcam.errors import XcamWarning
+from xcam.runs.folder import RunFolder
 
 __all__ = ["taken_up"]
 
-# A training's state holds the net, up to two moments of each parameter, and their average.
-_NETS_A_STATE = 4
-
 
 def taken_up(
-    folder: Folder | None,
+    folder: RunFolder | None,
     start: Start,
     model: nn.Module,
     learner: Learner,
     epochs: int,
-    keep_every: int | None,
 ) -> Standing:
     """How far the training in a folder is, which the learner takes up.
 
@@ -34,22 +32,21 @@ def taken_up(
         model: The caller's.
         learner: At its beginning.
         epochs: How many there shall be.
-        keep_every: Epochs between nets that are kept.
 
     Raises:
         ValueError: Another training is there, or one with more epochs.
         FileFormatError: A damaged file.
-        OSError: There is too little room.
+        OSError: The folder cannot be written to.
     """
     if folder is None:
         return Standing()
-    team, net, method = learner.place.team, learner.objective.net, learner.objective.method
+    team = learner.place.team
     if team.main:
-        kept = 2 + epochs // keep_every if keep_every else 2
-        room = bytes_of(net) * (kept + 1 + 2 * _NETS_A_STATE)  # each is there twice while written
-        folder.open(start.said(model, method), room)
+        folder.check_writable()
+        folder.clean()
+        folder.settle(start.said(model, learner.objective.method))
     team.meet()
-    traces, state = start.traces(model), folder.stored()
+    traces, state = start.traces(model), load_state(folder)
     if state is None:
         return Standing(start=traces)
     standing = Standing.of(state)
@@ -69,5 +66,7 @@ def taken_up(
         )
     learner.restore(state)
     if team.main and (standing.epoch, standing.step) == (standing.best_epoch, 0):
-        folder.keep(learner.net, "best")  # it may have been killed before it kept that
+        save(
+            learner.net, folder.path / "best.safetensors"
+        )  # it may have been killed before it kept that
     return standing

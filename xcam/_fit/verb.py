@@ -16,7 +16,7 @@ from torch import nn
 from xcam._explain.run import attached_method
 from xcam._explain.verb import check_model
 from xcam._fit.counting import names
-from xcam._fit.folder import Folder
+from xcam._fit.folder import make_folder
 from xcam._fit.log import board
 from xcam._fit.loop import Training
 from xcam._fit.objective import Criterion
@@ -31,7 +31,6 @@ from xcam.core import Method
 from xcam.core.instantiate import check_names, check_number
 from xcam.engine import gradients, random_states
 from xcam.engine.forward import Precision
-from xcam.runs.locks import claimed
 
 __all__ = ["fit"]
 
@@ -139,8 +138,7 @@ def fit(
         ModelOutputError: The model's output is not one (B, K) tensor.
         DivergenceError: The loss or a weight is not finite; what was saved before stays.
         FileFormatError: A damaged file in `out`.
-        OSError: `out` cannot be written to, another process works there, or the disk has too little
-            room; said before training.
+        OSError: `out` cannot be written to, or another process works there; said before training.
         ImportError: `board_path` without TensorBoard.
         KeyboardInterrupt: Ctrl-C, after the step and a save; a second one interrupts at once.
     """
@@ -178,9 +176,9 @@ def fit(
         start = Start(settings, train, validated, tested, place, accumulate, *train.first(seed))
         learner = start.learner(*start.with_head(model, method, params))
         learner.optimization.check_length(epochs, start.order.steps)
-        folder = None if out is None else Folder(out)
-        with claimed(folder.path) if folder and place.team.main else nullcontext():
-            standing = taken_up(folder, start, model, learner, epochs, keep_every)
+        folder = None if out is None else make_folder(out)
+        with folder.lock() if folder and place.team.main else nullcontext():
+            standing = taken_up(folder, start, model, learner, epochs)
             training = Training(
                 learner=learner,
                 source=train,
@@ -232,4 +230,4 @@ def _best(training: Training) -> nn.Module:
     if folder is None:
         net.load_state_dict(training.best)
         return net
-    return load(folder.best, model=net).to(training.learner.place.device)
+    return load(folder.path / "best.safetensors", model=net).to(training.learner.place.device)

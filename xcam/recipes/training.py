@@ -12,11 +12,10 @@ import torch
 from torch import nn
 
 import xcam
-from xcam._fit.folder import Folder
+from xcam._fit.folder import make_folder
 from xcam.recipes.reading import check, read
 from xcam.registry import get_method
-from xcam.runs import manifest
-from xcam.runs.locks import claimed
+from xcam.runs.folder import RunFolder
 from xcam.runs.processes import launched
 
 if TYPE_CHECKING:
@@ -62,8 +61,8 @@ def fit(
     predicted = _by_predictions(chosen, arguments)
     net = _model(chosen, splits, arguments.get("seed", 0), predicted)
     train = _there(splits.train, "training", chosen, root)
-    folder = Folder(out) if out and launched().main else None
-    with claimed(folder.path) if folder else nullcontext():
+    folder = make_folder(out) if out and launched().main else None
+    with folder.lock() if folder else nullcontext():
         if folder:
             _settle(folder, chosen)
         return xcam.fit(
@@ -156,11 +155,10 @@ def _model(
     return net
 
 
-def _settle(folder: Folder, recipe: Mapping[str, Any]) -> None:
+def _settle(folder: RunFolder, recipe: Mapping[str, Any]) -> None:
     """Writes what the manifest of a training leaves out, or compares it with what is there."""
-    said = {"model": recipe["model"], "data": recipe["data"]}
-    path = folder.path / "recipe.json"
-    manifest.settle(path, said, folder.begun, "training", "training.pt")
+    settings = {"model": recipe["model"], "data": recipe["data"]}
+    folder.settle(settings, name="recipe.json")
 
 
 def _check_classes(own: Sequence[str], given: Sequence[str], weights: str | Path) -> None:

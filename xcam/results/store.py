@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from xcam.runs import files, manifest
+from xcam.runs import files
+from xcam.runs.folder import RunFolder
 
 __all__ = ["SCHEMA", "Row", "Store"]
 
@@ -101,6 +102,11 @@ class Store:
 
     folder: Path
 
+    @property
+    def run(self) -> RunFolder:
+        """Return the folder as that of a resumable work."""
+        return RunFolder(self.folder, "evaluation", ("rows/batch-*.parquet", "maps"))
+
     def open(self, said: Mapping[str, Any], joining: bool = False) -> None:
         """Starts the folder with a manifest, or goes on with one that holds the same.
 
@@ -113,14 +119,12 @@ class Store:
             FileFormatError: It holds rows without a manifest, or a damaged one.
         """
         self._rows.mkdir(parents=True, exist_ok=True)
-        begun = joining or bool(self.done()) or self.maps().exists()
-        manifest.settle(self.folder / "manifest.json", said, begun)
+        self.run.settle(said, joining=joining)
 
     def clean(self) -> None:
         """Removes the temporary files of writers that were killed, and no other files."""
         inside = [path for path in self.maps().rglob("*") if path.is_dir()]
-        for folder in (self.folder, self._rows, self.maps(), *inside):
-            files.clean(folder)
+        self.run.clean(self._rows, self.maps(), *inside)
 
     def done(self) -> set[int]:
         """The numbers of the batches whose rows are here."""

@@ -5,16 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from xcam.errors import FileFormatError
-from xcam.runs import files
-
-__all__ = ["contents", "describe_model", "describe_settings", "differences", "digest", "settle"]
+__all__ = ["contents", "describe_model", "describe_settings", "differences", "digest"]
 
 
 class HasParameters(Protocol):
@@ -53,43 +49,6 @@ def contents(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[bytes]:
         yield values.flatten().view(torch.uint8).numpy().tobytes()
 
 
-def settle(
-    path: Path,
-    said: Mapping[str, Any],
-    begun: bool,
-    what: str = "evaluation",
-    part: str = "rows",
-) -> None:
-    """Writes a manifest, or compares it with the one that is there if the work has begun.
-
-    One of other work that never began is replaced, but nothing that is no manifest of the kind.
-
-    Args:
-        path: Of the manifest.
-        said: What it must hold: JSON.
-        begun: Some of the work is already there, so that a manifest must be.
-        what: The work, for the messages.
-        part: What there is of it if it has begun.
-
-    Raises:
-        ValueError: It holds something else; each difference is named.
-        FileFormatError: It is missing though it must be there, or damaged.
-    """
-    now = json.loads(json.dumps(said))
-    there = _read(path) if path.exists() else None
-    if there is None and begun:
-        raise FileFormatError(f"{str(path.parent)!r} holds {part} but no {path.name}")
-    if there is None or (not begun and there != now and there.keys() == now.keys()):
-        files.write(path, json.dumps(now, indent=1, ensure_ascii=False).encode())
-        return
-    found = list(differences(there, now))
-    if found:
-        raise ValueError(
-            f"{str(path.parent)!r} holds another {what} ({'; '.join(found)}); use another "
-            "folder, or the settings that are there"
-        )
-
-
 def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     """Each entry that is not the same in two manifests, and what it is in either."""
     for key in dict.fromkeys([*there, *now]):
@@ -114,16 +73,6 @@ def _of_one_method(old: Any, new: Any) -> tuple[Any, Any]:  # noqa: ANN401 - wha
     settings = old.get("parameters"), new.get("parameters")
     tell = old.get("name") == new.get("name") and settings[0] != settings[1]
     return settings if tell else (old, new)
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise FileFormatError(f"{str(path)!r} is damaged: {error}") from error
-    if not isinstance(found, Mapping):
-        raise FileFormatError(f"{str(path)!r} holds no manifest")
-    return found
 
 
 def _show(value: Any) -> str:  # noqa: ANN401 - whatever JSON holds
