@@ -28,7 +28,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from xcam.engine import capture, find_module, replaced, unwrap
-from xcam.engine.forward import run_settings
+from xcam.engine.forward import note_repeated_layers, run_settings
 from xcam.errors import LayerError, ModelOutputError, UnknownNameError, XcamWarning
 
 TARGET = 1
@@ -306,11 +306,17 @@ class TestCalls:
         with pytest.warns(XcamWarning, match="'layer' is called 2 times"):
             check(net, images)
 
-    def test_warning_goes_to_the_verb(self, images):
+    def test_a_verb_is_told_instead_of_the_user(self, images):
         with run_settings() as run:
             captured(Twice(), images)
             captured(Twice(), images)
+            assert (run.repeated_layers, run.notes) == ({"layer": 2}, [])
+            note_repeated_layers(but="layer")
+            assert run.notes == []
+            note_repeated_layers(but=None)
+            note_repeated_layers(but="another")
         assert len(run.notes) == 1
+        assert "'layer' is called 2 times" in run.notes[0]
 
     @pytest.mark.parametrize("reader", [capture, lambda m, n: replaced(m, n, torch.zeros_like)])
     def test_never_fires(self, images, reader):

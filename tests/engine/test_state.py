@@ -1,6 +1,10 @@
 """`untouched` and `gradients`: everything restored, in success and in failure."""
 
+import multiprocessing
+import os
 import random
+import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -8,13 +12,21 @@ import torch
 from nets import Staged, Untidy, mixed, pictures, unchanged
 from torch import nn
 
-from xcam.engine import gradients, untouched
+from xcam.engine import gradients, restore, untouched, unwrap
 from xcam.errors import ModelOutputError
 
 
 @pytest.fixture
 def images():
     return pictures()
+
+
+def guard_and_exit(net):
+    other = Untidy()
+    for model in (other, net):
+        with untouched(model):
+            model.count += 1
+        assert model.count == 0
 
 
 def disturb(net, images, error=None):
@@ -103,7 +115,60 @@ class TestUntouched:
             with untouched(net):
                 net(images)
             assert not net.tail.training
-            assert net.count == 0
+            assert net.count == 1  # the outer block restores it
+        assert net.count == 0
+
+    @pytest.mark.parametrize("wrap", [lambda net: net, nn.DataParallel])
+    def test_nested_costs_nothing(self, wrap, monkeypatch):
+        copies = []
+        copy = restore._values
+        monkeypatch.setattr(restore, "_values", lambda b: copies.append(b) or copy(b))
+        net = wrap(Untidy())
+        with untouched(net):
+            first = len(copies)
+            with untouched(unwrap(net)), untouched(unwrap(net).tail):
+                pass
+        assert len(copies) == first > 0
+
+    def test_nested_for_another_model(self, images):
+        net, other = mixed(Untidy()), mixed(Untidy())
+        with untouched(net):
+            with unchanged(other, images), untouched(other):
+                other(images)
+            assert other.training
+            with (
+                unchanged(net, images),
+                pytest.raises(ValueError, match="inside"),
+                untouched(other),
+            ):
+                raise ValueError("inside")
+        with unchanged(net, images), untouched(net):  # nothing is remembered
+            net(images)
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+    def test_a_process_forked_while_another_thread_is_inside(self):
+        """The lock is held by a thread that the new process does not have."""
+        net, inside, leave = Untidy(), threading.Event(), threading.Event()
+
+        def hold():
+            with untouched(net):
+                inside.set()
+                leave.wait(60)
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        assert inside.wait(60)
+        process = multiprocessing.get_context("fork").Process(target=guard_and_exit, args=(net,))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads
+            process.start()
+        process.join(60)
+        alive = process.is_alive()
+        process.kill()
+        leave.set()
+        thread.join()
+        assert not alive
+        assert process.exitcode == 0
 
     def test_modes_are_set_without_eval(self):
         class Merging(Staged):

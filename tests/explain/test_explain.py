@@ -25,7 +25,8 @@ from torch.testing import assert_close
 
 import xcam
 from xcam import Method, MethodSpec, TrainableMethod
-from xcam._explain.verb import with_layer
+from xcam._explain.prepare import prepare
+from xcam.engine import restore
 from xcam.engine.forward import Run, current
 from xcam.errors import ModelOutputError, UnknownNameError, XcamWarning
 from xcam.methods import GradCAM
@@ -138,7 +139,7 @@ class TestModel:
                 raise error
 
         net = mixed(Untidy())
-        method = with_layer(made(method), net, IMAGES)
+        method = prepare(net, IMAGES, made(method)).method
         net.fc.register_forward_pre_hook(interrupt)
         with unchanged(net, IMAGES), pytest.raises(error):
             xcam.explain(net, IMAGES, method=method, batch_size=3)
@@ -251,6 +252,12 @@ class TestEveryMethod:
         hungry = net_for(name, Hungry, 0)
         with unchanged(hungry, IMAGES), pytest.raises(torch.OutOfMemoryError):
             xcam.explain(hungry, IMAGES, 1, **placed(name, "net."))
+
+    def test_the_model_is_guarded_once(self, name, monkeypatch):
+        net, guards, guard = net_for(name), [], restore._frozen
+        monkeypatch.setattr(restore, "_frozen", lambda model: guards.append(1) or guard(model))
+        xcam.explain(net, IMAGES, 1, made(name), batch_size=2)  # which also looks for a layer
+        assert len(guards) == 1
 
     def test_progress_only_if_asked(self, name, capfd):
         xcam.explain(net_for(name), IMAGES, 1, **placed(name, ""))

@@ -11,7 +11,8 @@ from typing import Any, TypeAlias, TypeVar
 
 from torch import Tensor, nn
 
-from xcam._explain.choose import carried, resolve_method
+from xcam._explain.choose import resolve_method
+from xcam._explain.prepare import requested_method
 from xcam._explain.run import attached_method, check_fitted
 from xcam._explain.verb import check_model
 from xcam.core import Method, Metric
@@ -139,7 +140,7 @@ def resolve_methods(model: nn.Module, methods: Methods, seed: int) -> dict[str, 
         methods: None for the model's own, and for Grad-CAM if it has none.
         seed: The seed of methods that are given by name.
     """
-    given = carried(model, None) if methods is None else methods
+    given = requested_method(model, None) if methods is None else methods
     return _label(given, partial(_resolve_method, model, seed))
 
 
@@ -197,7 +198,7 @@ def _resolve_method(model: nn.Module, seed: int, given: str | NamedArguments | M
     named = NamedArguments(given) if isinstance(given, str) else given
     if not isinstance(named, NamedArguments):
         return resolve_method(named, {})
-    chosen = carried(model, named.name)
+    chosen = requested_method(model, named.name)
     seeded = seed_arguments(get_method(chosen), seed) if isinstance(chosen, str) else {}
     return resolve_method(chosen, {**seeded, **named.arguments})
 

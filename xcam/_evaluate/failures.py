@@ -69,7 +69,6 @@ class StepRunner:
         rows: Sequence[int],
         step: Callable[[Sequence[int]], T],
         join_results: Callable[[list[T]], T],
-        default_layer: str | None = None,
     ) -> Outcome[T]:
         """Return what `step` gives for all rows at once or, if that fails, for each row alone.
 
@@ -79,25 +78,21 @@ class StepRunner:
             rows: Images of the batch.
             step: Maps some rows to a result.
             join_results: Joins the results of single images into one.
-            default_layer: The layer that was chosen for the user, if one was.
         """
         if not rows:
             return Outcome([], None, {}, {})
         try:
-            return self._measure(rows, step, default_layer)
+            return self._measure(rows, step)
         except Exception as error:
             if _is_fatal(error, alone=len(rows) == 1):
                 raise
             if len(rows) == 1:
                 return Outcome([], None, {}, {rows[0]: _format_error(error)})
-        singles = [self.run([row], step, join_results, default_layer) for row in rows]
+        singles = [self.run([row], step, join_results) for row in rows]
         return Outcome.join(singles, join_results)
 
-    def _measure(
-        self, rows: Sequence[int], step: Callable[[Sequence[int]], T], default_layer: str | None
-    ) -> Outcome[T]:
+    def _measure(self, rows: Sequence[int], step: Callable[[Sequence[int]], T]) -> Outcome[T]:
         with forward.run_settings(self.batch_size, self.precision) as run:
-            run.default_layer = default_layer
             begin = self._read_clock()
             result = step(rows)
             seconds = self._read_clock() - begin

@@ -14,7 +14,8 @@ from xcam._evaluate.batches import Batch
 from xcam._evaluate.comparison import Comparison, MapSource
 from xcam._evaluate.failures import Outcome, StepRunner
 from xcam._evaluate.outside import explanations_of
-from xcam._explain.run import apply
+from xcam._explain.prepare import Prepared
+from xcam._explain.run import run
 from xcam._explain.verb import check_images
 from xcam.core import Explanation, Method, Metric, Target, extract_logits
 from xcam.engine import forward, untouched
@@ -111,12 +112,13 @@ class BatchScorer:
             return [*_group_by_resolution(outcome), failed]
         if self.comparison.methods[self.name][label].parameters().get("layer") is None:
             default_layer = source.parameters().get("layer")
-        by_method = partial(self._explain_by_method, source)
-        return [self.runner.run(clean.rows, by_method, Explanation.cat, default_layer), failed]
+        prepared = Prepared(self.model, source, default_layer)
+        by_method = partial(self._explain_by_method, prepared)
+        return [self.runner.run(clean.rows, by_method, Explanation.cat), failed]
 
-    def _explain_by_method(self, method: Method, rows: Sequence[int]) -> Explanation:
+    def _explain_by_method(self, prepared: Prepared, rows: Sequence[int]) -> Explanation:
         images = _take(self.images, rows)
-        return apply(method, self.model, images, Target.of(self._take_targets(rows), images))
+        return run(prepared, images, Target.of(self._take_targets(rows), images))
 
     def _explain_by_source(
         self, label: str, source: MapSource, rows: Sequence[int]

@@ -18,8 +18,9 @@ from xcam._evaluate.batches import Batch, Batches
 from xcam._evaluate.comparison import Comparison, describe_source
 from xcam._evaluate.failures import Outcome, StepRunner
 from xcam._evaluate.scoring import BatchScorer, move_to_model
+from xcam._explain.prepare import prepare
 from xcam._explain.run import unresized
-from xcam._explain.verb import check_images, with_layer
+from xcam._explain.verb import check_images
 from xcam.core import Explanation, Method, extract_logits
 from xcam.engine import forward, untouched, unwrap
 from xcam.engine.forward import run_settings
@@ -243,6 +244,6 @@ def _resolve_layer(
     """Return the method with the layer it reads; as it is on failure, which its rows report."""
     with run_settings(comparison.batch_size, comparison.precision):
         try:
-            return with_layer(method, model, move_to_model(first.images, model))
+            return prepare(model, move_to_model(first.images, model), method).method
         except (XcamError, RuntimeError, TypeError, ValueError):
             return method

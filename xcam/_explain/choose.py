@@ -1,4 +1,4 @@
-"""Which method is meant by a name, an object or None, its parameters checked before any pass."""
+"""Methods by name or as objects, their parameters checked before any pass."""
 
 from __future__ import annotations
 
@@ -7,15 +7,10 @@ import difflib
 import numbers
 from typing import Any, get_args, get_type_hints
 
-from torch import nn
-
-from xcam._explain.run import attached_method
 from xcam.core import Method, Output, Reduce
 from xcam.registry import get_method
 
-__all__ = ["carried", "resolve_method"]
-
-_DEFAULT = "gradcam"
+__all__ = ["resolve_method"]
 
 # Fields that mean the same in every method are checked here, before any pass.
 _CHOICES: dict[str, tuple[str, ...]] = {"output": get_args(Output), "reduce": get_args(Reduce)}
@@ -27,16 +22,8 @@ _KINDS: tuple[tuple[type, type, str], ...] = (
 )
 
 
-def carried(model: nn.Module, method: str | Method | None) -> str | Method:
-    """The model's own method where that is asked for, by None or by its name."""
-    own = attached_method(model)
-    if own is not None and method in (None, own.spec.name):
-        return own
-    return _DEFAULT if method is None else method
-
-
 def resolve_method(method: str | Method, params: dict[str, Any]) -> Method:
-    """The method of a name, or a method object, with some parameters, checked.
+    """Return the method of a name, or a method object, with some parameters, checked.
 
     Raises:
         TypeError: Neither a name nor a method, or a parameter of the wrong name or kind.

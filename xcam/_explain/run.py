@@ -1,6 +1,8 @@
-"""Runs a `Method` object on a batch: for `explain`, and for metrics that explain again."""
+"""Explain a batch with what was prepared: for every verb, and for metrics that explain again."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -11,24 +13,26 @@ from xcam.core.explanation import notes_on
 from xcam.engine import forward, untouched, unwrap
 from xcam.errors import ModelOutputError, NotFittedError
 
+if TYPE_CHECKING:
+    from xcam._explain.prepare import Prepared
+
 __all__ = [
-    "apply",
     "attached_method",
     "check_fitted",
     "check_headless",
     "reduce_channels",
+    "run",
     "unresized",
 ]
 
 _SAME = 1e-5  # of a map's largest value: how far resizes on two devices may be apart
 
 
-def apply(method: Method, model: nn.Module, images: Tensor, target: Target) -> Explanation:
-    """Explains a checked batch, chunk after chunk.
+def run(prepared: Prepared, images: Tensor, target: Target) -> Explanation:
+    """Explain a checked batch, chunk after chunk.
 
     Args:
-        method: With its layer resolved, if it has one.
-        model: The classifier; left as it was.
+        prepared: For this model, and images of this size.
         images: (B, C, H, W), finite, of the model's dtype, on its device.
         target: For these images.
 
@@ -36,6 +40,7 @@ def apply(method: Method, model: nn.Module, images: Tensor, target: Target) -> E
         ModelOutputError: The model, or the method, gave values that are not finite.
         NotFittedError: The method is a trainable one whose head the model lacks, or has untrained.
     """
+    model, method = prepared.model, prepared.method
     check_fitted(method, model)
     images = images.detach()
 
@@ -49,6 +54,7 @@ def apply(method: Method, model: nn.Module, images: Tensor, target: Target) -> E
 
     with untouched(model):
         done = [result for _, result in forward.chunks(len(images), step, images, method.spec.name)]
+    forward.note_repeated_layers(but=prepared.default_layer)
     raw = torch.cat([raw for raw, _ in done])
     reduced = reduce_channels(raw, method.parameters().get("reduce", "sum"))
     maps = imaging.resize(reduced, (images.shape[2], images.shape[3]))

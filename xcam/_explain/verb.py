@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from typing import Any
 
@@ -10,15 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from xcam._explain.choose import carried, resolve_method
-from xcam._explain.run import apply, attached_method
-from xcam.core import Explanation, Method, Target, TargetLike, TrainableMethod
-from xcam.engine import find_module, untouched
-from xcam.engine.forward import Precision, call, current, run_settings
-from xcam.engine.layers import default_layer
+from xcam._explain.prepare import prepare
+from xcam._explain.run import run
+from xcam.core import Explanation, Method, Target, TargetLike
+from xcam.engine import untouched
+from xcam.engine.forward import Precision, call, run_settings
 from xcam.errors import XcamWarning
 
-__all__ = ["check_images", "check_model", "explain", "with_layer"]
+__all__ = ["check_images", "check_model", "explain"]
 
 
 def explain(
@@ -66,44 +64,17 @@ def explain(
     """
     check_model(model)
     check_images(model, images)
-    chosen = resolve_method(carried(model, method), params)
     aim = Target.of(target, images)
-    with run_settings(batch_size, precision, progress) as run:
+    with run_settings(batch_size, precision, progress) as runtime:
         try:
-            explanation = apply(with_layer(chosen, model, images), model, images, aim)
+            with untouched(model):
+                explanation = run(prepare(model, images, method, params), images, aim)
         except RuntimeError as error:
             _blame_images(error, model, images)
             raise
-    for sentence in run.notes:
+    for sentence in runtime.notes:
         warnings.warn(sentence, XcamWarning, stacklevel=2)
     return explanation
-
-
-def with_layer(method: Method, model: nn.Module, images: Tensor) -> Method:
-    """The method with the name of the layer that it will read, if it reads one.
-
-    A trainable method reads the head that the model carries: fields that are None are that one's.
-    """
-    if isinstance(method, TrainableMethod):
-        return _as_carried(method, attached_method(model))
-    if "layer" not in method.parameters():
-        return method
-    layer = method.parameters()["layer"]
-    if layer is None:
-        with untouched(model):
-            name = default_layer(model, images)
-        current().default_layer = name
-    else:
-        name, _ = find_module(model, layer)
-    return dataclasses.replace(method, layer=name)  # type: ignore[type-var]
-
-
-def _as_carried(method: TrainableMethod, own: TrainableMethod | None) -> TrainableMethod:
-    if own is None or type(own) is not type(method):
-        return method
-    given = method.parameters()
-    open_fields = {name: value for name, value in own.parameters().items() if given[name] is None}
-    return dataclasses.replace(method, **open_fields)  # type: ignore[type-var]
 
 
 def _blame_images(error: RuntimeError, model: nn.Module, images: Tensor) -> None:

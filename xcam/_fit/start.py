@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from xcam._explain.choose import resolve_method
+from xcam._explain.prepare import prepare
 from xcam._explain.run import attached_method, check_headless
-from xcam._explain.verb import with_layer
 from xcam._fit.averaging import Averaging
 from xcam._fit.counters import Order, Share, seed_all
 from xcam._fit.counting import names
@@ -76,9 +75,8 @@ class Start:
         own = attached_method(net)
         if method is None and own is None:
             return net, None
-        known = own if own and method in (None, own.spec.name) else method
         image = self.image.to(self.place.device)
-        chosen = with_layer(resolve_method(known, params), net, image)  # type: ignore[arg-type]
+        chosen = prepare(net, image, method, params).method
         if not isinstance(chosen, TrainableMethod):
             raise TypeError(
                 f"{chosen.spec.name} needs no training: explain with it as it is, and leave method "

@@ -60,14 +60,14 @@ def explain(
     Each picture gets a PNG of its map in colour over it.
     """
     import xcam
-    from xcam._explain.choose import carried
+    from xcam._explain.prepare import requested_method
 
     params = _parameters(param or []) | ({} if layer is None else {"layer": layer})
     aim = _target(target)
     if save and not save.parent.is_dir():
         raise FileNotFoundError(f"no folder {str(save.parent)!r} for --save")
     net = loaded(model, weights, device)
-    chosen = carried(net, method)
+    chosen = requested_method(net, method)
     paths = _outputs(images, out, chosen if isinstance(chosen, str) else chosen.spec.name)
     batch = _read(images, net, resize).to(device)
     explanation = xcam.explain(

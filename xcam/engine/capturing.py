@@ -41,11 +41,8 @@ class Capture:
         output = forward.call(self._forward, images.detach())
         if self._leaf is None:
             raise _unread(self.layer, self._calls)
-        if self._calls > 1 and self.layer != forward.current().default_layer:
-            forward.note(
-                f"layer {self.layer!r} is called {self._calls} times in a forward pass; the map is "
-                "of the last call"
-            )
+        if self._calls > 1:
+            forward.record_repeated_layer(self.layer, self._calls)
         return output
 
     @property

@@ -28,7 +28,9 @@ __all__ = [
     "current",
     "laid_out",
     "note",
+    "note_repeated_layers",
     "out_of_memory",
+    "record_repeated_layer",
     "run_settings",
 ]
 
@@ -48,7 +50,7 @@ class Run:
         precision: `"full"` is the model's own; the others run it under autocast.
         progress: Whether to show progress bars.
         notes: Sentences for the result's `warnings`.
-        default_layer: The layer that was chosen for the user, for what it gives in its last call.
+        repeated_layers: Captured layers that are called several times in a pass, and how often.
         contiguous: Whether the model cannot take channels_last images; None before its first pass.
         passes: Images that went through the model so far.
     """
@@ -57,7 +59,7 @@ class Run:
     precision: Precision = "full"
     progress: bool = False
     notes: list[str] = field(default_factory=list)
-    default_layer: str | None = None
+    repeated_layers: dict[str, int] = field(default_factory=dict)
     contiguous: bool | None = None
     passes: int = 0
 
@@ -98,6 +100,30 @@ def note(sentence: str) -> None:
         warnings.warn(sentence, XcamWarning, stacklevel=3)
     elif sentence not in run.notes:
         run.notes.append(sentence)
+
+
+def record_repeated_layer(layer: str, calls: int) -> None:
+    """Record that a captured layer is called several times in a pass; outside of a verb, warn."""
+    run = _run.get()
+    if run is None:
+        warnings.warn(_repeated(layer, calls), XcamWarning, stacklevel=3)
+    else:
+        run.repeated_layers[layer] = calls
+
+
+def note_repeated_layers(but: str | None) -> None:
+    """Note the layers that were called several times in a pass.
+
+    Args:
+        but: A layer whose last call is what was meant, since `default_layer` has chosen it.
+    """
+    for layer, calls in current().repeated_layers.items():
+        if layer != but:
+            note(_repeated(layer, calls))
+
+
+def _repeated(layer: str, calls: int) -> str:
+    return f"layer {layer!r} is called {calls} times in a forward pass; the map is of the last call"
 
 
 def call(model: Callable[[Tensor], Any], images: Tensor, may_overwrite: bool = False) -> Any:  # noqa: ANN401

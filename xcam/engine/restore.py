@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 from collections.abc import Iterator
@@ -11,25 +12,49 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from xcam.engine.wrappers import unwrap
 from xcam.errors import ModelOutputError
 
 __all__ = ["gradients", "random_states", "untouched"]
 
-_ONE_THREAD = threading.RLock()
+_lock = threading.RLock()
+_guarded: list[set[int]] = []  # ids of the modules of each guarded model, of the thread inside
+
+
+def _start_anew() -> None:
+    """Forget, in a forked process, what a thread that it does not have will never release."""
+    global _lock, _guarded
+    _lock, _guarded = threading.RLock(), []
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew)
 
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Puts the model into eval mode with frozen parameters, and back, whatever happens.
+    """Put the model into eval mode with frozen parameters, and back, whatever happens.
 
     Restored are each module's mode, each parameter's `requires_grad` and `.grad`, each buffer's
     identity and values, and the global random states. Parameter values are not: a copy would take
     as much memory as the model, which only one that writes to them in its forward needs. Modes are
     set as flags, without calling `eval()`, which some modules override to merge weights. One thread
-    at a time is inside: hooks and modes are the model's, random states the process's.
+    at a time is inside: modes are the model's, random states the process's.
+
+    Inside a block for the same model, or for one that holds it, a block does nothing: the outer
+    one restores.
     """
-    with _ONE_THREAD, random_states(), _frozen(model):
-        yield
+    with _lock:
+        guarded = _guarded
+        if any(id(unwrap(model)) in modules for modules in guarded):
+            yield
+            return
+        with random_states(), _frozen(model):
+            guarded.append({id(module) for module in model.modules()})
+            try:
+                yield
+            finally:
+                guarded.pop()
 
 
 @contextmanager

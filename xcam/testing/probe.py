@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xcam._explain.prepare import prepare
 from xcam._explain.run import attached_method
-from xcam._explain.verb import explain, with_layer
+from xcam._explain.verb import explain
 from xcam.core import Explanation, Method, TargetLike, TrainableMethod
 from xcam.errors import XcamWarning
 from xcam.models.toy import GapNet
@@ -183,7 +184,7 @@ def probe_of(net: nn.Module) -> ProbeNet:
 
 def placed(method: Method) -> Method:
     """The method with what it leaves open filled in for the probe, such as the layer it reads."""
-    return with_layer(method, carrier(method, ProbeNet()), pictures(1))
+    return prepare(carrier(method, ProbeNet()), pictures(1), method).method
 
 
 def explained(

@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from xcam._explain.run import apply
+from xcam._explain.prepare import prepare
+from xcam._explain.run import run
 from xcam.core import Explanation, Method, Metric, MetricSpec
 from xcam.engine import unwrap
 from xcam.engine.masking import blended
@@ -141,7 +142,8 @@ def coherency(
             "install what brings it, or explain again"
         )
     target = target_of(explanation, images)
-    again = apply(method, model, masked(model, images, masks, fill, space), target)
+    hidden = masked(model, images, masks, fill, space)
+    again = run(prepare(model, hidden, method), hidden, target)
     return (correlation(maps_of(explanation, images), again.maps) + 1) / 2
 
 

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xcam._explain.run import apply, unresized
+from xcam._explain.prepare import prepare
+from xcam._explain.run import run, unresized
 from xcam.core import Explanation, Method, Metric, MetricSpec, Target
 from xcam.engine import forward, untouched, unwrap
 from xcam.imaging import Fill, check_fill, filled
@@ -171,9 +172,9 @@ class Selectivity(Metric):
         hidden = self._hidden(model, images)
         read = reads_score_and_hit(target)
         rows = torch.arange(len(images), device=images.device)
-        current, gone, found = images, None, []
+        prepared, current, gone, found = prepare(model, images, method), images, None, []
         for more in counts.diff().tolist():
-            explanation = apply(method, model, current, Target.of(target.classes, images))
+            explanation = run(prepared, current, Target.of(target.classes, images))
             found.append(read(explanation.logits, rows))
             values = self._values(explanation, images)
             if gone is None:
