@@ -10,8 +10,8 @@ from xcam._evaluate.comparison import NamedArguments
 from xcam.cli import evaluating
 from xcam.methods import LCAMFm
 from xcam.models import Normalized
-from xcam.models.simple_cnn import SimpleCNN
 from xcam.models.toy import GapNet
+from xcam.models.whitebox.simple_cnn import SimpleCNN
 
 
 def test_evaluate_prints_the_table_and_keeps_the_rows(nets, pictures, tmp_path):

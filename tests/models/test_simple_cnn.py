@@ -5,7 +5,7 @@ from torch import nn
 
 import xcam
 from xcam.models import default_layer, load
-from xcam.models.simple_cnn import SimpleCNN
+from xcam.models.whitebox.simple_cnn import SimpleCNN
 
 MNIST, CIFAR = (1, 28, 28), (3, 32, 32)
 

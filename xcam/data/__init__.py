@@ -1,8 +1,8 @@
 """Data sets by name to train on, and to score on: planted cues, folders and lists of images."""
 
 from xcam.data.files import ImageFiles, folder
-from xcam.data.imagenet import imagenet_val
 from xcam.data.labels import predicted_labels, relabeled
+from xcam.data.layouts import imagenet_val
 from xcam.data.lists import listed
 from xcam.data.named import load
 from xcam.data.planted.cues import PlantedCues, planted_cues

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import math
+import struct
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,12 +19,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from xcam.data.files import Transform
-from xcam.data.idx import find_idx, read_idx
 from xcam.data.splits import Splits
 from xcam.data.transforms import Pipeline
 from xcam.errors import FileFormatError
 
 __all__ = ["ARRAYS", "ImageArrays"]
+
+_BYTES = b"\0\0\x08"  # what the file of an array of unsigned bytes begins with
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -75,9 +80,9 @@ def _mnist(name: str, root: Path, download: bool) -> Splits:
     folders = (root / published.__name__ / "raw", root)
     parts, names = [], tuple(published.classes)
     for part in ("train", "t10k"):
-        images = find_idx(folders, f"{part}-images-idx3-ubyte")
-        labels = find_idx(folders, f"{part}-labels-idx1-ubyte")
-        pixels, numbers = read_idx(images, axes=3), read_idx(labels, axes=1)
+        images = _find_idx(folders, f"{part}-images-idx3-ubyte")
+        labels = _find_idx(folders, f"{part}-labels-idx1-ubyte")
+        pixels, numbers = _read_idx(images, axes=3), _read_idx(labels, axes=1)
         if len(pixels) != len(numbers):
             raise FileFormatError(
                 f"{str(images)!r} has {len(pixels)} images, {str(labels)!r} {len(numbers)} labels"
@@ -148,3 +153,45 @@ def _check_files(name: str, folder: Path, published: Any) -> None:  # noqa: ANN4
                 f"{str(folder / file)!r} is not the published file, by its MD5; remove it and give "
                 "download=True to fetch it again"
             )
+
+
+def _find_idx(folders: Iterable[Path], name: str) -> Path:
+    """The file of a name, or gzipped with `.gz` behind it, in the first folder that has it.
+
+    Raises:
+        FileNotFoundError: None has it.
+    """
+    tried = [folder / file for folder in folders for file in (name, f"{name}.gz")]
+    for path in tried:
+        if path.is_file():
+            return path
+    raise FileNotFoundError(
+        f"no {name} or {name}.gz in {' or '.join(repr(str(path.parent)) for path in tried[::2])}; "
+        "give download=True to fetch it"
+    )
+
+
+def _read_idx(path: Path, axes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """The array of unsigned bytes that a file holds, gzipped or not.
+
+    The file is two zero bytes, 8 for unsigned bytes, the number of axes, the length of each as a
+    big-endian int of four bytes, and the values.
+
+    Raises:
+        FileFormatError: The file holds something else, or not all of it.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = bytearray(file.read())  # writable, as torch wants its arrays
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise FileFormatError(f"{str(path)!r} cannot be unzipped: {error}") from error
+    start = 4 + 4 * axes
+    if content[:4] != _BYTES + bytes([axes]) or len(content) < start:
+        raise FileFormatError(f"{str(path)!r} is no idx file of bytes with {axes} axes")
+    shape = struct.unpack(f">{axes}I", content[4:start])
+    if len(content) != start + math.prod(shape):
+        raise FileFormatError(
+            f"{str(path)!r} should hold {' × '.join(map(str, shape))} bytes, and holds "
+            f"{len(content) - start}"
+        )
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)

@@ -20,8 +20,8 @@ from xcam.models.cifar.resnet import CifarResNet
 from xcam.models.cifar.resnext import CifarResNeXt
 from xcam.models.cifar.wide_resnet import CifarWideResNet
 from xcam.models.normalized import Normalized
-from xcam.models.simple_cnn import SimpleCNN
 from xcam.models.state_dicts import misfit, read_state
+from xcam.models.whitebox.simple_cnn import SimpleCNN
 
 __all__ = ["load"]
 

@@ -17,8 +17,8 @@ from xcam.models.cifar.densenet import CifarDenseNet
 from xcam.models.cifar.resnet import CifarResNet
 from xcam.models.cifar.resnext import CifarResNeXt
 from xcam.models.cifar.wide_resnet import CifarWideResNet
-from xcam.models.simple_cnn import SimpleCNN
 from xcam.models.toy import GapNet, SmallCNN
+from xcam.models.whitebox.simple_cnn import SimpleCNN
 
 LOG_3 = math.log(3)
 

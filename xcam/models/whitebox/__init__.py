@@ -1,0 +1,1 @@
+"""The nets of White Box."""
