@@ -12,7 +12,7 @@ from PIL import Image
 import xcam
 from xcam import recipes
 from xcam.cli import explaining, pictures
-from xcam.data.transforms import pipeline, sized
+from xcam.data.transforms import make_pipeline, make_size_steps
 from xcam.imaging import read_pixels
 from xcam.models import Normalized
 from xcam.models.toy import GapNet
@@ -34,7 +34,7 @@ def as_tested(photo):
     """What L-CAM's recipe makes of a picture."""
     steps = recipes.read("lcam_fm_vgg16")["data"]["test"]
     assert [step["name"] for step in steps] == ["Resize", "CenterCrop"]
-    return pipeline(steps)(read_pixels(photo))
+    return make_pipeline(steps)(read_pixels(photo))
 
 
 def loaded(path, net, size=None, resize=256, root=None):
@@ -75,7 +75,7 @@ def test_a_set_in_memory_is_cut_too(net, tmp_path):
     write_mnist(tmp_path)
     raw = xcam.data.load("fashion_mnist", tmp_path).test.images[0]
     image, _ = loaded(Path("fashion_mnist"), net, size=24, resize=32, root=tmp_path)[0]
-    assert torch.equal(image, pipeline(sized(32, 24)[1])(raw))
+    assert torch.equal(image, make_pipeline(make_size_steps(32, 24)[1])(raw))
 
 
 @pytest.mark.parametrize("size", [(224, 224), (100, 200)])

@@ -44,7 +44,7 @@ class TestFolder:
         assert labels(splits.test) == [1]  # dog, though it is the only class there
         held = load("folder", root, train=[], input_size=40, crop_size=32).validation
         assert held[0][0].shape == (3, 32, 32)
-        with pytest.raises(ValueError, match=r"no validation part .* has one on disk"):
+        with pytest.raises(ValueError, match=r"no validation split .* has one on disk"):
             load("folder", root, validation={"fraction": 0.5})
 
     def test_a_class_without_pictures_cannot_be_learned(self, root):
@@ -201,7 +201,7 @@ class TestLists:
         assert len(splits.test) == 2000
 
     def test_refusals(self, root):
-        with pytest.raises(ValueError, match="data by lists needs a list a part"):
+        with pytest.raises(ValueError, match="data by lists needs a list for each split"):
             load("list", root / "pictures")
         with pytest.raises(TypeError, match="no argument 'tset': did you mean test"):
             load("list", root / "pictures", lists={"tset": root / "val.csv"})

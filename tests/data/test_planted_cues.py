@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from xcam.data import planted_cues
-from xcam.data.planted.silhouettes import SILHOUETTES, blob
+from xcam.data.planted.silhouettes import SILHOUETTES, draw_blob
 from xcam.data.planted.textures import PALETTE, PATTERNS
 
 MODES = ["shape", "texture", "color"]
@@ -31,7 +31,7 @@ class TestItems:
     @pytest.mark.parametrize("size", [32, 64, (48, 80)])
     def test_shapes_and_ranges(self, mode, size):
         sides = (size, size) if isinstance(size, int) else size
-        for image, label, mask in items(count=12, size=size, classes=5, mode=mode):
+        for image, label, mask in items(count=12, size=size, num_classes=5, mode=mode):
             assert image.shape == (3, *sides)
             assert image.dtype == torch.float32
             assert 0 <= image.min() < image.max() <= 1
@@ -42,7 +42,7 @@ class TestItems:
             assert 0.01 < mask.float().mean() < 0.15
 
     def test_labels_take_turns(self, mode):
-        labels = torch.tensor([label for _, label, _ in items(count=24, classes=6, mode=mode)])
+        labels = torch.tensor([label for _, label, _ in items(count=24, num_classes=6, mode=mode)])
         assert (labels.bincount() == 4).all()
 
     def test_an_item_depends_on_seed_and_index_alone(self, mode):
@@ -131,7 +131,7 @@ class TestTwoCues:
             assert not (mask & other).any()
 
     def test_as_many_cues_as_classes(self):
-        labels = [label for _, label, _ in items(count=2, classes=3, cues=3, extent=(0.2, 0.3))]
+        labels = [label for _, label, _ in items(count=2, num_classes=3, cues=3, extent=(0.2, 0.3))]
         assert sorted(labels[:3]) == sorted(labels[3:]) == [0, 1, 2]
 
     def test_ids_of_single_cues(self):
@@ -154,9 +154,9 @@ class TestClasses:
     @pytest.mark.parametrize("paint", [None, torch.tensor([[0.9, 0.1, 0.2], [0.1, 0.8, 0.3]])])
     @pytest.mark.parametrize("mode", ["texture", "color"])
     def test_distractors_are_of_no_class(self, mode, paint):
-        """Each of one tone: a grey, or the one in the middle between those of a pattern."""
-        settings = {"count": 12, "classes": 2, "mode": mode, "distractors": 1, "colors": paint}
-        greys = set()
+        """Each of one tone: a gray, or the one in the middle between those of a pattern."""
+        settings = {"count": 12, "num_classes": 2, "mode": mode, "distractors": 1, "colors": paint}
+        grays = set()
         for (dark, _, mask), (bright, _, _) in zip(
             items(background=BLACK, **settings), items(background=WHITE, **settings), strict=True
         ):
@@ -165,14 +165,20 @@ class TestClasses:
             assert tone.shape == (3, 1)
             if mode == "color":
                 assert tone.unique().numel() == 1
-                greys.add(float(tone[0]))
+                grays.add(float(tone[0]))
             else:
                 middle = 0.625 * (PALETTE if paint is None else paint)
                 assert ((middle - tone[:, 0]).abs() < 1e-6).all(1).any()
-        assert mode == "texture" or (len(greys) == 12 and 0.2 <= min(greys) <= max(greys) <= 0.8)
+        assert mode == "texture" or (len(grays) == 12 and 0.2 <= min(grays) <= max(grays) <= 0.8)
 
     def test_silhouettes_are_turned(self):
-        settings = {"count": 16, "size": 96, "classes": 2, "distractors": 0, "extent": (0.5, 0.5)}
+        settings = {
+            "count": 16,
+            "size": 96,
+            "num_classes": 2,
+            "distractors": 0,
+            "extent": (0.5, 0.5),
+        }
         tilts = []
         for _, label, mask in items(**settings):
             if label == 1:  # triangles: their lower corners tell how far they are turned
@@ -200,7 +206,7 @@ class TestClasses:
 
     def test_blobs_are_none_of_them(self):
         y, x = torch.meshgrid(*[torch.linspace(-1, 1, 33)] * 2, indexing="ij")
-        first, second = (blob(x, y, torch.Generator().manual_seed(seed)) for seed in (0, 1))
+        first, second = (draw_blob(x, y, torch.Generator().manual_seed(seed)) for seed in (0, 1))
         assert not torch.equal(first, second)
         for figure in SILHOUETTES.values():
             drawn = figure(x, y)
@@ -224,11 +230,11 @@ class TestClasses:
         assert alike.max() < 0.6
         assert len(PATTERNS) >= 20
 
-    def test_colours(self):
+    def test_colors(self):
         paint = torch.tensor([[1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0]])
-        for image, label, mask in items(count=6, classes=3, mode="color", colors=paint):
+        for image, label, mask in items(count=6, num_classes=3, mode="color", colors=paint):
             assert (image[:, mask] == paint[label][:, None]).all()
-        for image, _, mask in items(count=6, classes=3, mode="shape", colors=paint[:1]):
+        for image, _, mask in items(count=6, num_classes=3, mode="shape", colors=paint[:1]):
             assert (image[:, mask] == paint[0][:, None]).all()
         distances = torch.cdist(PALETTE, PALETTE) + 9 * torch.eye(len(PALETTE))
         assert distances.min() > 0.2
@@ -260,12 +266,12 @@ class TestRefusals:
         [
             ({"count": 0}, "count must be at least 1 in mode 'shape', got 0"),
             ({"size": 31}, r"size must be at least 32 pixels a side, got \(31, 31\)"),
-            ({"mode": "smell"}, "mode must be 'shape', 'texture' or 'colour', got 'smell'"),
-            ({"classes": 25}, "classes must be in 2 to 24 in mode 'shape', got 25"),
-            ({"classes": 1}, "classes must be in 2 to 24 in mode 'shape', got 1"),
+            ({"mode": "smell"}, "mode must be 'shape', 'texture' or 'color', got 'smell'"),
+            ({"num_classes": 25}, "num_classes must be in 2 to 24 in mode 'shape', got 25"),
+            ({"num_classes": 1}, "num_classes must be in 2 to 24 in mode 'shape', got 1"),
             (
-                {"mode": "color", "classes": 4, "colors": torch.rand(3, 3)},
-                "classes must be in 2 to 3 in mode 'colour', got 4",
+                {"mode": "color", "num_classes": 4, "colors": torch.rand(3, 3)},
+                "num_classes must be in 2 to 3 in mode 'color', got 4",
             ),
             ({"cues": 9}, "cues must be in 1 to 8 in mode 'shape', got 9"),
             ({"distractors": -1}, "distractors must be at least 0"),
@@ -276,8 +282,8 @@ class TestRefusals:
             ),
             ({"seed": -1}, "seed must be at least 0"),
             ({"extent": (0.5, 0.4)}, r"extent must be .* got \(0.5, 0.4\)"),
-            ({"colors": torch.rand(3)}, r"colours must be \(K, 3\), got \(3,\)"),
-            ({"colors": 2 * torch.ones(3, 3)}, r"colours must lie in \[0, 1\]"),
+            ({"colors": torch.rand(3)}, r"colors must be \(K, 3\), got \(3,\)"),
+            ({"colors": 2 * torch.ones(3, 3)}, r"colors must lie in \[0, 1\]"),
             ({"background": "sky"}, "background must be 'noise' or a tensor .* got 'sky'"),
             ({"background": torch.rand(3, 80, 80)}, r"must be \(N, 3, h, w\), got \(3, 80, 80\)"),
             ({"background": torch.rand(1, 3, 80, 50)}, "of 80×50 are smaller than .* 64×64"),

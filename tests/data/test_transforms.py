@@ -8,7 +8,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from xcam.data import load
-from xcam.data.transforms import pipeline, sized
+from xcam.data.transforms import make_pipeline, make_size_steps
 from xcam.errors import UnknownNameError
 from xcam.imaging import read_pixels
 
@@ -25,13 +25,13 @@ def names(steps):
 
 class TestPipeline:
     def test_none(self, picture):
-        image = pipeline([])(picture)
+        image = make_pipeline([])(picture)
         assert type(image) is torch.Tensor
         assert torch.equal(image, picture / 255)
 
     def test_steps_in_turn(self, picture):
         steps = [{"name": "CenterCrop", "size": 30}, {"name": "Pad", "padding": 2, "fill": 255}]
-        image = pipeline(steps)(picture)
+        image = make_pipeline(steps)(picture)
         assert image.shape == (3, 34, 34)
         assert (image[:, 0] == 1).all()
         assert torch.equal(image[:, 2:-2, 2:-2], picture[:, 5:35, 15:45] / 255)
@@ -41,22 +41,26 @@ class TestPipeline:
         cubic = functional.resize(
             picture, [20, 20], interpolation=v2.InterpolationMode.BICUBIC, antialias=True
         )
-        assert torch.equal(pipeline([resize])(picture), cubic / 255)
-        linear = pipeline([{"name": "Resize", "size": [20, 20]}])(picture)
+        assert torch.equal(make_pipeline([resize])(picture), cubic / 255)
+        linear = make_pipeline([{"name": "Resize", "size": [20, 20]}])(picture)
         assert not torch.equal(linear, cubic / 255)
 
     def test_policy_by_name(self, picture):
-        (step,) = pipeline([{"name": "AutoAugment", "policy": "cifar10"}]).steps
+        (step,) = make_pipeline([{"name": "AutoAugment", "policy": "cifar10"}]).steps
         assert step.policy is v2.AutoAugmentPolicy.CIFAR10
-        assert pipeline([{"name": "AutoAugment", "policy": "svhn"}])(picture).shape == (3, 40, 60)
+        assert make_pipeline([{"name": "AutoAugment", "policy": "svhn"}])(picture).shape == (
+            3,
+            40,
+            60,
+        )
 
     def test_steps_within_a_step(self, picture):
         flip = [{"name": "RandomHorizontalFlip", "p": 1}]
-        image = pipeline([{"name": "RandomApply", "transforms": flip, "p": 1}])(picture)
+        image = make_pipeline([{"name": "RandomApply", "transforms": flip, "p": 1}])(picture)
         assert torch.equal(image, picture.flip(2) / 255)
 
     def test_draws_from_the_global_generator(self, picture):
-        crop = pipeline([{"name": "RandomCrop", "size": 32, "padding": 4}])
+        crop = make_pipeline([{"name": "RandomCrop", "size": 32, "padding": 4}])
         drawn = []
         for seed in (1, 2, 1):
             torch.manual_seed(seed)
@@ -93,12 +97,12 @@ class TestPipeline:
     )  # fmt: skip
     def test_refusals(self, steps, error, sentence):
         with pytest.raises(error, match=sentence):
-            pipeline(steps)
+            make_pipeline(steps)
 
 
 class TestSizes:
     def test_the_shorter_side_and_a_crop(self, picture):
-        train, test = (pipeline(steps) for steps in sized(32, 24))
+        train, test = (make_pipeline(steps) for steps in make_size_steps(32, 24))
         whole = functional.resize(picture, [32], antialias=True) / 255
         assert whole.shape == (3, 32, 48)
         assert torch.equal(test(picture), whole[:, 4:28, 12:36])
@@ -117,28 +121,28 @@ class TestSizes:
         assert 8 < flipped < 32
 
     def test_a_pair_is_a_square_whatever_the_proportions(self, picture):
-        _, test = (pipeline(steps) for steps in sized([40, 40], None))
+        _, test = (make_pipeline(steps) for steps in make_size_steps([40, 40], None))
         assert torch.equal(
             test(picture), functional.resize(picture, [40, 40], antialias=True) / 255
         )
 
     def test_a_crop_alone(self, picture):
-        train, test = sized(None, [20, 30])
+        train, test = make_size_steps(None, [20, 30])
         assert names(train) == ["RandomCrop", "RandomHorizontalFlip"]
-        assert torch.equal(pipeline(test)(picture), picture[:, 10:30, 15:45] / 255)
+        assert torch.equal(make_pipeline(test)(picture), picture[:, 10:30, 15:45] / 255)
 
     def test_none(self):
-        assert sized(None, None) == ([], [])
+        assert make_size_steps(None, None) == ([], [])
 
     @pytest.mark.parametrize("size", [0, -3, 2.5, "224", [224], [224, 0], [1, 2, 3], (8, "8")])
     def test_refusals(self, size):
         if size != [224]:
             with pytest.raises(ValueError, match=r"input_size must be a positive int, or two"):
-                sized(size, None)
+                make_size_steps(size, None)
             with pytest.raises(ValueError, match=r"crop_size must be a positive int, or two"):
-                sized(224, size)
+                make_size_steps(224, size)
         with pytest.raises(ValueError, match=r"crop_size .* is larger than input_size"):
-            sized(223, [224, 224])
+            make_size_steps(223, [224, 224])
 
     def test_lists_replace_the_sizes(self, tmp_path):
         """Crops at random of any size in training, and the usual ones in testing."""
@@ -193,7 +197,11 @@ class TestHeldOut:
             ({"fraction": 1}, ValueError, "between 0 and 1, got 1"),
             ({"fraction": 1.5}, ValueError, "between 0 and 1, got 1.5"),
             ({"fraction": 0.2, "seed": -1}, ValueError, "an int from 0, got -1"),
-            ({"fraction": 0.01}, ValueError, "a fraction of 0.01 of 50 images leaves a part empty"),
+            (
+                {"fraction": 0.01},
+                ValueError,
+                "a fraction of 0.01 of 50 images leaves a split empty",
+            ),
         ],
     )
     def test_refusals(self, root, validation, error, sentence):
@@ -202,5 +210,5 @@ class TestHeldOut:
 
     def test_nothing_to_cut_from(self, tmp_path):
         write_picture(tmp_path / "val" / "cat" / "1.png")
-        with pytest.raises(ValueError, match="has no part for training"):
+        with pytest.raises(ValueError, match="has no training split"):
             load("folder", tmp_path, validation={"fraction": 0.2})

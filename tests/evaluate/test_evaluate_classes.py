@@ -42,10 +42,10 @@ def test_only_if_they_are_asked_for(folder):
 
 
 def test_not_where_they_may_be_the_models_numbers(folder):
-    """A list's, those of `relabelled`, those of data sets of others."""
+    """A list's, those of `relabel`, those of data sets of others."""
     own = [
         dataclasses.replace(folder, classes=()),
-        xcam.data.relabeled(folder, [4, 4, 4, 0, 0]),
+        xcam.data.relabel(folder, [4, 4, 4, 0, 0]),
         ImageFolder(folder.paths[0].parent.parent, to_tensor, lambda label: label + 2),
     ]
     for data in own:

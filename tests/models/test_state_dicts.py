@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from xcam.errors import FileFormatError
-from xcam.models.state_dicts import read_state
+from xcam.models.state_dicts import read_state_dict
 
 STATE = {"fc.weight": torch.arange(6.0).view(2, 3), "fc.bias": torch.tensor([1.5, -2.0])}
 TRAINING = {"epoch": 3, "state_dict": STATE, "optimizer": {"state": {}}}
@@ -42,7 +42,7 @@ def same(found):
 )
 def test_weights(tmp_path, content, legacy):
     torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy)
-    assert same(read_state(tmp_path / "a.pth"))
+    assert same(read_state_dict(tmp_path / "a.pth"))
 
 
 def test_numpys_objects_by_the_names_of_its_first_version(tmp_path):
@@ -50,7 +50,7 @@ def test_numpys_objects_by_the_names_of_its_first_version(tmp_path):
     content = (tmp_path / "a.pth").read_bytes()
     assert b"numpy._core." in content or np.__version__.startswith("1.")
     (tmp_path / "a.pth").write_bytes(content.replace(b"numpy._core.", b"numpy.core."))
-    assert same(read_state(tmp_path / "a.pth"))
+    assert same(read_state_dict(tmp_path / "a.pth"))
 
 
 def test_numpys_own_where_the_caller_allows_them(tmp_path):
@@ -59,19 +59,19 @@ def test_numpys_own_where_the_caller_allows_them(tmp_path):
     torch.save(TRAINING | {"acc": np.float64(93.2)}, tmp_path / "a.pth")
     before = torch.serialization.get_safe_globals()
     with torch.serialization.safe_globals(allowed):
-        assert same(read_state(tmp_path / "a.pth"))
-    read_state(tmp_path / "a.pth")
+        assert same(read_state_dict(tmp_path / "a.pth"))
+    read_state_dict(tmp_path / "a.pth")
     assert torch.serialization.get_safe_globals() == before
 
 
 def test_safetensors(tmp_path):
     save_file(STATE, tmp_path / "a.safetensors")
-    assert same(read_state(tmp_path / "a.safetensors"))
+    assert same(read_state_dict(tmp_path / "a.safetensors"))
 
 
 def test_a_name_that_only_begins_like_a_prefix(tmp_path):
     torch.save({"module.a": torch.ones(1), "b": torch.ones(1)}, tmp_path / "a.pth")
-    assert read_state(tmp_path / "a.pth").keys() == {"module.a", "b"}
+    assert read_state_dict(tmp_path / "a.pth").keys() == {"module.a", "b"}
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_no_weights(tmp_path, write, suffix):
     with pytest.raises(
         FileFormatError, match=r"a\.\w+' is damaged or is no file of weights; "
     ) as it:
-        read_state(path)
+        read_state_dict(path)
     assert "\n" not in str(it.value)
 
 
@@ -104,7 +104,7 @@ def test_half_a_file(tmp_path, legacy):
     whole = (tmp_path / "a.pth").read_bytes()
     (tmp_path / "a.pth").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(FileFormatError, match="is damaged or is no file of weights"):
-        read_state(tmp_path / "a.pth")
+        read_state_dict(tmp_path / "a.pth")
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -122,7 +122,7 @@ def test_other_objects_are_named_and_not_made(tmp_path, content, name, legacy):
     torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy)
     message = f"holds Python objects other than tensors, such as {name}, which can run any code; "
     with pytest.raises(FileFormatError, match=message) as it:
-        read_state(tmp_path / "a.pth")
+        read_state_dict(tmp_path / "a.pth")
     assert "\n" not in str(it.value)
 
 
@@ -134,9 +134,9 @@ def test_other_objects_are_named_and_not_made(tmp_path, content, name, legacy):
 def test_weights_without_names(tmp_path, content):
     torch.save(content, tmp_path / "a.pth")
     with pytest.raises(FileFormatError, match="holds no state dict, alone or under 'state_dict'; "):
-        read_state(tmp_path / "a.pth")
+        read_state_dict(tmp_path / "a.pth")
 
 
 def test_no_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no file of weights at .*a\.pth"):
-        read_state(tmp_path / "a.pth")
+        read_state_dict(tmp_path / "a.pth")

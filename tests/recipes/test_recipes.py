@@ -15,7 +15,7 @@ from torchvision.models import get_model_weights
 import xcam
 from xcam import recipes
 from xcam.cli import fitting
-from xcam.data.transforms import pipeline
+from xcam.data.transforms import make_pipeline
 from xcam.errors import FileFormatError
 
 ROOT = Path(__file__).parents[2]
@@ -251,7 +251,7 @@ def test_what_a_recipe_names_is_there(name, tmp_path):
     before = side if side < 224 else 240
     image = torch.zeros(channels, before, before, dtype=torch.uint8)
     for part in ("train", "test"):
-        assert pipeline(recipe["data"].get(part, []))(image).shape == (channels, side, side)
+        assert make_pipeline(recipe["data"].get(part, []))(image).shape == (channels, side, side)
 
 
 def built(module, settings, *args):

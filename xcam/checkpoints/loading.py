@@ -18,7 +18,7 @@ from xcam.engine import random_states, unwrap
 from xcam.errors import FileFormatError, UnknownNameError
 from xcam.methods.trainable.backbone import images_of
 from xcam.models import Normalized
-from xcam.models.state_dicts import misfit
+from xcam.models.state_dicts import describe_mismatch
 from xcam.registry import get_method
 from xcam.runs import files
 
@@ -135,7 +135,7 @@ def _normalize(net: nn.Module, record: Record, path: Path) -> None:
 def _fill(net: nn.Module, record: Record, path: Path) -> None:
     """Gives a net the file's weights, their types and ties, if they are those of such a net."""
     tensors = state(net)
-    fault = misfit(tensors, record.state) or _untied(ties(tensors), record.tied)
+    fault = describe_mismatch(tensors, record.state) or _untied(ties(tensors), record.tied)
     if fault:
         raise FileFormatError(
             f"the weights in {str(path)!r} are not those of this {type(net).__name__}: {fault}"

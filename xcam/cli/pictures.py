@@ -36,12 +36,12 @@ def loader_of(
 
 def as_tested(resize: int, size: int | tuple[int, int]) -> Pipeline:
     """What the recipes do to test: the shorter side resized, bilinear, and the centre cropped."""
-    from xcam.data.transforms import pipeline, sized
+    from xcam.data.transforms import make_pipeline, make_size_steps
 
     side = size if isinstance(size, int) else max(size)
     if resize < side:
         raise ValueError(f"--resize {resize} is less than the {side} pixels to crop from it")
-    return pipeline(sized(resize, size)[1])
+    return make_pipeline(make_size_steps(resize, size)[1])
 
 
 def _opened(path: Path, root: Path | None, side: int, resize: int | None) -> Dataset[Any]:

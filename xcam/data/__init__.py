@@ -1,7 +1,7 @@
-"""Data sets by name to train on, and to score on: planted cues, folders and lists of images."""
+"""Data sets to train and to score on: published ones by name, folders, lists, planted cues."""
 
 from xcam.data.files import ImageFiles, folder
-from xcam.data.labels import predicted_labels, relabeled
+from xcam.data.labels import predict_labels, relabel
 from xcam.data.layouts import imagenet_val
 from xcam.data.lists import listed
 from xcam.data.named import load
@@ -17,6 +17,6 @@ __all__ = [
     "listed",
     "load",
     "planted_cues",
-    "predicted_labels",
-    "relabeled",
+    "predict_labels",
+    "relabel",
 ]

@@ -25,18 +25,18 @@ from xcam.errors import FileFormatError
 
 __all__ = ["ARRAYS", "ImageArrays"]
 
-_BYTES = b"\0\0\x08"  # what the file of an array of unsigned bytes begins with
+_BYTES = b"\0\0\x08"  # how an idx file of unsigned bytes begins
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageArrays(Dataset[tuple[Any, int]]):
-    """Images in memory as a data set of `(image, label)`.
+    """A data set of `(image, label)` whose images are in memory.
 
     Attributes:
         images: (N, C, H, W) uint8.
-        labels: (N,), from 0.
+        labels: The class of each image, from 0.
         classes: The names of the classes, as far as they are known.
-        transform: Called with one image, (C, H, W) uint8.
+        transform: Applied to one image, (C, H, W) uint8.
     """
 
     images: Tensor
@@ -45,38 +45,40 @@ class ImageArrays(Dataset[tuple[Any, int]]):
     transform: Transform
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Return the number of images."""
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        """The item; transformed anew each time.
+        """Return the item `(image, label)`, transformed anew each time.
 
         Raises:
             IndexError: There is no such item.
         """
-        image = self.images[index].clone()  # of which a transform may write in place
+        image = self.images[index].clone()  # a transform may write in place
         return self.transform(image), self.labels[index]
 
 
 def _cifar(name: str, root: Path, download: bool) -> Splits:
-    train, test = (_opened(name, root, download, train=which) for which in (True, False))
+    train, test = (_open_published(name, root, download, train=which) for which in (True, False))
     names = tuple(train.classes)
-    parts = [_in_rows(p.data.transpose(0, 3, 1, 2), p.targets, names) for p in (train, test)]
+    parts = [_make_arrays(p.data.transpose(0, 3, 1, 2), p.targets, names) for p in (train, test)]
     return Splits(parts[0], None, parts[1], names)
 
 
 def _stl10(name: str, root: Path, download: bool) -> Splits:
-    train, test = (_opened(name, root, download, split=which) for which in ("train", "test"))
+    train, test = (
+        _open_published(name, root, download, split=which) for which in ("train", "test")
+    )
     names = tuple(getattr(train, "classes", ()))  # of a file that some copies lack
-    parts = [_in_rows(part.data, part.labels, names) for part in (train, test)]
+    parts = [_make_arrays(part.data, part.labels, names) for part in (train, test)]
     return Splits(parts[0], None, parts[1], names)
 
 
 def _mnist(name: str, root: Path, download: bool) -> Splits:
-    """Read here and not by torchvision, which leaves files alone that are still gzipped."""
+    """Read MNIST's files, also gzipped ones, which torchvision does not find."""
     if download:
-        _opened(name, root, download)
-    published = _published(name)
+        _open_published(name, root, download)
+    published = _find_class(name)
     folders = (root / published.__name__ / "raw", root)
     parts, names = [], tuple(published.classes)
     for part in ("train", "t10k"):
@@ -87,7 +89,7 @@ def _mnist(name: str, root: Path, download: bool) -> Splits:
             raise FileFormatError(
                 f"{str(images)!r} has {len(pixels)} images, {str(labels)!r} {len(numbers)} labels"
             )
-        parts.append(_in_rows(pixels[:, None], numbers, names))
+        parts.append(_make_arrays(pixels[:, None], numbers, names))
     return Splits(parts[0], None, parts[1], names)
 
 
@@ -98,10 +100,10 @@ ARRAYS = {
     "mnist": partial(_mnist, "mnist"),
     "fashion_mnist": partial(_mnist, "fashion_mnist"),
 }
-"""By name, functions of the root and `download` to the sets as they were published."""
+"""Functions (root, download) -> Splits, by the name of the data set."""
 
 
-def _in_rows(
+def _make_arrays(
     images: np.ndarray[Any, Any], labels: Iterable[int], classes: tuple[str, ...]
 ) -> ImageArrays:
     numbers = tuple(int(label) for label in labels)
@@ -109,7 +111,7 @@ def _in_rows(
     return ImageArrays(pixels, numbers, classes, Pipeline())
 
 
-def _published(name: str) -> Any:  # noqa: ANN401 - torchvision is not typed
+def _find_class(name: str) -> Any:  # noqa: ANN401 - torchvision is not typed
     from torchvision import datasets
 
     return {
@@ -121,9 +123,9 @@ def _published(name: str) -> Any:  # noqa: ANN401 - torchvision is not typed
     }[name]
 
 
-def _opened(name: str, root: Path, download: bool, **part: Any) -> Any:  # noqa: ANN401
-    """The data set of torchvision, whose words on missing and damaged files are made exact."""
-    published = _published(name)
+def _open_published(name: str, root: Path, download: bool, **part: Any) -> Any:  # noqa: ANN401
+    """Open the data set by torchvision; name the file if one is missing or damaged."""
+    published = _find_class(name)
     try:
         return published(root, download=download, **part)
     except (RuntimeError, URLError) as error:
@@ -156,10 +158,10 @@ def _check_files(name: str, folder: Path, published: Any) -> None:  # noqa: ANN4
 
 
 def _find_idx(folders: Iterable[Path], name: str) -> Path:
-    """The file of a name, or gzipped with `.gz` behind it, in the first folder that has it.
+    """Return the path of a file, or of its gzipped `.gz`, in the first folder that has it.
 
     Raises:
-        FileNotFoundError: None has it.
+        FileNotFoundError: No folder has it.
     """
     tried = [folder / file for folder in folders for file in (name, f"{name}.gz")]
     for path in tried:
@@ -172,17 +174,17 @@ def _find_idx(folders: Iterable[Path], name: str) -> Path:
 
 
 def _read_idx(path: Path, axes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """The array of unsigned bytes that a file holds, gzipped or not.
+    """Read the array of unsigned bytes of an idx file, gzipped or not.
 
-    The file is two zero bytes, 8 for unsigned bytes, the number of axes, the length of each as a
-    big-endian int of four bytes, and the values.
+    An idx file holds two zero bytes, 8 for unsigned bytes, the number of axes, the length of each
+    axis as a big-endian int of four bytes, and the values.
 
     Raises:
         FileFormatError: The file holds something else, or not all of it.
     """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            content = bytearray(file.read())  # writable, as torch wants its arrays
+            content = bytearray(file.read())  # torch warns of arrays that are not writable
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise FileFormatError(f"{str(path)!r} cannot be unzipped: {error}") from error
     start = 4 + 4 * axes

@@ -1,4 +1,4 @@
-"""Images on disk as a data set; `folder` finds them by class."""
+"""Data sets of image files; `folder` finds the files by class."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from xcam.imaging import read_pixels
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-__all__ = ["Box", "ImageFiles", "Transform", "class_names", "fitted", "folder"]
+__all__ = ["Box", "ImageFiles", "Transform", "folder", "list_class_folders", "make_transform"]
 
 Box: TypeAlias = tuple[float, float, float, float]
 Transform: TypeAlias = Callable[..., Any]
-"""From an image, or an image and its truth, to the same as the model takes it."""
+"""Maps an image, or an image and its truth, to what the model takes."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageFiles(Dataset[tuple[Any, ...]]):
-    """Image files as a data set of `(image,)`, `(image, label)` or `(image, label, truth)`.
+    """A data set of image files: `(image,)`, `(image, label)` or `(image, label, truth)`.
 
-    An image is (3, H, W) float32 in [0, 1] unless `transform` makes something else of it. A truth
-    is a mask, (H, W) uint8 with 1 on the object, 0 elsewhere and 255 where it is not known, or
-    boxes, (N, 4) float32 x0, y0, x1, y1 in pixels, x1 and y1 exclusive, with rows of NaN where an
-    image has fewer than the data set's most. Boxes are cut to the part of the image that is left;
-    one that is cut off entirely is a row of NaN too.
+    An image is (3, H, W) float32 in [0, 1] unless `transform` returns something else. A truth is
+    a mask, (H, W) uint8 with 1 on the object, 0 elsewhere and 255 where it is unknown, or boxes,
+    (N, 4) float32 x0, y0, x1, y1 in pixels, x1 and y1 exclusive, padded with rows of NaN to the
+    largest number of boxes of an image. Boxes are clipped to the crop of the image; a box outside
+    of it is a row of NaN, too.
 
     Attributes:
-        paths: The files.
+        paths: The image files.
         ids: The name of each image.
-        labels: Of each image, from 0; empty for none.
-        truths: Of each image, a file with a mask or boxes in pixels of the file; empty for none.
+        labels: The class of each image, from 0; empty if unlabeled.
+        truths: The mask file or the boxes, in pixels of the image file, of each image; empty for
+            none.
         classes: The names of the classes, as far as they are known.
-        transform: Called with a uint8 image and, if there is one, its truth, as tensors of
+        transform: Called with a uint8 image and, if there is one, its truth, as
             `torchvision.tv_tensors`, so that a transform of `torchvision.transforms.v2` moves both.
-        ignore: The value of mask files for pixels of which it is not known what they are; all
-            other values but 0 are the object.
+        ignore: The value in mask files for unknown pixels; all other values but 0 are the object.
     """
 
     paths: tuple[Path, ...]
@@ -56,11 +56,11 @@ class ImageFiles(Dataset[tuple[Any, ...]]):
     ignore: int | None = None
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Return the number of images."""
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
-        """The item; files are read anew each time.
+        """Return the item; its files are read anew each time.
 
         Raises:
             ValueError: A file that cannot be read, a mask of another size than its image, or a box
@@ -72,54 +72,54 @@ class ImageFiles(Dataset[tuple[Any, ...]]):
         image = tv_tensors.Image(read_pixels(self.paths[index]))
         label = self.labels[index : index + 1]
         if not self.truths:
-            return (_plain(self.transform(image)), *label)
+            return (_strip_subclass(self.transform(image)), *label)
         truth = self.truths[index]
         size = (int(image.shape[1]), int(image.shape[2]))
         if isinstance(truth, Path):
-            mask = tv_tensors.Mask(_mask(truth, size, self.ignore))
+            mask = tv_tensors.Mask(_read_mask(truth, size, self.ignore))
             image, mask = self.transform(image, mask)
-            return (_plain(image), *label, _plain(mask))
-        boxes = _boxes(truth, size, self.paths[index])
+            return (_strip_subclass(image), *label, _strip_subclass(mask))
+        boxes = _make_boxes(truth, size, self.paths[index])
         image, boxes = self.transform(image, boxes)
-        return (_plain(image), *label, _padded(_plain(boxes), self._most))
+        return (_strip_subclass(image), *label, _pad(_strip_subclass(boxes), self._max_boxes))
 
     @cached_property
-    def _most(self) -> int:
-        """How many boxes an image has at most."""
+    def _max_boxes(self) -> int:
+        """Return the largest number of boxes of an image."""
         return max(len(boxes) for boxes in self.truths)  # type: ignore[arg-type]  # no paths here
 
 
 def folder(root: str | Path, size: int = 224, transform: Transform | None = None) -> ImageFiles:
-    """The images in a folder: with a folder a class, or all in one and without labels.
+    """Return the images in a folder, labeled if there is a folder a class.
 
-    Classes are numbered in the order of their folders' names, as torchvision does; images come in
-    that order too, by name within a class. Ids are paths within `root`. Files and folders whose
-    names begin with a dot, such as `.ipynb_checkpoints`, are left out; a folder without pictures is
-    a class too.
+    Classes are numbered in the order of their folders' names, as in torchvision; images are in that
+    order too, by name within a class. Ids are paths within `root`. Files and folders whose names
+    begin with a dot, such as `.ipynb_checkpoints`, are left out; a folder without pictures is a
+    class, too.
 
     Args:
-        root: The folder.
-        size: Side of the images in pixels: the shorter side is resized to it (bicubic,
-            antialiased) and the centre is cropped.
-        transform: What is done to an image instead; see `ImageFiles`.
+        root: A folder of class folders, or of pictures, which then have no labels.
+        size: The side of the images in pixels: the shorter side is resized to it (bicubic,
+            antialiased) and the center is cropped.
+        transform: Applied to an image instead; see `ImageFiles`.
 
     Raises:
         FileNotFoundError: There is no such folder, or no picture in it.
-        ValueError: Pictures beside folders, so that it is neither of both.
+        ValueError: Pictures beside folders.
     """
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {str(root)!r}")
-    names = class_names(root)
+    names = list_class_folders(root)
     beside = sorted(path for path in root.iterdir() if _is_picture(path.name))
     if names and beside:
         raise ValueError(
             f"{str(root)!r} has pictures, such as {beside[0].name!r}, beside folders, such as "
             f"{names[0]!r}: put each into the folder of its class, or all into one without folders"
         )
-    found = _labeled(root, names) if names else [(path, 0) for path in beside]
+    found = _find_pictures(root, names) if names else [(path, 0) for path in beside]
     if not found:
         raise FileNotFoundError(f"no pictures in {str(root)!r}, of {', '.join(IMG_EXTENSIONS)}")
     paths = tuple(path for path, _ in found)
@@ -129,21 +129,21 @@ def folder(root: str | Path, size: int = 224, transform: Transform | None = None
         labels=tuple(label for _, label in found) if names else (),
         truths=(),
         classes=names,
-        transform=transform or fitted(size),
+        transform=transform or make_transform(size),
     )
 
 
-def class_names(root: Path) -> tuple[str, ...]:
-    """The folders in a folder, in the order of their names; hidden ones are no classes."""
+def list_class_folders(root: Path) -> tuple[str, ...]:
+    """Return the names of the folders in a folder, sorted, without hidden ones."""
     folders = (entry.name for entry in root.iterdir() if entry.is_dir())
     return tuple(sorted(name for name in folders if not name.startswith(".")))
 
 
-def fitted(size: int) -> Transform:
-    """The shorter side resized to `size` (bicubic, antialiased), the centre cropped, in [0, 1].
+def make_transform(size: int) -> Transform:
+    """Return the default transform: resize the shorter side (bicubic), crop the center, to [0, 1].
 
     Raises:
-        ValueError: `size` is no positive int.
+        ValueError: `size` is not a positive int.
     """
     from torchvision.transforms import v2
 
@@ -160,16 +160,16 @@ def fitted(size: int) -> Transform:
     return steps
 
 
-def _labeled(root: Path, names: Sequence[str]) -> list[tuple[Path, int]]:
-    """The pictures in the folders of these names, and below, each with its folder's number."""
+def _find_pictures(root: Path, names: Sequence[str]) -> list[tuple[Path, int]]:
+    """Return the pictures in and below the folders of these names, with the folder's number."""
     from torchvision.datasets.folder import make_dataset
 
-    def wanted(path: str) -> bool:
+    def is_visible_picture(path: str) -> bool:
         parts = Path(path).relative_to(root).parts
         return _is_picture(parts[-1]) and not any(part.startswith(".") for part in parts)
 
     numbers = {name: number for number, name in enumerate(names)}
-    found = make_dataset(root, numbers, is_valid_file=wanted, allow_empty=True)
+    found = make_dataset(root, numbers, is_valid_file=is_visible_picture, allow_empty=True)
     return [(Path(path), number) for path, number in found]
 
 
@@ -179,20 +179,21 @@ def _is_picture(name: str) -> bool:
     return name.lower().endswith(IMG_EXTENSIONS) and not name.startswith(".")
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - a transform may return anything
+def _strip_subclass(value: Any) -> Any:  # noqa: ANN401 - a transform may return anything
+    """Return a plain tensor: a subclass of torchvision would slow down every later operation."""
     return value.as_subclass(Tensor) if isinstance(value, Tensor) else value
 
 
-def _mask(path: Path, size: tuple[int, int], ignore: int | None) -> Tensor:
-    """A mask file as (H, W) uint8: 1 object, 0 background, 255 unknown."""
+def _read_mask(path: Path, size: tuple[int, int], ignore: int | None) -> Tensor:
+    """Return a mask file as (H, W) uint8: 1 object, 0 background, 255 unknown."""
     from PIL import Image
 
     try:
         with Image.open(path) as file:
-            values = np.array(_opaque(file))
+            values = np.array(_drop_alpha(file))
     except OSError as error:
-        raise ValueError(f"{str(path)!r} is not a mask that can be read: {error}") from error
-    if values.ndim == 3:  # of a picture: the object is what is not black
+        raise ValueError(f"{str(path)!r} is not a readable mask: {error}") from error
+    if values.ndim == 3:  # a colored mask: the object is what is not black
         values = values.max(2)
     if values.shape != size:
         raise ValueError(
@@ -203,12 +204,12 @@ def _mask(path: Path, size: tuple[int, int], ignore: int | None) -> Tensor:
     return mask if ignore is None else mask.masked_fill(torch.from_numpy(values == ignore), 255)
 
 
-def _opaque(file: Picture) -> Picture:
-    """Without the alpha channel, which says nothing about the object."""
+def _drop_alpha(file: Picture) -> Picture:
+    """Return the picture without its alpha channel, which says nothing about the object."""
     return file.convert(file.mode[:-1]) if file.mode in ("LA", "PA", "RGBA") else file
 
 
-def _boxes(boxes: tuple[Box, ...], size: tuple[int, int], path: Path) -> Tensor:
+def _make_boxes(boxes: tuple[Box, ...], size: tuple[int, int], path: Path) -> Tensor:
     from torchvision import tv_tensors
 
     for box in boxes:
@@ -220,9 +221,9 @@ def _boxes(boxes: tuple[Box, ...], size: tuple[int, int], path: Path) -> Tensor:
     return moved
 
 
-def _padded(boxes: Tensor, most: int) -> Tensor:
-    """(most, 4), rows of NaN for boxes that are missing or have no area left."""
-    gone = (boxes[:, 2:] <= boxes[:, :2]).any(1)
-    padded = boxes.new_full((most, 4), torch.nan)
-    padded[: len(boxes)] = boxes.masked_fill(gone[:, None], torch.nan)
+def _pad(boxes: Tensor, count: int) -> Tensor:
+    """Return `count` boxes, with rows of NaN for those that are missing or have no area left."""
+    empty = (boxes[:, 2:] <= boxes[:, :2]).any(1)
+    padded = boxes.new_full((count, 4), torch.nan)
+    padded[: len(boxes)] = boxes.masked_fill(empty[:, None], torch.nan)
     return padded

@@ -1,4 +1,4 @@
-"""A data set with other labels, such as those that a model predicts."""
+"""Replacing the labels of a data set, for example by those that a model predicts."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ from xcam.core import extract_logits
 from xcam.engine import untouched
 from xcam.engine.forward import call
 
-__all__ = ["Relabelled", "predicted_labels", "relabeled"]
+__all__ = ["RelabeledDataset", "predict_labels", "relabel"]
 
 
-def predicted_labels(
+def predict_labels(
     model: nn.Module, data: Dataset[Any], batch_size: int = 64, workers: int = 0
 ) -> Tensor:
-    """The class that a model predicts for each image of a data set, to train on what it decides.
+    """Return the class that a model predicts for each image of a data set.
 
-    They can be stored once, and given to `relabelled`::
+    The labels can be stored once, and given to `relabel`::
 
-        numpy.save("labels.npy", xcam.data.predicted_labels(model, images))
-        data = xcam.data.relabeled(images, numpy.load("labels.npy"))
+        numpy.save("labels.npy", xcam.data.predict_labels(model, images))
+        data = xcam.data.relabel(images, numpy.load("labels.npy"))
 
-    Images that are cropped at random are predicted from one crop; give the same images without.
+    An image that is cropped at random is predicted from one crop: give the same images with the
+    transforms of testing.
 
     Args:
-        model: From images (B, C, H, W) to logits (B, K); left as it was.
+        model: A classifier of images (B, C, H, W); left as it was.
         data: A map-style data set of `(image, …)`.
         batch_size: Images through the model at a time.
-        workers: Processes that load images.
+        workers: The number of processes that load images.
 
     Returns:
-        (N,) int64, on the CPU.
+        The labels, (N,) int64, on the CPU.
 
     Raises:
         TypeError: A `DataLoader`, whose order and batches are its own.
@@ -47,24 +48,24 @@ def predicted_labels(
     if len(cast(Sized, data)) == 0:
         raise ValueError("data holds no images to predict the classes of")
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-    found = []
+    labels = []
     with untouched(model), torch.no_grad():
         for images, *_ in DataLoader(data, batch_size, num_workers=workers):
             logits = extract_logits(call(model, images.to(device), may_overwrite=True), len(images))
-            found.append(logits.argmax(1).cpu())
-    return torch.cat(found)
+            labels.append(logits.argmax(1).cpu())
+    return torch.cat(labels)
 
 
-def relabeled(data: Dataset[Any], labels: Any) -> Relabelled:  # noqa: ANN401 - tensors, arrays, lists
-    """A data set of `(image, label, …)` with other labels.
+def relabel(data: Dataset[Any], labels: Any) -> RelabeledDataset:  # noqa: ANN401 - tensors, arrays, lists
+    """Return a data set with other labels and all else as it is.
 
     Args:
-        data: Map-style.
-        labels: As many integers as it has items.
+        data: A map-style data set of `(image, label, …)`.
+        labels: One integer an item: a tensor, an array or a list.
 
     Raises:
-        TypeError: A `DataLoader`, which has batches and no items.
-        ValueError: Not one label an item.
+        TypeError: A `DataLoader`, which has batches instead of items.
+        ValueError: Not one integer an item.
     """
     _check_no_loader(data)
     values = torch.as_tensor(labels)
@@ -74,39 +75,39 @@ def relabeled(data: Dataset[Any], labels: Any) -> Relabelled:  # noqa: ANN401 - 
             f"labels must be {count} integers, one an item, got {tuple(values.shape)} of "
             f"{values.dtype}"
         )
-    return Relabelled(data, tuple(values.tolist()))
+    return RelabeledDataset(data, tuple(values.tolist()))
 
 
 def _check_no_loader(data: object) -> None:
     if isinstance(data, DataLoader):
         raise TypeError(
-            "data must be a data set of (image, …), got a DataLoader; give what it loads from, "
-            "loader.dataset"
+            "data must be a data set of (image, …), got a DataLoader; give the data set that it "
+            "loads from, loader.dataset"
         )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Relabelled(Dataset[tuple[Any, ...]]):
-    """The data set that `relabelled` returns.
+class RelabeledDataset(Dataset[tuple[Any, ...]]):
+    """A data set of `(image, label, …)` with labels of its own; see `relabel`.
 
     Attributes:
-        data: Where all else comes from.
-        labels: A class an item.
+        data: The data set that gives all else.
+        labels: The class of each item.
     """
 
     data: Any
     labels: tuple[int, ...]
 
     def __len__(self) -> int:
-        """The number of items."""
+        """Return the number of items."""
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
-        """The item `(image, label, …)`."""
+        """Return the item `(image, label, …)`."""
         image, _, *rest = self.data[index]
         return image, self.labels[index], *rest
 
     @property
     def classes(self) -> Any:  # noqa: ANN401 - names or a number, as the data set has it
-        """As of the data set; `()` if it has none."""
+        """Return the `classes` of the data set; `()` if it has none."""
         return getattr(self.data, "classes", ())

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from xcam.data.files import Box, ImageFiles, Transform, fitted
+from xcam.data.files import Box, ImageFiles, Transform, make_transform
 
 __all__ = ["listed"]
 
@@ -20,30 +20,30 @@ def listed(
     categories: Sequence[str] = (),
     ignore: int | None = None,
 ) -> ImageFiles:
-    """The images of a list, a line each: `file label`, or `file label truth`.
+    """Return the images of a list with a line each: `file label`, or `file label truth`.
 
-    Columns are separated by commas, if the line has any, or by white space. Truth is the file of a
-    mask, or boxes as numbers x0 y0 x1 y1 in pixels of the image file, four a box. Either all lines
-    have truth, all of the same kind, or none has. A first line without a number is taken for the
-    header, unless it begins with an image; empty lines are skipped. Ids are the files as the list
-    names them, so that lines with the same file are about the same image.
+    Columns are separated by commas, if the line has any, else by white space. Truth is a mask file,
+    or boxes as numbers x0 y0 x1 y1 in pixels of the image file, four a box. Either all lines have
+    truth of the same kind, or none has. A first line without a number is a header, unless it begins
+    with an image; empty lines are skipped. The id of an image is its file as the list names it, so
+    that lines with the same file are about the same image.
 
     Args:
         path: The list, UTF-8.
-        root: Where the files of relative paths lie; None for the list's own folder.
-        size: As of `folder`.
-        transform: What is done to an image and its truth instead; see `ImageFiles`.
-        categories: The names of the classes, if labels are to be checked against their number.
-        ignore: As of `ImageFiles`, such as 255.
+        root: The folder that relative paths start from; None for the list's own folder.
+        size: The side of the images in pixels; see `folder`.
+        transform: Applied to an image and its truth instead; see `ImageFiles`.
+        categories: The names of the classes; labels must be below their number. Empty if unknown.
+        ignore: The value in mask files for unknown pixels, such as 255; see `ImageFiles`.
 
     Raises:
-        FileNotFoundError: There is no such list, or no such file as a line of it names.
-        ValueError: A line that cannot be read so; the message has its number.
+        FileNotFoundError: There is no such list, or a file that it names is missing.
+        ValueError: A line in another form; the message has its number.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no list at {str(path)!r}")
-    lines = list(_lines(path, path.parent if root is None else Path(root), len(categories)))
+    lines = list(_parse_lines(path, path.parent if root is None else Path(root), len(categories)))
     if not lines:
         raise ValueError(f"{str(path)!r} lists no images")
     for line in lines:
@@ -58,14 +58,14 @@ def listed(
         labels=tuple(line.label for line in lines),
         truths=tuple(line.truth for line in lines if line.truth is not None),
         classes=tuple(categories),
-        transform=transform or fitted(size),
+        transform=transform or make_transform(size),
         ignore=ignore,
     )
 
 
 @dataclass(frozen=True)
 class _Line:
-    """What a line of a list says."""
+    """A parsed line of a list."""
 
     place: str
     number: int
@@ -75,13 +75,13 @@ class _Line:
     truth: Path | tuple[Box, ...] | None
 
 
-def _lines(path: Path, root: Path, categories: int) -> Iterator[_Line]:
+def _parse_lines(path: Path, root: Path, categories: int) -> Iterator[_Line]:
     first = True
     for number, text in enumerate(path.read_text("utf-8-sig").splitlines(), start=1):
         if not text.strip():
             continue
         place = f"line {number} of {str(path)!r}"
-        columns = _columns(text)
+        columns = _split_columns(text)
         header = first and len(columns) > 1 and not any(map(_is_number, columns[1:]))
         first = False
         if header and not (root / columns[0]).is_file():
@@ -92,11 +92,11 @@ def _lines(path: Path, root: Path, categories: int) -> Iterator[_Line]:
         if not file.is_file():
             blank = "" if _is_number(columns[1]) else "; a name with blanks takes columns by commas"
             raise FileNotFoundError(f"{place}: no picture at {str(file)!r}{blank}")
-        label = _label(columns[1], categories, place)
-        yield _Line(place, number, file, columns[0], label, _truth(columns[2:], root, place))
+        label = _parse_label(columns[1], categories, place)
+        yield _Line(place, number, file, columns[0], label, _parse_truth(columns[2:], root, place))
 
 
-def _columns(text: str) -> list[str]:
+def _split_columns(text: str) -> list[str]:
     if "," not in text:
         return text.split()
     (columns,) = csv.reader([text], skipinitialspace=True)
@@ -111,7 +111,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _label(text: str, categories: int, place: str) -> int:
+def _parse_label(text: str, categories: int, place: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise ValueError(f"{place}: the label must be a number of a class, from 0, got {text!r}")
     label = int(text)
@@ -120,7 +120,7 @@ def _label(text: str, categories: int, place: str) -> int:
     return label
 
 
-def _truth(columns: list[str], root: Path, place: str) -> Path | tuple[Box, ...] | None:
+def _parse_truth(columns: list[str], root: Path, place: str) -> Path | tuple[Box, ...] | None:
     words = " ".join(columns).split()
     if not words:
         return None

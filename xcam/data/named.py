@@ -1,4 +1,4 @@
-"""`load`: the data sets of the field by name, split and transformed."""
+"""`load`: well-known data sets by name, split and transformed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from xcam.data.arrays import ARRAYS
 from xcam.data.layouts import LAYOUTS
-from xcam.data.splits import Splits, held_out, with_transforms
-from xcam.data.transforms import Size, Steps, pipeline, sized
+from xcam.data.splits import Splits, apply_transforms, hold_out
+from xcam.data.transforms import Size, Steps, make_pipeline, make_size_steps
 from xcam.errors import unknown
 
 __all__ = ["load"]
@@ -27,68 +27,70 @@ def load(
     lists: Mapping[str, str | Path] | None = None,
     download: bool = False,
 ) -> Splits:
-    """A data set by name, in its parts, as images in [0, 1] with labels.
+    """Return the splits of a data set by name, as images in [0, 1] with labels.
 
-    - `cifar10`, `cifar100`, `stl10`, `mnist`, `fashion_mnist`: the files as they are published, in
-      the folder that torchvision gives them, such as `cifar-10-batches-py/`; STL-10's training
-      part is its 5,000 labelled images. The files of MNIST and Fashion-MNIST may also lie in
-      `root` itself, gzipped or not. Images are held in memory.
-    - `folder`: `train/` and `val/`, with a folder a class; `val/` is the part for testing, unless
-      there is `test/` too: then it is the one for validation.
-    - `imagenet`: `train/` and `val/`, the part for testing. Either may have a folder a class, or
-      all pictures in one and their labels in a list.
-    - `list`: a list of files and labels for each part.
+    - `cifar10`, `cifar100`, `stl10`, `mnist`, `fashion_mnist`: the published files, in the folder
+      that torchvision uses, such as `cifar-10-batches-py/`; STL-10's training split is its 5,000
+      labeled images. The files of MNIST and Fashion-MNIST may also be in `root` itself, gzipped or
+      not. Images are held in memory.
+    - `folder`: `train/` and `val/`, with a folder a class. `val/` is the test split, unless there
+      is `test/` too: then it is the validation split.
+    - `imagenet`: `train/` and `val/`, the test split. Either has a folder a class, or all pictures
+      in one folder and their labels in a list.
+    - `list`: a list of files and labels for each split.
 
     CIFAR's files are pickles: torchvision compares their MD5 with the published one, then
     unpickles them.
 
     Args:
-        name: One of those above.
-        root: The folder that holds it.
-        input_size: What images are resized to (bilinear, antialiased): the shorter side in pixels,
-            or (H, W) whatever their proportions. If neither size is given: 256 and a crop of 224
-            for pictures on disk, and nothing for images in memory.
-        crop_size: What is cut from it, (H, W) or one number for a square: at random and mirrored
-            at random for training, the centre for testing. None for `input_size`.
-        train: The transforms for training instead of those: of `torchvision.transforms.v2`, by
-            name, such as `[{"name": "RandomResizedCrop", "size": 224, "interpolation":
-            "bicubic"}]`. They see bytes; the conversion to [0, 1] follows them. They draw from
-            the global random generators.
-        test: The transforms for validation and testing, likewise.
-        validation: A part of the training images to hold out: `{"fraction": 0.2, "seed": 223}`.
-            All indices are shuffled by `numpy.random.RandomState(seed)`, and the first fraction of
-            them is held out, with the transforms of testing.
+        name: The name of the data set, one of those above.
+        root: The folder of the data set.
+        input_size: The size that images are resized to (bilinear, antialiased): the shorter side in
+            pixels, or (H, W) whatever their proportions. If neither size is given: 256 and a crop
+            of 224 for pictures on disk, no change for images in memory.
+        crop_size: The size that is cropped, (H, W) or one number for a square: at random and
+            mirrored at random for training, the center for testing. None for `input_size`.
+        train: Transforms for training in place of these: of `torchvision.transforms.v2`, by name,
+            such as `[{"name": "RandomResizedCrop", "size": 224, "interpolation": "bicubic"}]`.
+            They see bytes; the conversion to [0, 1] follows them. They draw from the global random
+            generators.
+        test: Transforms for validation and testing, likewise.
+        validation: Training images to hold out: `{"fraction": 0.2, "seed": 223}`. All indices are
+            shuffled by `numpy.random.RandomState(seed)`, and the first fraction of them is held
+            out, with the transforms of testing.
         lists: For `list`, a file for any of `"train"`, `"validation"`, `"test"`, with lines of
             `file label` or `file,label`, the files being in `root`; see `listed`. For `imagenet`,
             one for `"train"` or `"test"`, with files in `train/` or `val/`, or with a label a
             line, from 0 to 999, in the order of the files' names.
-        download: Fetch the published files of sets in memory if they are not there yet.
+        download: Whether to fetch published files that are missing.
 
     Returns:
-        The parts, with None for those that the data set does not have, and the names of classes:
-        those of torchvision, or of the folders; none for `list`.
+        The splits, None for those that the data set does not have, and the names of the classes:
+        torchvision's, or those of the folders; none for `list`.
 
     Raises:
-        TypeError: A setting of the wrong kind, or a name in it that nothing has.
+        TypeError: A setting of the wrong kind, or an unknown name in it.
         ValueError: A setting out of its range, or for another data set than this one.
         UnknownNameError: There is no such data set or transform; the nearest are named.
-        FileNotFoundError: The data set is not there; the message says what was looked for.
+        FileNotFoundError: The data set is missing; the message says what was looked for.
         FileFormatError: A file is damaged.
         ConnectionError: It cannot be downloaded.
     """
-    resized = name in LAYOUTS and input_size is None and crop_size is None
-    steps = sized(256, 224) if resized else sized(input_size, crop_size)
+    use_default_size = name in LAYOUTS and input_size is None and crop_size is None
+    steps = (
+        make_size_steps(256, 224) if use_default_size else make_size_steps(input_size, crop_size)
+    )
     training, testing = (
-        pipeline(own if given is None else given)
+        make_pipeline(own if given is None else given)
         for own, given in zip(steps, (train, test), strict=True)
     )
-    found = _found(name, Path(root).expanduser(), lists or {}, download)
-    splits = with_transforms(found, training, testing)
-    return splits if validation is None else held_out(splits, validation, testing)
+    bare = _open(name, Path(root).expanduser(), lists or {}, download)
+    splits = apply_transforms(bare, training, testing)
+    return splits if validation is None else hold_out(splits, validation, testing)
 
 
-def _found(name: str, root: Path, lists: Mapping[str, str | Path], download: bool) -> Splits:
-    """The parts as they are on disk, their images bytes."""
+def _open(name: str, root: Path, lists: Mapping[str, str | Path], download: bool) -> Splits:
+    """Return the splits without transforms, their images as bytes."""
     if name not in (*ARRAYS, *LAYOUTS):
         raise unknown("data set", name, [*ARRAYS, *LAYOUTS])
     if lists and name not in ("imagenet", "list"):

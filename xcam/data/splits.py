@@ -1,4 +1,4 @@
-"""The parts of a data set: to train on, to choose by, to report."""
+"""The splits of a data set: training, validation, test."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from torch.utils.data import Dataset, Subset
 from xcam.core.instantiate import check_names
 from xcam.data.transforms import Pipeline
 
-__all__ = ["Splits", "held_out", "with_transforms"]
+__all__ = ["Splits", "apply_transforms", "hold_out"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Splits:
-    """The parts of a data set, each a map-style data set of `(image, label)`, or None.
+    """The splits of a data set, each a map-style data set of `(image, label)`, or None.
 
     An image is (C, H, W) float32 in [0, 1]; a label is an int from 0.
 
     Attributes:
-        train: With the transforms of training.
-        validation: With those of testing.
-        test: With those of testing.
-        classes: The names of the classes, in the order of the labels, as far as they are known.
+        train: The training split, with the transforms of training.
+        validation: The validation split, with the transforms of testing.
+        test: The test split, with the transforms of testing.
+        classes: The names of the classes in the order of the labels; empty if unknown.
     """
 
     train: Dataset[Any] | None
@@ -35,54 +35,59 @@ class Splits:
     classes: tuple[str, ...]
 
     def __repr__(self) -> str:
-        """The number of images of each part: `Splits(train=48000, …, classes=10)`."""
+        """Return the number of images of each split: `Splits(train=48000, …, classes=10)`."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         sizes = (f"{name}={None if part is None else _size(part)}" for name, part in parts.items())
         return f"Splits({', '.join(sizes)}, classes={len(self.classes)})"
 
 
-def with_transforms(found: Splits, train: Pipeline, test: Pipeline) -> Splits:
-    """The parts of a data set whose images are still bytes, each with its transforms."""
+def apply_transforms(splits: Splits, train: Pipeline, test: Pipeline) -> Splits:
+    """Return the splits with the given transforms in place of their own."""
     return Splits(
-        train=_with(found.train, train),
-        validation=_with(found.validation, test),
-        test=_with(found.test, test),
-        classes=found.classes,
+        train=_transform(splits.train, train),
+        validation=_transform(splits.validation, test),
+        test=_transform(splits.test, test),
+        classes=splits.classes,
     )
 
 
-def held_out(found: Splits, settings: Mapping[str, Any], test: Pipeline) -> Splits:
-    """The parts of a data set with some of the training images held out for validation.
+def hold_out(splits: Splits, settings: Mapping[str, Any], test: Pipeline) -> Splits:
+    """Return the splits with some of the training images held out for validation.
 
-    All their indices are shuffled by `numpy.random.RandomState(seed)`; the first `fraction` of
-    them, rounded down, are the part for validation, the others the one for training.
+    The training indices are shuffled by `numpy.random.RandomState(seed)`; the first `fraction` of
+    them, rounded down, are held out.
 
     Args:
-        found: The parts as they are.
-        settings: `fraction`, in (0, 1), and `seed`, 0 if it is not given.
-        test: The transforms of the images that are held out.
+        splits: The splits, without one for validation.
+        settings: `fraction`, in (0, 1), and optionally `seed`, by default 0.
+        test: The transforms of the held-out images.
 
     Raises:
-        TypeError: The settings are no mapping, or lack the fraction, or hold something else.
-        ValueError: A setting is out of its range, or a part is missing, there already, or empty.
+        TypeError: The settings are not a mapping, lack the fraction, or hold an unknown key.
+        ValueError: A setting is out of its range, there is no training split, there is a validation
+            split already, or a split would be empty.
     """
-    fraction, seed = _checked(settings)
-    if found.train is None or found.validation is not None:
-        trouble = "has no part for training" if found.train is None else "has one on disk"
-        raise ValueError(f"no validation part can be cut, as the data set {trouble}: leave it out")
-    order = np.arange(_size(found.train))
+    fraction, seed = _check_settings(settings)
+    if splits.train is None or splits.validation is not None:
+        reason = "has no training split" if splits.train is None else "has one on disk"
+        raise ValueError(
+            f"no validation split can be held out, as the data set {reason}; leave out validation"
+        )
+    order = np.arange(_size(splits.train))
     np.random.RandomState(seed).shuffle(order)
     count = int(fraction * len(order))
     if not 0 < count < len(order):
-        raise ValueError(f"a fraction of {fraction} of {len(order)} images leaves a part empty")
+        raise ValueError(f"a fraction of {fraction} of {len(order)} images leaves a split empty")
     return dataclasses.replace(
-        found,
-        train=Subset(found.train, order[count:].tolist()),
-        validation=Subset(cast(Dataset[Any], _with(found.train, test)), order[:count].tolist()),
+        splits,
+        train=Subset(splits.train, order[count:].tolist()),
+        validation=Subset(
+            cast(Dataset[Any], _transform(splits.train, test)), order[:count].tolist()
+        ),
     )
 
 
-def _checked(settings: Mapping[str, Any]) -> tuple[float, int]:
+def _check_settings(settings: Mapping[str, Any]) -> tuple[float, int]:
     if not isinstance(settings, Mapping) or "fraction" not in settings:
         raise TypeError(
             "validation must be a mapping such as {'fraction': 0.2, 'seed': 223}, "
@@ -101,5 +106,5 @@ def _size(data: Dataset[Any]) -> int:
     return len(cast(Sized, data))
 
 
-def _with(data: Dataset[Any] | None, transform: Pipeline) -> Dataset[Any] | None:
+def _transform(data: Dataset[Any] | None, transform: Pipeline) -> Dataset[Any] | None:
     return None if data is None else dataclasses.replace(data, transform=transform)  # type: ignore[type-var]

@@ -1,4 +1,4 @@
-"""Nets by name, to explain and to train; normalisation inside; which layer to explain."""
+"""Nets by name, with their normalization inside, and the default layer to explain."""
 
 from __future__ import annotations
 

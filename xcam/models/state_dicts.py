@@ -1,4 +1,4 @@
-"""State dicts: read from a file, and compared with a model's, key by key."""
+"""Reading state dicts from files, and comparing them with a model's."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch import Tensor
 
 from xcam.errors import FileFormatError
 
-__all__ = ["misfit", "read_state"]
+__all__ = ["describe_mismatch", "read_state_dict"]
 
 
 class _Skipped:
-    """Stands for an object in a file of which nothing is read."""
+    """A stand-in for an object in a file whose content is not read."""
 
     def __new__(cls, *_args: object) -> _Skipped:
         return super().__new__(cls)
@@ -27,7 +27,7 @@ class _Skipped:
         pass
 
 
-# Under the names by which files ask for numpy's own, so that none of its code sees their bytes.
+# Under the names of numpy's own classes, so that no code of numpy sees the bytes of a file.
 _NUMPY: list[Any] = [
     type(name, (_Skipped,), {"__module__": module})
     for module, name in (
@@ -41,27 +41,27 @@ _NUMPY: list[Any] = [
 ]
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """A file's state dict, on the CPU; no code in the file is run.
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Return a file's state dict, on the CPU, without running code in the file.
 
-    The file is a state dict, or has one under `state_dict` beside what else a training keeps, such
-    as epochs and accuracies; numpy's numbers and arrays there are skipped. Names lose the prefix
-    of `DataParallel`.
+    The file is a state dict, or has one under `state_dict` beside other entries of a training, such
+    as epochs and accuracies; numpy's numbers and arrays there are skipped. The prefix that
+    `DataParallel` adds to names is removed.
 
     Args:
-        path: Ends in `.safetensors`, or else is of `torch.save`.
+        path: A `.safetensors` file, or one that `torch.save` wrote.
 
     Raises:
         FileNotFoundError: There is no such file.
-        FileFormatError: It is damaged, is no file of weights, or holds other Python objects.
+        FileFormatError: It is damaged, holds no state dict, or holds other Python objects.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no file of weights at {str(path)!r}")
     with path.open("rb") as file:
         try:
-            content = load_file(path) if path.suffix == ".safetensors" else _unpickled(file)
+            content = load_file(path) if path.suffix == ".safetensors" else _unpickle(file)
         except Exception as error:  # bytes that are no weights may raise whatever there is
-            raise FileFormatError(_reason(str(path), error)) from error
+            raise FileFormatError(_describe_error(str(path), error)) from error
     state = content.get("state_dict", content) if isinstance(content, Mapping) else content
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise FileFormatError(
@@ -72,16 +72,16 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return {str(name).removeprefix(prefix): tensor for name, tensor in state.items()}
 
 
-def _unpickled(file: BinaryIO) -> object:
+def _unpickle(file: BinaryIO) -> object:
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:  # not before: the caller may have allowed numpy's own
+    except pickle.UnpicklingError:  # not at once: the caller may have allowed numpy's classes
         file.seek(0)
         with torch.serialization.safe_globals(_NUMPY):
             return torch.load(file, map_location="cpu", weights_only=True)
 
 
-def _reason(path: str, error: Exception) -> str:
+def _describe_error(path: str, error: Exception) -> str:
     named = re.search(r"GLOBAL ([\w.]+) (?:was|whose)", str(error))
     if named and isinstance(error, pickle.UnpicklingError):
         return (
@@ -95,37 +95,37 @@ def _reason(path: str, error: Exception) -> str:
     )
 
 
-def misfit(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
-    """What keeps a state dict from being loaded, in words; None if nothing does.
+def describe_mismatch(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str | None:
+    """Return why a state dict cannot be loaded, in words; None if it can.
 
-    Floating-point types may differ, others not.
+    Floating-point dtypes may differ, others not.
 
     Args:
-        wanted: The model's own state dict.
-        found: The one to load.
+        expected: The model's own state dict.
+        given: The state dict to load.
 
     Returns:
-        Such as `"they lack 'fc.bias' (1 such)"`; the first three names of each kind of fault.
+        A clause such as `"they lack 'fc.bias' (1 such)"`, with the first three names of each kind.
     """
     faults = []
-    if absent := wanted.keys() - found.keys():
-        faults.append(f"lack {_some(absent)}")
-    if foreign := found.keys() - wanted.keys():
-        faults.append(f"have, beyond the model, {_some(foreign)}")
-    both = wanted.keys() & found.keys()
-    changed = {name for name in both if _form(wanted[name]) != _form(found[name])}
+    if missing := expected.keys() - given.keys():
+        faults.append(f"lack {_join_names(missing)}")
+    if unexpected := given.keys() - expected.keys():
+        faults.append(f"have, beyond the model, {_join_names(unexpected)}")
+    shared = expected.keys() & given.keys()
+    changed = {name for name in shared if _show(expected[name]) != _show(given[name])}
     if changed:
-        forms = f"{_form(found[min(changed)])} instead of {_form(wanted[min(changed)])}"
-        faults.append(f"have another shape in {_some(changed)}, the first {forms}")
+        shapes = f"{_show(given[min(changed)])} instead of {_show(expected[min(changed)])}"
+        faults.append(f"have another shape in {_join_names(changed)}, the first {shapes}")
     return f"they {'; '.join(faults)}" if faults else None
 
 
-def _form(tensor: Tensor) -> str:
+def _show(tensor: Tensor) -> str:
     shape = str(tuple(tensor.shape))
     return shape if tensor.is_floating_point() else f"{shape} {str(tensor.dtype)[6:]}"
 
 
-def _some(names: Iterable[str]) -> str:
-    listed = sorted(names)
-    more = ", …" if len(listed) > 3 else ""
-    return f"{', '.join(map(repr, listed[:3]))}{more} ({len(listed)} such)"
+def _join_names(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    more = ", …" if len(ordered) > 3 else ""
+    return f"{', '.join(map(repr, ordered[:3]))}{more} ({len(ordered)} such)"

@@ -1,7 +1,7 @@
 """Tiny seeded nets, for tests, examples and contract suites: no download, built in milliseconds.
 
 Two nets built with the same arguments are equal, and building one draws nothing from torch's global
-generator. All are in eval mode and in float32 when construction returns.
+generator. New nets are in eval mode and in float32.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class GapNet(nn.Module):
         channels: channels of the images.
         num_classes: number of logits.
         seed: of the weights.
-        relu: False leaves both ReLUs out: activations are signed and the logits are affine in the
-            image.
+        relu: whether to have ReLUs; without, activations are signed and the logits are affine in
+            the image.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class GapNet(nn.Module):
         _fill(self, seed)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, num_classes) of images (B, channels, H, W) of any size."""
+        """Return logits (B, num_classes) of images (B, channels, H, W) of any size."""
         features: Tensor = self.features(images)
         logits: Tensor = self.fc(features.mean(dim=(2, 3)))
         return logits
@@ -68,7 +68,7 @@ class LinearNet(nn.Module):
         _fill(self, seed)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, num_classes) of images (B, C, H, W) of the shape given at construction."""
+        """Return logits (B, num_classes) of images (B, C, H, W) of the shape given to the net."""
         logits: Tensor = self.fc(images.flatten(1))
         return logits
 
@@ -76,8 +76,8 @@ class LinearNet(nn.Module):
 class SmallCNN(nn.Module):
     """Convolution, batch norm, ReLU and max-pooling blocks; a classifier that sees positions.
 
-    The batch norms carry running statistics and weights that are not the trivial ones, so that a
-    batch norm left in training mode shows. The maps (`features`) are pooled adaptively to 2x2
+    The batch norms have running statistics and weights other than 0 and 1, so that tests notice
+    one that is left in training mode. The maps (`features`) are pooled adaptively to 2x2
     before they are flattened: any image of at least 4 pixels a side (with two blocks) will do.
 
     Args:
@@ -109,7 +109,7 @@ class SmallCNN(nn.Module):
         _fill(self, seed)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, num_classes) of images (B, channels, H, W)."""
+        """Return logits (B, num_classes) of images (B, channels, H, W)."""
         pooled: Tensor = self.pool(self.features(images))
         logits: Tensor = self.classifier(pooled.flatten(1))
         return logits
@@ -153,7 +153,7 @@ class TokenNet(nn.Module):
         _fill(self, seed)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, num_classes) of images (B, channels, H, W)."""
+        """Return logits (B, num_classes) of images (B, channels, H, W)."""
         patches: Tensor = self.patch_embed(images)  # (B, D, h, w)
         positions = F.interpolate(self.positions, patches.shape[2:], mode="bilinear")
         tokens = (patches + positions).flatten(2).transpose(1, 2)  # (B, h·w, D)

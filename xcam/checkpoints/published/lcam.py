@@ -16,7 +16,7 @@ from xcam.core import TrainableMethod
 from xcam.errors import FileFormatError, XcamWarning
 from xcam.methods.trainable.heads import part
 from xcam.methods.trainable.lcam_attention import AttentionMechanism
-from xcam.models.state_dicts import misfit, read_state
+from xcam.models.state_dicts import describe_mismatch, read_state_dict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,12 +63,12 @@ def import_lcam(
     """
     if method not in _METHODS:
         raise ValueError(f"method must be one of {', '.join(_METHODS)}, got {method!r}")
-    saved = read_state(Path(path))
+    saved = read_state_dict(Path(path))
     net = cast(TrainableMethod, resolve_method(method, params)).attach(model)
     head = part(net, AttentionMechanism)
     wanted = {name: head.get_parameter(own) for name, own in _NAMES.items()}
     found = {name: saved[name] for name in _NAMES if name in saved}
-    fault = misfit(wanted, found)
+    fault = describe_mismatch(wanted, found)
     if fault:
         raise FileFormatError(
             f"the weights in {str(path)!r} are no attention mechanism for this classifier: {fault}"

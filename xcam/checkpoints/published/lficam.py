@@ -18,7 +18,7 @@ from xcam.methods.trainable.lficam import LFICAM, LFICAMNet
 from xcam.models.cifar.densenet import CifarDenseNet
 from xcam.models.cifar.resnet import CifarResNet
 from xcam.models.cifar.resnext import CifarResNeXt
-from xcam.models.state_dicts import misfit, read_state
+from xcam.models.state_dicts import describe_mismatch, read_state_dict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,7 +107,7 @@ def import_lficam(
             listed, in the file's words where the net has no such tensor. Or a tensor with values
             that are NaN or infinite, by its name in the file.
     """
-    saved = read_state(Path(path))
+    saved = read_state_dict(Path(path))
     net = _chosen(path, saved, params).attach(model)
     head = part(net, LFICAMNet)
     names = _names(saved, head)
@@ -115,7 +115,7 @@ def import_lficam(
     found = {own: saved[name] for own, name in names.items()}
     uncounted = {own for own in wanted.keys() - found.keys() if own.endswith(_COUNTER)}
     found |= {own: wanted[own].new_zeros(()) for own in uncounted}
-    fault = misfit(wanted, found)
+    fault = describe_mismatch(wanted, found)
     if fault:
         kind = type(head.backbone).__name__
         raise FileFormatError(

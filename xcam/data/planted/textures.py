@@ -1,4 +1,4 @@
-"""Surfaces: patterns that differ in kind, colours, and noise that looks like none of them."""
+"""Surfaces of planted cues: a palette, patterns of two tones, and noise for backgrounds."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from xcam.data.planted.silhouettes import turned
+from xcam.data.planted.silhouettes import rotate
 
-__all__ = ["PALETTE", "PATTERNS", "noise"]
+__all__ = ["PALETTE", "PATTERNS", "draw_noise"]
 
 Pattern = Callable[[Tensor, Tensor], Tensor]
 
@@ -23,7 +23,7 @@ PALETTE = torch.tensor(
         for step in range(8)
     ]
 )
-"""(24, 3) colours in [0, 1]: eight hues, vivid first, then dark, then pale."""
+"""(24, 3) colors in [0, 1]: eight hues, vivid first, then dark, then pale."""
 
 
 def _wave(position: Tensor) -> Tensor:
@@ -31,12 +31,12 @@ def _wave(position: Tensor) -> Tensor:
 
 
 def _stripes(degrees: float, period: float) -> Pattern:
-    return lambda x, y: _wave(turned(x, y, math.radians(degrees))[0] / period)
+    return lambda x, y: _wave(rotate(x, y, math.radians(degrees))[0] / period)
 
 
 def _checks(degrees: float, period: float) -> Pattern:
     def pattern(x: Tensor, y: Tensor) -> Tensor:
-        u, v = turned(x, y, math.radians(degrees))
+        u, v = rotate(x, y, math.radians(degrees))
         return _wave(u / period) ^ _wave(v / period)
 
     return pattern
@@ -59,7 +59,7 @@ def _lattice(period: float, width: float) -> Pattern:
 
 def _zigzag(degrees: float, period: float) -> Pattern:
     def pattern(x: Tensor, y: Tensor) -> Tensor:
-        u, v = turned(x, y, math.radians(degrees))
+        u, v = rotate(x, y, math.radians(degrees))
         return _wave((v + (torch.remainder(u, period) - period / 2).abs()) / period)
 
     return pattern
@@ -95,14 +95,14 @@ PATTERNS: tuple[Pattern, ...] = (
     _stripes(157.5, 0.5),
     _zigzag(45, 0.6),
 )
-"""Functions of x and y, in units of the figure's radius, to booleans: which of two tones."""
+"""Functions of x and y, in units of the figure's radius, that return which of two tones."""
 
 
-def noise(size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """Clouds of every size, nearly grey: a background (3, H, W) in [0, 1] without edges.
+def draw_noise(size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Draw nearly gray clouds of every size: a background (3, H, W) in [0, 1] without edges.
 
     Random grids of 2, 4, 8, … cells on the longer side, each enlarged bilinearly and half as
-    strong as the one before, about a mean colour between dark and light.
+    strong as the one before, around a random mean color.
     """
     longer = max(size)
     clouds = torch.zeros(1, 3, *size)

@@ -125,7 +125,7 @@ class LCAMFm(LCAM):
             torchvision's ResNets gives one, it is `layer3` of resnet18 and `layer4.0.bn1` of
             resnet50.
         labels: Whether y is the class that the classifier predicts for the image that it is
-            trained on, or the one `"given"` by the data, see `xcam.data.relabeled`.
+            trained on, or the one `"given"` by the data, see `xcam.data.relabel`.
         mask_reg: Which maps V and the mean are taken over.
         tv_weight: Of V.
         area_weight: Of the mean.

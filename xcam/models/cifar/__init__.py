@@ -1,1 +1,1 @@
-"""The networks for CIFAR."""
+"""Nets for CIFAR, as LFI-CAM and ABN train them."""

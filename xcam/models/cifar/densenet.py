@@ -11,7 +11,7 @@ __all__ = ["CifarDenseNet"]
 
 
 class CifarDenseNet(StagedNet):
-    """DenseNet-BC for small images: each layer reads all that the layers before it gave.
+    """DenseNet-BC for small images: each layer reads the outputs of all layers before it.
 
     Huang et al., 2017 (arXiv:1608.06993). A layer is BN, ReLU, 1x1 to 4 · `growth` channels, BN,
     ReLU, 3x3 to `growth` channels, which are joined to its input. The first two stages end with
@@ -20,12 +20,12 @@ class CifarDenseNet(StagedNet):
     342 channels at the end and 769,162 parameters for 10 classes, 800,032 for 100.
 
     Args:
-        num_classes: Number of logits.
-        in_channels: Of the images.
+        num_classes: The number of logits.
+        in_channels: The number of channels of the images.
         depth: 6n + 4, with n layers a stage.
-        growth: Channels that a layer adds.
-        compression: Part of the channels that a transition keeps, rounded down.
-        dropout: Probability that a value that a layer adds is dropped in training.
+        growth: The number of channels that a layer adds.
+        compression: The share of the channels that a transition keeps, rounded down.
+        dropout: The probability of dropping a value that a layer adds in training.
 
     Raises:
         ValueError: A depth that is not 6n + 4, or a compression or dropout out of range.
@@ -48,21 +48,21 @@ class CifarDenseNet(StagedNet):
         second = int(compression * (first + added))
         third = int(compression * (second + added))
 
-        def dense(before: int) -> list[nn.Module]:
+        def make_layers(before: int) -> list[nn.Module]:
             widths = range(before, before + added, growth)
             return [_DenseLayer(width, growth, dropout) for width in widths]
 
         stages = (
-            nn.Sequential(*dense(first), *_transition(first + added, second)),
-            nn.Sequential(*dense(second), *_transition(second + added, third)),
-            nn.Sequential(*dense(third)),
+            nn.Sequential(*make_layers(first), *_make_transition(first + added, second)),
+            nn.Sequential(*make_layers(second), *_make_transition(second + added, third)),
+            nn.Sequential(*make_layers(third)),
         )
         norm = nn.Sequential(nn.BatchNorm2d(third + added), nn.ReLU(inplace=True))
         super().__init__(conv(in_channels, first, 3), stages, norm, third + added, num_classes)
 
 
 class _DenseLayer(nn.Module):
-    """x, and the `growth` channels that are computed from it."""
+    """A dense layer: its input joined with `growth` channels that are computed from it."""
 
     def __init__(self, before: int, growth: int, dropout: float) -> None:
         super().__init__()
@@ -77,12 +77,12 @@ class _DenseLayer(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, before, h, w) to (B, before + growth, h, w)."""
+        """Return features (B, before + growth, h, w) of features (B, before, h, w)."""
         return torch.cat([features, self.branch(features)], dim=1)
 
 
-def _transition(before: int, after: int) -> list[nn.Module]:
-    """Fewer channels, and half the size."""
+def _make_transition(before: int, after: int) -> list[nn.Module]:
+    """Return modules that reduce the channels to `after` and halve the size."""
     return [
         nn.BatchNorm2d(before),
         nn.ReLU(inplace=True),

@@ -1,4 +1,4 @@
-"""The residual nets for CIFAR (He et al., 2016), as LFI-CAM and ABN use them."""
+"""Residual nets for CIFAR (He et al., 2016), as LFI-CAM and ABN use them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from xcam.models.cifar.stages import StagedNet, blocks_per_stage, conv, repeated, stem
 
-__all__ = ["CifarResNet", "Residual", "bottleneck"]
+__all__ = ["CifarResNet", "Residual", "make_bottleneck"]
 
 _WIDTHS = (16, 32, 64)
 _FIRST_OF_BOTTLENECKS = 44
@@ -26,10 +26,11 @@ class CifarResNet(StagedNet):
     ResNet-110 is `block="basic"`: 64 channels and 1,730,714 parameters.
 
     Args:
-        num_classes: Number of logits.
-        in_channels: Of the images.
+        num_classes: The number of logits.
+        in_channels: The number of channels of the images.
         depth: 6n + 2: 20, 32, 44, 56, 110 ….
-        block: None for that code's choice: "basic" below 44, "bottleneck" from there on.
+        block: The kind of block; None for that code's choice: "basic" for depths below 44,
+            "bottleneck" from there on.
 
     Raises:
         ValueError: A depth that is not 6n + 2, or an unknown block.
@@ -55,13 +56,13 @@ class CifarResNet(StagedNet):
 
 
 class Residual(nn.Module):
-    """ReLU(branch(x) + shortcut(x)); the shortcut is a projection where the shapes differ.
+    """A residual block, ReLU(branch(x) + shortcut(x)), with a projection where the shapes differ.
 
     Args:
-        branch: From `before` to `after` channels, down by `stride`.
-        before: Channels of x.
-        after: Channels of the output.
-        stride: Of the projection.
+        branch: Maps `before` to `after` channels and shrinks the map by `stride`.
+        before: The number of channels of x.
+        after: The number of channels of the output.
+        stride: The stride of the projection.
     """
 
     def __init__(self, branch: nn.Module, before: int, after: int, stride: int) -> None:
@@ -73,13 +74,13 @@ class Residual(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, before, h, w) to (B, after, h / stride, w / stride)."""
+        """Return features (B, after, h / stride, w / stride) of features (B, before, h, w)."""
         activated: Tensor = self.relu(self.branch(features) + self.shortcut(features))
         return activated
 
 
-def bottleneck(before: int, width: int, after: int, stride: int, groups: int = 1) -> Residual:
-    """1x1 to `width` channels, 3x3 with the stride in `groups`, 1x1 to `after` channels."""
+def make_bottleneck(before: int, width: int, after: int, stride: int, groups: int = 1) -> Residual:
+    """Return a block of 1x1 to `width` channels, 3x3 with stride and groups, 1x1 to `after`."""
     branch = nn.Sequential(
         conv(before, width, 1),
         nn.BatchNorm2d(width),
@@ -93,8 +94,8 @@ def bottleneck(before: int, width: int, after: int, stride: int, groups: int = 1
     return Residual(branch, before, after, stride)
 
 
-def _basic(before: int, after: int, stride: int) -> Residual:
-    """Two 3x3 convolutions, the first with the stride."""
+def _make_basic(before: int, after: int, stride: int) -> Residual:
+    """Return a block of two 3x3 convolutions, the first with the stride."""
     branch = nn.Sequential(
         conv(before, after, 3, stride),
         nn.BatchNorm2d(after),
@@ -105,13 +106,13 @@ def _basic(before: int, after: int, stride: int) -> Residual:
     return Residual(branch, before, after, stride)
 
 
-def _fourfold(before: int, after: int, stride: int) -> Residual:
-    """A bottleneck that gives four times its width."""
-    return bottleneck(before, after // 4, after, stride)
+def _make_bottleneck(before: int, after: int, stride: int) -> Residual:
+    """Return a bottleneck whose output is four times as wide as its 3x3 convolution."""
+    return make_bottleneck(before, after // 4, after, stride)
 
 
 _Block = Callable[[int, int, int], Residual]
-_BLOCKS: dict[str, tuple[_Block, int]] = {  # with how many times a stage's width it gives
-    "basic": (_basic, 1),
-    "bottleneck": (_fourfold, 4),
+_BLOCKS: dict[str, tuple[_Block, int]] = {  # and the factor of its output's width
+    "basic": (_make_basic, 1),
+    "bottleneck": (_make_bottleneck, 4),
 }

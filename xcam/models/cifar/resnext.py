@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from xcam.models.cifar.resnet import Residual, bottleneck
+from xcam.models.cifar.resnet import Residual, make_bottleneck
 from xcam.models.cifar.stages import StagedNet, blocks_per_stage, repeated, stem
 
 __all__ = ["CifarResNeXt"]
@@ -21,12 +21,12 @@ class CifarResNeXt(StagedNet):
     layer is drawn from N(0, 2 / in), its bias is zero.
 
     Args:
-        num_classes: Number of logits.
-        in_channels: Of the images.
+        num_classes: The number of logits.
+        in_channels: The number of channels of the images.
         depth: 9n + 2.
-        cardinality: Number of groups.
-        base_width: Channels of a group in the first stage.
-        widen: How many times 64 channels the first stage gives.
+        cardinality: The number of groups.
+        base_width: The number of channels of a group in the first stage.
+        widen: The factor of the first stage's 64 channels.
 
     Raises:
         ValueError: A depth that is not 9n + 2.
@@ -46,7 +46,7 @@ class CifarResNeXt(StagedNet):
 
         def make(before: int, after: int, stride: int) -> Residual:
             width = cardinality * base_width * (after // first)
-            return bottleneck(before, width, after, stride, cardinality)
+            return make_bottleneck(before, width, after, stride, cardinality)
 
         blocks = blocks_per_stage(depth, layers=9, outside=2)
         stages = repeated(make, blocks, _STEM, widths)

@@ -1,4 +1,4 @@
-"""The frame of the CIFAR nets: a stem, three stages, a norm, pooling, one linear layer."""
+"""What the CIFAR nets share: a stem, three stages, a norm, pooling, one linear layer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Stages = tuple[nn.Sequential, nn.Sequential, nn.Sequential]
 
 
 class StagedNet(nn.Module):
-    """fc(pool(norm(stage3(stage2(stage1(stem(images))))))), what all nets for small images share.
+    """A net for small images: fc(pool(norm(stage3(stage2(stage1(stem(images))))))).
 
     Each stage after the first halves the map, so that a 32x32 image gives maps of 32, 16 and 8
     cells a side. The stages are plain children: a net that puts attention before or after the last
@@ -21,11 +21,12 @@ class StagedNet(nn.Module):
     (He et al., 2015, arXiv:1502.01852, by fan out), the linear layer as torch does.
 
     Args:
-        stem: (B, in_channels, H, W) to (B, c, H, W); kept as `.stem`, as the others are.
-        stages: Of blocks; kept as `.stage1`, `.stage2` and `.stage3`.
-        norm: What follows the last stage; an identity in nets that rectify at the end of a block.
-        width: Channels of the last stage; kept as `.fc.in_features`.
-        num_classes: Number of logits.
+        stem: Maps (B, in_channels, H, W) to (B, c, H, W); kept as `.stem`.
+        stages: The stages of blocks; kept as `.stage1`, `.stage2` and `.stage3`.
+        norm: The module after the last stage, kept as `.norm`; an identity in nets whose blocks end
+            in a ReLU.
+        width: The number of channels of the last stage; kept as `.fc.in_features`.
+        num_classes: The number of logits.
     """
 
     def __init__(
@@ -42,32 +43,32 @@ class StagedNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, num_classes) of normalised images (B, in_channels, H, W)."""
+        """Return logits (B, num_classes) of normalized images (B, in_channels, H, W)."""
         features = self.stage3(self.stage2(self.stage1(self.stem(images))))
         logits: Tensor = self.fc(self.pool(self.norm(features)).flatten(1))
         return logits
 
 
 def conv(before: int, after: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    """A convolution without bias, padded so that only the stride shrinks the map."""
+    """Return a convolution without bias, padded so that only its stride shrinks the map."""
     return nn.Conv2d(before, after, kernel, stride, kernel // 2, groups=groups, bias=False)
 
 
 def stem(in_channels: int, width: int) -> nn.Sequential:
-    """3x3 convolution, batch norm, ReLU, at the images' size."""
+    """Return a 3x3 convolution, batch norm and ReLU at the images' size."""
     return nn.Sequential(conv(in_channels, width, 3), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
 
 
 def repeated(
     block: Callable[[int, int, int], nn.Module], blocks: int, before: int, widths: tuple[int, ...]
 ) -> Stages:
-    """Three stages of as many blocks, of which the first of the last two has stride 2.
+    """Return three stages of repeated blocks; the last two begin with a stride of 2.
 
     Args:
-        block: From (channels before, channels after, stride).
-        blocks: In each stage.
-        before: Channels that the stem gives.
-        widths: Channels that each stage gives.
+        block: Makes a block of (channels before, channels after, stride).
+        blocks: The number of blocks in each stage.
+        before: The number of channels of the stem.
+        widths: The number of channels of each stage.
     """
 
     def stage(before: int, after: int, stride: int) -> nn.Sequential:
@@ -79,10 +80,10 @@ def repeated(
 
 
 def blocks_per_stage(depth: int, layers: int, outside: int) -> int:
-    """The n > 0 of depth = layers · n + outside: how many blocks each stage has.
+    """Return the number of blocks of each stage, n > 0 with depth = layers · n + outside.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is no such n.
     """
     blocks, rest = divmod(depth - outside, layers)
     if blocks < 1 or rest:

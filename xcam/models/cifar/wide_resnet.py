@@ -20,11 +20,11 @@ class CifarWideResNet(StagedNet):
     classes. The bias of the linear layer starts at zero.
 
     Args:
-        num_classes: Number of logits.
-        in_channels: Of the images.
+        num_classes: The number of logits.
+        in_channels: The number of channels of the images.
         depth: 6n + 4, with n blocks a stage.
-        widen: How many times 16, 32 and 64 channels the stages have.
-        dropout: Probability that a value between a block's convolutions is dropped in training.
+        widen: The factor of the stages' 16, 32 and 64 channels.
+        dropout: The probability of dropping a value between a block's convolutions in training.
 
     Raises:
         ValueError: A depth that is not 6n + 4, or a dropout out of range.
@@ -51,7 +51,7 @@ class CifarWideResNet(StagedNet):
 
 
 class _WideBlock(nn.Module):
-    """branch(a) + x with a = ReLU(BN(x)), or branch(a) + projection(a) where the shapes differ."""
+    """A pre-activation block: branch(a) + x, or branch(a) + projection(a), with a = ReLU(BN(x))."""
 
     def __init__(self, before: int, after: int, stride: int, dropout: float) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class _WideBlock(nn.Module):
         self.projection = conv(before, after, 1, stride) if changes else None
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, before, h, w) to (B, after, h / stride, w / stride)."""
+        """Return features (B, after, h / stride, w / stride) of features (B, before, h, w)."""
         activated = self.activation(features)
         shortcut = features if self.projection is None else self.projection(activated)
         mixed: Tensor = self.branch(activated) + shortcut

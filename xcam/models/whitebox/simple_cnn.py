@@ -13,7 +13,7 @@ _HIDDEN = 1024
 class SimpleCNN(nn.Module):
     """Three blocks of 3x3 convolution, batch norm, ReLU and max-pooling; two linear layers.
 
-    The classifier of the White Box project. The indices of `features` are its own: convolutions at
+    The classifier of the White Box project, with its indices of `features`: convolutions at
     0, 4 and 8, batch norms at 1, 5 and 9, ReLUs at 2, 6 and 10, poolings at 3, 7 and 11. Its maps
     were taken from `features.11`, after the last pooling; `default_layer` gives `features.10`, at
     twice the size. 1,284,042 parameters for 1x28x28, 2,202,122 for 3x32x32, with 10 classes.
@@ -25,8 +25,8 @@ class SimpleCNN(nn.Module):
     Weights are drawn from torch's global generator, as torch does.
 
     Args:
-        num_classes: Number of logits.
-        in_channels: Of the images.
+        num_classes: The number of logits.
+        in_channels: The number of channels of the images.
         input_size: (H, W) of the images, or one number for a square; at least 8.
 
     Raises:
@@ -57,7 +57,7 @@ class SimpleCNN(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, num_classes) of normalised images (B, in_channels, H, W).
+        """Return logits (B, num_classes) of normalized images (B, in_channels, H, W).
 
         Raises:
             ValueError: Images of another shape than the net was made for.
