@@ -38,10 +38,10 @@ REFUSED = {
         UnknownNameError,
         "no method 'gradcan': did you mean gradcam",
     ),
-    "method in print": (
-        {"method": "Grad-CAM"},
+    "unknown method in print": (
+        {"method": "Grad-CAN"},
         UnknownNameError,
-        "no method 'Grad-CAM': did you mean gradcam",
+        "no method 'Grad-CAN': did you mean gradcam",
     ),
     "method is a class": ({"method": GradCAM}, TypeError, "a name or a Method object, got <class"),
     "method is a number": ({"method": 3}, TypeError, "a name or a Method object, got 3"),
@@ -53,12 +53,12 @@ REFUSED = {
     "unlike any parameter": (
         {"xyz": 1},
         TypeError,
-        "no parameter 'xyz': did you mean layer, score",
+        "no parameter 'xyz': did you mean layer, output",
     ),
     "bad value": (
         {"output": "odds", "layer": LAYER},
         ValueError,
-        "score must be one of logit, prob, logprob, got 'odds'",
+        "output must be one of logit, prob, logprob, got 'odds'",
     ),
     "parameter of a method without any": (
         {"method": "sobel", "foo": 1},
