@@ -14,18 +14,18 @@ from torch import Tensor
 __all__ = [
     "Fill",
     "blur",
+    "brighten",
     "check_fill",
     "colorize",
-    "filled",
     "is_flat",
+    "make_fill",
     "normalize",
     "overlay",
+    "parse_size",
     "read_image",
     "read_pixels",
     "resize",
-    "sides_of",
     "stretch",
-    "visible",
 ]
 
 Fill: TypeAlias = Literal["zero", "mean", "blur"] | Tensor
@@ -71,7 +71,7 @@ def blur(images: Tensor, sigma: float) -> Tensor:
     return F.conv2d(columns, kernel.transpose(-1, -2), groups=channels)
 
 
-def filled(images: Tensor, fill: Fill) -> Tensor:
+def make_fill(images: Tensor, fill: Fill) -> Tensor:
     """What stands in for the pixels of images that are taken away.
 
     Args:
@@ -120,7 +120,7 @@ def _fill_tensor(images: Tensor, fill: Tensor) -> Tensor:
     return fill.to(images).reshape(one).expand_as(images)
 
 
-def visible(maps: Tensor) -> Tensor:
+def brighten(maps: Tensor) -> Tensor:
     """Maps (B, H, W) of single bright pixels as something to look at, in [0, 1].
 
     They are blurred by a hundredth of the longer side, and brightened until their 99th percentile
@@ -215,7 +215,7 @@ def read_pixels(path: str | Path) -> Tensor:
         raise ValueError(f"{str(path)!r} is not a picture that can be read: {error}") from error
 
 
-def sides_of(size: int | tuple[int, int]) -> tuple[int, int]:
+def parse_size(size: int | tuple[int, int]) -> tuple[int, int]:
     """A size as (H, W), of which one number is a square.
 
     Raises:
@@ -232,7 +232,7 @@ def fit(image: Tensor, size: int | tuple[int, int]) -> Tensor:
     """Resizes (3, H, W) so that `size` is covered, and crops its centre."""
     from torchvision.transforms.v2 import functional as transforms
 
-    height, width = sides_of(size)
+    height, width = parse_size(size)
     scale = max(height / image.shape[-2], width / image.shape[-1])
     covering = [
         max(height, round(image.shape[-2] * scale)),

@@ -1,4 +1,4 @@
-"""`capture` and `replaced`: the layer's output and its gradient, whatever the model does."""
+"""`capture` and `replace_output`: the layer's output and its gradient, whatever the model does."""
 
 import copy
 import gc
@@ -27,7 +27,7 @@ from nets import (
 from torch import nn
 from torch.testing import assert_close
 
-from xcam.engine import capture, find_module, replaced, unwrap
+from xcam.engine import capture, find_module, replace_output, unwrap
 from xcam.engine.forward import note_repeated_layers, run_settings
 from xcam.errors import LayerError, ModelOutputError, UnknownNameError, XcamWarning
 
@@ -271,7 +271,7 @@ class TestContainers:
         net = Packed(*PACKINGS[kind])
         check(net, images)
         plain = net(images)
-        with replaced(net, "layer", torch.zeros_like) as run:
+        with replace_output(net, "layer", torch.zeros_like) as run:
             assert_close(run(images), net.head(torch.zeros_like(net.features(images))))
         assert_close(net(images), plain)
 
@@ -283,7 +283,7 @@ class TestContainers:
             return kept
 
         net = Packed(pack, lambda output: output["features"].clone())
-        with replaced(net, "layer", torch.zeros_like) as run:
+        with replace_output(net, "layer", torch.zeros_like) as run:
             run(images)
         assert_close(kept["features"], net.features(images), check_layout=False)
         assert kept["features"].abs().max() > 0
@@ -294,7 +294,7 @@ class TestContainers:
         with pytest.raises(LayerError, match="'layer' holds no floating-point tensor"):
             captured(net, images)
         with (
-            replaced(net, "layer", torch.zeros_like) as run,
+            replace_output(net, "layer", torch.zeros_like) as run,
             pytest.raises(LayerError, match="holds no floating-point tensor"),
         ):
             run(images)
@@ -318,7 +318,9 @@ class TestCalls:
         assert len(run.notes) == 1
         assert "'layer' is called 2 times" in run.notes[0]
 
-    @pytest.mark.parametrize("reader", [capture, lambda m, n: replaced(m, n, torch.zeros_like)])
+    @pytest.mark.parametrize(
+        "reader", [capture, lambda m, n: replace_output(m, n, torch.zeros_like)]
+    )
     def test_never_fires(self, images, reader):
         class Attending(Staged):
             def __init__(self):
@@ -406,7 +408,7 @@ class TestTraces:
         with (
             unchanged(net, images),
             pytest.raises(error),
-            replaced(net, "layer", torch.zeros_like) as run,
+            replace_output(net, "layer", torch.zeros_like) as run,
         ):
             run(images)
 
@@ -418,7 +420,7 @@ class TestTraces:
         with (
             unchanged(net, images),
             pytest.raises(ValueError, match="change"),
-            replaced(net, "layer", change) as run,
+            replace_output(net, "layer", change) as run,
         ):
             run(images)
 
@@ -459,10 +461,10 @@ class TestTraces:
             assert_close(interrupted, plain)
 
 
-class TestReplaced:
+class TestReplaceOutput:
     def test_runs_the_tail_on_what_it_is_given(self, images):
         net = mixed(Staged())
-        with unchanged(net, images), replaced(net, "layer", lambda a: a * 0.5) as run:
+        with unchanged(net, images), replace_output(net, "layer", lambda a: a * 0.5) as run:
             output = run(images)
         assert not output.requires_grad
         net.eval()
@@ -473,7 +475,7 @@ class TestReplaced:
         net.compile(backend="eager")
         with torch.no_grad():  # in the layout that it will be fed in: nothing to compile again
             net(images.contiguous(memory_format=torch.channels_last))
-        with replaced(net, "layer", torch.zeros_like) as run:
+        with replace_output(net, "layer", torch.zeros_like) as run:
             assert_close(run(images), Staged().head(torch.zeros(2, 4, 8, 8)))
 
 

@@ -13,7 +13,7 @@ from xcam.engine.forward import (
     call,
     chunks,
     collect,
-    current,
+    current_runtime,
     default_batch_size,
     note,
     run_settings,
@@ -125,7 +125,7 @@ class TestChunks:
     def test_outside_of_a_verb(self):
         memory = Memory(3)
         assert flat(worked(40, memory.step)) == list(range(40))
-        assert current() == forward.Run()
+        assert current_runtime() == forward.Runtime()
 
     def test_progress_only_if_asked(self, capfd):
         with run_settings(batch_size=1):
@@ -223,30 +223,27 @@ class TestCall:
 
 class TestRunSettings:
     def test_scoped_and_restored(self):
-        assert current() == forward.Run()
+        assert current_runtime() == forward.Runtime()
         with run_settings(4, "bf16", True) as outer:
-            assert (current().batch_size, current().precision, current().progress) == (
-                4,
-                "bf16",
-                True,
-            )
+            found = current_runtime()
+            assert (found.batch_size, found.precision, found.progress) == (4, "bf16", True)
             with run_settings(2):
-                assert current() == forward.Run(2)
-            assert current() is outer
-        assert current() == forward.Run()
+                assert current_runtime() == forward.Runtime(2)
+            assert current_runtime() is outer
+        assert current_runtime() == forward.Runtime()
 
     def test_restored_after_an_error(self):
         with pytest.raises(KeyboardInterrupt), run_settings(4):
             raise KeyboardInterrupt
-        assert current() == forward.Run()
+        assert current_runtime() == forward.Runtime()
 
     def test_each_thread_has_its_own(self):
         seen = []
         with run_settings(4):
-            thread = threading.Thread(target=lambda: seen.append(current().batch_size))
+            thread = threading.Thread(target=lambda: seen.append(current_runtime().batch_size))
             thread.start()
             thread.join()
-            assert current().batch_size == 4
+            assert current_runtime().batch_size == 4
         assert seen == [None]
 
     @pytest.mark.parametrize("size", [0, -1, 2.0, True, "8", float("nan")])
@@ -256,7 +253,7 @@ class TestRunSettings:
             run_settings(size),
         ):
             pass
-        assert current() == forward.Run()
+        assert current_runtime() == forward.Runtime()
 
     @pytest.mark.parametrize("precision", ["fp8", None, torch.bfloat16, []])
     def test_bad_precision(self, precision):

@@ -6,7 +6,7 @@ from torch import nn
 import xcam
 from xcam.engine import capture, layers
 from xcam.errors import LayerError, ModelOutputError
-from xcam.models import Layout, default_layer, spatial
+from xcam.models import Layout, default_layer, read_map
 from xcam.models.toy import GapNet, LinearNet, SmallCNN, TokenNet
 
 IMAGES = torch.rand(2, 3, 32, 24, generator=torch.Generator().manual_seed(0))
@@ -88,7 +88,7 @@ def test_a_net_that_pools_one_axis_alone():
 def test_what_is_no_map(shape):
     message = r"not a map of more than one cell for images of shape \(2, 3, 224, 224\); choose"
     with pytest.raises(LayerError, match=message):
-        spatial(torch.zeros(shape), torch.zeros(1, 3, 224, 224).expand(2, -1, -1, -1), TRANSFORMER)
+        read_map(torch.zeros(shape), torch.zeros(1, 3, 224, 224).expand(2, -1, -1, -1), TRANSFORMER)
 
 
 def test_every_layout_reads_the_same_map():
@@ -97,12 +97,12 @@ def test_every_layout_reads_the_same_map():
     tokens = planes.flatten(2).transpose(1, 2)
     prefix = torch.rand(2, 3, 12, generator=generator)
     for tensor in (planes, planes.movedim(1, 3), tokens, torch.cat([prefix, tokens], 1)):
-        assert torch.equal(spatial(tensor, IMAGES, TRANSFORMER), planes)
+        assert torch.equal(read_map(tensor, IMAGES, TRANSFORMER), planes)
 
 
 def test_gradients_flow_through_the_reading():
     tokens = torch.zeros(2, 49, 6, requires_grad=True)
-    spatial(tokens, IMAGES, TRANSFORMER)[:, 2, 1, 0].sum().backward()
+    read_map(tokens, IMAGES, TRANSFORMER)[:, 2, 1, 0].sum().backward()
     assert tokens.grad.nonzero().tolist() == [[0, 7, 2], [1, 7, 2]]
 
 
@@ -306,7 +306,7 @@ def test_channels_last_modules():
     with capture(net, "norm") as tap:
         tap(IMAGES)
         assert tap.activation.shape == (2, 8, 6, 12)
-        assert spatial(tap.activation, IMAGES, net).shape == (2, 12, 8, 6)
+        assert read_map(tap.activation, IMAGES, net).shape == (2, 12, 8, 6)
 
 
 def test_wrapped_models():

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import xcam
-from xcam.imaging import filled
+from xcam.imaging import make_fill
 from xcam.models import Normalized
 
 
@@ -65,7 +65,7 @@ def test_masked_pixels_are_zero_once_normalised():
     method = reproduce_rise.rise(model, 5000)
     assert (method.n_masks, method.cells, method.probability) == (5000, 10, 0.1)
     assert (method.output, method.estimator, method.sampling) == ("prob", "plain", "iid")
-    hidden = filled(torch.rand(2, 3, 8, 8), method.fill)
+    hidden = make_fill(torch.rand(2, 3, 8, 8), method.fill)
     assert torch.equal(model(hidden), torch.zeros(2, 3, 8, 8))
 
 

@@ -27,7 +27,7 @@ import xcam
 from xcam import Method, MethodSpec, TrainableMethod
 from xcam._explain.prepare import prepare
 from xcam.engine import restore
-from xcam.engine.forward import Run, current
+from xcam.engine.forward import Runtime, current_runtime
 from xcam.errors import ModelOutputError, UnknownNameError, XcamWarning
 from xcam.methods import GradCAM
 from xcam.models.toy import GapNet
@@ -143,7 +143,7 @@ class TestModel:
         net.fc.register_forward_pre_hook(interrupt)
         with unchanged(net, IMAGES), pytest.raises(error):
             xcam.explain(net, IMAGES, method=method, batch_size=3)
-        assert current() == Run()
+        assert current_runtime() == Runtime()
 
     def test_that_normalises_in_place(self):
         class InPlace(Staged):

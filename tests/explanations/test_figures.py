@@ -144,12 +144,12 @@ def test_grey_images_are_drawn(images):
 def test_maps_of_single_pixels_are_made_visible(images):
     dots = torch.zeros(2, 50, 100)
     dots[0, 25, 50] = 5.0
-    seen = imaging.visible(dots)
+    seen = imaging.brighten(dots)
     assert seen[0].aminmax() == (0, 1)
     assert int((seen[0] > 0.5).sum()) > 5  # a dot has become a spot, where it was
     assert seen[0].flatten().argmax() == 25 * 100 + 50 or seen[0, 25, 50] == 1
     assert seen[1].aminmax() == (0, 0)
     explanation = xcam.explain(GapNet(), images, method="saliency")
-    bright = imaging.visible(explanation.normalized())
+    bright = imaging.brighten(explanation.normalized())
     assert torch.equal(explanation.overlay(images), imaging.overlay(images, bright))
     assert not torch.equal(bright, explanation.normalized())

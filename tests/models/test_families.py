@@ -7,7 +7,7 @@ from torchvision import models
 
 import xcam
 from xcam.engine import capture
-from xcam.models import default_layer, spatial
+from xcam.models import default_layer, read_map
 
 # One small member of each file of torchvision's classifiers, with a size and its layer.
 TORCHVISION = {
@@ -110,8 +110,8 @@ def check_layer(model, size, expected):
     assert layer == expected
     with capture(model, layer) as tap:
         scores = tap(images).amax(1)
-        activation = spatial(tap.activation.detach(), images, model)
-        gradient = spatial(tap.gradient(scores), images, model)
+        activation = read_map(tap.activation.detach(), images, model)
+        gradient = read_map(tap.gradient(scores), images, model)
     assert activation.ndim == 4
     assert activation.shape == gradient.shape
     assert activation[0, 0].numel() > 1

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from xcam.engine import capture
-from xcam.models import Normalized, default_layer, spatial
+from xcam.models import Normalized, default_layer, read_map
 from xcam.models.toy import GapNet, SmallCNN
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -47,7 +47,7 @@ def test_layers_are_found_through_it():
     assert default_layer(net, images()) == "model." + default_layer(net.model, images())
     with capture(net, "model.features") as tap:
         tap(images())
-        assert spatial(tap.activation, images(), net).shape == (2, 16, 4, 3)
+        assert read_map(tap.activation, images(), net).shape == (2, 16, 4, 3)
 
 
 def test_repr_and_attributes():

@@ -28,7 +28,7 @@ class ComparesWithTheBatch(Good):
 @dataclass(frozen=True)
 class DependsOnChunks(Good):
     def score(self, model, images, explanation, truth=None):
-        size = forward.current().batch_size or 8
+        size = forward.current_runtime().batch_size or 8
         return super().score(model, images, explanation, truth) * (1 - 1 / (1 + size))
 
 
@@ -73,7 +73,7 @@ class IgnoresItsSeed(Good):
 @dataclass(frozen=True)
 class ReturnsLowPrecision(Good):
     def score(self, model, images, explanation, truth=None):
-        low = forward.current().precision == "bf16"
+        low = forward.current_runtime().precision == "bf16"
         return (
             super()
             .score(model, images, explanation, truth)

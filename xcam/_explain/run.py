@@ -64,7 +64,7 @@ def run(prepared: Prepared, images: Tensor, target: Target) -> Explanation:
         target=_join([chunk.classes for _, chunk in done]),
         logits=_join([chunk.logits for _, chunk in done]),
         method=method,
-        warnings=(*forward.current().notes, *notes_on(maps)),
+        warnings=(*forward.current_runtime().notes, *notes_on(maps)),
     )
 
 

@@ -148,7 +148,7 @@ class Explanation:
         self._check(images)
         maps = self.normalized()
         if self.raw.ndim == 4:
-            maps = imaging.visible(maps)
+            maps = imaging.brighten(maps)
         return imaging.overlay(images, maps, alpha, colors)
 
     def plot(

@@ -1,6 +1,6 @@
 """The caller's model: found in its wrappers, read from the inside, left as it was."""
 
-from xcam.engine.capturing import Capture, capture, replaced
+from xcam.engine.capturing import Capture, capture, replace_output
 from xcam.engine.restore import gradients, random_states, untouched
 from xcam.engine.trace import Call, Trace, hooks, record_pass
 from xcam.engine.wrappers import Layer, eager, find_module, unwrap
@@ -17,7 +17,7 @@ __all__ = [
     "hooks",
     "random_states",
     "record_pass",
-    "replaced",
+    "replace_output",
     "untouched",
     "unwrap",
 ]

@@ -15,7 +15,7 @@ from xcam.engine.trace import hooks
 from xcam.engine.wrappers import Layer, eager, find_module, unwrap
 from xcam.errors import LayerError
 
-__all__ = ["Capture", "capture", "replaced"]
+__all__ = ["Capture", "capture", "replace_output"]
 
 
 class Capture:
@@ -153,7 +153,7 @@ def capture(model: nn.Module, layer: Layer, grad: bool = True) -> Iterator[Captu
 
 
 @contextmanager
-def replaced(
+def replace_output(
     model: nn.Module, layer: Layer, change: Callable[[Tensor], Tensor]
 ) -> Iterator[Callable[[Tensor], Any]]:
     """Run a model with a layer's output changed, without a graph.

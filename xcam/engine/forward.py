@@ -21,12 +21,12 @@ from xcam.errors import XcamWarning
 
 __all__ = [
     "Precision",
-    "Run",
+    "Runtime",
     "call",
     "chunks",
     "collect",
-    "current",
-    "laid_out",
+    "current_runtime",
+    "match_layout",
     "note",
     "note_repeated_layers",
     "out_of_memory",
@@ -41,7 +41,7 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
-class Run:
+class Runtime:
     """The settings of one verb's call, and what the engine learns during it.
 
     Attributes:
@@ -72,20 +72,20 @@ class Run:
             raise ValueError(f"precision must be 'full', 'bf16' or 'fp16', got {self.precision!r}")
 
 
-_run: ContextVar[Run | None] = ContextVar("xcam_run", default=None)
+_run: ContextVar[Runtime | None] = ContextVar("xcam_run", default=None)
 
 
-def current() -> Run:
+def current_runtime() -> Runtime:
     """The settings in force; defaults outside of any verb."""
-    return _run.get() or Run()
+    return _run.get() or Runtime()
 
 
 @contextmanager
 def run_settings(
     batch_size: int | None = None, precision: Precision = "full", progress: bool = False
-) -> Iterator[Run]:
+) -> Iterator[Runtime]:
     """Scopes run settings to a block, restored whatever happens."""
-    run = Run(batch_size, precision, progress)
+    run = Runtime(batch_size, precision, progress)
     token = _run.set(run)
     try:
         yield run
@@ -117,7 +117,7 @@ def note_repeated_layers(but: str | None) -> None:
     Args:
         but: A layer whose last call is what was meant, since `default_layer` has chosen it.
     """
-    for layer, calls in current().repeated_layers.items():
+    for layer, calls in current_runtime().repeated_layers.items():
         if layer != but:
             note(_repeated(layer, calls))
 
@@ -139,7 +139,7 @@ def call(model: Callable[[Tensor], Any], images: Tensor, may_overwrite: bool = F
         images: (R, C, H, W).
         may_overwrite: The images were made for this pass, and nobody needs them after it.
     """
-    run = current()
+    run = current_runtime()
     run.passes += len(images)
     if images.device.type != "cpu" or run.contiguous:
         return _autocast(
@@ -160,9 +160,9 @@ def call(model: Callable[[Tensor], Any], images: Tensor, may_overwrite: bool = F
     return output
 
 
-def laid_out(images: Tensor) -> Tensor:
+def match_layout(images: Tensor) -> Tensor:
     """The images in the layout in which `call` runs the model, as far as that is known."""
-    last = images.device.type == "cpu" and current().contiguous is False
+    last = images.device.type == "cpu" and current_runtime().contiguous is False
     return images.contiguous(memory_format=torch.channels_last) if last else images
 
 
@@ -197,7 +197,7 @@ def chunks(
     Yields:
         Each slice with what `step` returned for it.
     """
-    run = current()
+    run = current_runtime()
     start = 0
     with _bar(rows, label, run.progress) as bar:
         while start < rows:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from xcam.errors import LayerError
 
-__all__ = ["Layout", "norm_widths", "spatial"]
+__all__ = ["Layout", "norm_widths", "read_map"]
 
 _MOST_PREFIX_TOKENS = 16
 
@@ -94,7 +94,7 @@ def norm_widths(model: nn.Module) -> set[int]:
     return {int(shape[-1]) for shape in shapes if isinstance(shape, Sequence) and len(shape)}
 
 
-def spatial(tensor: Tensor, images: Tensor, model: nn.Module) -> Tensor:
+def read_map(tensor: Tensor, images: Tensor, model: nn.Module) -> Tensor:
     """Reads a layer's output, or the gradient there, as a map.
 
     Args:

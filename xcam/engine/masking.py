@@ -9,28 +9,28 @@ from torch import Tensor, nn
 
 from xcam.core import Output, Target
 from xcam.engine import forward
-from xcam.imaging import Fill, filled
+from xcam.imaging import Fill, make_fill
 
-__all__ = ["blended", "masked_passes", "masked_scores"]
+__all__ = ["blend", "masked_passes", "masked_scores"]
 
 
-def blended(images: Tensor, masks: Tensor, fill: Fill = "zero") -> Tensor:
+def blend(images: Tensor, masks: Tensor, fill: Fill = "zero") -> Tensor:
     """Images (R, C, H, W) seen through masks (R, H, W) in [0, 1]: x ⊙ M + fill ⊙ (1 − M).
 
     Masks (R, C, H, W) hide element by element. A `fill` of the images' own shape is what stands
     behind each of them.
     """
-    return _through(images, masks, _behind(images, fill))
+    return _blend(images, masks, _make_background(images, fill))
 
 
-def _behind(images: Tensor, fill: Fill) -> Tensor | None:
+def _make_background(images: Tensor, fill: Fill) -> Tensor | None:
     """What is seen where a mask is zero; None for zeros, which cost one operation less."""
     if isinstance(fill, Tensor) and fill.shape == images.shape:
         return fill
-    return None if isinstance(fill, str) and fill == "zero" else filled(images, fill)
+    return None if isinstance(fill, str) and fill == "zero" else make_fill(images, fill)
 
 
-def _through(images: Tensor, masks: Tensor, behind: Tensor | None) -> Tensor:
+def _blend(images: Tensor, masks: Tensor, behind: Tensor | None) -> Tensor:
     masks = (masks if masks.ndim == 4 else masks[:, None]).to(images.dtype)
     return images * masks if behind is None else torch.lerp(behind, images, masks)
 
@@ -63,15 +63,15 @@ def masked_passes(
         (pairs, …).
     """
     # In the layout that the model takes, once, so that each pair is made in it.
-    images = forward.laid_out(images)
-    behind = _behind(images, fill)
+    images = forward.match_layout(images)
+    behind = _make_background(images, fill)
 
     def step(part: slice) -> Tensor:
         rows, seen = masks(part)
         only = len(images) == 1
         chunk = images if only else images[rows]
         hidden = behind if only or behind is None else behind[rows]
-        return read(forward.call(model, _through(chunk, seen, hidden), may_overwrite=True), rows)
+        return read(forward.call(model, _blend(chunk, seen, hidden), may_overwrite=True), rows)
 
     with torch.no_grad():
         return forward.collect(pairs, step, images, label, group_size)

@@ -53,7 +53,7 @@ def find_module(model: nn.Module, layer: Layer) -> tuple[str, nn.Module]:
             raise LayerError(f"give one layer a call, got {len(layer)}; explain once for each")
         layer = layer[0]
     if isinstance(layer, nn.Module):
-        return _name_of(net, layer), layer
+        return _find_name(net, layer), layer
     if not isinstance(layer, str):
         raise TypeError(f"layer must be a name or a module of the model, got {layer!r}")
     found = _submodule(net, layer)
@@ -61,14 +61,14 @@ def find_module(model: nn.Module, layer: Layer) -> tuple[str, nn.Module]:
         return layer, found
     found = _submodule(model, layer)
     if found is not None:
-        return _name_of(net, found), found
+        return _find_name(net, found), found
     names = [name for name, _ in net.named_modules() if name]
     near = difflib.get_close_matches(layer, names, n=5, cutoff=0.4) or names[-5:]
     hint = f"the nearest are {', '.join(near)}" if near else "it has no layers with names"
     raise UnknownNameError(f"the model has no layer {layer!r}; {hint}")
 
 
-def _name_of(net: nn.Module, module: nn.Module) -> str:
+def _find_name(net: nn.Module, module: nn.Module) -> str:
     names: dict[nn.Module, str] = {candidate: name for name, candidate in net.named_modules()}
     if names.get(module):
         return names[module]

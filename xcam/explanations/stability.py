@@ -11,7 +11,7 @@ from torch import Tensor
 
 from xcam.errors import XcamWarning
 from xcam.explanations.folder import StoredMaps
-from xcam.imaging import is_flat, normalize, resize, sides_of
+from xcam.imaging import is_flat, normalize, parse_size, resize
 
 __all__ = ["Mode", "stability_iou"]
 
@@ -77,7 +77,7 @@ def stability_iou(
     if mode not in get_args(Mode):
         raise ValueError(f"mode must be 'pixel' or 'row', got {mode!r}")
     _check_threshold(threshold)
-    sides = None if size is None else sides_of(size)
+    sides = None if size is None else parse_size(size)
     if isinstance(maps_a, Tensor) and isinstance(maps_b, Tensor):
         found, names = _agreement(maps_a, maps_b, threshold, mode, sides), ("maps_a", "maps_b")
     elif isinstance(maps_a, str | Path) and isinstance(maps_b, str | Path):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from xcam.engine.layers import default_layer
-from xcam.engine.layout import Layout, spatial
+from xcam.engine.layout import Layout, read_map
 from xcam.models.loading import load
 from xcam.models.normalized import Normalized
 
-__all__ = ["Layout", "Normalized", "default_layer", "load", "spatial"]
+__all__ = ["Layout", "Normalized", "default_layer", "load", "read_map"]

@@ -86,10 +86,10 @@ def test_the_score_is_what_is_differentiated(images, output, function):
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("baseline", ["zero", "mean", "blur", torch.tensor([0.2, 0.5, 0.1])])
 def test_integrated_gradients_are_exact_on_a_linear_net(linear, images, weights, rule, baseline):
-    from xcam.imaging import filled
+    from xcam.imaging import make_fill
 
     method = IntegratedGradients(n_steps=4, rule=rule, baseline=baseline)
-    way = images - filled(images, baseline)
+    way = images - make_fill(images, baseline)
     explanation = xcam.explain(linear, images, CLASSES, method)
     assert close(explanation.raw, weights * way)
     assert torch.equal(explanation.maps, explanation.raw.sum(1))
@@ -98,14 +98,14 @@ def test_integrated_gradients_are_exact_on_a_linear_net(linear, images, weights,
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("baseline", ["zero", "blur"])
 def test_integrated_gradients_are_complete(images, rule, baseline):
-    from xcam.imaging import filled
+    from xcam.imaging import make_fill
 
     net, images = SmallCNN().double(), images.double()
     method = IntegratedGradients(n_steps=300, rule=rule, baseline=baseline)
     raw = method.maps(net, images, Target.of(CLASSES, images))
     assert raw.dtype == torch.float64
     with torch.no_grad():
-        gained = (net(images) - net(filled(images, baseline)))[range(3), CLASSES]
+        gained = (net(images) - net(make_fill(images, baseline)))[range(3), CLASSES]
     assert float((raw.sum((1, 2, 3)) / gained - 1).abs().max()) <= 0.01
 
 

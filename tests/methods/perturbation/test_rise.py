@@ -11,7 +11,7 @@ import xcam
 from xcam import imaging
 from xcam.core import Target
 from xcam.engine import forward
-from xcam.engine.masking import blended
+from xcam.engine.masking import blend
 from xcam.methods import RISE
 from xcam.methods.perturbation.grid_masks import GridMasks
 from xcam.models.toy import GapNet, LinearNet
@@ -234,16 +234,16 @@ def test_memory_backs_off_without_counting_twice():
 )
 def test_fills(fill, expected):
     images = pictures(2)
-    torch.testing.assert_close(imaging.filled(images, fill), expected(images))
-    hidden = blended(images, torch.zeros(1, 12, 15), fill)
+    torch.testing.assert_close(imaging.make_fill(images, fill), expected(images))
+    hidden = blend(images, torch.zeros(1, 12, 15), fill)
     torch.testing.assert_close(hidden, expected(images))
-    assert torch.equal(blended(images, torch.ones(1, 12, 15), fill), images)
+    assert torch.equal(blend(images, torch.ones(1, 12, 15), fill), images)
 
 
 @pytest.mark.parametrize("shape", [(2,), (2, 3, 12, 15), (3, 12), (3, 6, 6), (1, 1, 3, 1, 1)])
 def test_fill_tensors_that_do_not_fit_are_refused(shape):
     with pytest.raises(ValueError, match=r"fill tensor must be .*\(3, 12, 15\).* got"):
-        imaging.filled(pictures(2), torch.zeros(shape))
+        imaging.make_fill(pictures(2), torch.zeros(shape))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from xcam.core import Output, Target
 from xcam.engine import Layer, capture
-from xcam.engine.layout import spatial
+from xcam.engine.layout import read_map
 
 __all__ = [
     "activations",
@@ -60,7 +60,7 @@ def activations_and_gradients(
 
 def read(tensor: Tensor, images: Tensor, model: nn.Module) -> Tensor:
     """A layer's tensor as (B, C, h, w), in float32 at least: sums over channels need the digits."""
-    maps = spatial(tensor, images, model)
+    maps = read_map(tensor, images, model)
     return maps.float() if maps.dtype in (torch.float16, torch.bfloat16) else maps
 
 

@@ -71,7 +71,7 @@ class IntegratedGradients(Method):
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, C, H, W)."""
         images = images.detach()
-        baseline = imaging.filled(images, self.baseline)
+        baseline = imaging.make_fill(images, self.baseline)
         way = images - baseline
         clean_pass(model, images, target)
         points, weights = (torch.tensor(v).to(images) for v in _quadrature(self.rule, self.n_steps))

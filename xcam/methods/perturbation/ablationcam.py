@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xcam.core import Method, MethodSpec, Output, Target
-from xcam.engine import Layer, capture, forward, replaced
-from xcam.engine.layout import spatial
+from xcam.engine import Layer, capture, forward, replace_output
+from xcam.engine.layout import read_map
 from xcam.methods.cam.features import named, read, weighted
 
 __all__ = ["AblationCAM"]
@@ -89,14 +89,14 @@ class AblationCAM(Method):
             if call < calls:  # the map is of the layer's last call
                 return output
             changed = output.clone()
-            view = spatial(changed, images[:1].expand(len(rows), -1, -1, -1), model)
+            view = read_map(changed, images[:1].expand(len(rows), -1, -1, -1), model)
             each = torch.arange(len(rows), device=rows.device)
             kept = view[each, channels]
             none = (channels < 0)[:, None, None]
             view[each, channels] = torch.where(none, kept, self._ablated(kept))
             return changed
 
-        with replaced(model, named(self.layer), ablate) as run:
+        with replace_output(model, named(self.layer), ablate) as run:
 
             def step(part: slice) -> Tensor:
                 nonlocal rows, channels, call

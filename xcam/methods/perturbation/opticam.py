@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from xcam.core import Method, MethodSpec, Output, Target
 from xcam.engine import Layer, eager, forward, gradients
-from xcam.engine.masking import blended
+from xcam.engine.masking import blend
 from xcam.imaging import Fill, check_fill, normalize, resize
 from xcam.methods.cam.features import activations_and_scores, weighted
 from xcam.methods.gradient.input_gradients import summed_gradient
@@ -98,7 +98,7 @@ class OptiCAM(Method):
             best_maps = images.new_zeros(len(images), *images.shape[2:])
             for _ in range(self.iterations):
                 maps = self._map(mixture, channels, images)
-                prediction = forward.call(model, blended(images, maps, self.fill))
+                prediction = forward.call(model, blend(images, maps, self.fill))
                 gain = self._gain(target.scores(prediction, output=self.output), clean)
                 better = gain > best
                 best = torch.where(better, gain, best).detach()

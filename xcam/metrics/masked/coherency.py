@@ -12,7 +12,7 @@ from xcam._explain.prepare import prepare
 from xcam._explain.run import run
 from xcam.core import Explanation, Method, Metric, MetricSpec
 from xcam.engine import unwrap
-from xcam.engine.masking import blended
+from xcam.engine.masking import blend
 from xcam.imaging import Fill, normalize
 from xcam.metrics.inputs import Space, in_space, maps_of, target_of
 from xcam.metrics.masked.muting import Normalise, check_masking, masks_of
@@ -150,7 +150,7 @@ def coherency(
 def masked(model: nn.Module, images: Tensor, masks: Tensor, fill: Fill, space: Space) -> Tensor:
     """The masked images (B, C, H, W) as the model takes them, wherever they were masked."""
     inner, shown = in_space(model, images, space)
-    hidden = blended(shown, masks, fill)
+    hidden = blend(shown, masks, fill)
     outer = unwrap(model)
     if inner is not model and isinstance(outer, Normalized):
         return hidden * outer.std + outer.mean

@@ -39,7 +39,8 @@ class IROF(Metric):
             segments goes through them in as many steps.
         compactness: Of the superpixels: the weight of a cell's side against the image's range of
             colours. The higher, the nearer to squares.
-        fill: What stands in for a segment: the image's mean colour, or see `xcam.imaging.filled`.
+        fill: What stands in for a segment: the image's mean colour, or see
+            `xcam.imaging.make_fill`.
         space: Where segments are cut and replaced: before the model's own normalisation
             (`"input"`), or after it.
     """

@@ -13,7 +13,7 @@ from xcam._explain.prepare import prepare
 from xcam._explain.run import run, unresized
 from xcam.core import Explanation, Method, Metric, MetricSpec, Target
 from xcam.engine import forward, untouched, unwrap
-from xcam.imaging import Fill, check_fill, filled
+from xcam.imaging import Fill, check_fill, make_fill
 from xcam.metrics.inputs import Space, in_space, maps_of, target_of
 from xcam.metrics.preset import has_presets
 from xcam.metrics.reading import check_finite, reads_score_and_hit
@@ -56,7 +56,7 @@ class Selectivity(Metric):
         steps: n.
         step: Units removed at each step; None for as many as remove all in the end.
         output: What the result is read from: `"prob"` or `"accuracy"`.
-        fill: What stands in for what is removed; see `xcam.imaging.filled`.
+        fill: What stands in for what is removed; see `xcam.imaging.make_fill`.
         space: Where it is filled in: before the model's own normalisation or after it.
         preset: `"whitebox"` sets unit="element", recompute=True, exclude_removed=False, steps=50,
             step=1, fill="zero".
@@ -196,7 +196,7 @@ class Selectivity(Metric):
     def _hidden(self, model: nn.Module, images: Tensor) -> Tensor:
         """What stands behind the images, in their own space: methods explain the whole model."""
         inner, seen = in_space(model, images, self.space)
-        behind = filled(seen, self.fill)
+        behind = make_fill(seen, self.fill)
         whole = unwrap(model)
         if inner is not model and isinstance(whole, Normalized):
             return behind * whole.std + whole.mean
