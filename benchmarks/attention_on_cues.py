@@ -28,8 +28,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import xcam
 from xcam._fit.counters import seed_all
+from xcam.core import figures
 from xcam.data import PlantedCues, planted_cues
-from xcam.explanations import figures
 from xcam.metrics import PointingGame
 from xcam.results.bootstrap import Sample, estimate
 
@@ -277,7 +277,7 @@ def draw(nets: Mapping[str, nn.Module], two: PlantedCues, path: Path) -> None:
     found = {"Grad-CAM": xcam.explain(nets["plain"], some, labels, "gradcam")}
     found |= {name: xcam.explain(nets[name], some, labels) for name in (*HEADS, *ATTENTION)}
     overlays = {name: explanation.overlay(some) for name, explanation in found.items()}
-    figures.grid(some, overlays, figures.captions(found["Grad-CAM"]), path)
+    figures.grid(some, overlays, found["Grad-CAM"].captions(), path)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -21,8 +21,7 @@ from torch import Tensor, nn
 
 import xcam
 from xcam.errors import XcamWarning
-from xcam.explanations import figures
-from xcam.results import lcam
+from xcam.results import figures, lcam
 
 HEADS = ("lcam_fm", "lcam_img")
 METHODS = {

@@ -21,7 +21,7 @@ from explain import bare, compare, median, net, pictures, rows, title
 from timing import interleave, machine, peak_memory, ratio, watch
 from torch import Tensor, nn
 
-from xcam.core import Explanation, Metric, SavedMethod
+from xcam.core import Explanation, Metric
 from xcam.engine.forward import Precision, run_settings
 from xcam.metrics import Deletion, Insertion, PixelFlipping
 from xcam.metrics.removal.insertion_deletion import blurred
@@ -47,7 +47,7 @@ def brightness(images: Tensor) -> Explanation:
     order = images.mean(1).flatten(1).argsort(dim=1, stable=True)
     maps = order.argsort(dim=1).float().view(len(images), *images.shape[-2:])
     target = torch.full((len(images),), TARGET, device=images.device)
-    return Explanation(maps, maps, target, None, SavedMethod("brightness", ()))
+    return Explanation.of(maps, images, target, method="brightness")
 
 
 def scored(model: nn.Module, images: Tensor, explanation: Explanation, *metrics: Metric) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import xcam
-from xcam.explanations import figures
+from xcam.core import figures
 
 PHOTOGRAPHS = {
     "cat": ("skimage", "data/chelsea.png"),
@@ -90,7 +90,7 @@ def main() -> None:
     print(f"Seconds for the {len(images)} photographs:")
     for title, duration in seconds.items():
         print(f"  {title:<24}{duration:6.1f}")
-    rows = figures.captions(explanation, model.categories)
+    rows = explanation.captions(model.categories)
     figures.grid(images, overlays, rows, out / "demo.png")
     print(f"The picture: {out / 'demo.png'}")
 

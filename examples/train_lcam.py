@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 import xcam
+from xcam.core import figures
 from xcam.data import PlantedCues, planted_cues
-from xcam.explanations import figures
 
 SIZE, CLASSES = 48, 8
 CLASSIFIER = {"name": "SGD", "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}
@@ -82,7 +82,7 @@ def main() -> None:
         own, other = hits(explanation, cues), hits(explanation, others)
         print(f"  {title:<12}{own:6.0%}{other:6.0%}")
         overlays[title] = explanation[:8].overlay(images[:8])
-    rows = figures.captions(found["gradcam"][:8])
+    rows = found["gradcam"][:8].captions()
     figures.grid(images[:8], overlays, rows, options.out / "lcam.png")
     print(f"The picture: {options.out / 'lcam.png'} ({time.perf_counter() - start:.0f} s)")
 

@@ -10,9 +10,8 @@ from xcam.core import Explanation, SavedMethod
 def explained(maps, target):
     """The explanation of one class an image whose maps are these."""
     maps = maps.float()
-    return Explanation(
-        maps, maps, torch.as_tensor(target), logits=None, method=SavedMethod("by_hand", ())
-    )
+    size = tuple(maps.shape[-2:])
+    return Explanation(maps, size, torch.as_tensor(target), None, SavedMethod("by_hand"))
 
 
 def seeded(*shape, seed=0, dtype=torch.float32):

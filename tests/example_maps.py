@@ -13,7 +13,7 @@ def explanation_of(maps, classes=None, count=5, size=None):
     logits = torch.zeros(len(maps), count)
     logits[rows, classes] = 1
     size = tuple(maps.shape[1:]) if size is None else size
-    return Explanation(resize(maps, size), maps, classes, logits, get_method("gradcam")())
+    return Explanation(maps, size, classes, logits, get_method("gradcam")())
 
 
 def scores(metric, maps, truth, classes=None, count=5, size=None):

@@ -31,9 +31,6 @@ LAYERS = [
 RANK = {area: rank for rank, areas in enumerate(LAYERS) for area in areas}
 APART = {"methods", "metrics", "data"}  # and none of these imports another
 
-# What a function may import from above, when it runs: a result's own verbs.
-UPWARD = {("xcam.core.explanation", "explanations"), ("xcam.explanations.figures", "metrics")}
-
 MODULES = {
     ".".join(("xcam", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(
         ".__init__"
@@ -80,17 +77,10 @@ def imported(module):
 def test_imports_point_one_way(module):
     own = area(module)
     assert own in RANK, f"say in which layer {own!r} is"
-    for name, inside_function in imported(module):
+    for name, _ in imported(module):
         other = area(name)
-        if inside_function and (module, other) in UPWARD:
-            continue
         assert RANK[other] <= RANK[own], f"{module} imports {name} from above"
         assert own == other or not {own, other} <= APART, f"{module} imports {name} beside it"
-
-
-def test_exceptions_are_in_use():
-    used = {(module, area(name)) for module in MODULES for name, inner in imported(module) if inner}
-    assert used >= UPWARD
 
 
 def test_no_circles():

@@ -11,8 +11,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import xcam
+from xcam.checkpoints import load_net
 from xcam.checkpoints.tensors import checksum
 from xcam.errors import FileFormatError, UnknownNameError
+from xcam.explanations.loading import load_explanation
 from xcam.models import Normalized
 from xcam.models.toy import GapNet
 
@@ -137,11 +139,13 @@ def test_explanation(tmp_path, path):
     explanation = xcam.explain(GapNet(), pictures(), 1)
     explanation.save(tmp_path / "e.safetensors")
     with pytest.raises(
-        FileFormatError, match=r"no net by xcam; it is the explanation that xcam\.Explanation\.load"
+        FileFormatError, match=r"no net by xcam; it is the explanation that xcam\.load"
     ):
-        xcam.load(tmp_path / "e.safetensors")
+        load_net(tmp_path / "e.safetensors")
+    with pytest.raises(ValueError, match="holds an explanation, no net; leave model out"):
+        xcam.load(tmp_path / "e.safetensors", GapNet())
     with pytest.raises(FileFormatError, match=r"no explanation by xcam; it is the net that xcam"):
-        xcam.Explanation.load(path)
+        load_explanation(path)
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -145,7 +145,7 @@ def test_explain_passes_everything_on(net, picture, tmp_path):
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert net.loaded == [("toy:net", "none")]
-    explanation = xcam.Explanation.load(saved)
+    explanation = xcam.load(saved)
     assert explanation.method.parameters() == {
         "layer": "features.0", "output": "prob", "relu": True
     }  # fmt: skip

@@ -7,24 +7,25 @@ from torch.testing import assert_close
 
 import xcam
 from xcam import Explanation
-from xcam.core.explanation import notes_on
+from xcam.core import Note, SavedMethod
 from xcam.errors import XcamWarning
-from xcam.methods import GradCAM
+from xcam.methods import GradCAM, Saliency
+from xcam.metrics import AverageDrop
+from xcam.models.toy import GapNet
 
 FLAT, NEGATIVE = "the map is flat, it points nowhere", "no value is positive, nothing speaks"
 
 
-def explanation(count=4, size=(6, 8), warnings=(), **changes):
+def explanation(count=4, size=(6, 8), **changes):
     generator = torch.Generator().manual_seed(count)
-    maps = torch.randn(count, *size, generator=generator)
     values = {
-        "maps": maps,
         "raw": torch.randn(count, 3, 4, generator=generator),
+        "size": size,
         "target": torch.arange(count),
         "logits": torch.randn(count, 5, generator=generator),
         "method": GradCAM("features"),
     } | changes
-    return Explanation(**values, warnings=(*warnings, *notes_on(values["maps"])))
+    return Explanation(**values)
 
 
 class TestIndexing:
@@ -81,10 +82,10 @@ class TestWarnings:
     """Warnings number the images of the explanation they stand in."""
 
     def whole(self):
-        maps = explanation().maps
-        maps[1] = 0.3
-        maps[2] = -maps[2].abs()
-        return explanation(maps=maps, warnings=("layer 'x' is called 2 times",))
+        raw = explanation().raw
+        raw[1] = 0.3
+        raw[2] = -raw[2].abs()
+        return explanation(raw=raw, run_notes=(Note(None, "layer 'x' is called 2 times"),))
 
     def test_numbers(self):
         general, flat, negative = self.whole().warnings
@@ -112,15 +113,23 @@ class TestWarnings:
     @pytest.mark.parametrize("value", [0.0, 0.1, -1 / 3, 1e-20, 1e20])
     @pytest.mark.parametrize("size", [(7, 7), (14, 14), (1, 3), (5, 9)])
     def test_flat_maps_are_seen_after_a_resize(self, value, size):
-        maps = xcam.imaging.resize(torch.full((1, *size), value), (224, 160))
-        assert notes_on(maps) == [f"image 0: {FLAT}"]
-        assert xcam.imaging.normalize(maps).abs().max() == 0
+        whole = explanation(1, (224, 160), raw=torch.full((1, *size), value))
+        assert whole.notes == (Note(0, FLAT),)
+        assert xcam.imaging.normalize(whole.maps).abs().max() == 0
 
     def test_nearly_flat_is_not_flat(self):
         maps = torch.full((1, 4, 4), 0.1)
         maps[0, 2, 2] += 1e-5
-        assert notes_on(maps) == []
+        assert explanation(1, (4, 4), raw=maps).notes == ()
         assert xcam.imaging.normalize(maps).max() == 1
+
+    def test_notes_on_an_image_follow_it(self):
+        noted = explanation(3, run_notes=(Note(1, "odd"), Note(None, "all")))
+        assert noted[[2, 1, 1]].run_notes == (Note(None, "all"), Note(1, "odd"), Note(2, "odd"))
+        assert noted[0].run_notes == (Note(None, "all"),)
+        joined = Explanation.cat([noted[0], noted])
+        assert joined.run_notes == (Note(None, "all"), Note(2, "odd"))
+        assert joined.warnings == ("all", "image 2: odd")
 
 
 class TestCat:
@@ -169,15 +178,15 @@ class TestNormalized:
     @pytest.mark.parametrize("relu", [True, False])
     def test_flat(self, relu):
         with pytest.warns(XcamWarning, match=f"image 0: {FLAT}"):
-            got = explanation(1, maps=torch.full((1, 6, 8), 0.7)).normalized(relu)
+            got = explanation(1, raw=torch.full((1, 3, 4), 0.7)).normalized(relu)
         assert torch.equal(got, torch.zeros(1, 6, 8))
 
     def test_negative_everywhere(self):
-        maps = -explanation().maps.abs() - 0.1
+        whole = explanation(raw=-explanation().raw.abs() - 0.1)
         with pytest.warns(XcamWarning, match=NEGATIVE):
-            got = explanation(maps=maps).normalized()
-        assert torch.equal(got, torch.zeros_like(maps))
-        assert explanation(maps=maps).normalized(relu=False).max() == 1  # without a warning
+            got = whole.normalized()
+        assert torch.equal(got, torch.zeros(4, 6, 8))
+        assert whole.normalized(relu=False).max() == 1  # without a warning
 
     def test_leaves_the_maps(self):
         whole = explanation()
@@ -237,3 +246,116 @@ class TestOverlay:
     def test_refused(self, images, options, error, words):
         with pytest.raises(error, match=words):
             explanation().overlay(images, **options)
+
+
+class TestMaps:
+    def test_are_the_raw_ones_at_the_size_of_the_images(self):
+        whole = explanation()
+        assert whole.maps.shape == (4, 6, 8)
+        assert torch.equal(whole.maps, xcam.imaging.resize(whole.raw, (6, 8)))
+        assert whole.maps is whole.maps
+        assert torch.equal(whole.reduced, whole.raw)
+
+    @pytest.mark.parametrize("reduce", ["sum", "abs_sum", "abs_max"])
+    def test_have_channels_reduced_as_the_method_says(self, reduce):
+        raw = torch.randn(2, 3, 6, 8, generator=torch.Generator().manual_seed(0))
+        whole = explanation(2, raw=raw, target=None, logits=None, method=Saliency(reduce=reduce))
+        wanted = {"sum": raw.sum(1), "abs_sum": raw.abs().sum(1), "abs_max": raw.abs().amax(1)}
+        assert torch.equal(whole.reduced, wanted[reduce])
+        assert torch.equal(whole.maps, wanted[reduce])
+
+    def test_of_a_part_are_those_of_the_whole_bit_for_bit(self):
+        whole = explanation(9, (31, 45))
+        assert torch.equal(whole[3:5].maps, whole.maps[3:5])
+        assert torch.equal(Explanation.cat(list(whole)).maps, whole.maps)
+
+
+class TestOf:
+    """Maps from elsewhere."""
+
+    IMAGES = torch.zeros(2, 3, 6, 8)
+    MAPS = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+
+    @pytest.mark.parametrize(
+        "change",
+        [torch.clone, torch.Tensor.numpy, list, lambda m: [*m.numpy()], torch.Tensor.double],
+    )
+    def test_takes_tensors_arrays_and_sequences(self, change):
+        got = Explanation.of(change(self.MAPS), self.IMAGES, 1, method="mine")
+        assert torch.equal(got.raw, self.MAPS)
+        assert got.raw.dtype == torch.float32
+        assert got.maps.shape == (2, 6, 8)
+        assert got.target.tolist() == [1, 1]
+        assert got.method == SavedMethod("mine")
+
+    def test_keeps_a_copy(self):
+        maps = self.MAPS.clone()
+        got = Explanation.of(maps, self.IMAGES)
+        maps.zero_()
+        assert torch.equal(got.raw, self.MAPS)
+
+    def test_sums_channels(self):
+        channels = torch.stack([self.MAPS, self.MAPS], 1)
+        assert_close(Explanation.of(channels, self.IMAGES).reduced, 2 * self.MAPS)
+
+    def test_explains_the_predicted_class_of_logits(self):
+        logits = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
+        got = Explanation.of(self.MAPS, self.IMAGES, logits=logits)
+        assert got.target.tolist() == [1, 0]
+        assert got.logits is not None
+        assert Explanation.of(self.MAPS, self.IMAGES).target is None
+
+    def test_of_explained_maps_scores_as_they_do(self):
+        net, images = GapNet(), torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+        made = xcam.explain(net, images)
+        copied = Explanation.of(made.raw, images, made.target, made.logits, made.method)
+        metric = AverageDrop()
+        assert torch.equal(metric(net, images, copied), metric(net, images, made))
+        rows = metric.score(net, images, made)
+        assert metric(net, images, made) == metric.finish(rows.double().mean(0))
+
+    @pytest.mark.parametrize(
+        ("maps", "options", "error", "words"),
+        [
+            (MAPS[:1], {}, ValueError, r"maps must give \(2, h, w\) maps, got \(1, 3, 4\)"),
+            (MAPS[0], {}, ValueError, r"must give \(2, h, w\) maps, got \(3, 4\)"),
+            (MAPS / 0, {"method": "mine"}, ValueError, "mine gave a map that is not finite"),
+            ("maps", {}, TypeError, "must give a tensor of 2 maps, got str"),
+            (
+                [MAPS[0], MAPS[1, :2]],
+                {},
+                ValueError,
+                "different sizes; make an explanation of each",
+            ),
+            (MAPS, {"target": [0, 1, 2]}, ValueError, "one class for each of the 2 images"),
+            (MAPS, {"target": 2, "logits": torch.zeros(2, 2)}, ValueError, "2 is out of range"),
+            (MAPS, {"images": np.zeros((2, 3, 6, 8))}, TypeError, "must be a .* tensor, got"),
+            (MAPS, {"images": "dog.png"}, TypeError, "must be a .* tensor, got str"),
+        ],
+    )
+    def test_refused(self, maps, options, error, words):
+        with pytest.raises(error, match=words):
+            Explanation.of(maps, **({"images": self.IMAGES} | options))
+
+
+def test_repr_is_one_line():
+    assert repr(explanation()) == (
+        "<Explanation of 4 images of 6×8 by GradCAM(layer='features', output='logit', "
+        "relu=False), target [0, 1, 2, 3]>"
+    )
+    assert repr(explanation(1, target=None)).endswith(
+        "of 6×8 by " + repr(GradCAM("features")) + ", target unknown>"
+    )
+    assert "target [0, 1, 2, 3, 4, 5, 6, 7, …]>" in repr(explanation(9))
+
+
+def test_moves_to_a_device_or_dtype():
+    whole = explanation()
+    moved = whole.to(torch.float64)
+    assert (moved.raw.dtype, moved.maps.dtype, moved.logits.dtype) == (torch.float64,) * 3
+    assert moved.target.dtype == torch.int64
+    assert torch.equal(moved.maps, whole.maps.double())
+    assert whole.to("meta").target.device.type == "meta"
+    assert torch.equal(whole.to("cpu").maps, whole.maps)
+    with pytest.raises(TypeError, match=r"maps are floating point, got torch\.int64"):
+        whole.to(torch.int64)

@@ -1,7 +1,5 @@
 """Maps that an evaluation keeps, and maps that others made."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -84,15 +82,6 @@ class TestMaps:
         columns = ("index", "metric", "values")
         assert plain(read, *columns) == plain(made, *columns)
 
-    def test_of_explanations_whose_maps_alone_were_replaced_leave_a_row(self, tmp_path):
-        data = Pictures(1)
-        explanation = replace(xcam.explain(NET, data.images), maps=data.images.mean(1))
-        (tmp_path / data.ids[0]).parent.mkdir()
-        explanation.save(tmp_path / f"{data.ids[0]}.safetensors")
-        results = evaluate(loader(data), (), maps=tmp_path, controls=False)
-        (error,) = results.errors()["error"]
-        assert "`maps` are not its `raw` ones" in error
-
     def test_of_several_resolutions_score_alike_in_any_batches(self, tmp_path):
         """Each is normalised at its own resolution, alone or beside another."""
         data, sides = Pictures(6), [5, 7, 5, 16, 7, 5]
@@ -174,7 +163,7 @@ class TestMaps:
         if kind != "list":
             explanation = xcam.explain(NET, data.images)
             brightness = data.images.mean(1)
-            given = type(explanation)(brightness, brightness, None, None, explanation.method)
+            given = explanation.of(brightness, data.images)
             expected = xcam.get_metric("sparseness")().score(NET, data.images, given)
             values = [row["values"][0] for row in found]
             np.testing.assert_allclose(values, expected, rtol=1e-5)

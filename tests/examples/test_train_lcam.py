@@ -13,7 +13,7 @@ from xcam.methods import LCAMFm, LCAMImg
 
 def test_hits():
     maps = torch.tensor([[[0.0, 3.0], [1.0, 2.0]], [[-1.0, -2.0], [-3.0, -4.0]]])
-    found = xcam.Explanation(maps, maps, None, None, LCAMFm())
+    found = xcam.Explanation(maps, tuple(maps.shape[1:]), None, None, LCAMFm())
     masks = torch.tensor([[[0, 1], [0, 0]], [[0, 1], [1, 1]]]).bool()
     assert train_lcam.hits(found, masks) == 0.5
     assert train_lcam.hits(found, ~masks) == 0.5

@@ -11,11 +11,11 @@ from evaluations import CONTROLS, Pictures, evaluate, loader
 
 import xcam
 from xcam.cli import tables
-from xcam.explanations import figures
+from xcam.core.figures import grid
 from xcam.metrics.masked.muting import mute
 from xcam.models import Normalized
 from xcam.models.toy import GapNet
-from xcam.results import lcam
+from xcam.results import figures, lcam
 
 SHARES = ("100%", "50%", "15%")
 NET = Normalized(GapNet(num_classes=7), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
@@ -138,7 +138,7 @@ class TestFigure:
         images = Pictures(1).images
         found = xcam.explain(NET, images, method="sobel")
         lower = found.maps - 2 * found.maps.max()
-        below = dataclasses.replace(found, maps=lower, raw=lower)
+        below = dataclasses.replace(found, raw=lower)
         drawn, wanted = (
             figures.comparison(NET, images, {"a": each}).axes[1].images[0].get_array()
             for each in (below, found)
@@ -160,7 +160,7 @@ class TestFigure:
         images = Pictures(3).images
         widths = []
         for beneath in ({}, {"a": ["one line"] * 3}):
-            figure = figures.grid(images, {"a": images}, ["x", "y", "z"], beneath=beneath)
+            figure = grid(images, {"a": images}, ["x", "y", "z"], beneath=beneath)
             figure.draw_without_rendering()
             widths.append([axes.get_window_extent().width for axes in figure.axes])
         assert widths[1] == pytest.approx(widths[0], rel=0.02)
@@ -170,7 +170,7 @@ class TestFigure:
             figures.comparison(NET, Pictures(3).images, {})
         images = Pictures(3).images
         with pytest.raises(ValueError, match="1 labels for 3 images"):
-            figures.grid(images, {"a": images}, beneath={"a": ["one"]})
+            grid(images, {"a": images}, beneath={"a": ["one"]})
 
 
 class TestCommand:

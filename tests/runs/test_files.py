@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import xcam
-from xcam.core import Explanation, Method, MethodSpec, SavedMethod
+from xcam.core import Explanation, Method, MethodSpec, Note, SavedMethod
+from xcam.core.explanation_file import FORMAT
 from xcam.errors import FileFormatError, XcamWarning
-from xcam.explanations import saving as explanations
+from xcam.explanations.loading import load_explanation
 from xcam.models.toy import GapNet
 from xcam.registry import installed
 from xcam.runs import files
@@ -46,7 +47,7 @@ def explanation():
 
 def made(method, **changes):
     raw = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(1))
-    values = {"maps": raw, "raw": raw, "target": None, "logits": None, "warnings": ()}
+    values = {"raw": raw, "size": (4, 5), "target": None, "logits": None}
     return Explanation(method=method, **{**values, **changes})
 
 
@@ -57,7 +58,7 @@ def equal(a, b):
 @pytest.mark.parametrize("name", ["maps", "raw", "target", "logits"])
 def test_round_trip_is_exact(explanation, tmp_path, name):
     explanation.save(tmp_path / "e.safetensors")
-    loaded = Explanation.load(tmp_path / "e.safetensors")
+    loaded = xcam.load(tmp_path / "e.safetensors")
     assert equal(getattr(loaded, name), getattr(explanation, name))
     assert loaded.method == explanation.method
     assert loaded.method.layer == "features"
@@ -66,16 +67,16 @@ def test_round_trip_is_exact(explanation, tmp_path, name):
 
 
 def test_missing_tensors_and_warnings_round_trip(tmp_path, filled):
-    saved = made(Filled(), warnings=("image 0: ein Umlaut, ü",))
+    saved = made(Filled(), run_notes=(Note(0, "ein Umlaut, ü"), Note(None, "all")))
     saved.save(tmp_path / "e.safetensors")
-    loaded = Explanation.load(tmp_path / "e.safetensors")
-    assert (loaded.target, loaded.logits, loaded.warnings) == (None, None, saved.warnings)
+    loaded = xcam.load(tmp_path / "e.safetensors")
+    assert (loaded.target, loaded.logits, loaded.notes) == (None, None, saved.notes)
 
 
 def test_parameters_of_every_kind_round_trip(tmp_path, filled):
     fill = torch.linspace(0, 1, 12).reshape(3, 4).T  # not contiguous
     made(Filled(fill, (1, [2.5, "a"], (None, True)), 7)).save(tmp_path / "e.safetensors")
-    method = Explanation.load(tmp_path / "e.safetensors").method
+    method = xcam.load(tmp_path / "e.safetensors").method
     assert torch.equal(method.fill, fill)
     assert method.sizes == (1, [2.5, "a"], (None, True))
     assert method.seed == 7
@@ -94,8 +95,8 @@ def test_parameters_of_every_kind_round_trip(tmp_path, filled):
     ids=["permuted", "expanded", "strided", "requires_grad", "special values"],
 )
 def test_any_memory_layout_can_be_saved(tmp_path, filled, tensor):
-    made(Filled(), maps=tensor, raw=tensor).save(tmp_path / "e.safetensors")
-    loaded = Explanation.load(tmp_path / "e.safetensors")
+    made(Filled(), raw=tensor).save(tmp_path / "e.safetensors")
+    loaded = xcam.load(tmp_path / "e.safetensors")
     bits = tensor.detach().contiguous().numpy().view(np.int32)
     assert np.array_equal(loaded.maps.numpy().view(np.int32), bits)
     assert np.array_equal(loaded.raw.numpy().view(np.int32), bits)
@@ -107,7 +108,7 @@ def test_header_names_versions_and_format(explanation, tmp_path):
     length = struct.unpack("<Q", path.read_bytes()[:8])[0]
     outer = json.loads(path.read_bytes()[8 : 8 + length])
     header = json.loads(outer["__metadata__"]["xcam.explanation"])
-    assert header["format"] == explanations.FORMAT
+    assert header["format"] == FORMAT
     assert header["method"] == "gradcam"
     assert header["parameters"] == {"layer": "features", "output": "logit", "relu": True}
     assert header["versions"] == {"xcam": xcam.__version__, "torch": torch.__version__}
@@ -118,19 +119,19 @@ def test_unknown_method_keeps_its_recipe(tmp_path, filled):
     made(Filled("mean", (1,), 3)).save(path)
     installed().methods.pop("filled")
     with pytest.warns(XcamWarning, match="'filled' is not installed here"):
-        loaded = Explanation.load(path)
+        loaded = xcam.load(path)
     assert loaded.method == SavedMethod("filled", (("fill", "mean"), ("sizes", (1,)), ("seed", 3)))
     assert "'filled' is not installed here" in loaded.warnings[0]
     loaded.save(path)  # and can be saved again
     with pytest.warns(XcamWarning):
-        assert Explanation.load(path).method == loaded.method
+        assert xcam.load(path).method == loaded.method
 
 
 def test_method_that_refuses_its_parameters_keeps_its_recipe(explanation, tmp_path, monkeypatch):
     explanation.save(tmp_path / "e.safetensors")
     monkeypatch.setitem(installed().methods, "gradcam", Filled)
     with pytest.warns(XcamWarning, match="refuses its parameters"):
-        loaded = Explanation.load(tmp_path / "e.safetensors")
+        loaded = xcam.load(tmp_path / "e.safetensors")
     assert loaded.method.parameters() == explanation.method.parameters()
 
 
@@ -146,7 +147,7 @@ def test_truncated_files_are_refused(explanation, tmp_path, size):
     explanation.save(path)
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(FileFormatError, match=r"cut\.safetensors' is damaged, truncated"):
-        Explanation.load(path)
+        xcam.load(path)
 
 
 def rewritten(path, header=None, drop=(), **tensors):
@@ -155,7 +156,9 @@ def rewritten(path, header=None, drop=(), **tensors):
     save_file(held, path, header and {"xcam.explanation": header})
 
 
-GOOD = json.dumps({"format": 1, "method": "gradcam", "parameters": {}, "warnings": []})
+GOOD = json.dumps(
+    {"format": 2, "method": "gradcam", "parameters": {}, "notes": [], "size": [16, 12]}
+)
 
 
 @pytest.mark.parametrize(
@@ -165,14 +168,17 @@ GOOD = json.dumps({"format": 1, "method": "gradcam", "parameters": {}, "warnings
         ({"header": "{"}, "damaged header"),
         ({"header": "[]"}, "damaged header"),
         ({"header": "{}"}, "damaged header"),
-        ({"header": '{"format": 1}'}, "incomplete header"),
-        ({"header": GOOD.replace("1", "2")}, "format 2, this xcam reads up to 1; upgrade"),
+        ({"header": '{"format": 2}'}, "incomplete header"),
+        ({"header": GOOD.replace("2", "3", 1)}, "format 3, this xcam reads up to 2; upgrade"),
         ({"header": GOOD.replace("{}", '{"fill": {"tensor": "gone"}}')}, "incomplete header"),
         ({"header": GOOD.replace("{}", '{"fill": {}}')}, "incomplete header"),
-        ({"header": GOOD, "drop": ["maps"]}, "no tensor 'maps'"),
-        ({"header": GOOD, "raw": torch.zeros(2, 4, 4)}, r"'raw' has shape \(2, 4, 4\) beside"),
+        ({"header": GOOD, "drop": ["raw"]}, "no tensor 'raw'"),
+        (
+            {"header": GOOD, "raw": torch.zeros(2, 4, 4)},
+            r"'target' has shape \(3,\) beside raw maps of",
+        ),
         ({"header": GOOD, "target": torch.zeros(3, 1)}, r"'target' has shape \(3, 1\)"),
-        ({"header": GOOD, "maps": torch.tensor(1.0)}, r"'maps' has shape \(\)"),
+        ({"header": GOOD, "raw": torch.tensor(1.0)}, r"'raw' has shape \(\)"),
     ],
 )
 def test_foreign_and_damaged_files_are_refused(explanation, tmp_path, change, reason):
@@ -180,21 +186,21 @@ def test_foreign_and_damaged_files_are_refused(explanation, tmp_path, change, re
     explanation.save(path)
     rewritten(path, **change)
     with pytest.raises(FileFormatError, match=reason) as caught:
-        Explanation.load(path)
+        load_explanation(path)
     assert "odd.safetensors" in str(caught.value)
 
 
 def test_files_of_another_kind_are_refused(tmp_path):
     torch.save({"maps": torch.zeros(1)}, tmp_path / "e.pt")  # a pickle is never opened
     with pytest.raises(FileFormatError, match=r"e\.pt' is damaged, truncated, or no safetensors"):
-        Explanation.load(tmp_path / "e.pt")
+        xcam.load(tmp_path / "e.pt")
 
 
 def test_missing_file_and_folder(explanation, tmp_path):
     with pytest.raises(FileNotFoundError, match="no file at"):
-        Explanation.load(tmp_path / "none.safetensors")
+        xcam.load(tmp_path / "none.safetensors")
     with pytest.raises(FileNotFoundError, match="no file at"):
-        Explanation.load(tmp_path)
+        xcam.load(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"cannot write .*none/e\.safetensors'"):
         explanation.save(tmp_path / "none" / "e.safetensors")
     (tmp_path / "file").touch()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from xcam._evaluate.batches import Batch
 from xcam._evaluate.comparison import Comparison, MapSource
 from xcam._evaluate.failures import Outcome, StepRunner
-from xcam._evaluate.outside import explanations_of
+from xcam._evaluate.outside import explain_each
 from xcam._explain.prepare import Prepared
 from xcam._explain.run import run
 from xcam._explain.verb import check_images
@@ -128,7 +128,7 @@ class BatchScorer:
             raise RuntimeError("maps are asked for only of images that the model has seen")
         logits = clean.result[[clean.rows.index(row) for row in rows]]
         maps = source(images, [self.batch.ids[row] for row in rows], targets)
-        return explanations_of(maps, label, images, targets, logits)
+        return explain_each(maps, label, images, targets, logits)
 
     def _take_targets(self, rows: Sequence[int]) -> Tensor:
         return torch.tensor([self.targets[row] for row in rows], device=self.images.device)

@@ -19,7 +19,6 @@ from xcam._evaluate.comparison import Comparison, describe_source
 from xcam._evaluate.failures import Outcome, StepRunner
 from xcam._evaluate.scoring import BatchScorer, move_to_model
 from xcam._explain.prepare import prepare
-from xcam._explain.run import unresized
 from xcam._explain.verb import check_images
 from xcam.core import Explanation, Method, extract_logits
 from xcam.engine import forward, untouched, unwrap
@@ -179,7 +178,7 @@ class Work:
         path = store.maps(*labels) / f"batch-{scorer.batch.number:08d}.safetensors"
         write_maps(
             path,
-            unresized(explained.result),
+            explained.result.reduced,
             [scorer.batch.ids[row] for row in explained.rows],
             [scorer.targets[row] for row in explained.rows],
             scorer.methods[label].spec.class_specific,

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from xcam import imaging
-from xcam.core import Explanation, Method, Reduce, Target, TrainableMethod
-from xcam.core.explanation import notes_on
+from xcam.core import Explanation, Method, Note, Target, TrainableMethod
 from xcam.engine import forward, untouched, unwrap
 from xcam.errors import ModelOutputError, NotFittedError
 
@@ -20,12 +18,8 @@ __all__ = [
     "attached_method",
     "check_fitted",
     "check_headless",
-    "reduce_channels",
     "run",
-    "unresized",
 ]
-
-_SAME = 1e-5  # of a map's largest value: how far resizes on two devices may be apart
 
 
 def run(prepared: Prepared, images: Tensor, target: Target) -> Explanation:
@@ -56,15 +50,13 @@ def run(prepared: Prepared, images: Tensor, target: Target) -> Explanation:
         done = [result for _, result in forward.chunks(len(images), step, images, method.spec.name)]
     forward.note_repeated_layers(but=prepared.default_layer)
     raw = torch.cat([raw for raw, _ in done])
-    reduced = reduce_channels(raw, method.parameters().get("reduce", "sum"))
-    maps = imaging.resize(reduced, (images.shape[2], images.shape[3]))
     return Explanation(
-        maps=maps,
         raw=raw,
+        size=(images.shape[2], images.shape[3]),
         target=_join([chunk.classes for _, chunk in done]),
         logits=_join([chunk.logits for _, chunk in done]),
         method=method,
-        warnings=(*forward.current_runtime().notes, *notes_on(maps)),
+        run_notes=tuple(Note(None, sentence) for sentence in forward.current_runtime().notes),
     )
 
 
@@ -108,37 +100,6 @@ def check_headless(model: nn.Module) -> None:
             f"the model carries the head of {own!r} already; give the classifier without it: the "
             "one that it was made from or, as trained with the head, xcam.without_head(net)"
         )
-
-
-def reduce_channels(raw: Tensor, reduce: Reduce) -> Tensor:
-    """Makes a (B, C, H, W) attribution one value a pixel; (B, h, w) maps pass through."""
-    if raw.ndim == 3:
-        return raw
-    if reduce == "sum":
-        return raw.sum(1)
-    if reduce == "abs_sum":
-        return raw.abs().sum(1)
-    if reduce == "abs_max":
-        return raw.abs().amax(1)
-    raise ValueError(f"reduce must be 'sum', 'abs_sum' or 'abs_max', got {reduce!r}")
-
-
-def unresized(explanation: Explanation) -> Tensor:
-    """The maps of an explanation at their own resolution, (B, h, w), as they were resized from.
-
-    Raises:
-        ValueError: They are other maps, since `maps` or `raw` alone was replaced.
-    """
-    reduce = explanation.method.parameters().get("reduce", "sum")
-    reduced, maps = reduce_channels(explanation.raw, reduce), explanation.maps
-    resized = imaging.resize(reduced.to(maps.device), (maps.shape[1], maps.shape[2]))
-    apart = (maps - resized).abs().flatten(1).amax(1)
-    if not bool((apart <= _SAME * resized.abs().flatten(1).amax(1)).all()):
-        raise ValueError(
-            "the explanation's `maps` are not its `raw` ones at the images' size; replace both, "
-            "dataclasses.replace(explanation, maps=maps, raw=maps)"
-        )
-    return reduced
 
 
 def _join(parts: list[Tensor | None]) -> Tensor | None:

@@ -26,7 +26,7 @@ from xcam._fit.resumption import taken_up
 from xcam._fit.settings import Settings, check_count
 from xcam._fit.source import Images, Source
 from xcam._fit.start import Start
-from xcam.checkpoints import load
+from xcam.checkpoints import load_net
 from xcam.core import Method
 from xcam.core.instantiate import check_names, check_number
 from xcam.engine import gradients, random_states
@@ -230,4 +230,4 @@ def _best(training: Training) -> nn.Module:
     if folder is None:
         net.load_state_dict(training.best)
         return net
-    return load(folder.path / "best.safetensors", model=net).to(training.learner.place.device)
+    return load_net(folder.path / "best.safetensors", model=net).to(training.learner.place.device)

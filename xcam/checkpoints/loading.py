@@ -1,10 +1,11 @@
-"""`load`: the net that a file holds."""
+"""`load`: the net or the explanation that a file holds."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,20 +14,43 @@ from xcam._explain.run import attached_method
 from xcam.checkpoints.backbone import built
 from xcam.checkpoints.record import FORMAT, KEY, Record
 from xcam.checkpoints.tensors import dtype_of, state, ties
-from xcam.core import Method, TrainableMethod
+from xcam.core import Method, TrainableMethod, explanation_file
 from xcam.engine import random_states, unwrap
 from xcam.errors import FileFormatError, UnknownNameError
+from xcam.explanations.loading import load_explanation
 from xcam.methods.trainable.backbone import images_of
 from xcam.models import Normalized
 from xcam.models.state_dicts import describe_mismatch
 from xcam.registry import get_method
 from xcam.runs import files
 
-__all__ = ["load"]
+__all__ = ["load", "load_net"]
 
 
-def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
-    """Reads a net that `save` wrote: on the CPU, in eval mode, bit for bit.
+def load(path: str | Path, model: nn.Module | None = None) -> Any:  # noqa: ANN401 - as torch.load
+    """Read a net that `xcam.save` wrote, or an explanation that `Explanation.save` wrote.
+
+    Args:
+        path: The file; its header says which it holds.
+        model: For a net of one's own; see `xcam.checkpoints.load_net`.
+
+    Returns:
+        The net, as `load_net` returns it; or an `Explanation` on the CPU.
+
+    Raises:
+        ValueError: A `model` is given for an explanation, or see `load_net`.
+        FileNotFoundError: There is no such file.
+        FileFormatError: It is damaged, truncated, of a newer format, or not by xcam.
+    """
+    if files.read_kind(path) != explanation_file.KEY:
+        return load_net(path, model)
+    if model is not None:
+        raise ValueError(f"{str(path)!r} holds an explanation, no net; leave model out")
+    return load_explanation(path)
+
+
+def load_net(path: str | Path, model: nn.Module | None = None) -> nn.Module:
+    """Read a net that `save` wrote: on the CPU, in eval mode, bit for bit.
 
     A net from `xcam.models.load` is built whole, without a download. One of your own is passed as
     `model`: its structure is copied, the weights are the file's. The result carries the method that

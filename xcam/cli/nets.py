@@ -24,12 +24,12 @@ def loaded(model: str, weights: str, device: str) -> Normalized:
 
 
 def _of_file(path: str, weights: str) -> Normalized:
-    import xcam
+    from xcam.checkpoints import load_net
     from xcam.models import Normalized
 
     if weights != "DEFAULT":
         raise ValueError(f"{path!r} holds its weights; leave --weights out, got {weights!r}")
-    net = xcam.load(path)
+    net = load_net(path)
     if not isinstance(net, Normalized):
         raise ValueError(
             f"{path!r} does not say how its images are normalised; wrap the net in "

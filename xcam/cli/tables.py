@@ -57,7 +57,7 @@ def draw(
     import torch
 
     import xcam
-    from xcam.explanations import figures
+    from xcam.results import figures
 
     count = min(_PICTURES, len(data))  # of a folder of classes, the first ones are of one class
     items = [data[number * len(data) // count] for number in range(count)]

@@ -1,8 +1,9 @@
 """The nouns: methods, targets, explanations, metrics."""
 
-from xcam.core.explanation import Explanation, SavedMethod
-from xcam.core.method import Family, Method, MethodSpec, Reduce, TrainableMethod
+from xcam.core.explanation import Explanation
+from xcam.core.method import Family, Method, MethodSpec, Reduce, SavedMethod, TrainableMethod
 from xcam.core.metric import Metric, MetricSpec, Question, Truth
+from xcam.core.notes import Note
 from xcam.core.settings import Settings
 from xcam.core.target import Output, ScoreFunction, Target, TargetLike, extract_logits
 
@@ -13,6 +14,7 @@ __all__ = [
     "MethodSpec",
     "Metric",
     "MetricSpec",
+    "Note",
     "Output",
     "Question",
     "Reduce",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings as _warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,57 +14,108 @@ import torch
 from torch import Tensor
 
 from xcam import imaging
-from xcam.core.method import Method
+from xcam.core import figures
+from xcam.core.explanation_file import write_explanation
+from xcam.core.maps import check_maps, find_positions, reduce_channels
+from xcam.core.method import Method, SavedMethod
+from xcam.core.notes import Note, map_notes
+from xcam.core.target import Target, TargetLike
 from xcam.errors import XcamWarning
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Explanation", "SavedMethod"]
+__all__ = ["Explanation"]
+
+_MAX_SHOWN = 8  # targets in a repr
 
 
-@dataclass(frozen=True)
-class SavedMethod:
-    """The recipe of a method that is not installed where its explanation is loaded."""
-
-    name: str
-    values: tuple[tuple[str, Any], ...]
-
-    def parameters(self) -> dict[str, Any]:
-        """The hyper-parameters by name, as they were saved."""
-        return dict(self.values)
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
     """Maps of a batch of images, and everything needed to make them again.
 
     Attributes:
-        maps: (B, H, W) float32 at the images' size, raw and signed.
-        raw: What the method gave: (B, h, w) at the layer's size, or (B, C, H, W) an element.
+        raw: (B, h, w) float32 at the layer's size, or (B, C, H, W) with a value for each channel
+            of a pixel: what the method returned, signed.
+        size: (H, W) of the images.
         target: (B,) int64, the class explained; None if a callable chose the score.
         logits: (B, K) of the clean images; None if the output holds no such tensor.
         method: The method with the layer that was really used: its repr is the recipe.
-        warnings: What the reader should know, a sentence each.
+        run_notes: What was noted while the maps were made; `notes` adds those on the maps.
     """
 
-    maps: Tensor
     raw: Tensor
+    size: tuple[int, int]
     target: Tensor | None
     logits: Tensor | None
     method: Method | SavedMethod
-    warnings: tuple[str, ...] = ()
+    run_notes: tuple[Note, ...] = ()
+
+    @staticmethod
+    def of(
+        maps: Tensor | np.ndarray[Any, Any] | Sequence[Any],
+        images: Tensor,
+        target: TargetLike = None,
+        logits: Tensor | None = None,
+        method: Method | SavedMethod | str = "maps",
+    ) -> Explanation:
+        """Return an explanation with maps that were made elsewhere.
+
+        Args:
+            maps: (B, h, w) of any resolution, or (B, C, h, w), whose channels are summed (or
+                reduced as the method's `reduce` says): a tensor, an array, or a sequence of B maps
+                of one shape. A copy is kept, as float32, on the images' device.
+            images: (B, C, H, W), the images that the maps belong to.
+            target: The class that each map explains, as in `xcam.explain`; None for the predicted
+                class if there are `logits`, else for an unknown one.
+            logits: (B, K), the model's output for the images.
+            method: What made the maps: a `Method`, or any name.
+
+        Raises:
+            TypeError: The maps are no numbers, or the images no tensor.
+            ValueError: There is not one finite map for each image, or the target does not fit.
+        """
+        made_by = SavedMethod(method) if isinstance(method, str) else method
+        if not isinstance(images, Tensor) or images.ndim != 4:
+            got = getattr(images, "shape", type(images).__name__)
+            raise TypeError(f"images must be a (B, C, H, W) torch tensor, got {got}")
+        raw = check_maps(maps, len(images), made_by.spec.name)
+        aim = Target.of(target, images)
+        if logits is not None:
+            aim.bind(logits)
+        size = (images.shape[2], images.shape[3])
+        return Explanation(raw.to(images.device), size, aim.classes, aim.logits, made_by)
+
+    @cached_property
+    def maps(self) -> Tensor:
+        """Return the maps at the images' size: (B, H, W) float32, signed."""
+        return imaging.resize(self.reduced, self.size)
+
+    @property
+    def reduced(self) -> Tensor:
+        """Return the maps at their own resolution, (B, h, w), one value a pixel."""
+        return reduce_channels(self.raw, self.method.parameters().get("reduce", "sum"))
+
+    @cached_property
+    def notes(self) -> tuple[Note, ...]:
+        """Return the notes of the run, and one on each map that is flat or nowhere positive."""
+        return (*self.run_notes, *map_notes(self.maps))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return the notes as sentences."""
+        return tuple(map(str, self.notes))
 
     def __len__(self) -> int:
-        """The number of images."""
-        return len(self.maps)
+        """Return the number of images."""
+        return len(self.raw)
 
     def __iter__(self) -> Iterator[Explanation]:
-        """One explanation of a single image after the other."""
+        """Iterate over the images, each as an explanation of a batch of one."""
         return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Explanation:
-        """The explanation of some of the images, always a batch.
+        """Return the explanation of some of the images, always a batch.
 
         Args:
             index: An int (negative from the end), a slice, or a sequence, array or tensor of
@@ -72,24 +124,26 @@ class Explanation:
         Raises:
             IndexError: There is no such image.
         """
-        chosen = _positions(index, len(self)).to(self.maps.device)
+        chosen = find_positions(index, len(self))
 
         def pick(values: Tensor | None) -> Tensor | None:
             return None if values is None else values[chosen.to(values.device)]
 
-        maps = self.maps[chosen]
-        return replace(
+        run_notes = [note for note in self.run_notes if note.image is None]
+        for new, old in enumerate(chosen.tolist()):
+            run_notes += [Note(new, note.text) for note in self.run_notes if note.image == old]
+        part = replace(
             self,
-            maps=maps,
             raw=self.raw[chosen.to(self.raw.device)],
             target=pick(self.target),
             logits=pick(self.logits),
-            warnings=(*self._general_warnings(), *notes_on(maps)),
+            run_notes=tuple(run_notes),
         )
+        return _with_maps(part, self.maps[chosen.to(self.maps.device)])
 
     @staticmethod
     def cat(parts: Sequence[Explanation]) -> Explanation:
-        """Joins explanations of the same method over more images.
+        """Join explanations of the same method over more images.
 
         Raises:
             ValueError: No parts, parts of different methods, or maps of different sizes.
@@ -100,27 +154,53 @@ class Explanation:
         for part in parts[1:]:
             if repr(part.method) != repr(first.method):
                 raise ValueError(f"cannot join {part.method!r} to {first.method!r}")
-            if part.maps.shape[1:] != first.maps.shape[1:]:
-                sizes = f"{tuple(part.maps.shape[1:])} to {tuple(first.maps.shape[1:])}"
-                raise ValueError(f"cannot join maps of size {sizes}")
+            if part.size != first.size:
+                raise ValueError(f"cannot join maps of size {part.size} to {first.size}")
 
         def join(name: str) -> Tensor | None:
             values = [getattr(part, name) for part in parts]
             return None if any(value is None for value in values) else torch.cat(values)
 
-        maps = torch.cat([part.maps for part in parts])
-        general = dict.fromkeys(note for part in parts for note in part._general_warnings())
-        return Explanation(
-            maps=maps,
+        general = dict.fromkeys(
+            note for part in parts for note in part.run_notes if note.image is None
+        )
+        starts = np.cumsum([0, *map(len, parts)]).tolist()
+        numbered = [
+            Note(start + note.image, note.text)
+            for start, part in zip(starts, parts, strict=False)
+            for note in part.run_notes
+            if note.image is not None
+        ]
+        whole = Explanation(
             raw=torch.cat([part.raw for part in parts]),
+            size=first.size,
             target=join("target"),
             logits=join("logits"),
             method=first.method,
-            warnings=(*general, *notes_on(maps)),
+            run_notes=(*general, *numbered),
         )
+        return _with_maps(whole, torch.cat([part.maps for part in parts]))
+
+    def to(self, place: torch.device | str | torch.dtype) -> Explanation:
+        """Return a copy on another device, or of another floating-point type.
+
+        Args:
+            place: A device, or the dtype of maps and logits; the target stays int64.
+
+        Raises:
+            TypeError: A dtype that is not floating point.
+        """
+        if isinstance(place, torch.dtype) and not place.is_floating_point:
+            raise TypeError(f"maps are floating point, got {place}; use explanation.maps.to(…)")
+        target = self.target
+        if target is not None and not isinstance(place, torch.dtype):
+            target = target.to(place)
+        logits = None if self.logits is None else self.logits.to(place)
+        moved = replace(self, raw=self.raw.to(place), target=target, logits=logits)
+        return _with_maps(moved, self.maps.to(place))
 
     def normalized(self, relu: bool = True) -> Tensor:
-        """Maps for pictures, in [0, 1] an image.
+        """Return maps for pictures, in [0, 1] an image.
 
         m = (r − min r) / (max r − min r) with r = max(map, 0), or r = map if not `relu`. A map
         that is flat then (or negative everywhere) becomes zeros, with a warning.
@@ -128,19 +208,19 @@ class Explanation:
         Returns:
             (B, H, W) float32.
         """
-        for note in notes_on(self.maps, negative=relu):
-            _warnings.warn(note, XcamWarning, stacklevel=2)
+        for note in map_notes(self.maps, negative=relu):
+            _warnings.warn(str(note), XcamWarning, stacklevel=2)
         return imaging.normalize(self.maps.clamp(min=0) if relu else self.maps)
 
     def overlay(self, images: Tensor, alpha: float = 0.6, colors: str = "turbo") -> Tensor:
-        """The images under their normalized maps in colour, opaque where the map is high.
+        """Return the images under their normalized maps in color, opaque where the map is high.
 
         The map of a pixel method, a few bright dots, is smoothed and brightened first.
 
         Args:
             images: (B, C, H, W), C of 1 or 3; an image that leaves [0, 1] is stretched into it.
             alpha: Opacity at the map's maximum, in [0, 1].
-            colors: A matplotlib colour map.
+            colors: A matplotlib color map.
 
         Returns:
             (B, 3, H, W) float32 in [0, 1].
@@ -151,43 +231,63 @@ class Explanation:
             maps = imaging.brighten(maps)
         return imaging.overlay(images, maps, alpha, colors)
 
+    def captions(self, categories: Sequence[str] = ()) -> list[str]:
+        """Return for each image, in a few lines, the class explained and its probability.
+
+        Where the model predicts another class than the one explained, that class is named too.
+
+        Args:
+            categories: Names of the model's classes; without them classes go by their numbers.
+        """
+        if self.target is None:
+            return ["a score of\nthe output"] * len(self)
+        return figures.captions(self.target, self.logits, categories)
+
     def plot(
         self, images: Tensor, path: str | Path | None = None, categories: Sequence[str] = ()
     ) -> Figure:
-        """Draws each image beside its overlay.
+        """Draw each image beside its overlay, with a scale of the colors.
 
         Args:
-            images: (B, C, H, W), the images that were explained.
-            path: Where to write the picture (PNG, PDF, SVG by suffix); None to only return it.
-            categories: Names of the classes, for the titles.
-        """
-        from xcam.explanations import figures
+            images: (B, C, H, W), the images that were explained; C of 1 or 3.
+            path: Where to write the picture, in the format of its suffix (.png, .pdf, .svg …);
+                None to only return it.
+            categories: Names of the classes, for the captions.
 
-        self._check(images)
-        return figures.plot(self, images, path, categories)
+        Raises:
+            ValueError: Other images than those explained, or matplotlib does not write the format.
+            OSError: The folder is missing or cannot be written to.
+        """
+        overlays = {self.method.spec.title: self.overlay(images)}
+        rows = self.captions(categories)
+        return figures.grid(images, overlays, rows, path, cell=2.6, scale=True)
 
     def save(self, path: str | Path) -> None:
-        """Writes a safetensors file; see `xcam.explanations.saving.save_explanation`."""
-        from xcam.explanations import saving as explanations
+        """Write a safetensors file, which `xcam.load` reads.
 
-        explanations.save_explanation(self, path)
+        Args:
+            path: The file; one that exists is replaced.
 
-    @staticmethod
-    def load(path: str | Path) -> Explanation:
-        """Reads what `save` wrote; see `xcam.explanations.saving.load_explanation`."""
-        from xcam.explanations import saving as explanations
+        Raises:
+            TypeError: A parameter of the method that no file can hold, such as a module.
+            OSError: The folder is missing or cannot be written to.
+        """
+        write_explanation(self, path)
 
-        return explanations.load_explanation(path)
-
-    def _general_warnings(self) -> list[str]:
-        """The warnings that do not number an image: numbers change when images are chosen."""
-        numbered = notes_on(self.maps)
-        return [note for note in self.warnings if note not in numbered]
+    def __repr__(self) -> str:
+        """Return one line: how many images of which size, the method and the target."""
+        height, width = self.size
+        images = f"{len(self)} image{'s' * (len(self) != 1)} of {height}×{width}"
+        target = "unknown"
+        if self.target is not None:
+            shown = ", ".join(map(str, self.target[:_MAX_SHOWN].tolist()))
+            target = f"[{shown}{', …' * (len(self) > _MAX_SHOWN)}]"
+        return f"<Explanation of {images} by {self.method!r}, target {target}>"
 
     def _check(self, images: Tensor) -> None:
         if not isinstance(images, Tensor):
             raise TypeError(f"images must be a torch tensor, got {type(images).__name__}")
-        expected = (len(self), *self.maps.shape[1:])
+        expected = (len(self), *self.size)
         if images.ndim != 4 or (len(images), *images.shape[2:]) != expected:
             raise ValueError(
                 f"the explanation is of {expected[0]} images of {expected[1]}×{expected[2]}, "
@@ -195,30 +295,7 @@ class Explanation:
             )
 
 
-def notes_on(maps: Tensor, negative: bool = True) -> list[str]:
-    """A sentence for each map of (B, H, W) that is flat or, if asked for, nowhere positive."""
-    flat = imaging.is_flat(maps)
-    nowhere = (maps.flatten(1).amax(1) <= 0) & negative
-    if not bool((flat | nowhere).any()):
-        return []
-    notes = []
-    for image, kinds in enumerate(zip(flat.tolist(), nowhere.tolist(), strict=True)):
-        if kinds[0]:
-            notes.append(f"image {image}: the map is flat, it points nowhere")
-        elif kinds[1]:
-            notes.append(f"image {image}: no value is positive, nothing speaks for the target")
-    return notes
-
-
-def _positions(index: object, count: int) -> Tensor:
-    """What an index of any kind chooses of `count` images, as int64 positions."""
-    values: Any = index.cpu().numpy() if isinstance(index, Tensor) else index
-    try:
-        chosen = np.atleast_1d(
-            np.arange(count)[list(values) if isinstance(values, tuple) else values]
-        )
-    except IndexError as error:
-        raise IndexError(f"image {index!r} of an explanation of {count} images") from error
-    if chosen.ndim != 1:
-        raise IndexError(f"the index of an explanation must be flat, got shape {chosen.shape}")
-    return torch.from_numpy(chosen.copy())
+def _with_maps(explanation: Explanation, maps: Tensor) -> Explanation:
+    """Fill in `maps` where they are known: a resize of other batches may round differently."""
+    vars(explanation)["maps"] = maps
+    return explanation

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -14,7 +14,7 @@ from xcam.core.settings import Settings
 if TYPE_CHECKING:
     from xcam.core.target import Target
 
-__all__ = ["Family", "Method", "MethodSpec", "Reduce", "TrainableMethod"]
+__all__ = ["Family", "Method", "MethodSpec", "Reduce", "SavedMethod", "TrainableMethod"]
 
 Family = Literal["cam", "perturbation", "gradient", "control", "trainable"]
 Reduce = Literal["sum", "abs_sum", "abs_max"]
@@ -42,7 +42,7 @@ class MethodSpec:
     name: str
     title: str
     paper: str
-    family: Family
+    family: str
     cost: str
     class_specific: bool = True
     stochastic: bool = False
@@ -113,3 +113,20 @@ class TrainableMethod(Method):
             images: (B, C, H, W).
             labels: (B,) int64; with `fit(…, mix=…)` (B, K) shares of the classes in mixed images.
         """
+
+
+@dataclass(frozen=True)
+class SavedMethod:
+    """The name and hyper-parameters of a method that is not installed here, or is none of ours."""
+
+    name: str
+    values: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def spec(self) -> MethodSpec:
+        """Return a spec of which only the name and the title are known."""
+        return MethodSpec(self.name, self.name, paper="", family="unknown", cost="unknown")
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the hyper-parameters by name, as they were saved."""
+        return dict(self.values)

@@ -83,6 +83,21 @@ class Metric(Settings, ABC):
 
     spec: ClassVar[MetricSpec]
 
+    def __call__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        explanation: Explanation,
+        truth: Tensor | None = None,
+    ) -> Tensor:
+        """Return the result on these images: `finish` of the mean of `score`; see there.
+
+        Returns:
+            A scalar on the CPU, from a mean in float64, as `xcam.evaluate` computes it.
+        """
+        rows = self.score(model, images, explanation, truth)
+        return self.finish(rows.detach().cpu().double().mean(0))
+
     @abstractmethod
     def score(
         self,

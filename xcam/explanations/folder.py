@@ -16,10 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from xcam._explain.run import unresized
 from xcam.core import Explanation, Method
 from xcam.errors import FileFormatError
-from xcam.explanations import saving as explanations
+from xcam.explanations.loading import load_explanation
 from xcam.runs import files, manifest
 
 __all__ = ["StoredMaps", "write_array", "write_maps"]
@@ -229,8 +228,8 @@ def _content(path: Path) -> list[_Key] | None:
 def _tensors(path: Path) -> tuple[list[Tensor], int | None]:
     """The maps of a file, and the class of that of an explanation."""
     if _content(path) is None:
-        explanation = explanations.load_explanation(path)
-        return list(unresized(explanation)), _class_of(explanation)
+        explanation = load_explanation(path)
+        return list(explanation.reduced), _class_of(explanation)
     with safe_open(path, framework="pt") as file:
         maps, scale = file.get_tensor("maps"), file.get_tensor("scale")
     return list(maps.float() * scale[:, None, None]), None

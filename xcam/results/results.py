@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from xcam.core import Metric
-from xcam.results import latex, recipes
+from xcam.results import figures, latex, recipes
 from xcam.results.bootstrap import Sample, resampled
 from xcam.results.contrasts import By, compare, pairs_of, wins
 from xcam.results.rows import Group, Rows
@@ -213,8 +213,6 @@ class Results:
         Raises:
             ValueError: See `curves`; or matplotlib writes no such kind of file.
         """
-        from xcam.explanations import figures
-
         return figures.curves(self.curves(metric), self._metric(metric).spec.title, path)
 
     def costs(self) -> pd.DataFrame:

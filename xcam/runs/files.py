@@ -22,6 +22,7 @@ __all__ = [
     "clean",
     "decode",
     "encode",
+    "read_kind",
     "read_tensors",
     "unwritable",
     "write",
@@ -31,7 +32,7 @@ __all__ = [
 
 # The keys of headers: what such a file holds, and what reads it.
 _KINDS = {
-    "xcam.explanation": ("explanation", "xcam.Explanation.load"),
+    "xcam.explanation": ("explanation", "xcam.load"),
     "xcam.maps": ("file of maps", "xcam.evaluate, as `maps`,"),
     "xcam.net": ("net", "xcam.load"),
 }
@@ -151,6 +152,15 @@ def read_tensors(
             f"{str(path)!r} is damaged, truncated, or no safetensors file: {reason}"
         ) from error
     return _header(path, metadata, key, newest), tensors
+
+
+def read_kind(path: str | Path) -> str | None:
+    """Return the key of the header in a safetensors file by xcam; None of any other file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return next((name for name in file.metadata() or {} if name in _KINDS), None)
+    except (OSError, SafetensorError):
+        return None
 
 
 def _header(path: Path, metadata: Mapping[str, str], key: str, newest: int) -> dict[str, Any]:

@@ -15,6 +15,6 @@ def test_map_of_the_falls_themselves_correlates_fully():
     explanation = xcam.explain(net, images, method=Occlusion(cells=4))
     falls = explanation.raw.repeat_interleave(4, 1).repeat_interleave(4, 2)  # a block a cell
     for maps, wanted in ((falls, 1.0), (-2 * falls + 5, -1.0), (torch.ones_like(falls), 0.0)):
-        made_by_hand = dataclasses.replace(explanation, maps=maps)
+        made_by_hand = dataclasses.replace(explanation, raw=maps)
         rows = CellCorrelation(cells=4).score(net, images, made_by_hand)
         torch.testing.assert_close(rows, torch.full((3,), wanted), rtol=0, atol=1e-4)

@@ -221,11 +221,6 @@ class TestScoreMaps:
         found = score_maps(replace(summed, raw=channels), self.IMAGES, "bicubic")
         assert_close(found, score_maps(summed, self.IMAGES, "bicubic"))
 
-    def test_bicubic_of_other_raw_maps(self):
-        explanation = replace(explanation_of(noise(2, 7, 7), size=(28, 28)), maps=noise(2, 28, 28))
-        with pytest.raises(ValueError, match="`maps` are not its `raw` ones"):
-            score_maps(explanation, self.IMAGES, "bicubic")
-
 
 @pytest.mark.parametrize(
     ("make", "sentence"),

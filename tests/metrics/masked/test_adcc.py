@@ -146,8 +146,7 @@ class TestADCC:
     def test_flat_map_gives_zero(self):
         explanation = xcam.explain(self.net, self.images, method="gradcam", relu=True)
         explanation = explanation[[0]]
-        flat = torch.ones_like(explanation.maps), torch.ones_like(explanation.raw)
-        explanation = replace(explanation, maps=flat[0], raw=flat[1])
+        explanation = replace(explanation, raw=torch.ones_like(explanation.raw))
         with pytest.warns(XcamWarning, match="the map is flat"):
             found = ADCC().score(self.net, self.images[:1], explanation)[0]
         assert found[0].item() == 0
@@ -257,7 +256,7 @@ def test_arcc_of_three_pixels_by_hand():
     assert total == pytest.approx(3 / (1 / 0.980385 + 1 / 0.5 + 1 / 0.301156), abs=1e-4)
     assert total == pytest.approx(0.473145, abs=1e-4)
     # The other way round, the evidence goes last: R is cut off at 0, and with it all.
-    upside_down = replace(explanation, maps=-explanation.maps, raw=-explanation.raw)
+    upside_down = replace(explanation, raw=-explanation.raw)
     assert metric.score(Mean(), images, upside_down)[0, [0, 3]].tolist() == [0, 0]
 
 

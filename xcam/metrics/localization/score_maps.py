@@ -8,7 +8,6 @@ from typing import Literal, TypeAlias
 import torch.nn.functional as F
 from torch import Tensor
 
-from xcam._explain.run import unresized
 from xcam.core import Explanation
 from xcam.imaging import is_flat, normalize
 from xcam.metrics.inputs import maps_of
@@ -28,13 +27,12 @@ def score_maps(explanation: Explanation, images: Tensor, resize: Resize) -> Tens
     """Min-max normalised maps (B, H, W), float64 where there is any; a flat one is zeros.
 
     Raises:
-        ValueError: The maps do not fit the images; or `maps` and `raw` are not the same maps, where
-            those are read.
+        ValueError: The maps do not fit the images.
     """
     frozen = maps_of(explanation, images)
     maps, size = frozen, frozen.shape[1:]
     if resize == "bicubic" and explanation.raw.shape[-2:] != size:
-        raw = precise(unresized(explanation).to(images.device))
+        raw = precise(explanation.reduced.to(images.device))
         maps = F.interpolate(raw[:, None], tuple(size), mode="bicubic", align_corners=False)[:, 0]
     # Flatness is told by the float32 maps: in float64, rounding would look like a shape.
     return normalize(precise(maps)).masked_fill(is_flat(frozen)[:, None, None], 0)

@@ -8,7 +8,6 @@ from typing import Literal, TypeAlias, get_args
 from torch import Tensor
 
 from xcam import imaging
-from xcam._explain.run import unresized
 from xcam.core import Explanation
 from xcam.engine.forward import note
 from xcam.imaging import Fill, check_fill, is_flat, resize
@@ -57,15 +56,14 @@ def masks_of(
         (B, H, W) in [0, 1].
 
     Raises:
-        ValueError: The maps do not fit the images, or leave [0, 1] and are not to be normalised; or
-            `maps` and `raw` are not the same maps, where those are read.
+        ValueError: The maps do not fit the images, or leave [0, 1] and are not to be normalised.
     """
     masks = maps_of(explanation, images)
     if normalize is not None:
         for image in is_flat(masks).nonzero().flatten().tolist():
             note(f"image {image}: the map is flat, as a mask it hides everything")
     if normalize == "before_resize":
-        low = unresized(explanation).to(images.device)
+        low = explanation.reduced.to(images.device)
         masks = resize(imaging.normalize(low), (images.shape[2], images.shape[3]))
     elif normalize == "after_resize":
         masks = imaging.normalize(masks)

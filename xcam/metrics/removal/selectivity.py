@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xcam._explain.prepare import prepare
-from xcam._explain.run import run, unresized
+from xcam._explain.run import run
 from xcam.core import Explanation, Method, Metric, MetricSpec, Target
 from xcam.engine import forward, untouched, unwrap
 from xcam.imaging import Fill, check_fill, make_fill
@@ -154,7 +154,6 @@ class Selectivity(Metric):
                 f"{tuple(explanation.raw.shape)}; use a method that explains pixels, such as "
                 "'saliency', or another unit"
             )
-        unresized(explanation)  # which refuses others than `maps`
         return explanation.raw.to(images.device)
 
     def _spread(self, units: Tensor, images: Tensor) -> Tensor:

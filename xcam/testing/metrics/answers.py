@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from xcam.core import Metric, SavedMethod
+from xcam.core import Explanation, Metric
 from xcam.errors import XcamError
 from xcam.methods import Random, Saliency
 from xcam.testing.device import LeftDeviceError, StayOnDevice
@@ -134,9 +134,8 @@ def takes_a_value_an_element(metric: Metric) -> None:
 def takes_maps_from_anywhere(metric: Metric) -> None:
     """Maps with a class and nothing else: a row an image, or xcam's own sentence."""
     case = made(metric)
-    from_file = SavedMethod("by_hand", ())
     known = case.explanation
-    bare = type(known)(known.maps, known.maps, known.target, None, from_file)
+    bare = Explanation.of(known.maps, case.images, known.target, method="by_hand")
     try:
         rows = scored(metric, Case(case.images, bare, case.truth))
     except (XcamError, TypeError, ValueError):

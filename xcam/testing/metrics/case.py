@@ -42,7 +42,8 @@ class Case:
 
     def with_maps(self, maps: Tensor) -> Case:
         """The same with other maps, at the images' size."""
-        return replace(self, explanation=replace(self.explanation, maps=maps, raw=maps))
+        size = (maps.shape[1], maps.shape[2])
+        return replace(self, explanation=replace(self.explanation, raw=maps, size=size))
 
 
 def made(

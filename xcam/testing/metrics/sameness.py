@@ -78,7 +78,8 @@ def same_for_noncontiguous_tensors(metric: Metric) -> None:
     truth, explanation = case.truth, case.explanation
     if metric.spec.truth == "masks" and truth is not None:
         truth = _view(truth)
-    turned = dataclasses.replace(explanation, maps=_view(explanation.maps))
+    case = case.with_maps(explanation.maps)
+    turned = dataclasses.replace(explanation, raw=_view(explanation.maps))
     rows = scored(metric, Case(_view(case.images), turned, truth))
     require_same(metric, rows, scored(metric, case), "for non-contiguous images and maps")
 
@@ -121,8 +122,8 @@ def same_under_inference_mode(metric: Metric) -> None:
 
 
 def _copied(case: Case) -> Case:
-    maps = case.explanation.maps.clone()
-    return Case(case.images.clone(), dataclasses.replace(case.explanation, maps=maps), case.truth)
+    raw = case.explanation.raw.clone()
+    return Case(case.images.clone(), dataclasses.replace(case.explanation, raw=raw), case.truth)
 
 
 def keeps_nothing(metric: Metric) -> None:

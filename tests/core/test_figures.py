@@ -6,8 +6,7 @@ import torch
 
 import xcam
 from xcam import imaging
-from xcam.core import SavedMethod
-from xcam.explanations import figures
+from xcam.core import SavedMethod, figures
 from xcam.models.toy import GapNet
 
 NAMES = ("ant", "bee", "cat", "dog", "a very long name of a class that needs two lines")
@@ -49,33 +48,33 @@ def test_plot_shows_each_image_beside_its_overlay(explanation, images):
     assert figure.axes[0].get_title() == "image"
     assert figure.axes[1].get_title() == "Grad-CAM"
     labels = [axes.get_ylabel() for axes in figure.axes[0:6:2]]
-    assert labels == figures.captions(explanation, NAMES)
+    assert labels == explanation.captions(NAMES)
 
 
 def test_captions_name_class_probability_and_a_different_prediction(explanation):
     odds = explanation.logits.softmax(1)
     for row, (caption, wanted) in enumerate(
-        zip(figures.captions(explanation, NAMES), (0, 3, 4), strict=True)
+        zip(explanation.captions(NAMES), (0, 3, 4), strict=True)
     ):
         words = " ".join(caption.split())
         assert words.startswith(f"{NAMES[wanted]} {odds[row, wanted]:.0%}")
         best = int(odds[row].argmax())
         assert (f"(predicted {NAMES[best]})" in words) == (best != wanted)
-    assert figures.captions(explanation)[0].startswith("class 0\n")
+    assert explanation.captions()[0].startswith("class 0\n")
 
 
 def test_captions_without_classes(explanation, images):
     def contrast(output, rows):
         return output[:, 0] - output[:, 1]
 
-    assert figures.captions(xcam.explain(GapNet(), images, contrast)) == [
-        "a score of\nthe output"
-    ] * len(images)
-    assert figures.captions(dataclasses.replace(explanation, logits=None), NAMES)[0] == "ant"
+    assert xcam.explain(GapNet(), images, contrast).captions() == ["a score of\nthe output"] * len(
+        images
+    )
+    assert dataclasses.replace(explanation, logits=None).captions(NAMES)[0] == "ant"
     binary = xcam.explain(GapNet(num_classes=1), images, 0)
     percent = f"{float(binary.logits[0, 0].sigmoid()):.0%}"
-    assert figures.captions(binary) == figures.captions(binary, ())
-    assert figures.captions(binary)[0] == f"class 0\n{percent}"
+    assert binary.captions() == binary.captions(())
+    assert binary.captions()[0] == f"class 0\n{percent}"
 
 
 def test_plot_of_a_method_that_is_not_installed(explanation, images):
@@ -87,7 +86,7 @@ def test_plot_of_a_method_that_is_not_installed(explanation, images):
 def test_no_label_is_clipped(explanation, images, cell):
     overlays = explanation.overlay(images)
     titles = ["Grad-CAM", "Guided Backpropagation", "Integrated Gradients", "RISE"]
-    captions = figures.captions(explanation, NAMES)
+    captions = explanation.captions(NAMES)
     figure = figures.grid(images, dict.fromkeys(titles, overlays), captions, cell=cell)
     assert clipped(figure) == []
     assert clipped(explanation.plot(images, categories=NAMES)) == []

@@ -1,0 +1,50 @@
+"""How an explanation is written; `xcam.explanations.loading` reads it."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from xcam.runs import files
+
+if TYPE_CHECKING:
+    from xcam.core.explanation import Explanation
+
+__all__ = ["FORMAT", "KEY", "write_explanation"]
+
+FORMAT = 2
+KEY = "xcam.explanation"
+
+
+def write_explanation(explanation: Explanation, path: str | Path) -> None:
+    """Write an explanation as a safetensors file; see `Explanation.save`.
+
+    Tensors: `raw`, `target` and `logits` where there are any, and the method's parameters that are
+    tensors. The header holds the format, the images' size, the method with its parameters, the
+    notes of the run and the versions of xcam and torch.
+    """
+    held = {"raw": explanation.raw, "target": explanation.target, "logits": explanation.logits}
+    tensors = {name: tensor for name, tensor in held.items() if tensor is not None}
+    header = {
+        "format": FORMAT,
+        "size": list(explanation.size),
+        "method": explanation.method.spec.name,
+        "parameters": {
+            name: files.encode(value, f"method.{name}", tensors)
+            for name, value in explanation.method.parameters().items()
+        },
+        "notes": explanation.run_notes,
+        "versions": {"xcam": version("xcam"), "torch": str(torch.__version__)},
+    }
+    with files.writing(path) as partial:
+        owned = {name: _to_row_major(tensor) for name, tensor in tensors.items()}
+        files.write_tensors(partial, owned, KEY, header)
+
+
+def _to_row_major(tensor: Tensor) -> Tensor:
+    """Copy a tensor into memory of its own, row after row: all that safetensors can write."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach())

@@ -1,0 +1,77 @@
+"""`load_explanation`: what `Explanation.save` wrote."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from xcam.core import Explanation, Method, Note, SavedMethod
+from xcam.core.explanation_file import FORMAT, KEY
+from xcam.errors import FileFormatError, UnknownNameError, XcamWarning
+from xcam.registry import get_method
+from xcam.runs import files
+
+__all__ = ["load_explanation"]
+
+
+def load_explanation(path: str | Path) -> Explanation:
+    """Read what `Explanation.save` wrote, onto the CPU, tensors bit for bit.
+
+    A method that is not installed here, or refuses the parameters, becomes a `SavedMethod` that
+    keeps its name and parameters; the explanation's `notes` and an `XcamWarning` say so.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        FileFormatError: It is damaged, truncated, of a newer format, or not by xcam.
+    """
+    path = Path(path)
+    header, tensors = files.read_tensors(path, KEY, FORMAT)
+    try:
+        name = str(header["method"])
+        notes = tuple(Note(image, text) for image, text in header["notes"])
+        height, width = map(int, header["size"])
+        values = {key: files.decode(value, tensors) for key, value in header["parameters"].items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise FileFormatError(f"{str(path)!r} has an incomplete header: {error!r}") from error
+    problem = _find_problem(tensors)
+    if problem:
+        raise FileFormatError(f"{str(path)!r} holds no explanation: {problem}")
+    method, reason = _make_method(name, values)
+    if reason:
+        warnings.warn(reason, XcamWarning, stacklevel=2)
+        notes = (*notes, Note(None, reason))
+    return Explanation(
+        raw=tensors["raw"],
+        size=(height, width),
+        target=tensors.get("target"),
+        logits=tensors.get("logits"),
+        method=method,
+        run_notes=notes,
+    )
+
+
+def _find_problem(tensors: Mapping[str, Tensor]) -> str | None:
+    """Return why the tensors cannot be an explanation's; None if they can."""
+    if "raw" not in tensors:
+        return "there is no tensor 'raw'"
+    raw = tuple(tensors["raw"].shape)
+    for name, ndims in {"raw": (3, 4), "target": (1,), "logits": (2,)}.items():
+        shape = tuple(tensors[name].shape) if name in tensors else None
+        if shape is not None and (len(shape) not in ndims or shape[0] != raw[0]):
+            return f"{name!r} has shape {shape}" + (f" beside raw maps of {raw}" * (name != "raw"))
+    return None
+
+
+def _make_method(name: str, values: dict[str, Any]) -> tuple[Method | SavedMethod, str]:
+    """Return the method, and an empty reason; or what was saved of it, and why it is no more."""
+    try:
+        return get_method(name)(**values), ""
+    except UnknownNameError:
+        reason = f"the method {name!r} is not installed here"
+    except (TypeError, ValueError) as error:
+        reason = f"the method {name!r} that is installed here refuses its parameters ({error})"
+    return SavedMethod(name, tuple(values.items())), f"{reason}; its parameters are kept as saved"
