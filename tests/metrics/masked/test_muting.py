@@ -141,7 +141,7 @@ class TestMasks:
         ((1.0, None, "zero", "input"), r"muted must lie in \[0, 1\), .*got 1.0"),
         ((-0.1, None, "zero", "input"), r"muted must lie .*got -0.1"),
         (("half", None, "zero", "input"), r"muted must lie .*got 'half'"),
-        ((0.5, "minmax", "zero", "input"), "normalise must be .*got 'minmax'"),
+        ((0.5, "minmax", "zero", "input"), "normalize must be .*got 'minmax'"),
         ((0.5, None, "black", "input"), "fill must be .*got 'black'"),
         ((0.5, None, "zero", "model"), "space must be .*got 'model'"),
         ((0.5, None, "zero", "input", 1), "binary must be True or False, got 1"),
