@@ -17,7 +17,7 @@ from xcam._evaluate.outside import explain_each
 from xcam._explain.prepare import Prepared
 from xcam._explain.run import run
 from xcam._explain.verb import check_images
-from xcam.core import Explanation, Method, Metric, Target, extract_logits
+from xcam.core import Explanation, Metric, Target, extract_logits
 from xcam.engine import forward, untouched
 from xcam.errors import ModelOutputError
 from xcam.imaging import is_flat
@@ -38,7 +38,7 @@ class BatchScorer:
         model: The classifier.
         images: The batch's images on the model's device.
         comparison: What is compared.
-        methods: The methods, with the layers that they read in this model.
+        prepared: The methods, prepared for this model.
         runner: Runs each step and records the images that it fails on.
         shared_scores: Collects, by label, the scores of metrics that read no maps.
     """
@@ -48,7 +48,7 @@ class BatchScorer:
     model: nn.Module
     images: Tensor
     comparison: Comparison
-    methods: Mapping[str, Method]
+    prepared: Mapping[str, Prepared]
     runner: StepRunner
     shared_scores: dict[str, Outcome[Tensor]] = field(default_factory=dict)
 
@@ -58,10 +58,10 @@ class BatchScorer:
         Args:
             keep: Called with each method's label and explanations.
         """
-        sources: dict[str, Method | MapSource] = {**self.methods, **self.comparison.maps}
+        sources: dict[str, Prepared | MapSource] = {**self.prepared, **self.comparison.maps}
         for label, source in sources.items():
             explained = self._explain(label, source)
-            if keep and isinstance(source, Method):
+            if keep and isinstance(source, Prepared):
                 keep(self, label, explained[0])
             columns = _explanation_columns(explained)
             for name, metric in self.comparison.metrics.items():
@@ -102,19 +102,16 @@ class BatchScorer:
 
         return self.runner.run(range(len(self.images)), step, torch.cat)
 
-    def _explain(self, label: str, source: Method | MapSource) -> list[Outcome[Explanation]]:
+    def _explain(self, label: str, source: Prepared | MapSource) -> list[Outcome[Explanation]]:
         """Return explanations of the images, one for each resolution: one cannot hold two."""
-        clean, default_layer = self._clean, None
+        clean = self._clean
         failed: Outcome[Explanation] = Outcome([], None, {}, clean.errors)
-        if not isinstance(source, Method):
-            step = partial(self._explain_by_source, label, source)
-            outcome = self.runner.run(clean.rows, step, _concatenate)
-            return [*_group_by_resolution(outcome), failed]
-        if self.comparison.methods[self.name][label].parameters().get("layer") is None:
-            default_layer = source.parameters().get("layer")
-        prepared = Prepared(self.model, source, default_layer)
-        by_method = partial(self._explain_by_method, prepared)
-        return [self.runner.run(clean.rows, by_method, Explanation.cat), failed]
+        if isinstance(source, Prepared):
+            by_method = partial(self._explain_by_method, source)
+            return [self.runner.run(clean.rows, by_method, Explanation.cat), failed]
+        by_source = partial(self._explain_by_source, label, source)
+        outcome = self.runner.run(clean.rows, by_source, _concatenate)
+        return [*_group_by_resolution(outcome), failed]
 
     def _explain_by_method(self, prepared: Prepared, rows: Sequence[int]) -> Explanation:
         images = _take(self.images, rows)

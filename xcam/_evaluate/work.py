@@ -18,7 +18,7 @@ from xcam._evaluate.batches import Batch, Batches
 from xcam._evaluate.comparison import Comparison, describe_source
 from xcam._evaluate.failures import Outcome, StepRunner
 from xcam._evaluate.scoring import BatchScorer, move_to_model
-from xcam._explain.prepare import prepare
+from xcam._explain.prepare import Prepared, prepare
 from xcam._explain.verb import check_images
 from xcam.core import Explanation, Method, extract_logits
 from xcam.engine import forward, untouched, unwrap
@@ -39,7 +39,7 @@ class Work:
     Attributes:
         comparison: What is compared.
         batches: The images that it is compared on.
-        methods: Each model's methods, with the layers that they read.
+        prepared: The methods by label, prepared for each model.
         sample_digest: A hash of the first and the last image, their labels and truth.
         seed: The seed of all that is drawn.
         save_maps: Whether to keep the methods' maps.
@@ -48,7 +48,7 @@ class Work:
 
     comparison: Comparison
     batches: Batches
-    methods: Mapping[str, Mapping[str, Method]]
+    prepared: Mapping[str, Mapping[str, Prepared]]
     sample_digest: str
     seed: int
     save_maps: bool
@@ -69,14 +69,14 @@ class Work:
             check_images(model, move_to_model(first.images, model))
         if comparison.needs_labels:
             check_categories(batches.categories, comparison.models, first.images)
-        methods = {
+        prepared = {
             name: {
-                label: _resolve_layer(method, model, first, comparison)
+                label: _prepare(method, model, first, comparison)
                 for label, method in comparison.methods[name].items()
             }
             for name, model in comparison.models.items()
         }
-        return cls(comparison, batches, methods, _digest(first, last), seed, save_maps)
+        return cls(comparison, batches, prepared, _digest(first, last), seed, save_maps)
 
     def measure(self) -> tuple[list[Row], float]:
         """Return the rows of the first batch, and the seconds that it took."""
@@ -118,7 +118,7 @@ class Work:
                 for name, net in comparison.models.items()
             },
             "methods": {
-                label: self._describe_method(label) for label in chain(*self.methods.values())
+                label: self._describe_method(label) for label in chain(*self.prepared.values())
             },
             "maps": {label: describe_source(source) for label, source in comparison.maps.items()},
             "metrics": {
@@ -139,7 +139,11 @@ class Work:
 
     def _describe_method(self, label: str) -> dict[str, Any]:
         """Return the method of a label on each model: a model's own may have other settings."""
-        methods = {model: found[label] for model, found in self.methods.items() if label in found}
+        methods = {
+            model: by_label[label].method
+            for model, by_label in self.prepared.items()
+            if label in by_label
+        }
         settings = {
             model: manifest.describe_settings(one, one.spec.name) for model, one in methods.items()
         }
@@ -155,7 +159,7 @@ class Work:
             settings = (self.comparison.batch_size, self.comparison.precision)
             runner = StepRunner(images.device, *settings, self.notes)
             scorer = BatchScorer(
-                batch, name, model, images, self.comparison, self.methods[name], runner
+                batch, name, model, images, self.comparison, self.prepared[name], runner
             )
             keep = partial(self._write_maps, store) if store and self.save_maps else None
             rows += scorer.rows(keep)
@@ -165,8 +169,10 @@ class Work:
         """Return a row with the error for all that the unreadable images would have had."""
         return [
             Row(one.index, one.id, model, None, None, label, metric, error=one.error)
-            for one, (model, methods) in product(batch.unreadable, self.methods.items())
-            for label, metric in product([*methods, *self.comparison.maps], self.comparison.metrics)
+            for one, (model, by_label) in product(batch.unreadable, self.prepared.items())
+            for label, metric in product(
+                [*by_label, *self.comparison.maps], self.comparison.metrics
+            )
         ]
 
     def _write_maps(
@@ -181,7 +187,7 @@ class Work:
             explained.result.reduced,
             [scorer.batch.ids[row] for row in explained.rows],
             [scorer.targets[row] for row in explained.rows],
-            scorer.methods[label].spec.class_specific,
+            scorer.prepared[label].method.spec.class_specific,
         )
 
 
@@ -237,12 +243,10 @@ def check_categories(named: Sequence[str], models: Mapping[str, nn.Module], imag
             )
 
 
-def _resolve_layer(
-    method: Method, model: nn.Module, first: Batch, comparison: Comparison
-) -> Method:
-    """Return the method with the layer it reads; as it is on failure, which its rows report."""
+def _prepare(method: Method, model: nn.Module, first: Batch, comparison: Comparison) -> Prepared:
+    """Prepare a method for a model; where that fails, its rows will hold the error."""
     with run_settings(comparison.batch_size, comparison.precision):
         try:
-            return prepare(model, move_to_model(first.images, model), method).method
+            return prepare(model, move_to_model(first.images, model), method)
         except (XcamError, RuntimeError, TypeError, ValueError):
-            return method
+            return Prepared(model, method)
