@@ -16,7 +16,7 @@ IMAGES = torch.rand(7, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 DATA = TensorDataset(IMAGES, torch.zeros(7, dtype=torch.long))
 
 
-def test_predict_labels():
+def test_labels_are_those_of_the_largest_logit():
     net = SmallCNN().train()
     torch.manual_seed(5)
     labels = predict_labels(net, DATA, batch_size=3)
@@ -27,7 +27,7 @@ def test_predict_labels():
     assert len(labels.unique()) > 1
 
 
-def test_the_rest_of_an_item_stays():
+def test_relabel_keeps_the_rest_of_an_item():
     cues = planted_cues(4, 32, 3)
     found = relabel(cues, [5, 6, 7, 8])
     assert len(found) == 4
@@ -38,7 +38,7 @@ def test_the_rest_of_an_item_stays():
         assert torch.equal(found[index][2], mask)
 
 
-def test_names_of_classes_stay():
+def test_relabel_keeps_the_names_of_classes():
     names, data = ("cat", "dog"), [(torch.zeros(3, 4, 4), 0)]
     named = ImageArrays(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), (0,), names, Pipeline())
     assert relabel(named, [1]).classes == names
@@ -58,12 +58,12 @@ def test_stored_labels_train_as_those_on_the_fly(tmp_path):
 
 
 @pytest.mark.parametrize("labels", [[1, 2], torch.zeros(7), torch.zeros(7, 1, dtype=torch.long)])
-def test_refusals(labels):
+def test_bad_labels_are_refused(labels):
     with pytest.raises(ValueError, match="labels must be 7 integers, one an item, got"):
         relabel(DATA, labels)
 
 
-def test_no_images_have_no_labels():
+def test_empty_data_is_refused():
     with pytest.raises(ValueError, match="holds no images"):
         predict_labels(SmallCNN(), [])
 

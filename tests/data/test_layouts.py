@@ -25,7 +25,7 @@ class TestFolder:
             write_picture(tmp_path / "val" / name, seed=seed)
         return tmp_path
 
-    def test_training_and_testing(self, root):
+    def test_train_and_val_are_training_and_test_splits(self, root):
         splits = load("folder", root, **SAME)
         assert splits.classes == ("cat", "dog")
         assert labels(splits.train) == [0, 0, 1]
@@ -36,7 +36,7 @@ class TestFolder:
         assert type(image) is torch.Tensor
         assert torch.equal(image, read_image(root / "val" / "dog" / "3.png"))
 
-    def test_a_folder_for_testing_makes_val_that_for_validation(self, root):
+    def test_val_is_for_validation_beside_a_test_folder(self, root):
         write_picture(root / "test" / "dog" / "5.jpg")
         splits = load("folder", root, **SAME)
         assert labels(splits.validation) == [0, 1, 1]
@@ -47,13 +47,13 @@ class TestFolder:
         with pytest.raises(ValueError, match=r"no validation split .* has one on disk"):
             load("folder", root, validation={"fraction": 0.5})
 
-    def test_a_class_without_pictures_cannot_be_learned(self, root):
+    def test_empty_training_class_is_refused(self, root):
         for name in ("ape", ".hidden"):
             (root / "train" / name).mkdir()
         with pytest.raises(ValueError, match=r"train' has no pictures of ape: fill that folder"):
             load("folder", root, **SAME)
 
-    def test_a_part_alone(self, root):
+    def test_a_split_alone(self, root):
         (root / "train").rename(root / "elsewhere")
         splits = load("folder", root, **SAME)
         assert splits.train is None
@@ -194,7 +194,7 @@ class TestLists:
         image, _ = splits.train[1]
         assert torch.equal(image, read_image(root / "pictures" / "b.png"))
 
-    def test_a_csv_as_long_as_its_header_says_nothing_of(self, root):
+    def test_long_csv_without_a_header_is_read(self, root):
         """50,000 lines without a header: the first is an image like the others."""
         (root / "val.csv").write_text("c.png,7\na.png,1\n" * 1000)
         splits = load("list", root / "pictures", lists={"test": root / "val.csv"})

@@ -171,7 +171,7 @@ class TestClasses:
                 assert ((middle - tone[:, 0]).abs() < 1e-6).all(1).any()
         assert mode == "texture" or (len(grays) == 12 and 0.2 <= min(grays) <= max(grays) <= 0.8)
 
-    def test_silhouettes_are_turned(self):
+    def test_silhouettes_are_rotated(self):
         settings = {
             "count": 16,
             "size": 96,
@@ -204,7 +204,7 @@ class TestClasses:
         assert torch.hypot(x, y)[drawn].max() > 0.85
         assert 0.2 < float(drawn.sum() / (torch.hypot(x, y) <= 1).sum()) <= 1
 
-    def test_blobs_are_none_of_them(self):
+    def test_blobs_differ_from_silhouettes(self):
         y, x = torch.meshgrid(*[torch.linspace(-1, 1, 33)] * 2, indexing="ij")
         first, second = (draw_blob(x, y, torch.Generator().manual_seed(seed)) for seed in (0, 1))
         assert not torch.equal(first, second)
@@ -290,7 +290,7 @@ class TestRefusals:
             ({"background": 2 * WHITE}, r"floating point in \[0, 1\], got torch.float32 in \[2, 2"),
         ],
     )
-    def test_one_sentence(self, settings, sentence):
+    def test_bad_setting_is_refused(self, settings, sentence):
         with pytest.raises(ValueError, match=sentence):
             planted_cues(**{"count": 4, **settings})
 

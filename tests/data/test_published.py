@@ -59,7 +59,7 @@ class TestCifar:
         with pytest.raises(FileNotFoundError, match=rf"no {name} in .* no '.*{file}'; .*download"):
             load(name, tmp_path)
 
-    def test_a_file_of_somebody_else_is_not_unpickled(self, written, tmp_path):
+    def test_file_with_another_md5_is_not_unpickled(self, written, tmp_path):
         name, published, _ = written
         path = tmp_path / published.base_folder / published.test_list[0][0]
         path.write_bytes(b"cos\nabort\n(tR.")  # would end this process
@@ -164,7 +164,7 @@ class TestMNIST:
         with pytest.raises(FileFormatError, match="should hold 10 bytes, and holds 11"):
             load("mnist", tmp_path)
 
-    def test_labels_for_other_images(self, tmp_path):
+    def test_wrong_number_of_labels_is_refused(self, tmp_path):
         write_mnist(tmp_path)
         write_idx(tmp_path / "t10k-labels-idx1-ubyte", pixels(9))
         with pytest.raises(FileFormatError, match=r"has 10 images, .* 9 labels"):

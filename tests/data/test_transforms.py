@@ -24,7 +24,7 @@ def names(steps):
 
 
 class TestPipeline:
-    def test_none(self, picture):
+    def test_no_steps_convert_to_floats(self, picture):
         image = make_pipeline([])(picture)
         assert type(image) is torch.Tensor
         assert torch.equal(image, picture / 255)
@@ -131,7 +131,7 @@ class TestSizes:
         assert names(train) == ["RandomCrop", "RandomHorizontalFlip"]
         assert torch.equal(make_pipeline(test)(picture), picture[:, 10:30, 15:45] / 255)
 
-    def test_none(self):
+    def test_no_sizes_give_no_steps(self):
         assert make_size_steps(None, None) == ([], [])
 
     @pytest.mark.parametrize("size", [0, -3, 2.5, "224", [224], [224, 0], [1, 2, 3], (8, "8")])
@@ -183,7 +183,7 @@ class TestHeldOut:
                 assert torch.equal(image, whole.flip(1) if turn else whole)
                 assert label == number
 
-    def test_leaves_the_caller_s_generator_alone(self, root):
+    def test_leaves_the_global_generator_alone(self, root):
         before = np.random.get_state()[1].tolist()
         load("mnist", root, validation={"fraction": 0.2, "seed": 223})
         assert np.random.get_state()[1].tolist() == before
@@ -208,7 +208,7 @@ class TestHeldOut:
         with pytest.raises(error, match=sentence):
             load("mnist", root, validation=validation)
 
-    def test_nothing_to_cut_from(self, tmp_path):
+    def test_no_training_split_is_refused(self, tmp_path):
         write_picture(tmp_path / "val" / "cat" / "1.png")
         with pytest.raises(ValueError, match="has no training split"):
             load("folder", tmp_path, validation={"fraction": 0.2})

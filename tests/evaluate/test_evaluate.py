@@ -32,7 +32,7 @@ from xcam.results.store import Row
 
 
 class TestRows:
-    def test_are_one_for_each_image_method_and_metric(self, tmp_path):
+    def test_each_image_method_and_metric_has_a_row(self, tmp_path):
         data = Pictures(11)
         evaluate(loader(data), ["gradcam", "rise"], ["sparseness", "entropy"], out=tmp_path)
         assert parts(tmp_path) == [f"batch-0000000{n}.parquet" for n in range(3)]
@@ -49,7 +49,7 @@ class TestRows:
         assert all(row["label"] == data.labels[row["index"]] for row in found)
         assert all(row["error"] is None for row in found)
 
-    def test_hold_what_the_pieces_give_alone(self, tmp_path):
+    def test_rows_agree_with_explain_and_metric_called_directly(self, tmp_path):
         data = Pictures(5)
         predicted = NET(data.images).argmax(1)
         evaluate(loader(data), "gradcam", "deletion", controls=False, out=tmp_path)
@@ -62,12 +62,12 @@ class TestRows:
             assert row["shape"] == list(expected.shape)
             np.testing.assert_allclose(row["values"], expected.flatten(), atol=1e-6)
 
-    def test_explain_the_label_if_asked(self, tmp_path):
+    def test_target_label_explains_the_label(self, tmp_path):
         data = Pictures()
         evaluate(loader(data), target="label", out=tmp_path)
         assert all(row["target"] == row["label"] for row in rows(tmp_path))
 
-    def test_count_the_passes(self, tmp_path):
+    def test_rows_count_the_passes(self, tmp_path):
         metrics = ["sparseness", "average_drop"]
         rise = xcam.get_method("rise")(n_masks=7)
         evaluate(loader(batch_size=3), ["gradcam", rise], metrics, out=tmp_path, batch_size=2)
@@ -77,7 +77,7 @@ class TestRows:
         assert found["rise", "sparseness"]["passes"] == 0
         assert found["rise", "average_drop"]["passes"] == 2
 
-    def test_have_their_share_of_the_time(self, tmp_path, monkeypatch):
+    def test_rows_divide_the_seconds_among_the_images(self, tmp_path, monkeypatch):
         ticks = itertools.count()
         monkeypatch.setattr("xcam._evaluate.failures.time.perf_counter", lambda: next(ticks))
         evaluate(loader(batch_size=8), controls=False, out=tmp_path)
@@ -85,7 +85,7 @@ class TestRows:
         for column in ("seconds", "explain_seconds"):
             assert list(table[column]) == [1 / 8] * 8 + [1 / 3] * 3  # batches of 8 and 3
 
-    def test_say_what_speaks_of_the_model_once(self, tmp_path):
+    def test_metric_that_reads_no_maps_is_computed_once(self, tmp_path):
         found = evaluate(loader(), ["gradcam", "rise"], ["accuracy", "sparseness"], out=tmp_path)
         costs = found.costs().query("metric == 'accuracy'")
         assert sorted(costs["passes"]) == [0, 0, 0, 0, 1]
@@ -94,21 +94,21 @@ class TestRows:
         assert set(hits.values()) == {right.double().mean().item()}
         assert list(found.ranks().columns) == ["sparseness", "mean"]
 
-    def test_say_so_where_a_method_failed(self, tmp_path):
+    def test_failed_image_is_recorded_for_its_method_alone(self, tmp_path):
         data = Pictures()
         data.images[5] += 3
         evaluate(loader(data), [Picky(), "gradcam"], "accuracy", out=tmp_path, controls=False)
         errors = {(r["method"], r["index"]) for r in rows(tmp_path) if r["error"]}
         assert errors == {("picky", 5)}
 
-    def test_do_not_depend_on_how_the_model_is_fed(self, tmp_path):
+    def test_batch_size_changes_no_row(self, tmp_path):
         for size in (1, 3, None):
             evaluate(loader(), metrics="deletion", out=tmp_path / str(size), batch_size=size)
         expected = rows(tmp_path / "None")
         assert_same_rows(rows(tmp_path / "1"), expected)
         assert_same_rows(rows(tmp_path / "3"), expected)
 
-    def test_of_several_models_are_paired(self, tmp_path):
+    def test_several_models_have_rows_for_the_same_images(self, tmp_path):
         nets = {"b": SmallCNN(), "a": GapNet()}
         evaluate(loader(), metrics="deletion", model=nets, controls=False, out=tmp_path)
         found = rows(tmp_path)
@@ -117,7 +117,7 @@ class TestRows:
         alone = [{**row, "model": "a"} for row in rows(tmp_path / "alone")]
         assert_same_rows([row for row in found if row["model"] == "a"], alone)
 
-    def test_carry_labels_of_their_own(self, tmp_path):
+    def test_dict_keys_label_methods_and_metrics(self, tmp_path):
         rise = xcam.get_method("rise")
         methods = [rise(n_masks=3), "gradcam", rise(n_masks=4)]
         evaluate(loader(), methods, {"gini": "sparseness"}, out=tmp_path)
@@ -125,11 +125,11 @@ class TestRows:
         assert found == {repr(methods[0]), repr(methods[2]), "gradcam", *CONTROLS}
         assert {row["metric"] for row in rows(tmp_path)} == {"gini"}
 
-    def test_come_with_a_control_once(self, tmp_path):
+    def test_control_given_as_a_method_is_scored_once(self, tmp_path):
         evaluate(loader(), ["sobel", "random"], out=tmp_path)
         assert {row["method"] for row in rows(tmp_path)} == set(CONTROLS)
 
-    def test_are_returned_as_results(self):
+    def test_rows_are_returned_as_results(self):
         results = evaluate(loader())
         table = results.table()
         assert sorted(table["method"]) == sorted(["gradcam", *CONTROLS])
@@ -143,7 +143,7 @@ class TestRows:
 
 class TestData:
     @pytest.mark.parametrize("workers", [0, 1])
-    def test_of_any_kind_gives_the_same_rows(self, tmp_path, workers):
+    def test_loader_data_set_and_list_give_the_same_rows(self, tmp_path, workers):
         data = Pictures()
         batches = [(images, labels) for images, labels in loader(data)]
         evaluate(loader(data, num_workers=workers), out=tmp_path / "loader")
@@ -154,7 +154,7 @@ class TestData:
         unnamed = [{**row, "image": str(row["index"])} for row in expected]
         assert_same_rows(rows(tmp_path / "list"), unnamed)
 
-    def test_without_labels(self, tmp_path):
+    def test_data_without_labels_has_none_in_its_rows(self, tmp_path):
         data = Pictures()
         for number, batches in enumerate([[data.images], [(data.images,)], [[data.images, None]]]):
             evaluate(batches, out=tmp_path / str(number))
@@ -162,7 +162,7 @@ class TestData:
             assert len(found) == 44
             assert {row["label"] for row in found} == {None}
 
-    def test_is_chosen_by_index(self, tmp_path):
+    def test_indices_select_images_of_a_data_set(self, tmp_path):
         data = Pictures()
         evaluate(loader(data), out=tmp_path / "some", indices=[9, 2, 5, 3, 10])
         found = rows(tmp_path / "some")
@@ -173,13 +173,13 @@ class TestData:
         kept = {2, 3, 5, 9, 10}
         assert_same_rows(found, [r for r in rows(tmp_path / "all") if r["index"] in kept])
 
-    def test_of_a_list_is_chosen_by_index(self, tmp_path):
+    def test_indices_select_images_of_a_list_of_batches(self, tmp_path):
         batches = list(loader())
         evaluate(batches, out=tmp_path, indices=[0, 7, 4, 10])
         assert sorted({row["index"] for row in rows(tmp_path)}) == [0, 4, 7, 10]
         assert len(parts(tmp_path)) == 3
 
-    def test_is_drawn_by_the_seed(self, tmp_path):
+    def test_fraction_is_drawn_by_the_seed(self, tmp_path):
         chosen = []
         for number, seed in enumerate((0, 0, 1)):
             evaluate(loader(), out=tmp_path / str(number), fraction=0.5, seed=seed)
@@ -187,14 +187,14 @@ class TestData:
         assert len(chosen[0]) == 6
         assert chosen[0] == chosen[1] != chosen[2]
 
-    def test_of_a_subset_keeps_its_ids(self, tmp_path):
+    def test_subset_keeps_the_ids(self, tmp_path):
         data = Pictures()
         evaluate(loader(Subset(data, [7, 2])), out=tmp_path)
         assert {(row["index"], row["image"]) for row in rows(tmp_path)} == {
             (0, data.ids[7]), (1, data.ids[2])
         }  # fmt: skip
 
-    def test_gives_its_truth_to_those_who_need_it(self, tmp_path):
+    def test_truth_goes_to_the_metrics_that_need_it(self, tmp_path):
         names = ["energy_pointing_game", "sparseness"]
         evaluate(loader(Pictures(truth=True)), metrics=names, out=tmp_path)
         data = Pictures(truth=True)
@@ -205,7 +205,7 @@ class TestData:
         values = [r["values"] for r in found if r["metric"] == "energy_pointing_game"]
         np.testing.assert_allclose(values, expected.reshape(11, -1), atol=1e-6)
 
-    def test_gives_labels_to_those_who_need_them_though_there_are_masks(self, tmp_path):
+    def test_metric_on_labels_gets_labels_beside_masks(self, tmp_path):
         data, controls = Pictures(truth=True), False
         evaluate(loader(data), metrics=["accuracy"], controls=controls, out=tmp_path)
         hits = NET(data.images).argmax(1) == torch.tensor(data.labels)
@@ -214,7 +214,7 @@ class TestData:
 
 
 class TestTraces:
-    def test_nothing_is_left_on_the_model_or_the_generators(self, tmp_path):
+    def test_model_and_random_generators_are_left_as_they_were(self, tmp_path):
         net = SmallCNN().train()
         net.features[0].weight.requires_grad_(False)
         hooks = Counter(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in net.modules())
@@ -235,7 +235,7 @@ class TestTraces:
             len(m._forward_pre_hooks) + len(m._forward_hooks) for m in net.modules()
         )
 
-    def test_a_temporary_folder_goes_with_a_failure(self, monkeypatch, tmp_path):
+    def test_temporary_folder_is_removed_after_a_failure(self, monkeypatch, tmp_path):
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
         data = Pictures()
         data.images[5] += 3
@@ -245,7 +245,7 @@ class TestTraces:
 
 
 class TestDryRun:
-    def test_prints_passes_and_writes_nothing(self, tmp_path, capsys):
+    def test_dry_run_prints_passes_and_writes_nothing(self, tmp_path, capsys):
         data = Pictures()
         results = evaluate(
             loader(data), metrics=["average_drop"], out=tmp_path / "out", dry_run=True
@@ -266,7 +266,7 @@ class TestDryRun:
         [(100, 1, "0:01:40 for 100 images"), (100, 4, "0:00:25 for 100 images in 4 processes"),
          (50_001, 1, "13:53:21 for 50001 images")],
     )  # fmt: skip
-    def test_estimates_the_time_of_all_images(self, images, processes, expected):
+    def test_dry_run_estimates_the_time_of_all_images(self, images, processes, expected):
         """Four images in four seconds; each of the steps has its own means."""
         costs = [(3.0, 1.0), (5.0, 3.0)] * 2
         measured = [
@@ -280,7 +280,7 @@ class TestDryRun:
             ["explain", "failed", "failed"], ["deletion", "4", "2"], ["entropy", "4", "2"]
         ]  # fmt: skip
 
-    def test_says_what_failed(self, capsys):
+    def test_dry_run_counts_failures(self, capsys):
         layer = xcam.get_method("gradcam")(layer="none")
         evaluate(loader(), layer, dry_run=True)
         lines = capsys.readouterr().out.splitlines()
@@ -288,7 +288,7 @@ class TestDryRun:
         assert lines[-2] == "4 of 16 rows are errors"
 
 
-def test_the_seed_is_that_of_what_is_given_by_name(tmp_path):
+def test_seed_applies_to_names_but_not_to_objects(tmp_path):
     smooth, noisy = xcam.get_method("smoothgrad")(n_samples=2), xcam.get_metric("road")(seed=1)
     methods = {"a": "random", "b": smooth, "c": "gradcam"}
     metrics = {"x": "remove_and_classify", "y": noisy}
@@ -301,7 +301,7 @@ def test_the_seed_is_that_of_what_is_given_by_name(tmp_path):
     assert said["metrics"]["y"]["parameters"]["seed"] == 1
 
 
-def test_the_manifest_says_what_the_rows_depend_on(tmp_path):
+def test_manifest_lists_what_the_rows_depend_on(tmp_path):
     evaluate(loader(), ["gradcam", "rise"], out=tmp_path, fraction=0.5, seed=3)
     said = json.loads((tmp_path / "manifest.json").read_bytes())
     assert said["versions"]["xcam"] == xcam.__version__

@@ -74,7 +74,7 @@ def changed(ids=None, labels=None, images=None, unlisted=None, truth=False):
         ({"data": changed(truth=True)}, "images, first and last: "),
     ],
 )
-def test_another_evaluation_is_refused_with_the_difference(once, change, sentence):
+def test_folder_of_another_evaluation_is_refused_with_the_difference(once, change, sentence):
     before = {path: path.read_bytes() for path in once.rglob("*") if path.is_file()}
     with pytest.raises(ValueError, match=rf"holds another evaluation \(.*{sentence}"):
         evaluate(once, **{"data": Pictures(6), **change})
@@ -82,7 +82,7 @@ def test_another_evaluation_is_refused_with_the_difference(once, change, sentenc
 
 
 @pytest.mark.parametrize("kind", ["data set", "subset", "loader", "list"])
-def test_other_data_is_refused_however_it_is_given(tmp_path, kind):
+def test_folder_of_other_data_is_refused(tmp_path, kind):
     """No ids tell them apart."""
 
     def run(images, labels):
@@ -104,7 +104,7 @@ def test_other_data_is_refused_however_it_is_given(tmp_path, kind):
             run(images, labels)
 
 
-def test_other_maps_by_the_same_label_are_refused(tmp_path):
+def test_folder_of_other_maps_by_the_same_label_is_refused(tmp_path):
     maps = tmp_path / "maps"
     for index, name in enumerate(Pictures(6).ids):
         (maps / name).parent.mkdir(parents=True, exist_ok=True)
@@ -132,7 +132,7 @@ def test_other_maps_by_the_same_label_are_refused(tmp_path):
         run(maps, "rewritten")
 
 
-def test_maps_that_no_name_tells_from_others_need_no_folder(tmp_path):
+def test_lambda_as_maps_is_refused_with_a_folder_only(tmp_path):
     named = functools.update_wrapper(functools.partial(brightness), brightness)
     settings = {"methods": (), "controls": False, "save_maps": False}
     evaluate(tmp_path / "named", Pictures(2), maps=named, **settings)
@@ -143,7 +143,7 @@ def test_maps_that_no_name_tells_from_others_need_no_folder(tmp_path):
         assert evaluate(None, Pictures(2), maps=maps, **settings).errors().empty
 
 
-def test_what_never_began_begins_with_other_settings(tmp_path):
+def test_folder_without_rows_accepts_other_settings(tmp_path):
     class Stopped(Pictures):
         def __getitem__(self, index):
             if index == 1:
@@ -160,7 +160,7 @@ def test_what_never_began_begins_with_other_settings(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["maps/gradcam/batch-00000000.safetensors", "a manifest"])
-def test_what_is_something_else_is_left_alone(tmp_path, name):
+def test_manifest_of_another_kind_is_left_alone(tmp_path, name):
     """Maps that were written before any row; a manifest that is of no evaluation."""
     if name == "a manifest":
         (tmp_path / "manifest.json").write_text('{"name": "my site"}')
@@ -180,7 +180,7 @@ def once(tmp_path_factory):
     return out
 
 
-def test_how_the_model_is_fed_may_change(once):
+def test_batch_size_may_change_on_resume(once):
     evaluate(once, Pictures(6), progress=True)
     xcam.evaluate(
         GapNet(),

@@ -43,7 +43,9 @@ class TestBadInput:
             ({"metrics": "energy_pointing_game"}, ValueError, "'energy_pointing_game' needs masks"),
         ],
     )
-    def test_is_refused_before_anything_is_done(self, tmp_path, arguments, kind, sentence):
+    def test_bad_argument_is_refused_before_anything_is_written(
+        self, tmp_path, arguments, kind, sentence
+    ):
         out = tmp_path / "out"
         with pytest.raises(kind, match=sentence):
             evaluate(loader(), out=out, **arguments)
@@ -65,13 +67,13 @@ class TestBadInput:
             (lambda d: [d.images[:, 0]], ValueError, r"images must be \(B, C, H, W\)"),
         ],
     )
-    def test_data_that_cannot_be_used(self, tmp_path, made, kind, sentence):
+    def test_bad_data_is_refused_before_anything_is_written(self, tmp_path, made, kind, sentence):
         out = tmp_path / "out"
         with pytest.raises(kind, match=sentence):
             evaluate(made(Pictures()), out=out)
         assert not out.exists()
 
-    def test_batches_of_a_sampler_of_its_own(self):
+    def test_loader_with_its_own_batch_sampler_is_refused(self):
         class Own(BatchSampler):
             pass
 
@@ -81,7 +83,7 @@ class TestBadInput:
             evaluate(DataLoader(data, batch_sampler=own))
 
     @pytest.mark.parametrize("workers", [0, 1])
-    def test_pictures_of_pil(self, workers):
+    def test_pil_images_are_refused_with_a_transform_to_use(self, workers):
         class Raw(Pictures):
             def __getitem__(self, index):
                 return to_pil_image(self.images[index]), self.labels[index]
@@ -89,7 +91,7 @@ class TestBadInput:
         with pytest.raises(TypeError, match="gives PIL images, and images must be tensors"):
             evaluate(loader(Raw(), num_workers=workers))
 
-    def test_streams(self):
+    def test_iterable_data_set_is_refused(self):
         class Stream(IterableDataset):
             def __iter__(self):
                 return iter(())
@@ -98,7 +100,7 @@ class TestBadInput:
             evaluate(DataLoader(Stream()))
 
     @pytest.mark.parametrize("metric", ["accuracy", "sparseness"])
-    def test_missing_labels(self, metric):
+    def test_missing_labels_are_refused(self, metric):
         names = xcam.list_metrics()
         needy = [n for n in names if xcam.get_metric(n).spec.truth == "labels"]
         chosen = needy[:1] if metric == "accuracy" and needy else ["sparseness"]
@@ -106,7 +108,7 @@ class TestBadInput:
         with pytest.raises(ValueError, match=r"needs labels, and the data has none"):
             evaluate([Pictures().images], metrics=chosen, target=target)
 
-    def test_ids_that_do_not_fit(self):
+    def test_wrong_number_of_ids_is_refused(self):
         data = Pictures()
         data.ids = data.ids[:3]
         with pytest.raises(ValueError, match="has 11 images and 3 ids"):

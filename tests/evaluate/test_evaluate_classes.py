@@ -28,20 +28,20 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize("asked", [{"target": "label"}, {"metrics": "accuracy"}])
 @pytest.mark.parametrize("given", [lambda d: d, loader, lambda d: loader(Subset(d, [4, 0]))])
-def test_of_a_folder(folder, tmp_path, asked, given):
+def test_labels_of_other_classes_are_refused(folder, tmp_path, asked, given):
     sentence = r"its 3 classes \(class0, class1, class2\), and 'GapNet' has 5 classes: give"
     with pytest.raises(ValueError, match=sentence):
         evaluate(given(folder), out=tmp_path / "out", **asked)
     assert not (tmp_path / "out").exists()
 
 
-def test_only_if_they_are_asked_for(folder):
+def test_unused_labels_are_not_checked(folder):
     assert evaluate(folder, controls=False).errors().empty
     fits = {"model": GapNet(num_classes=3), "target": "label", "controls": False}
     assert evaluate(folder, **fits).errors().empty
 
 
-def test_not_where_they_may_be_the_models_numbers(folder):
+def test_labels_that_the_caller_numbered_are_accepted(folder):
     """A list's, those of `relabel`, those of data sets of others."""
     own = [
         dataclasses.replace(folder, classes=()),
@@ -52,7 +52,7 @@ def test_not_where_they_may_be_the_models_numbers(folder):
         assert evaluate(data, target="label", controls=False).errors().empty
 
 
-def test_the_order_of_the_models_names_counts():
+def test_categories_in_another_order_are_refused():
     net, images = Normalized(GapNet(num_classes=3), (0.5,), (0.5,)), Pictures(1).images
     net.categories = ("a", "b", "c")
     check_categories(("a", "b", "c"), {"net": net}, images)

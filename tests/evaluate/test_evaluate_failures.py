@@ -52,7 +52,7 @@ class Dark(Metric):
 
 
 class TestFailures:
-    def test_of_a_metric_are_rows(self, tmp_path):
+    def test_failed_metric_is_recorded_as_a_row(self, tmp_path):
         data = Pictures()
         data.images[5] += 3
         with pytest.warns(XcamWarning, match="something to say"):
@@ -73,7 +73,7 @@ class TestFailures:
         assert set(table["errors"]) == {1}
         assert set(table["n"]) == {10}
 
-    def test_are_also_numbers_that_are_not_finite(self, tmp_path):
+    def test_infinite_statistic_is_recorded_as_an_error(self, tmp_path):
         data = Pictures()
         data.images[5] += 3
         with pytest.warns(XcamWarning):
@@ -82,7 +82,7 @@ class TestFailures:
         assert {row["index"] for row in failed} == {5}
         assert "brightness gave values that are not finite" in failed[0]["error"]
 
-    def test_of_a_method_are_rows_of_all_metrics(self, tmp_path):
+    def test_failed_method_is_recorded_as_a_row_of_each_metric(self, tmp_path):
         data = Pictures()
         data.images[5] += 3
         Picky.seen.clear()
@@ -100,14 +100,14 @@ class TestFailures:
         assert_same_rows(others, [row for row in fine if row["index"] != 5])
 
     @pytest.mark.parametrize("layer", [None, "relu"])
-    def test_a_layer_called_twice_is_news_unless_it_was_chosen_for_the_user(self, layer):
+    def test_layer_called_twice_is_warned_only_if_the_user_chose_it(self, layer):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             evaluate(loader(), xcam.get_method("gradcam")(layer=layer), model=SharedReLU())
         told = [str(one.message) for one in caught if "is called 2 times" in str(one.message)]
         assert len(told) == (layer is not None)
 
-    def test_of_a_method_and_a_metric_leave_each_other_image_its_own_map(self, tmp_path):
+    def test_failures_leave_all_other_images_their_own_map(self, tmp_path):
         """In one batch the model fails, a map is missing, and another fails to be scored."""
         data, ids = Pictures(4), Pictures(4).ids
         data.images[1, 0, 0, 0] = torch.nan
@@ -134,7 +134,7 @@ class TestFailures:
                 assert row["values"] == [pytest.approx(expected, rel=1e-5)]
                 assert row["target"] == int(GapNet()(data.images[row["index"]][None]).argmax())
 
-    def test_of_an_image_are_rows_of_all_methods(self, tmp_path):
+    def test_failed_image_is_recorded_as_a_row_of_each_method(self, tmp_path):
         data = Pictures()
         data.images[5, 0, 0, 0] = torch.nan
         evaluate(loader(data), out=tmp_path)
@@ -144,7 +144,7 @@ class TestFailures:
         ]
         assert "values that are not finite" in failed[0]["error"]
 
-    def test_of_a_method_everywhere_leave_the_others(self, tmp_path):
+    def test_method_that_always_fails_leaves_the_others(self, tmp_path):
         layer = xcam.get_method("gradcam")(layer="none")
         results = evaluate(loader(), layer, out=tmp_path)
         errors = {row["error"] for row in rows(tmp_path) if row["method"] == "gradcam"}
@@ -153,7 +153,7 @@ class TestFailures:
         assert sorted(results.table().query("n == 11")["method"]) == CONTROLS
 
     @pytest.mark.parametrize("kind", [MemoryError, torch.OutOfMemoryError])
-    def test_of_memory_split_the_batch_and_then_end(self, tmp_path, monkeypatch, kind):
+    def test_out_of_memory_splits_the_batch_and_then_aborts(self, tmp_path, monkeypatch, kind):
         limit = [2]
 
         def score(self, model, images, explanation, truth=None):
@@ -169,7 +169,7 @@ class TestFailures:
             evaluate(loader(), metrics=Brightness(), out=tmp_path / "ended")
         assert parts(tmp_path / "ended") == []
 
-    def test_of_a_device_end_it(self, tmp_path, monkeypatch):
+    def test_device_error_aborts(self, tmp_path, monkeypatch):
         def score(self, model, images, explanation, truth=None):
             raise RuntimeError("CUDA error: device-side assert triggered")
 
@@ -194,7 +194,9 @@ class Broken(Pictures):
 
 class TestUnreadableImages:
     @pytest.mark.parametrize("workers", [0, 1])
-    def test_are_rows_of_all_that_would_have_been_said(self, tmp_path, workers):
+    def test_unreadable_image_is_recorded_as_a_row_of_each_method_and_metric(
+        self, tmp_path, workers
+    ):
         def colors(images, ids, target):
             return images
 
@@ -228,29 +230,29 @@ class TestUnreadableImages:
             for name in "ab"
         ]
 
-    def test_may_come_first(self, tmp_path):
+    def test_first_image_may_be_unreadable(self, tmp_path):
         data = Broken({0, 1})
         evaluate(loader(data, batch_size=1), target="label", out=tmp_path)
         assert {row["index"] for row in rows(tmp_path) if row["error"]} == {0, 1}
         assert len(parts(tmp_path)) == 11
 
-    def test_may_not_be_all(self, tmp_path):
+    def test_data_without_a_readable_image_is_refused(self, tmp_path):
         data = Broken(range(11))
         sentence = r"none of the first 11 images can be read; .*10.png': ValueError: picture 10 is"
         with pytest.raises(ValueError, match=sentence):
             evaluate(loader(data), out=tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
-    def test_are_not_those_for_which_there_was_no_memory(self, tmp_path):
+    def test_out_of_memory_while_reading_aborts(self, tmp_path):
         with pytest.raises(MemoryError, match="picture 5"):
             evaluate(loader(Broken({5}, MemoryError)), out=tmp_path)
         assert parts(tmp_path) == ["batch-00000000.parquet"]
 
-    def test_are_counted_by_a_dry_run(self, capsys):
+    def test_dry_run_counts_unreadable_images(self, capsys):
         evaluate(loader(Broken({1})), dry_run=True)
         assert capsys.readouterr().out.splitlines()[-2] == "4 of 16 rows are errors"
 
-    def test_of_a_folder(self, tmp_path):
+    def test_unreadable_file_of_a_folder_is_recorded(self, tmp_path):
         for index, image in enumerate(Pictures(8).images):
             save_image(image, tmp_path / f"{index}.png")
         (tmp_path / "1.png").write_bytes((tmp_path / "1.png").read_bytes()[:100])

@@ -42,7 +42,7 @@ def by_explaining(net, data, methods, folder):
 
 
 class TestMaps:
-    def test_of_a_folder_score_as_the_method_that_made_them(self, tmp_path):
+    def test_stored_maps_score_as_the_method_that_made_them(self, tmp_path):
         metrics = ["deletion", "sparseness"]
         evaluate(loader(), metrics=metrics, out=tmp_path / "made", save_maps=True)
         folder = tmp_path / "made" / "maps" / "gradcam"
@@ -57,7 +57,7 @@ class TestMaps:
             atol = 1e-2 if one["metric"] == "deletion" else 1e-4
             np.testing.assert_allclose(one["values"], other["values"], rtol=0, atol=atol)
 
-    def test_are_kept_at_their_own_resolution(self, tmp_path):
+    def test_maps_are_saved_at_their_own_resolution(self, tmp_path):
         from safetensors.torch import load_file
 
         nets = {"one": NET, "two": SmallCNN()}
@@ -72,7 +72,7 @@ class TestMaps:
         assert pixels["maps"].shape == (3, 16, 16)
 
     @pytest.mark.parametrize("method", ["gradcam", "saliency", "input_x_gradient"])
-    def test_of_saved_explanations_score_as_themselves_bit_for_bit(self, tmp_path, method):
+    def test_saved_explanations_score_alike_bit_for_bit(self, tmp_path, method):
         data, metrics = Pictures(), ["deletion", "average_drop", "complexity"]
         maps = by_explaining(NET, data, [method], tmp_path)[method]
         settings = {"metrics": metrics, "controls": False}
@@ -82,7 +82,7 @@ class TestMaps:
         columns = ("index", "metric", "values")
         assert plain(read, *columns) == plain(made, *columns)
 
-    def test_of_several_resolutions_score_alike_in_any_batches(self, tmp_path):
+    def test_maps_of_several_resolutions_score_alike_in_any_batches(self, tmp_path):
         """Each is normalised at its own resolution, alone or beside another."""
         data, sides = Pictures(6), [5, 7, 5, 16, 7, 5]
         made = dict(zip(data.ids, map(square, sides), strict=True))
@@ -107,7 +107,7 @@ class TestMaps:
             assert drop == pytest.approx(100 * float(lost), abs=1e-3)
 
     @pytest.mark.parametrize("made_by", [by_evaluation, by_explaining])
-    def test_that_are_of_no_class_count_for_any(self, tmp_path, made_by):
+    def test_maps_without_a_class_count_for_any_class(self, tmp_path, made_by):
         """Another net predicts other classes, which a map of LFI-CAM has nothing to do with."""
         data, net, other = Pictures(6), xcam.get_method("lficam")().attach(GapNet()), SmallCNN()
         net.fitted = True
@@ -122,7 +122,7 @@ class TestMaps:
         assert errors["error"].str.contains("is of class").all()
 
     @pytest.mark.parametrize("layout", ["first", "last", "one", "one_last"])
-    def test_of_arrays_score_alike_wherever_their_channels_are(self, tmp_path, layout):
+    def test_arrays_score_alike_with_channels_first_or_last(self, tmp_path, layout):
         data = Pictures(4)
         for name, single in zip(data.ids, np.random.default_rng(0).random((4, 9, 7)), strict=True):
             stacked = {
@@ -141,7 +141,7 @@ class TestMaps:
         assert stacked_drop == pytest.approx(plain_drop, abs=1e-4)
 
     @pytest.mark.parametrize("kind", ["tensor", "array", "channels", "list"])
-    def test_of_a_callable(self, tmp_path, kind):
+    def test_callable_gives_maps(self, tmp_path, kind):
         asked = []
 
         def mine(images, ids, target):
@@ -168,7 +168,7 @@ class TestMaps:
             values = [row["values"][0] for row in found]
             np.testing.assert_allclose(values, expected, rtol=1e-5)
 
-    def test_that_are_flat_are_counted_whenever_they_were_made(self, tmp_path):
+    def test_flat_maps_are_counted_also_from_a_folder(self, tmp_path):
         def mine(images, ids, target):
             maps = images.mean(1)
             maps[0] = 0.5
@@ -187,7 +187,7 @@ class TestMaps:
         assert fine.warnings == ()
         assert str(fine).endswith("0 errors")
 
-    def test_that_lack_an_image_leave_a_row(self, tmp_path):
+    def test_missing_map_is_recorded_as_an_error(self, tmp_path):
         data = Pictures(3)
         for name in (data.ids[0], data.ids[2]):
             path = tmp_path / "maps" / f"{name}.npy"
@@ -208,7 +208,7 @@ class TestMaps:
             (lambda images: [None] * len(images), "must give tensors or arrays, got NoneType"),
         ],
     )
-    def test_that_are_none_leave_a_row(self, tmp_path, made, sentence):
+    def test_bad_map_is_recorded_as_an_error(self, tmp_path, made, sentence):
         def mine(images, ids, target):
             return made(images)
 

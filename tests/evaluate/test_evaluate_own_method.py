@@ -36,7 +36,7 @@ def parameters(folder, label="lcam_fm", model="GapNet"):
 
 
 @pytest.mark.parametrize("methods", ["lcam_fm", None, NamedArguments("lcam_fm")])
-def test_by_its_name_or_none_it_is_as_the_model_carries_it(tmp_path, methods):
+def test_name_or_none_means_the_method_that_the_model_carries(tmp_path, methods):
     net, data = headed(), Pictures()
     evaluate(loader(data), methods, model=net, out=tmp_path, save_maps=True)
     assert {row["method"] for row in rows(tmp_path)} == {"lcam_fm", *CONTROLS}
@@ -47,7 +47,7 @@ def test_by_its_name_or_none_it_is_as_the_model_carries_it(tmp_path, methods):
     assert parameters(tmp_path)["layer"] == net.method.layer
 
 
-def test_an_object_is_as_it_is_given(tmp_path):
+def test_method_object_is_used_as_given(tmp_path):
     net, data = headed(), Pictures()
     evaluate(loader(data), LCAMFm(), model=net, out=tmp_path, save_maps=True)
     expected = xcam.explain(net, data.images, method=LCAMFm()).raw
@@ -56,7 +56,7 @@ def test_an_object_is_as_it_is_given(tmp_path):
     assert not parameters(tmp_path)["sigmoid"]
 
 
-def test_settings_are_in_place_of_what_the_model_carries():
+def test_named_arguments_replace_those_that_the_model_carries():
     asked = NamedArguments("lcam_fm", {"sigmoid": False})
     (method,) = resolve_methods(headed(), [asked], 0).values()
     assert (method.sigmoid, method.mask_reg) == (False, "own_label")
@@ -65,7 +65,7 @@ def test_settings_are_in_place_of_what_the_model_carries():
     assert [method.seed for method in drawn.values()] == [4, 1]
 
 
-def test_of_several_models_each_has_its_own(tmp_path):
+def test_each_model_is_explained_by_its_own_method(tmp_path):
     """One carries a method, one carries it with other parameters, one carries none."""
     models = {"one": headed(), "other": headed(sigmoid=False), "base": GapNet()}
     settings = {"model": models, "out": tmp_path, "controls": False}
@@ -80,7 +80,7 @@ def test_of_several_models_each_has_its_own(tmp_path):
     assert results.errors().empty
 
 
-def test_of_several_models_all_have_methods_that_are_given_once(tmp_path):
+def test_iterator_of_methods_serves_all_models(tmp_path):
     models = {"one": GapNet(), "other": GapNet(seed=1)}
     given = (name for name in ("gradcam", "saliency"))
     evaluate(loader(Pictures(1)), given, model=models, controls=False, out=tmp_path)
@@ -89,7 +89,7 @@ def test_of_several_models_all_have_methods_that_are_given_once(tmp_path):
     ]
 
 
-def test_a_folder_of_the_same_weights_that_are_read_otherwise_is_refused(tmp_path):
+def test_folder_of_the_same_weights_with_another_method_is_refused(tmp_path):
     evaluate(loader(), "lcam_fm", model=headed(), out=tmp_path)
     evaluate(loader(), "lcam_fm", model=headed(), out=tmp_path)
     sentence = r"methods, lcam_fm: LCAMFm\(.*sigmoid=True\) on GapNet there, .*sigmoid=False\) on"
@@ -97,7 +97,7 @@ def test_a_folder_of_the_same_weights_that_are_read_otherwise_is_refused(tmp_pat
         evaluate(loader(), "lcam_fm", model=headed(sigmoid=False), out=tmp_path)
 
 
-def test_of_several_heads_each_explains_its_own_model(tmp_path):
+def test_heads_explain_only_their_own_models(tmp_path):
     """In one call, beside what needs no head."""
     attached = ABN().attach(xcam.models.load("xcam:cifar_resnet", depth=8, num_classes=5))
     attached.fitted = True
@@ -127,7 +127,7 @@ def test_of_several_heads_each_explains_its_own_model(tmp_path):
         ),
     ],
 )
-def test_a_head_that_is_missing_is_said_before_any_image(tmp_path, methods, models, sentence):
+def test_missing_head_is_refused_before_any_image(tmp_path, methods, models, sentence):
     data = Pictures()
     with pytest.raises(NotFittedError, match=sentence):
         evaluate(loader(data), methods, model=models, out=tmp_path / "out")
@@ -137,7 +137,7 @@ def test_a_head_that_is_missing_is_said_before_any_image(tmp_path, methods, mode
 
 @pytest.mark.parametrize("inner", [GapNet(), Normalized(GapNet(), (0.5,), (0.5,))])
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_the_name_is_that_of_the_classifier(tmp_path, inner, wrapped):
+def test_model_is_named_by_its_classifier(tmp_path, inner, wrapped):
     net = LCAMFm().attach(inner)
     net.fitted = True
     model = nn.DataParallel(net) if wrapped else net

@@ -69,7 +69,7 @@ def evaluate(monkeypatch, team, out):
     return sorted(set(data.loaded) - {0, 9})  # which all of them look at
 
 
-def test_each_takes_its_share_of_what_is_to_be_done(monkeypatch, tmp_path):
+def test_each_process_takes_its_share_of_the_missing_batches(monkeypatch, tmp_path):
     """One after the other, as if the second had started before the first wrote a row."""
     met = []
 
@@ -90,12 +90,12 @@ def test_each_takes_its_share_of_what_is_to_be_done(monkeypatch, tmp_path):
     assert_same_rows(rows(tmp_path / "a"), rows(tmp_path / "b"))
 
 
-def test_several_need_a_folder(monkeypatch):
+def test_several_processes_need_a_folder(monkeypatch):
     with pytest.raises(ValueError, match=r"2 processes need a folder to share; give out="):
         evaluate(monkeypatch, Processes(count=2), None)
 
 
-def test_one_is_the_main_process_of_itself():
+def test_single_process_is_the_main_process():
     team = launched()
     assert (team.rank, team.count, team.main, team.device) == (0, 1, True, "cpu")
     assert not Processes(rank=1, count=2).main

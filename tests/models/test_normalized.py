@@ -15,7 +15,7 @@ def images(channels=3):
     return torch.rand(2, channels, 16, 12, generator=torch.Generator().manual_seed(0))
 
 
-def test_normalises_before_the_model():
+def test_normalizes_before_the_model():
     net = Normalized(nn.Identity(), MEAN, STD)
     by_hand = torch.stack([(images()[:, c] - MEAN[c]) / STD[c] for c in range(3)], dim=1)
     assert torch.allclose(net(images()), by_hand, atol=1e-6)
@@ -26,7 +26,7 @@ def test_one_mean_serves_every_channel():
     assert torch.allclose(net(images(4)), net.model((images(4) - 0.5) / 0.25))
 
 
-def test_the_state_dict_is_the_models():
+def test_state_dict_has_the_weights_of_the_model_alone():
     net = Normalized(SmallCNN(), MEAN, STD)
     assert list(net.state_dict()) == [f"model.{name}" for name in SmallCNN().state_dict()]
 
@@ -37,7 +37,7 @@ def test_moves_and_copies_with_the_model():
     assert Normalized(GapNet().double(), MEAN, STD).mean.dtype == torch.float64
 
 
-def test_takes_the_models_mode():
+def test_training_mode_is_that_of_the_model():
     assert Normalized(nn.Identity().eval(), MEAN, STD).training is False
     assert Normalized(nn.Identity(), MEAN, STD).training is True
 
@@ -63,12 +63,12 @@ def test_repr_and_attributes():
 @pytest.mark.parametrize(
     ("mean", "std"), [((0.5, 0.5), (0.5,)), ((), ()), ((0.5,), (0.0,)), ((0.5,), (-1,))]
 )
-def test_bad_statistics(mean, std):
+def test_bad_mean_or_std_is_refused(mean, std):
     with pytest.raises(ValueError, match="one number a channel, std above 0, got mean="):
         Normalized(GapNet(), mean, std)
 
 
-def test_bad_arguments():
+def test_bad_arguments_are_refused():
     with pytest.raises(TypeError, match=r"must be a torch\.nn\.Module, got builtin_function"):
         Normalized(torch.relu, MEAN, STD)
     with pytest.raises(ValueError, match="at least one pixel, got 0"):

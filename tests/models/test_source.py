@@ -20,7 +20,7 @@ from xcam.models.toy import SmallCNN
         ("xcam:cifar_resnet", {"depth": 8, "mean": (0.5,), "std": (0.2,)}),
     ],
 )
-def test_makes_the_net_again(name, options):
+def test_source_makes_the_net_again(name, options):
     net = load(name, **options)
     assert net.source == (name, options)
     again = load(net.source[0], **net.source[1])
@@ -29,19 +29,19 @@ def test_makes_the_net_again(name, options):
     assert (again.extra_repr(), again.source) == (net.extra_repr(), net.source)
 
 
-def test_of_timm():
+def test_source_of_a_timm_net():
     pytest.importorskip("timm")
     source = ("timm:vit_tiny_patch16_224", {"img_size": 64, "depth": 1})
     assert load(source[0], **source[1]).source == source
 
 
-def test_of_the_demo_net():
+def test_source_of_the_demo_net():
     pytest.importorskip("efficientnet_lite_pytorch")
     source = ("xcam:efficientnet_lite0", {"num_classes": 4})
     assert load(source[0], **source[1]).source == source
 
 
-def test_names_what_pretrained_weights_decide(monkeypatch):
+def test_source_includes_arguments_that_pretrained_weights_force(monkeypatch):
     """GoogLeNet's change how its input is normalised, and do without the auxiliary heads."""
     weights = torchvision_models.GoogLeNet_Weights.DEFAULT
     state = torchvision_models.googlenet(init_weights=False).state_dict()
@@ -53,17 +53,17 @@ def test_names_what_pretrained_weights_decide(monkeypatch):
     assert again.state_dict().keys() == net.state_dict().keys()
 
 
-def test_survives_copies():
+def test_source_survives_copies():
     net = load("xcam:gap_net", num_classes=3)
     assert copy.deepcopy(net).source == ("xcam:gap_net", {"num_classes": 3})
     assert pickle.loads(pickle.dumps(net)).source == ("xcam:gap_net", {"num_classes": 3})
 
 
-def test_of_a_net_that_load_did_not_make():
+def test_net_that_load_did_not_make_has_no_source():
     assert Normalized(SmallCNN(), (0.5,), (0.5,)).source is None
 
 
-def test_holds_no_weights(tmp_path):
+def test_source_holds_no_weights(tmp_path):
     save_file(SmallCNN().state_dict(), tmp_path / "weights.safetensors")
     net = load("xcam:small_cnn", weights=tmp_path / "weights.safetensors")
     assert net.source == ("xcam:small_cnn", {})

@@ -40,12 +40,12 @@ def same(found):
     ],
     ids=["alone", "of a training", "with numpy's", "of DataParallel"],
 )
-def test_weights(tmp_path, content, legacy):
+def test_state_dict_is_read(tmp_path, content, legacy):
     torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy)
     assert same(read_state_dict(tmp_path / "a.pth"))
 
 
-def test_numpys_objects_by_the_names_of_its_first_version(tmp_path):
+def test_numpy_objects_by_the_names_of_numpy_1_are_skipped(tmp_path):
     torch.save(TRAINING | NUMPY, tmp_path / "a.pth", _use_new_zipfile_serialization=False)
     content = (tmp_path / "a.pth").read_bytes()
     assert b"numpy._core." in content or np.__version__.startswith("1.")
@@ -53,7 +53,7 @@ def test_numpys_objects_by_the_names_of_its_first_version(tmp_path):
     assert same(read_state_dict(tmp_path / "a.pth"))
 
 
-def test_numpys_own_where_the_caller_allows_them(tmp_path):
+def test_numpy_objects_are_skipped_where_the_caller_allows_them(tmp_path):
     scalar = np.float64(1).__reduce__()[0]
     allowed = [scalar, np.dtype, type(np.dtype("f8")), type(np.dtype("f4")), np.ndarray]
     torch.save(TRAINING | {"acc": np.float64(93.2)}, tmp_path / "a.pth")
@@ -64,12 +64,12 @@ def test_numpys_own_where_the_caller_allows_them(tmp_path):
     assert torch.serialization.get_safe_globals() == before
 
 
-def test_safetensors(tmp_path):
+def test_safetensors_file_is_read(tmp_path):
     save_file(STATE, tmp_path / "a.safetensors")
     assert same(read_state_dict(tmp_path / "a.safetensors"))
 
 
-def test_a_name_that_only_begins_like_a_prefix(tmp_path):
+def test_prefix_of_some_names_alone_is_kept(tmp_path):
     torch.save({"module.a": torch.ones(1), "b": torch.ones(1)}, tmp_path / "a.pth")
     assert read_state_dict(tmp_path / "a.pth").keys() == {"module.a", "b"}
 
@@ -88,7 +88,7 @@ def test_a_name_that_only_begins_like_a_prefix(tmp_path):
     ids=["empty", "text", "log", "json", "picture", "pickle", "archive"],
 )
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_no_weights(tmp_path, write, suffix):
+def test_file_without_weights_is_refused(tmp_path, write, suffix):
     path = tmp_path / f"a{suffix}"
     write(path)
     with pytest.raises(
@@ -99,7 +99,7 @@ def test_no_weights(tmp_path, write, suffix):
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_half_a_file(tmp_path, legacy):
+def test_truncated_file_is_refused(tmp_path, legacy):
     torch.save(STATE, tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy)
     whole = (tmp_path / "a.pth").read_bytes()
     (tmp_path / "a.pth").write_bytes(whole[: len(whole) // 2])
@@ -118,7 +118,7 @@ def test_half_a_file(tmp_path, legacy):
     ],
     ids=["arguments", "net in it", "net", "code"],
 )
-def test_other_objects_are_named_and_not_made(tmp_path, content, name, legacy):
+def test_other_objects_are_named_in_the_error_and_not_created(tmp_path, content, name, legacy):
     torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy)
     message = f"holds Python objects other than tensors, such as {name}, which can run any code; "
     with pytest.raises(FileFormatError, match=message) as it:
@@ -131,12 +131,12 @@ def test_other_objects_are_named_and_not_made(tmp_path, content, name, legacy):
     [[1, 2], torch.ones(2), {"state_dict": [1]}, {"epoch": 3}, np.float64(1)],
     ids=["list", "tensor", "list in it", "numbers", "numpy's number"],
 )
-def test_weights_without_names(tmp_path, content):
+def test_weights_without_names_are_refused(tmp_path, content):
     torch.save(content, tmp_path / "a.pth")
     with pytest.raises(FileFormatError, match="holds no state dict, alone or under 'state_dict'; "):
         read_state_dict(tmp_path / "a.pth")
 
 
-def test_no_file(tmp_path):
+def test_missing_file_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no file of weights at .*a\.pth"):
         read_state_dict(tmp_path / "a.pth")
