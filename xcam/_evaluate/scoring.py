@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from xcam._evaluate.batches import Batch
 from xcam._evaluate.comparison import Comparison, MapSource
 from xcam._evaluate.failures import Outcome, StepRunner
-from xcam._evaluate.outside import explain_each
 from xcam._explain.prepare import Prepared
 from xcam._explain.run import run
 from xcam._explain.verb import check_images
@@ -125,7 +125,7 @@ class BatchScorer:
             raise RuntimeError("maps are asked for only of images that the model has seen")
         logits = clean.result[[clean.rows.index(row) for row in rows]]
         maps = source(images, [self.batch.ids[row] for row in rows], targets)
-        return explain_each(maps, label, images, targets, logits)
+        return _wrap_maps(maps, label, images, targets, logits)
 
     def _take_targets(self, rows: Sequence[int]) -> Tensor:
         return torch.tensor([self.targets[row] for row in rows], device=self.images.device)
@@ -219,6 +219,27 @@ def _group_by_resolution(outcome: Outcome[list[Explanation]]) -> list[Outcome[Ex
         )
         for group in groups.values()
     ] + [failed]
+
+
+def _wrap_maps(
+    maps: object, label: str, images: Tensor, targets: Tensor, logits: Tensor
+) -> list[Explanation]:
+    """Return an explanation of each image alone: maps from elsewhere may differ in resolution."""
+    count = len(images)
+    if isinstance(maps, Tensor | np.ndarray):
+        if maps.ndim not in (3, 4) or len(maps) != count:
+            raise ValueError(f"{label} must give ({count}, h, w) maps, got {tuple(maps.shape)}")
+    elif not isinstance(maps, list | tuple) or len(maps) != count:
+        raise TypeError(f"{label} must give a tensor of {count} maps, got {type(maps).__name__}")
+    explanations = []
+    for row, single in enumerate(maps):
+        if not isinstance(single, Tensor | np.ndarray):
+            raise TypeError(f"{label} must give tensors or arrays, got {type(single).__name__}")
+        one = slice(row, row + 1)
+        explanations.append(
+            Explanation.of(single[None], images[one], targets[one], logits[one], label)
+        )
+    return explanations
 
 
 def _concatenate(parts: list[list[Explanation]]) -> list[Explanation]:
