@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from xcam.core import Metric
-from xcam.results import figures, latex, recipes
+from xcam.results import figures, latex, manifest
 from xcam.results.bootstrap import Sample, resampled
 from xcam.results.contrasts import By, compare, pairs_of, wins
 from xcam.results.rows import Group, Rows
@@ -52,13 +52,13 @@ class Results:
         self.folder = Path(folder)
         self._rows = Rows(self.folder)
         labels = self._rows.summary["metric"].unique()
-        self.metrics = dict(recipes.metrics(self.folder) if metrics is None else metrics)
+        self.metrics = dict(manifest.metrics(self.folder) if metrics is None else metrics)
         missing = [label for label in labels if label not in self.metrics]
         if missing:
             raise ValueError(f"the rows are of metrics that are not given: {', '.join(missing)}")
         self.metrics = {label: self.metrics[label] for label in sorted(labels)}
-        self._controls = recipes.controls(self.folder)
-        self._images = recipes.images(self.folder)
+        self._controls = manifest.controls(self.folder)
+        self._images = manifest.images(self.folder)
         self._tables: dict[tuple[int, int], pd.DataFrame] = {}
 
     @property
