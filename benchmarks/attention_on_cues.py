@@ -277,7 +277,7 @@ def draw(nets: Mapping[str, nn.Module], two: PlantedCues, path: Path) -> None:
     found = {"Grad-CAM": xcam.explain(nets["plain"], some, labels, "gradcam")}
     found |= {name: xcam.explain(nets[name], some, labels) for name in (*HEADS, *ATTENTION)}
     overlays = {name: explanation.overlay(some) for name, explanation in found.items()}
-    figures.grid(some, overlays, found["Grad-CAM"].captions(), path)
+    figures.draw_grid(some, overlays, found["Grad-CAM"].captions(), path)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

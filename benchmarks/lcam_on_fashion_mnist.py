@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 import xcam
 from xcam.errors import XcamWarning
-from xcam.results import figures, lcam
+from xcam.results import figures
+from xcam.results.tables import lcam
 
 HEADS = ("lcam_fm", "lcam_img")
 METHODS = {
@@ -39,7 +40,8 @@ def head_of(runs: Path, name: str, seed: int) -> nn.Module:
 
 def table(runs: Path, seeds: list[int]) -> str:
     """Mean over seeds, lowest and highest, a line a method."""
-    found = pd.concat([lcam.table(xcam.Results(runs / f"table{s}")).droplevel(0) for s in seeds])
+    layout = lcam(num_classes=10)
+    found = pd.concat([layout.fill(xcam.Results(runs / f"table{s}")).droplevel(0) for s in seeds])
     wanted = [column for column in found if column[1] != "top-5"]
     cells = {" ".join(column): found[column].dropna() for column in wanted}
     lines = found["100%", "AD"].groupby(level=0).mean().sort_values().index.drop("(images)")
@@ -74,7 +76,7 @@ def draw(runs: Path, seed: int, images: Tensor, path: Path) -> None:
     fm, img = (head_of(runs, name, seed) for name in HEADS)
     found = {title: xcam.explain(fm, some, **how) for title, how in METHODS.items()}
     found |= {"L-CAM-Fm": xcam.explain(fm, some), "L-CAM-Img": xcam.explain(img, some)}
-    figures.comparison(fm, some, found, path, fm.categories)
+    figures.draw_comparison(fm, some, found, path, fm.categories)
 
 
 def main() -> None:

@@ -91,7 +91,7 @@ def main() -> None:
     for title, duration in seconds.items():
         print(f"  {title:<24}{duration:6.1f}")
     rows = explanation.captions(model.categories)
-    figures.grid(images, overlays, rows, out / "demo.png")
+    figures.draw_grid(images, overlays, rows, out / "demo.png")
     print(f"The picture: {out / 'demo.png'}")
 
 

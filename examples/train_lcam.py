@@ -83,7 +83,7 @@ def main() -> None:
         print(f"  {title:<12}{own:6.0%}{other:6.0%}")
         overlays[title] = explanation[:8].overlay(images[:8])
     rows = found["gradcam"][:8].captions()
-    figures.grid(images[:8], overlays, rows, options.out / "lcam.png")
+    figures.draw_grid(images[:8], overlays, rows, options.out / "lcam.png")
     print(f"The picture: {options.out / 'lcam.png'} ({time.perf_counter() - start:.0f} s)")
 
 

@@ -7,7 +7,7 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from xcam import data, errors, models, recipes, testing
+    from xcam import checkpoints, data, errors, methods, metrics, models, recipes, testing
     from xcam._evaluate import evaluate
     from xcam._explain.verb import explain
     from xcam._fit import accuracy, fit
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
         MethodSpec,
         Metric,
         MetricSpec,
+        Note,
         Target,
         TrainableMethod,
     )
+    from xcam.errors import XcamError, XcamWarning
     from xcam.explanations.stability import stability_iou
     from xcam.hookspecs import hookimpl
     from xcam.imaging import read_image
@@ -36,10 +38,13 @@ _HOMES = {
     "MethodSpec": "xcam.core",
     "Metric": "xcam.core",
     "MetricSpec": "xcam.core",
+    "Note": "xcam.core",
     "Registry": "xcam.registry",
     "Results": "xcam.results",
     "Target": "xcam.core",
     "TrainableMethod": "xcam.core",
+    "XcamError": "xcam.errors",
+    "XcamWarning": "xcam.errors",
     "accuracy": "xcam._fit",
     "check_method": "xcam.testing",
     "check_metric": "xcam.testing",
@@ -57,7 +62,16 @@ _HOMES = {
     "stability_iou": "xcam.explanations.stability",
     "without_head": "xcam.methods.trainable.headless",
 }
-_MODULES = ("data", "errors", "models", "recipes", "testing")
+_MODULES = (
+    "checkpoints",
+    "data",
+    "errors",
+    "methods",
+    "metrics",
+    "models",
+    "recipes",
+    "testing",
+)
 
 __all__ = [
     "Explanation",
@@ -65,13 +79,17 @@ __all__ = [
     "MethodSpec",
     "Metric",
     "MetricSpec",
+    "Note",
     "Registry",
     "Results",
     "Target",
     "TrainableMethod",
+    "XcamError",
+    "XcamWarning",
     "accuracy",
     "check_method",
     "check_metric",
+    "checkpoints",
     "data",
     "errors",
     "evaluate",
@@ -83,6 +101,8 @@ __all__ = [
     "list_methods",
     "list_metrics",
     "load",
+    "methods",
+    "metrics",
     "models",
     "read_image",
     "recipes",

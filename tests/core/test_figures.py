@@ -87,7 +87,7 @@ def test_no_label_is_clipped(explanation, images, cell):
     overlays = explanation.overlay(images)
     titles = ["Grad-CAM", "Guided Backpropagation", "Integrated Gradients", "RISE"]
     captions = explanation.captions(NAMES)
-    figure = figures.grid(images, dict.fromkeys(titles, overlays), captions, cell=cell)
+    figure = figures.draw_grid(images, dict.fromkeys(titles, overlays), captions, cell=cell)
     assert clipped(figure) == []
     assert clipped(explanation.plot(images, categories=NAMES)) == []
     assert clipped(explanation[:1].plot(images[:1], categories=NAMES)) == []
@@ -104,7 +104,9 @@ def test_suffix_says_the_kind_of_file(explanation, images, tmp_path, suffix):
 
 def test_grid_is_as_large_as_its_cells(images, tmp_path):
     overlays = torch.rand(3, 3, 20, 16, generator=torch.Generator().manual_seed(1))
-    figures.grid(images, {"a": overlays, "b": overlays}, path=tmp_path / "g.png", cell=1, dpi=50)
+    figures.draw_grid(
+        images, {"a": overlays, "b": overlays}, path=tmp_path / "g.png", cell=1, dpi=50
+    )
     width, height = struct.unpack(">II", (tmp_path / "g.png").read_bytes()[16:24])
     assert 150 < width < 170
     assert 3 * 1.25 * 50 < height < 3 * 1.25 * 50 + 40
@@ -112,9 +114,9 @@ def test_grid_is_as_large_as_its_cells(images, tmp_path):
 
 def test_wrong_pictures_are_refused(explanation, images, tmp_path):
     with pytest.raises(ValueError, match="'a' has 2 overlays for 3 images"):
-        figures.grid(images, {"a": images[:2]})
+        figures.draw_grid(images, {"a": images[:2]})
     with pytest.raises(ValueError, match="1 labels for 3 images"):
-        figures.grid(images, {"a": images}, ["one"])
+        figures.draw_grid(images, {"a": images}, ["one"])
     with pytest.raises(ValueError, match=r"no such kind of picture: .*plot\.docx'; use \."):
         explanation.plot(images, tmp_path / "plot.docx")
     with pytest.raises(FileNotFoundError, match="cannot write"):

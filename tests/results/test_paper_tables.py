@@ -10,12 +10,12 @@ from commands import refused, run
 from evaluations import CONTROLS, Pictures, evaluate, loader
 
 import xcam
-from xcam.cli import tables
-from xcam.core.figures import grid
+from xcam.core.figures import draw_grid
 from xcam.metrics.masked.muting import mute
 from xcam.models import Normalized
 from xcam.models.toy import GapNet
-from xcam.results import figures, lcam
+from xcam.results import figures
+from xcam.results.tables import lcam
 
 SHARES = ("100%", "50%", "15%")
 NET = Normalized(GapNet(num_classes=7), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
@@ -24,21 +24,21 @@ NET = Normalized(GapNet(num_classes=7), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
 @pytest.fixture(scope="module")
 def results():
     """Of five pictures that are all alike in size and of seven classes."""
-    found = evaluate(loader(Pictures(5)), ["gradcam", "rise"], lcam.metrics(7), model=NET)
-    return found, lcam.table(found)
+    found = evaluate(loader(Pictures(5)), ["gradcam", "rise"], lcam(7).metrics, model=NET)
+    return found, lcam(7).fill(found)
 
 
 def test_metrics_are_those_of_the_paper():
-    found = lcam.metrics(1000)
+    found = lcam(1000).metrics
     assert len(found) == 14
     assert repr(found["AD(15%)"]) == repr(xcam.get_metric("average_drop")(muted=0.85))
     assert found["IC(50%)"].strict
     assert found["IC(50%)"].space == "input"
     assert {found["top-5"].top, found["top-5(50%)"].top} == {5}
-    assert [n for n in (2, 3, 5, 6) if "top-2" in lcam.metrics(n)] == [3, 5]
-    assert [n for n in (2, 3, 5, 6) if "top-5" in lcam.metrics(n)] == [6]
+    assert [n for n in (2, 3, 5, 6) if "top-2" in lcam(n).metrics] == [3, 5]
+    assert [n for n in (2, 3, 5, 6) if "top-5" in lcam(n).metrics] == [6]
     with pytest.raises(ValueError, match="classes must be at least 2, got 1"):
-        lcam.metrics(1)
+        lcam(1)
 
 
 def test_layout(results):
@@ -98,15 +98,15 @@ def test_passes_and_the_images_themselves(results):
 
 def test_several_models_each_have_their_lines():
     models = {"one": NET, "two": GapNet(num_classes=7, seed=3)}
-    found = evaluate(loader(Pictures(3)), "gradcam", lcam.metrics(7), model=models, controls=False)
-    table = lcam.table(found)
+    found = evaluate(loader(Pictures(3)), "gradcam", lcam(7).metrics, model=models, controls=False)
+    table = lcam(7).fill(found)
     assert table.index.tolist() == [(n, m) for n in models for m in ("gradcam", "(images)")]
 
 
 def test_results_of_other_metrics_are_refused():
     found = evaluate(loader(Pictures(2)), "gradcam", "sparseness", controls=False)
-    with pytest.raises(ValueError, match=r"lack AD\(100%\).*xcam.results.lcam.metrics"):
-        lcam.table(found)
+    with pytest.raises(ValueError, match=r"lack top-1, .*AD\(100%\).*metrics=layout.metrics"):
+        lcam(7).fill(found)
 
 
 class TestFigure:
@@ -121,13 +121,13 @@ class TestFigure:
         explanations = {
             name: xcam.explain(NET, images, method=name) for name in ("gradcam", "sobel")
         }
-        figure = figures.comparison(NET, images, explanations, tmp_path / "compared.png")
+        figure = figures.draw_comparison(NET, images, explanations, tmp_path / "compared.png")
         assert (tmp_path / "compared.png").stat().st_size > 1000
         assert [axes.get_title() for axes in figure.axes[:3]] == ["image", "gradcam", "sobel"]
         texts = self.texts(figure, 2)
         assert [row[0] for row in texts] == [""] * 3
         for column, explanation in enumerate(explanations.values(), start=1):
-            metrics = lcam.metrics(7)
+            metrics = lcam(7).metrics
             drops = metrics["AD(100%)"].score(NET, images, explanation)
             rises = metrics["IC(100%)"].score(NET, images, explanation)
             for row, (drop, rise) in enumerate(zip(drops.tolist(), rises.tolist(), strict=True)):
@@ -140,14 +140,14 @@ class TestFigure:
         lower = found.maps - 2 * found.maps.max()
         below = dataclasses.replace(found, raw=lower)
         drawn, wanted = (
-            figures.comparison(NET, images, {"a": each}).axes[1].images[0].get_array()
+            figures.draw_comparison(NET, images, {"a": each}).axes[1].images[0].get_array()
             for each in (below, found)
         )
         assert abs(drawn - wanted).max() < 1e-5
 
     def test_text_does_not_lie_on_pictures(self):
         images = Pictures(3).images
-        figure = figures.comparison(
+        figure = figures.draw_comparison(
             NET, images, {"sobel": xcam.explain(NET, images, None, "sobel")}
         )
         figure.draw_without_rendering()
@@ -160,17 +160,17 @@ class TestFigure:
         images = Pictures(3).images
         widths = []
         for beneath in ({}, {"a": ["one line"] * 3}):
-            figure = grid(images, {"a": images}, ["x", "y", "z"], beneath=beneath)
+            figure = draw_grid(images, {"a": images}, ["x", "y", "z"], beneath=beneath)
             figure.draw_without_rendering()
             widths.append([axes.get_window_extent().width for axes in figure.axes])
         assert widths[1] == pytest.approx(widths[0], rel=0.02)
 
     def test_refuses(self):
         with pytest.raises(ValueError, match="nothing to compare"):
-            figures.comparison(NET, Pictures(3).images, {})
+            figures.draw_comparison(NET, Pictures(3).images, {})
         images = Pictures(3).images
         with pytest.raises(ValueError, match="1 labels for 3 images"):
-            grid(images, {"a": images}, beneath={"a": ["one"]})
+            draw_grid(images, {"a": images}, beneath={"a": ["one"]})
 
 
 class TestCommand:
@@ -184,9 +184,9 @@ class TestCommand:
         assert done.exit_code == 0, done.output
         found = xcam.Results(out)
         assert "top-2" in found.metrics  # of five classes
-        shown = lcam.table(found).to_string(float_format="{:.1f}".format, na_rep="")
+        shown = lcam(5).fill(found).to_string(float_format="{:.1f}".format, na_rep="")
         assert done.stdout == f"{shown}\nfigure -> {tmp_path / 'compared.png'}\n"
-        assert isinstance(lcam.table(found), pd.DataFrame)
+        assert isinstance(lcam(5).fill(found), pd.DataFrame)
         assert (tmp_path / "compared.png").read_bytes().startswith(b"\x89PNG")
 
     def test_says_why_a_line_is_empty(self, nets, pictures):
@@ -219,10 +219,12 @@ class TestCommand:
     def test_draws_pictures_of_all_classes(self, tmp_path, monkeypatch):
         """Those of a folder come class by class."""
         drawn = []
-        monkeypatch.setattr(figures, "comparison", lambda net, images, *rest: drawn.append(images))
+        monkeypatch.setattr(
+            figures, "draw_comparison", lambda net, images, *rest: drawn.append(images)
+        )
         for count in (3, 6, 11, 60):
             data = [(torch.full((3, 16, 16), index / 60), 0) for index in range(count)]
-            tables.draw(tmp_path / "a.png", NET, data, [xcam.get_method("sobel")()], False)
+            figures.draw_samples(NET, data, [xcam.get_method("sobel")()], tmp_path / "a.png")
         chosen = [(60 * images[:, 0, 0, 0]).round().int().tolist() for images in drawn]
         assert chosen == [
             [0, 1, 2], [0, 1, 2, 3, 4, 5], [0, 1, 3, 5, 7, 9], [0, 10, 20, 30, 40, 50]

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from xcam.cli import tables
 from xcam.cli.application import app
 from xcam.cli.literals import literal
 from xcam.cli.nets import loaded
 from xcam.cli.pictures import loader_of
 
 if TYPE_CHECKING:
-    from torch.utils.data import DataLoader
+    from torch.utils.data import DataLoader, Dataset
 
     from xcam.models import Normalized
     from xcam.results import Results
+    from xcam.results.tables import Layout
 
 __all__ = ["evaluate", "score"]
 
@@ -113,6 +113,7 @@ def evaluate(
     --multi_gpu --num_processes 2 -m xcam evaluate …` shares it among processes, on CPUs too.
     """
     from xcam._evaluate.comparison import resolve_methods
+    from xcam.results import figures
 
     nets = _nets(model, weights, device)
     loader = loader_of(data, root, size, resize, nets, load, workers)
@@ -123,24 +124,28 @@ def evaluate(
         raise FileNotFoundError(f"no folder {str(figure.parent)!r} for --figure")
     if table and metrics != _METRICS:
         raise ValueError("a --table has its own metrics; leave --metrics out")
-    scored = tables.metrics_of(table, nets, loader.dataset) if table else _metrics(metrics, seed)
+    layout = None if table is None else _layout(table, nets, loader.dataset)
 
-    def tell(results: Results) -> None:
-        typer.echo(tables.shown(results) if table else str(results))
+    def report(results: Results) -> None:
+        typer.echo(layout.render(results) if layout else str(results))
         if figure:
-            run = {"batch_size": batch_size, "precision": precision}
             (net,) = nets.values()
-            explained_by = resolve_methods(net, chosen, seed).values()
-            tables.draw(figure, net, loader.dataset, explained_by, target == "label", **run)
+            resolved = resolve_methods(net, chosen, seed).values()
+            settings: dict[str, Any] = {
+                "target": target,
+                "batch_size": batch_size,
+                "precision": precision,
+            }
+            figures.draw_samples(net, loader.dataset, resolved, figure, **settings)
             without = f" (without {', '.join(_folders(maps) or ())}: stored maps)" if maps else ""
             typer.echo(f"figure -> {figure}{without}")
 
     _run(
         nets,
         loader,
-        tell,
+        report,
         methods=chosen,
-        metrics=scored,
+        metrics=layout.metrics if layout else _metrics(metrics, seed),
         maps=_folders(maps),
         target=target,
         out=out,
@@ -203,10 +208,10 @@ def score(
 def _run(
     nets: dict[str, Normalized],
     loader: DataLoader[Any],
-    tell: Callable[[Results], None],
+    report: Callable[[Results], None],
     **arguments: Any,  # noqa: ANN401
 ) -> None:
-    """Evaluates, and tells the results in the main process."""
+    """Evaluate, and report the results in the main process."""
     import xcam
     from xcam.runs.processes import launched
 
@@ -218,7 +223,7 @@ def _run(
         raise typer.Exit(130) from None
     team = launched()
     if team.main and not arguments["dry_run"]:
-        tell(results)
+        report(results)
     team.part()
 
 
@@ -230,6 +235,17 @@ def _nets(models: Sequence[str], weights: Sequence[str], device: str | None) -> 
     place = launched().device if device is None else device
     each = list(weights) * (len(models) if len(weights) == 1 else 1)
     return {name: loaded(name, one, place) for name, one in zip(models, each, strict=True)}
+
+
+def _layout(name: str, nets: Mapping[str, Normalized], data: Dataset[Any]) -> Layout:
+    """Return the layout of a table, made for the model with the fewest classes."""
+    from xcam._evaluate.work import count_classes
+    from xcam.results.tables import LAYOUTS
+
+    if name not in LAYOUTS:
+        raise ValueError(f"--table takes {', '.join(LAYOUTS)}, got {name!r}")
+    first = data[0][0][None]
+    return LAYOUTS[name](min(count_classes(net, first) for net in nets.values()))
 
 
 def _folders(maps: Sequence[Path]) -> dict[str, Path] | None:

@@ -241,7 +241,7 @@ class Explanation:
         """
         if self.target is None:
             return ["a score of\nthe output"] * len(self)
-        return figures.captions(self.target, self.logits, categories)
+        return figures.make_captions(self.target, self.logits, categories)
 
     def plot(
         self, images: Tensor, path: str | Path | None = None, categories: Sequence[str] = ()
@@ -260,7 +260,7 @@ class Explanation:
         """
         overlays = {self.method.spec.title: self.overlay(images)}
         rows = self.captions(categories)
-        return figures.grid(images, overlays, rows, path, cell=2.6, scale=True)
+        return figures.draw_grid(images, overlays, rows, path, cell=2.6, scale=True)
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file, which `xcam.load` reads.

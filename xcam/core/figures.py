@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["DPI", "INK", "captions", "grid", "write"]
+__all__ = ["DPI", "INK", "draw_grid", "make_captions", "write_figure"]
 
 DPI = 120
 INK = "#222222"
@@ -27,7 +27,7 @@ _LINE = 0.15  # inches that a line of text beneath a picture takes
 _SCALE = 0.7  # inches that a scale of colors takes
 
 
-def grid(
+def draw_grid(
     images: Tensor,
     columns: Mapping[str, Tensor],
     rows: Sequence[str] = (),
@@ -85,10 +85,12 @@ def grid(
         )
     if scale:
         _add_scale(figure)
-    return write(figure, path)
+    return write_figure(figure, path)
 
 
-def captions(target: Tensor, logits: Tensor | None, categories: Sequence[str] = ()) -> list[str]:
+def make_captions(
+    target: Tensor, logits: Tensor | None, categories: Sequence[str] = ()
+) -> list[str]:
     """Return for each image, in a few lines, the class explained and its probability.
 
     Where the model predicts another class than the one explained, that class is named too.
@@ -113,7 +115,7 @@ def captions(target: Tensor, logits: Tensor | None, categories: Sequence[str] = 
     return lines
 
 
-def write(figure: Figure, path: str | Path | None) -> Figure:
+def write_figure(figure: Figure, path: str | Path | None) -> Figure:
     """Write the figure in the format of the path's suffix, unless there is no path; return it.
 
     Raises:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from xcam.core import Metric
 from xcam.results.bootstrap import Estimate, Sample, per_image
-from xcam.results.estimates import Estimates, estimates, warn_of_undefined
+from xcam.results.estimates import Estimates, make_estimates, warn_undefined
 from xcam.results.rows import Group, Rows
 from xcam.results.significance import holm
 
@@ -53,7 +53,7 @@ def compare(
     """The table of `Results.compare`."""
     matched = {label: _matched(rows.groups(label), pairs, by) for label in metrics}
     wanted = {label: list(dict.fromkeys(chain(*found))) for label, found in matched.items()}
-    ask = partial(estimates, rows, metrics, resamples=resamples, seed=seed)
+    ask = partial(make_estimates, rows, metrics, resamples=resamples, seed=seed)
     own: Estimates = {}
     for portion in rows.portions(wanted):
         own |= ask(portion)
@@ -63,7 +63,7 @@ def compare(
         difference = _difference(label, first, second, own, ask)
         lines.append(_line(label, first, second, difference))
         undefined.append((label, difference.undefined))
-    warn_of_undefined(undefined, resamples)
+    warn_undefined(undefined, resamples)
     table = pd.DataFrame(lines, columns=_COLUMNS).drop(columns=by)
     table["p_holm"] = holm(table["p"].tolist())
     signs = {True: 1, False: -1, None: 0}

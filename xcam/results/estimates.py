@@ -1,11 +1,12 @@
-"""What the rows of some metrics say, with its uncertainty, and what is to be said of that."""
+"""Results of metrics with their uncertainty, from rows, and the table of all of them."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
+import pandas as pd
 from torch import Tensor
 
 from xcam.core import Metric
@@ -13,13 +14,15 @@ from xcam.errors import XcamWarning
 from xcam.results.bootstrap import Estimate, estimate
 from xcam.results.rows import Group, Rows
 
-__all__ = ["Estimates", "estimates", "warn_of_undefined"]
+__all__ = ["Estimates", "make_estimates", "tabulate", "warn_undefined"]
+
+_NO_ESTIMATE = {"value": float("nan"), "low": float("nan"), "high": float("nan"), "n": 0}
 
 Estimates: TypeAlias = dict[tuple[str, Group], tuple[Estimate, Tensor]]
-"""By metric and group: what is estimated, and from which rows, (N,) bool."""
+"""By metric and group: the estimate, and the rows that it is from, (N,) bool."""
 
 
-def estimates(
+def make_estimates(
     rows: Rows,
     metrics: Mapping[str, Metric],
     portion: Mapping[str, Sequence[Group]],
@@ -28,7 +31,7 @@ def estimates(
     resamples: int,
     seed: int,
 ) -> Estimates:
-    """What is estimated of a portion of the rows; see `Rows.portions`.
+    """Estimate the results of a portion of the rows; see `Rows.portions`.
 
     Args:
         rows: Of the evaluation.
@@ -46,8 +49,8 @@ def estimates(
     return found
 
 
-def warn_of_undefined(found: Iterable[tuple[str, int]], resamples: int) -> None:
-    """Says, once for a whole table, which metrics are undefined on some of their resamples.
+def warn_undefined(found: Iterable[tuple[str, int]], resamples: int) -> None:
+    """Warn once for a whole table which metrics are undefined on some of their resamples.
 
     Args:
         found: The label of a metric, and on how many resamples a result of it is undefined.
@@ -65,3 +68,47 @@ def warn_of_undefined(found: Iterable[tuple[str, int]], resamples: int) -> None:
             XcamWarning,
             stacklevel=4,
         )
+
+
+def tabulate(
+    rows: Rows, metrics: Mapping[str, Metric], controls: Collection[str], resamples: int, seed: int
+) -> pd.DataFrame:
+    """Return the table of `Results.table`."""
+    found: dict[tuple[str, Group], Estimate] = {}
+    for portion in rows.portions({label: rows.groups(label) for label in metrics}):
+        part = make_estimates(rows, metrics, portion, resamples=resamples, seed=seed)
+        found |= {key: result for key, (result, _) in part.items()}
+    undefined = ((label, result.undefined) for (label, _), result in found.items())
+    warn_undefined(undefined, resamples)
+    lines = []
+    for line in rows.summary.to_dict("records"):
+        label, group = line["metric"], (line["model"], line["method"])
+        lines.append(
+            {
+                "model": line["model"],
+                "metric": label,
+                "direction": metrics[label].spec.direction,
+                "method": line["method"],
+                "control": line["method"] in controls,
+                **_describe_estimate(found.get((label, group))),
+                "rows": line["rows"],
+                "errors": line["errors"],
+            }
+        )
+    return _sort(pd.DataFrame(lines))
+
+
+def _describe_estimate(result: Estimate | None) -> dict[str, Any]:
+    if result is None:  # no row worked
+        return _NO_ESTIMATE
+    low, high = result.interval()
+    return {"value": result.value, "low": low, "high": high, "n": result.images}
+
+
+def _sort(table: pd.DataFrame) -> pd.DataFrame:
+    """Sort by model and metric, controls last, the best first; by name without a direction."""
+    sign = table["direction"].map({"higher": -1.0, "lower": 1.0, "neither": 0.0})
+    ordered = table.assign(place=sign * table["value"]).sort_values(
+        ["model", "metric", "control", "place", "method"], ignore_index=True
+    )
+    return ordered.drop(columns="place")

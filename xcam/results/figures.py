@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from xcam import imaging
-from xcam.core import Explanation
-from xcam.core.figures import DPI, INK, grid, write
+from xcam._explain.verb import explain
+from xcam.core import Explanation, Method
+from xcam.core.figures import DPI, INK, draw_grid, write_figure
 from xcam.metrics import AverageDrop, IncreaseInConfidence
+from xcam.models import Normalized
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["comparison", "curves"]
+__all__ = ["draw_comparison", "draw_curves", "draw_samples"]
+
+_SAMPLES = 6
 
 
-def comparison(
+def draw_comparison(
     model: nn.Module,
     images: Tensor,
     explanations: Mapping[str, Explanation],
@@ -57,10 +62,10 @@ def comparison(
         for title, one in explanations.items()
     }
     rows = next(iter(explanations.values())).captions(categories)
-    return grid(images, overlays, rows, path, beneath=beneath)
+    return draw_grid(images, overlays, rows, path, beneath=beneath)
 
 
-def curves(points: pd.DataFrame, title: str, path: str | Path | None = None) -> Figure:
+def draw_curves(points: pd.DataFrame, title: str, path: str | Path | None = None) -> Figure:
     """Draw curves with their intervals as bands, a model a panel.
 
     Args:
@@ -84,4 +89,41 @@ def curves(points: pd.DataFrame, title: str, path: str | Path | None = None) -> 
         axes.set_title(model, fontsize=9, color=INK)
         axes.legend(fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=10, color=INK)
-    return write(figure, path)
+    return write_figure(figure, path)
+
+
+def draw_samples(
+    model: Normalized,
+    data: Any,  # noqa: ANN401 - a data set of xcam.data
+    methods: Iterable[Method],
+    path: str | Path | None = None,
+    *,
+    target: Literal["predicted", "label"] = "predicted",
+    **settings: Any,  # noqa: ANN401
+) -> Figure:
+    """Explain six images from all over a data set by each method, and draw the comparison.
+
+    Args:
+        model: The classifier; left as it was.
+        data: A data set with (image, label, …) items.
+        methods: Each gets a column.
+        path: Where to write the picture; see `draw_comparison`.
+        target: The class that is explained.
+        **settings: Of `xcam.explain`, such as `batch_size`.
+
+    Raises:
+        ValueError: No methods, or see `draw_comparison`.
+    """
+    count = min(_SAMPLES, len(data))  # of a folder of classes, the first ones are of one class
+    items = [data[number * len(data) // count] for number in range(count)]
+    images = torch.stack([item[0] for item in items]).to(model.mean.device)
+    classes = [int(item[1]) for item in items] if target == "label" else None
+    methods = list(methods)
+    titles = [method.spec.title for method in methods]
+    explanations = {
+        repr(method) if titles.count(title) > 1 else title: explain(
+            model, images, classes, method, **settings
+        )
+        for title, method in zip(titles, methods, strict=True)
+    }
+    return draw_comparison(model, images, explanations, path, model.categories)

@@ -15,8 +15,8 @@ from xcam.core import Metric
 from xcam.results import figures, latex, manifest
 from xcam.results.bootstrap import Sample, resampled
 from xcam.results.contrasts import By, compare, pairs_of, wins
+from xcam.results.estimates import tabulate
 from xcam.results.rows import Group, Rows
-from xcam.results.table import tabulate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -213,7 +213,7 @@ class Results:
         Raises:
             ValueError: See `curves`; or matplotlib writes no such kind of file.
         """
-        return figures.curves(self.curves(metric), self._metric(metric).spec.title, path)
+        return figures.draw_curves(self.curves(metric), self._metric(metric).spec.title, path)
 
     def costs(self) -> pd.DataFrame:
         """What an image cost: a line for each model, method and metric.

@@ -1,8 +1,11 @@
-"""The table that L-CAM's authors judge explanations by: the metrics it takes, and its layout."""
+"""Tables of papers as data: the metrics that one takes, and the columns that it shows them in."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -10,21 +13,109 @@ from xcam.core import Metric
 from xcam.metrics import Accuracy, AverageDrop, IncreaseInConfidence, MaskedAccuracy
 from xcam.results.results import Results
 
-__all__ = ["metrics", "table"]
+__all__ = ["LAYOUTS", "Column", "Layout", "lcam"]
 
-# The share of the pixels that is seen, and what is muted for it.
-_SHARES = {"100%": 0.0, "50%": 0.5, "15%": 0.85}
 _IMAGES = "(images)"
+_COST = ("cost", "passes")
 
 
-def metrics(num_classes: int) -> dict[str, Metric]:
-    """The metrics of the table by their labels, for `xcam.evaluate`.
+class Column(NamedTuple):
+    """A column of a table.
 
-    Average Drop, Increase in Confidence (any increase counts) and the accuracy on the masked
-    images, of all pixels and of the highest 50 % and 15 % of the map; the accuracy on the images
-    (Gkartzonika et al., 2022, "Learning visual explanations for DCNN-based image classifiers using
-    an attention mechanism", ECCV Workshops). Images are masked as pixels, by maps that are
-    min-maxed before they are resized. The explained class is the predicted one there.
+    Attributes:
+        group: The upper of its two headings.
+        name: The lower one.
+        metric: The label of the metric whose result it shows.
+        scale: What the result is multiplied by, such as 100 for a share in percent.
+        unmasked: What stands in the line of the images as they are: a number, the label of a metric
+            that reads no maps, or None for nothing.
+    """
+
+    group: str
+    name: str
+    metric: str
+    scale: float = 1
+    unmasked: str | float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """A table of a paper: what to evaluate, and how to lay the results out.
+
+    Attributes:
+        metrics: By label, for `xcam.evaluate(…, metrics=layout.metrics)`.
+        columns: From left to right; the methods are sorted by the first one.
+    """
+
+    metrics: Mapping[str, Metric]
+    columns: tuple[Column, ...]
+
+    def fill(self, results: Results) -> pd.DataFrame:
+        """Return the results in this layout.
+
+        Args:
+            results: Of an evaluation by `metrics`; other metrics in it are left out. Intervals are
+                in `results.table()`.
+
+        Returns:
+            A line for each model and method (the index), the best in the first column first and
+            the controls last, and below them one for the images as they are, `"(images)"`. Columns
+            are pairs, group and name; the last one, `("cost", "passes")`, is how many images go
+            through the model to explain one.
+
+        Raises:
+            ValueError: The results lack a metric of the table.
+        """
+        missing = [label for label in self.metrics if label not in results.metrics]
+        if missing:
+            raise ValueError(
+                f"the results lack {', '.join(missing)}; evaluate with metrics=layout.metrics"
+            )
+        long = results.table()
+        values = long.pivot(index=["model", "method"], columns="metric", values="value")
+        first = long[long["metric"] == self.columns[0].metric]  # best first
+        lines = pd.MultiIndex.from_frame(first[["model", "method"]])
+        shown = values.loc[lines, [column.metric for column in self.columns]]
+        shown *= [column.scale for column in self.columns]
+        shown.columns = pd.MultiIndex.from_tuples([column[:2] for column in self.columns])
+        costs = results.costs().groupby(["model", "method"])["explain_passes"].first()
+        shown[_COST] = costs.reindex(shown.index)
+        parts = []
+        for model, part in shown.groupby(level="model", sort=False):
+            parts += [part, self._fill_unmasked(part, long[long["model"] == model], str(model))]
+        return pd.concat(parts)
+
+    def render(self, results: Results) -> str:
+        """Return `fill` as text, with what was scored on fewer images, and the first errors."""
+        table = self.fill(results).to_string(float_format="{:.1f}".format, na_rep="")
+        return "\n".join([table, *_find_fewer_images(results), *results.first_errors])
+
+    def _fill_unmasked(self, part: pd.DataFrame, long: pd.DataFrame, model: str) -> pd.DataFrame:
+        """Return the line of the images as they are, of which nothing is hidden."""
+        line = pd.DataFrame(
+            index=pd.MultiIndex.from_tuples([(model, _IMAGES)], names=part.index.names),
+            columns=part.columns,
+            dtype=float,
+        )
+        line[_COST] = 0.0
+        rows = long.sort_values("n")  # the last is of the most images: some methods may have failed
+        for column in self.columns:
+            value = column.unmasked
+            if isinstance(value, str):
+                value = column.scale * rows.loc[rows["metric"] == value, "value"].iloc[-1]
+            if value is not None:
+                line[column.group, column.name] = value
+        return line
+
+
+def lcam(num_classes: int) -> Layout:
+    """Return the table that L-CAM's authors judge explanations by, all in percent.
+
+    Average Drop (lower is better), Increase in Confidence (any increase counts) and the accuracy on
+    the masked images, of all pixels and of the highest 50 % and 15 % of the map; the accuracy on
+    the images (Gkartzonika et al., 2022, "Learning visual explanations for DCNN-based image
+    classifiers using an attention mechanism", ECCV Workshops). Images are masked as pixels, by maps
+    that are min-maxed before they are resized. The explained class is the predicted one there.
 
     Args:
         num_classes: How many the model has, at least 2. Top-5 becomes top-2 for five classes or
@@ -36,62 +127,29 @@ def metrics(num_classes: int) -> dict[str, Metric]:
     if num_classes < 2:
         raise ValueError(f"num_classes must be at least 2, got {num_classes}")
     tops = [1, *([5] if num_classes > 5 else [2] if num_classes > 2 else [])]
-    found: dict[str, Metric] = {f"top-{top}": Accuracy(top=top) for top in tops}
-    for share, muted in _SHARES.items():
-        found[f"AD({share})"] = AverageDrop(muted=muted)
-        found[f"IC({share})"] = IncreaseInConfidence(muted=muted, strict=True)
-        found |= {f"top-{top}({share})": MaskedAccuracy(top=top, muted=muted) for top in tops}
-    return found
+    metrics: dict[str, Metric] = {f"top-{top}": Accuracy(top=top) for top in tops}
+    columns = []
+    for share, muted in {"100%": 0.0, "50%": 0.5, "15%": 0.85}.items():
+        shows_all = muted == 0
+        metrics[f"AD({share})"] = AverageDrop(muted=muted)
+        metrics[f"IC({share})"] = IncreaseInConfidence(muted=muted, strict=True)
+        for name in ("AD", "IC"):
+            columns.append(Column(share, name, f"{name}({share})", 1, 0.0 if shows_all else None))
+        for name, top in ((f"top-{top}", top) for top in tops):
+            metrics[f"{name}({share})"] = MaskedAccuracy(top=top, muted=muted)
+            columns.append(
+                Column(share, name, f"{name}({share})", 100, name if shows_all else None)
+            )
+    return Layout(metrics, tuple(columns))
 
 
-def table(results: Results) -> pd.DataFrame:
-    """The results of these metrics in the layout of the paper, all in percent.
-
-    Args:
-        results: Of an evaluation by `metrics`; other metrics in it are left out. Their intervals
-            are in `results.table()`.
-
-    Returns:
-        A line a model and method (the index), the one with the lowest AD(100%) first and the
-        controls last, and below them one for the images as they are, `"(images)"`. Columns are
-        pairs: under each of `"100%"`, `"50%"` and `"15%"` of the pixels `AD` (lower is better),
-        `IC`, `top-1` and `top-5` (higher is better); under `"cost"` `passes`, the images through
-        the model to explain one.
-
-    Raises:
-        ValueError: The results lack a metric of the table.
-    """
-    tops = [label for label in ("top-1", "top-2", "top-5") if label in results.metrics]
-    columns = [(share, name) for share in _SHARES for name in ("AD", "IC", *tops)]
-    labels = [f"{name}({share})" for share, name in columns]
-    missing = [label for label in (*labels, "top-1") if label not in results.metrics]
-    if missing:
-        raise ValueError(
-            f"the results lack {', '.join(missing)}; evaluate with xcam.results.lcam.metrics(…)"
-        )
-    long = results.table()
-    long["value"] *= 1 + 99 * long["metric"].str.startswith("top")  # shares as percent
-    values = long.pivot(index=["model", "method"], columns="metric", values="value")
-    best_first = long[long["metric"] == labels[0]]
-    shown = values.loc[pd.MultiIndex.from_frame(best_first[["model", "method"]]), labels]
-    shown.columns = pd.MultiIndex.from_tuples(columns)
-    costs = results.costs().groupby(["model", "method"])["explain_passes"].first()
-    shown["cost", "passes"] = costs.reindex(shown.index)
-    return _with_images(shown, long, tops)
+LAYOUTS: Mapping[str, Callable[[int], Layout]] = MappingProxyType({"lcam": lcam})
+"""The tables by name; each takes the number of classes."""
 
 
-def _with_images(shown: pd.DataFrame, long: pd.DataFrame, tops: Sequence[str]) -> pd.DataFrame:
-    """The table with a line a model for its images as they are, of which nothing is hidden."""
-    parts = []
-    for model, part in shown.groupby(level="model", sort=False):
-        rows = long[long["model"] == model].sort_values("n")  # some methods may have failed
-        line = pd.DataFrame(
-            index=pd.MultiIndex.from_tuples([(model, _IMAGES)], names=part.index.names),
-            columns=part.columns,
-            dtype=float,
-        )
-        line["100%", "AD"] = line["100%", "IC"] = line["cost", "passes"] = 0.0
-        for top in tops:
-            line["100%", top] = rows.loc[rows["metric"] == top, "value"].iloc[-1]
-        parts += [part, line]
-    return pd.concat(parts)
+def _find_fewer_images(results: Results) -> Iterator[str]:
+    """Yield a sentence for each method that was scored on fewer images than others."""
+    counts = results.table(resamples=1).groupby(["model", "method"])["n"].min()
+    for (model, method), count in counts.items():
+        if count < counts.max():
+            yield f"{method} ({model}): {count} images, others {counts.max()}"
