@@ -27,7 +27,7 @@ class UnknownNameError(XcamError, KeyError):
     """No method, metric or layer has this name; the message lists the nearest ones."""
 
     def __str__(self) -> str:
-        """The sentence itself: `KeyError` would print its repr."""
+        """Return the sentence itself: `KeyError` would print its repr."""
         return str(self.args[0]) if self.args else ""
 
 
@@ -44,7 +44,7 @@ class NotFittedError(XcamError, ValueError, AttributeError):
 
 
 class FileFormatError(XcamError, ValueError):
-    """A file is damaged, truncated, or was written by something else."""
+    """A file is damaged, truncated, or was not written by xcam."""
 
 
 class DivergenceError(XcamError, ArithmeticError):
@@ -56,11 +56,11 @@ class XcamWarning(UserWarning):
 
 
 class PluginWarning(XcamWarning):
-    """A plugin failed to load, or brought a name that is taken."""
+    """A plugin failed to load, or brings a name that is taken."""
 
 
 def unknown(what: str, name: str, known: Collection[str]) -> UnknownNameError:
-    """The error for a name that is not among the known ones: the nearest of them, or else some."""
+    """Return the error for an unknown name, which lists the nearest known names, or some."""
     near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
     if near:
         return UnknownNameError(f"no {what} is called {name!r}; the nearest are {', '.join(near)}")

@@ -1,4 +1,4 @@
-"""Images and maps as tensors: resize, blur, normalise, colour. Pure functions, on the device."""
+"""Pure functions of images and maps as tensors: resize, blur, normalize, color, and read."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ Fill: TypeAlias = Literal["zero", "mean", "blur"] | Tensor
 
 
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear resize of (B, h, w) maps to (B, H, W), pixel centres aligned (not corners)."""
+    """Resize maps (B, h, w) to (B, H, W) bilinearly, with pixel centers aligned, not corners."""
     if maps.shape[-2:] == size:
         return maps
     return F.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def normalize(maps: Tensor) -> Tensor:
-    """Min-max of each map over its last two axes, into [0, 1]; a flat map becomes zeros."""
+    """Scale each map linearly into [0, 1] over its last two axes; a flat map becomes zeros."""
     lowest, highest = maps.flatten(-2).aminmax(dim=-1)
-    # Divided by infinity where the map is flat: what is left of it is rounding.
+    # Divided by infinity where the map is flat, since its differences are rounding errors.
     span = (highest - lowest).masked_fill(_flat(lowest, highest), torch.inf)
     return (maps - lowest[..., None, None]) / span[..., None, None]
 
 
 def is_flat(maps: Tensor) -> Tensor:
-    """Whether each map of (…, H, W) is the same everywhere, up to the rounding of a resize."""
+    """Return whether each map of (…, H, W) is constant, up to the rounding of a resize."""
     return _flat(*maps.flatten(-2).aminmax(dim=-1))
 
 
@@ -57,7 +57,7 @@ def _flat(lowest: Tensor, highest: Tensor) -> Tensor:
 
 
 def blur(images: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of (B, C, H, W), truncated at 4σ, edges replicated; σ in pixels."""
+    """Blur images (B, C, H, W) by a Gaussian of σ pixels, truncated at 4σ, edges replicated."""
     if sigma <= 0:
         return images
     radius = max(1, round(4 * sigma))
@@ -72,22 +72,23 @@ def blur(images: Tensor, sigma: float) -> Tensor:
 
 
 def make_fill(images: Tensor, fill: Fill) -> Tensor:
-    """What stands in for the pixels of images that are taken away.
+    """Make the values that replace removed pixels of images.
 
     Args:
         images: (B, C, H, W).
-        fill: `"zero"` (black for a model that takes [0, 1] pixels, the data set's mean colour for
-            one that takes normalised ones), `"mean"` for each image's own mean colour, `"blur"` for
+        fill: `"zero"` (black for a model that takes [0, 1] pixels, the data set's mean color for
+            one that takes normalized ones), `"mean"` for each image's own mean color, `"blur"` for
             the image under a Gaussian of σ = max(H, W)/20 (11 pixels at 224), or a tensor for all
-            images: a scalar, (C,) a colour, or (C, H, W) a picture, with or without a first axis
-            of 1 and with C, H, W of 1 for "the same everywhere".
+            images: a scalar, a color (C,), or an image (C, H, W), with or without a first axis of
+            1; axes of size 1 are broadcast.
 
     Returns:
-        (B, C, H, W) of the images' dtype, on their device; may be an expanded view: do not write.
+        (B, C, H, W) of the images' dtype, on their device. It may be an expanded view, which must
+        not be written to.
 
     Raises:
         TypeError: `fill` is neither a word nor a tensor.
-        ValueError: An unknown word, or a tensor that does not fit each image alike.
+        ValueError: An unknown word, or a tensor whose shape does not fit the images.
     """
     check_fill(fill)
     if isinstance(fill, Tensor):
@@ -100,7 +101,7 @@ def make_fill(images: Tensor, fill: Fill) -> Tensor:
 
 
 def check_fill(fill: object) -> None:
-    """Refuses, with a `TypeError` or `ValueError`, what no images can be filled with."""
+    """Refuse, with a `TypeError` or `ValueError`, a fill that is neither a word nor a tensor."""
     if not isinstance(fill, str | Tensor):
         raise TypeError(f"fill must be 'zero', 'mean', 'blur' or a tensor, got {fill!r}")
     if isinstance(fill, str) and fill not in ("zero", "mean", "blur"):
@@ -121,10 +122,10 @@ def _fill_tensor(images: Tensor, fill: Tensor) -> Tensor:
 
 
 def brighten(maps: Tensor) -> Tensor:
-    """Maps (B, H, W) of single bright pixels as something to look at, in [0, 1].
+    """Make maps (B, H, W) of single bright pixels easy to see; in [0, 1].
 
-    They are blurred by a hundredth of the longer side, and brightened until their 99th percentile
-    is 1.
+    They are blurred by a hundredth of the longer side, and scaled so that their 99th percentile is
+    1.
     """
     smooth = blur(maps[:, None], max(maps.shape[-2:]) / 100)[:, 0]
     high = smooth.flatten(1).quantile(0.99, dim=1)[:, None, None]
@@ -132,7 +133,7 @@ def brighten(maps: Tensor) -> Tensor:
 
 
 def stretch(images: Tensor) -> Tensor:
-    """(B, C, H, W) images in [0, 1]: as they are where they fit, else min-max an image."""
+    """Scale each image of (B, C, H, W) linearly into [0, 1], unless it lies there already."""
     lowest = images.amin((1, 2, 3), keepdim=True)
     highest = images.amax((1, 2, 3), keepdim=True)
     fits = (lowest >= 0) & (highest <= 1)
@@ -141,25 +142,25 @@ def stretch(images: Tensor) -> Tensor:
 
 
 def colorize(maps: Tensor, colors: str = "turbo") -> Tensor:
-    """Maps (B, H, W) in [0, 1] as colours (B, 3, H, W) in [0, 1], by a matplotlib colour map."""
+    """Color maps (B, H, W) in [0, 1] by a matplotlib color map; (B, 3, H, W) in [0, 1]."""
     import matplotlib as mpl
 
     if colors not in mpl.colormaps:
         near = difflib.get_close_matches(colors, mpl.colormaps, n=3, cutoff=0.4) or ["turbo"]
-        raise ValueError(f"no colour map {colors!r}; did you mean {', '.join(near)}?")
+        raise ValueError(f"no color map {colors!r}; did you mean {', '.join(near)}?")
     table = torch.as_tensor(mpl.colormaps[colors](range(256))[:, :3], dtype=torch.float32)
     steps = (maps.clamp(0, 1) * 255).round().long()
     return table.to(maps.device)[steps].movedim(-1, 1)
 
 
 def overlay(images: Tensor, maps: Tensor, alpha: float = 0.6, colors: str = "turbo") -> Tensor:
-    """Lays maps in [0, 1] over images: opacity is `alpha` times the map.
+    """Lay maps in [0, 1] over images; the opacity is `alpha` times the map.
 
     Args:
         images: (B, C, H, W), C of 1 or 3.
         maps: (B, H, W) in [0, 1].
         alpha: Opacity where the map is 1, in [0, 1].
-        colors: A matplotlib colour map.
+        colors: A matplotlib color map.
 
     Returns:
         (B, 3, H, W) float32 in [0, 1].
@@ -174,30 +175,30 @@ def overlay(images: Tensor, maps: Tensor, alpha: float = 0.6, colors: str = "tur
 
 
 def read_image(path: str | Path, size: int | tuple[int, int] | None = None) -> Tensor:
-    """Reads a JPEG, PNG, GIF or WebP file, upright by its EXIF tag.
+    """Read a JPEG, PNG, GIF or WebP file, turned upright by its EXIF tag.
 
     Args:
         path: The file.
-        size: (H, W), or one number for a square: the shorter side is resized to fit (bicubic,
-            antialiased) and the centre cropped. None keeps the picture as it is.
+        size: (H, W), or one number for a square: the image is resized to cover it (bicubic,
+            antialiased) and its center cropped. None keeps the image as it is.
 
     Returns:
         (3, H, W) float32 in [0, 1].
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is no picture, or one of more than 8 bits a channel; or a bad `size`.
+        ValueError: The file is no image, or one of more than 8 bits a channel; or a bad `size`.
     """
     image = read_pixels(path).float() / 255
     return image if size is None else fit(image, size)
 
 
 def read_pixels(path: str | Path) -> Tensor:
-    """The picture of a file as `read_image` reads it, (3, H, W) uint8.
+    """Read an image file as `read_image` does, as (3, H, W) uint8.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is no picture, or one of more than 8 bits a channel.
+        ValueError: The file is no image, or one of more than 8 bits a channel.
     """
     import numpy as np
     from PIL import Image, ImageOps
@@ -208,7 +209,7 @@ def read_pixels(path: str | Path) -> Tensor:
     try:
         with Image.open(path) as file:
             picture = ImageOps.exif_transpose(file)
-            if picture.mode.startswith(("I", "F")):  # which Pillow would clip, not scale
+            if picture.mode.startswith(("I", "F")):  # Pillow would clip, not scale, to 8 bits
                 raise OSError(f"mode {picture.mode} has more than 8 bits a channel")
             return torch.from_numpy(np.array(picture.convert("RGB"))).movedim(-1, 0)
     except OSError as error:
@@ -216,10 +217,10 @@ def read_pixels(path: str | Path) -> Tensor:
 
 
 def parse_size(size: int | tuple[int, int]) -> tuple[int, int]:
-    """A size as (H, W), of which one number is a square.
+    """Return a size as (H, W); one number means a square.
 
     Raises:
-        ValueError: It is not one or two positive ints.
+        ValueError: It is neither one nor two positive ints.
     """
     sides = (size, size) if isinstance(size, int) else size
     positive = isinstance(sides, Sequence) and all(type(n) is int and n > 0 for n in sides)
@@ -229,7 +230,7 @@ def parse_size(size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def fit(image: Tensor, size: int | tuple[int, int]) -> Tensor:
-    """Resizes (3, H, W) so that `size` is covered, and crops its centre."""
+    """Resize an image (3, H, W) to cover `size`, and crop its center."""
     from torchvision.transforms.v2 import functional as transforms
 
     height, width = parse_size(size)

@@ -239,7 +239,7 @@ class TestOverlay:
                 torch.zeros(4, 3, 6, 8),
                 {"colors": "turbid"},
                 ValueError,
-                "no colour map 'turbid'.*turbo",
+                "no color map 'turbid'.*turbo",
             ),
         ],
     )

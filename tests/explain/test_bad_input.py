@@ -524,3 +524,43 @@ class TestOddButRight:
         assert got.raw.shape == (2, 4, 4)
         assert got.maps.abs().max() > 0
         assert xcam.explain(net, images).raw.shape == (2, 4, 4)  # by itself, too
+
+
+SCRIPTED = {
+    "scripted": torch.jit.script,
+    "traced": lambda net: torch.jit.trace(net, IMAGES),
+    "frozen": lambda net: torch.jit.freeze(torch.jit.script(net)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit", "ignore:.*torch.jit")
+class TestScripted:
+    """Layers of scripted, traced, frozen and exported nets cannot be read; the rest works."""
+
+    @pytest.mark.parametrize("make", SCRIPTED.values(), ids=SCRIPTED)
+    @pytest.mark.parametrize("layer", [None, "features"])
+    def test_layers_are_refused(self, make, layer):
+        net = make(nn.Sequential(GapNet().features, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval())
+        with pytest.raises(LayerError, match=r"scripted or traced model.*made from.*'rise'") as got:
+            xcam.explain(net, IMAGES, 1, layer=layer)
+        assert "\n" not in str(got.value)
+
+    @pytest.mark.parametrize("make", SCRIPTED.values(), ids=SCRIPTED)
+    def test_methods_without_a_layer_work(self, make):
+        net = nn.Sequential(GapNet().features, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+        expected = xcam.explain(net, IMAGES, 1, "rise", n_masks=4)
+        assert_close(xcam.explain(make(net), IMAGES, 1, "rise", n_masks=4).maps, expected.maps)
+
+    def test_exported(self):
+        net = nn.Sequential(GapNet().features, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+        exported = torch.export.export(net, (IMAGES[:1],)).module()
+        with pytest.raises(LayerError, match=r"no layer of GraphModule.*that it was made from"):
+            xcam.explain(exported, IMAGES[:1], 1)
+
+    def test_a_scripted_part_is_skipped(self):
+        net = nn.Sequential(GapNet().features, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+        expected = xcam.explain(net, IMAGES, 1)
+        net[1] = torch.jit.script(net[1])
+        got = xcam.explain(net, IMAGES, 1)
+        assert got.method == expected.method
+        assert_close(got.maps, expected.maps)

@@ -30,33 +30,32 @@ def explain(
     progress: bool = False,
     **params: Any,  # noqa: ANN401
 ) -> Explanation:
-    """Explains what a classifier sees in each image.
+    """Explain a classifier's output for each image by a map.
 
-    The model is used in eval mode and left exactly as it was, in success and in failure. The
-    result does not depend on which images share a call.
+    The model runs in eval mode and is left exactly as it was, also if the call fails. A map does
+    not depend on which other images share the call.
 
     Args:
         model: From (B, C, H, W) images to (B, K) logits. Wrapped (DataParallel, compiled) or
             frozen models are fine.
-        images: (B, C, H, W) floating point, finite, what `model` takes, on its device.
+        images: (B, C, H, W) floating point, finite, as `model` takes them, on its device.
         target: What to explain: None for the class that the model predicts, an int, a sequence
             or tensor of B ints, or a callable `(output, rows) -> scores`; see `xcam.Target.of`.
-        method: A name from `xcam.list_methods()`, or a method object. None for the one that the
-            model was trained with, and for Grad-CAM if it was trained with none. That one's name
-            means the same: with the parameters that the model carries.
+        method: A name from `xcam.list_methods()`, or a method object. None means the method whose
+            head the model carries, and Grad-CAM if it carries none. The name of that method stands
+            for it, too: with the parameters that it was trained with.
         batch_size: How many images go through the model at a time; None chooses by device and
-            image size. Changes speed and memory, not the maps.
+            image size. It changes speed and memory, not the maps.
         precision: `"full"`, or `"bf16"`/`"fp16"` to run the model under autocast.
         progress: Show a progress bar.
         **params: Hyper-parameters of the method, such as `layer="layer3"` or `n_masks=1000`.
 
     Returns:
-        The maps with everything needed to make them again.
+        The maps, with all that is needed to make them again.
 
     Raises:
         TypeError: An argument of the wrong kind, or a parameter that the method does not have.
-        ValueError: An argument out of its range, or images that the model fails on; the message
-            says which, and what to do.
+        ValueError: An argument out of its range, or images that the model fails on.
         UnknownNameError: No such method or layer.
         ModelOutputError: The output is not one finite (B, K) tensor.
         LayerError: The layer gives no map, or no gradient.
@@ -78,7 +77,7 @@ def explain(
 
 
 def _blame_images(error: RuntimeError, model: nn.Module, images: Tensor) -> None:
-    """Turns an error into a sentence about the images if the model alone fails on them, too."""
+    """Raise a sentence about the images instead of an error if the model alone fails on them."""
     if isinstance(error, torch.OutOfMemoryError):
         return
     try:
@@ -92,11 +91,11 @@ def _blame_images(error: RuntimeError, model: nn.Module, images: Tensor) -> None
 
 
 def check_model(model: nn.Module) -> None:
-    """Refuses what is no model, or not yet one.
+    """Refuse what is no model, or one whose lazy modules have no shapes yet.
 
     Raises:
         TypeError: Not a `torch.nn.Module`.
-        ValueError: It has lazy modules that have seen no images yet.
+        ValueError: It has lazy modules that have not run yet.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(
@@ -108,7 +107,7 @@ def check_model(model: nn.Module) -> None:
 
 
 def check_images(model: nn.Module, images: Tensor) -> None:
-    """Refuses images that the model cannot take, in one sentence.
+    """Refuse images that the model cannot take.
 
     Raises:
         TypeError: Not a dense, real floating-point tensor of the model's dtype.

@@ -1,15 +1,15 @@
-"""The one chunked forward engine, and the run settings that a verb scopes to its call.
+"""The chunked forward engine, and the run settings that a verb scopes to its call.
 
-A method says how many rows it needs and what to do with a few of them; the engine decides how many
-go through the model at a time, in which memory layout and precision, backs off when memory runs
-out, and shows progress.
+A method says how many rows it needs and how to process some of them; the engine decides how many
+go through the model at a time, in which memory layout and precision, retries with fewer when memory
+runs out, and shows progress.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -42,7 +42,7 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass
 class Runtime:
-    """The settings of one verb's call, and what the engine learns during it.
+    """The settings of one verb's call, and what the engine finds out during it.
 
     Attributes:
         batch_size: Images through the model at a time; None lets the engine choose. Halved when
@@ -51,7 +51,7 @@ class Runtime:
         progress: Whether to show progress bars.
         notes: Sentences for the result's `warnings`.
         repeated_layers: Captured layers that are called several times in a pass, and how often.
-        contiguous: Whether the model cannot take channels_last images; None before its first pass.
+        contiguous: Whether the model fails on channels_last images; None before its first pass.
         passes: Images that went through the model so far.
     """
 
@@ -64,7 +64,7 @@ class Runtime:
     passes: int = 0
 
     def __post_init__(self) -> None:
-        """Refuses settings that cannot be run."""
+        """Refuse settings that cannot be run."""
         size = self.batch_size
         if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
             raise ValueError(f"batch_size must be a positive int or None, got {size!r}")
@@ -72,43 +72,43 @@ class Runtime:
             raise ValueError(f"precision must be 'full', 'bf16' or 'fp16', got {self.precision!r}")
 
 
-_run: ContextVar[Runtime | None] = ContextVar("xcam_run", default=None)
+_runtime: ContextVar[Runtime | None] = ContextVar("xcam_runtime", default=None)
 
 
 def current_runtime() -> Runtime:
-    """The settings in force; defaults outside of any verb."""
-    return _run.get() or Runtime()
+    """Return the settings of the running verb; the defaults outside of any."""
+    return _runtime.get() or Runtime()
 
 
 @contextmanager
 def run_settings(
     batch_size: int | None = None, precision: Precision = "full", progress: bool = False
 ) -> Iterator[Runtime]:
-    """Scopes run settings to a block, restored whatever happens."""
-    run = Runtime(batch_size, precision, progress)
-    token = _run.set(run)
+    """Set the run settings inside a block, and restore the earlier ones whatever happens."""
+    runtime = Runtime(batch_size, precision, progress)
+    token = _runtime.set(runtime)
     try:
-        yield run
+        yield runtime
     finally:
-        _run.reset(token)
+        _runtime.reset(token)
 
 
 def note(sentence: str) -> None:
-    """Tells the user something: in the result's `warnings`, or at once outside of a verb."""
-    run = _run.get()
-    if run is None:
+    """Tell the user something: in the result's `warnings`, or at once outside of a verb."""
+    runtime = _runtime.get()
+    if runtime is None:
         warnings.warn(sentence, XcamWarning, stacklevel=3)
-    elif sentence not in run.notes:
-        run.notes.append(sentence)
+    elif sentence not in runtime.notes:
+        runtime.notes.append(sentence)
 
 
 def record_repeated_layer(layer: str, calls: int) -> None:
     """Record that a captured layer is called several times in a pass; outside of a verb, warn."""
-    run = _run.get()
-    if run is None:
+    runtime = _runtime.get()
+    if runtime is None:
         warnings.warn(_repeated(layer, calls), XcamWarning, stacklevel=3)
     else:
-        run.repeated_layers[layer] = calls
+        runtime.repeated_layers[layer] = calls
 
 
 def note_repeated_layers(but: str | None) -> None:
@@ -127,87 +127,81 @@ def _repeated(layer: str, calls: int) -> str:
 
 
 def call(model: Callable[[Tensor], Any], images: Tensor, may_overwrite: bool = False) -> Any:  # noqa: ANN401
-    """Runs the model on a few images, in the fastest layout and the run's precision.
+    """Run the model on some images, in the fastest memory layout and the run's precision.
 
-    On a CPU images go in as channels_last, which convolutions run up to 1.5 times faster on with
-    the same numbers (to 1e-5). A model that calls `.view` on its features cannot take that; it
-    gets contiguous images from then on. The model may work in place on its input, so that it
-    gets a copy of images that are the caller's.
+    On a CPU images are passed as channels_last, on which convolutions are up to 1.5 times faster
+    with the same numbers (to 1e-5). A model that calls `.view` on its features fails on those; it
+    gets contiguous images from then on. The model may work in place on its input, so it gets a
+    copy of the caller's images.
 
     Args:
         model: The model, or anything that runs it.
         images: (R, C, H, W).
-        may_overwrite: The images were made for this pass, and nobody needs them after it.
+        may_overwrite: The images were made for this pass, and nobody needs them afterwards.
     """
-    run = current_runtime()
-    run.passes += len(images)
-    if images.device.type != "cpu" or run.contiguous:
-        return _autocast(
-            model, _given(images, torch.contiguous_format, may_overwrite), run.precision
-        )
-    # Until a pass has gone well a copy: if this one fails the images are needed once more.
-    may_overwrite = may_overwrite and run.contiguous is False
+    runtime = current_runtime()
+    runtime.passes += len(images)
+
+    def run(layout: torch.memory_format, may_overwrite: bool) -> Any:  # noqa: ANN401
+        copy = images.contiguous if may_overwrite else images.clone
+        with _autocast(images.device, runtime.precision):
+            return model(copy(memory_format=layout))
+
+    if images.device.type != "cpu" or runtime.contiguous:
+        return run(torch.contiguous_format, may_overwrite)
+    # Until a pass has succeeded, work on a copy: if this pass fails, the images are needed again.
+    may_overwrite = may_overwrite and runtime.contiguous is False
     try:
-        output = _autocast(model, _given(images, torch.channels_last, may_overwrite), run.precision)
+        output = run(torch.channels_last, may_overwrite)
     except RuntimeError as error:
         if may_overwrite or "stride" not in str(error):
             raise
-        run.contiguous = True
-        return _autocast(
-            model, _given(images, torch.contiguous_format, may_overwrite), run.precision
-        )
-    run.contiguous = False
+        runtime.contiguous = True
+        return run(torch.contiguous_format, may_overwrite)
+    runtime.contiguous = False
     return output
 
 
 def match_layout(images: Tensor) -> Tensor:
-    """The images in the layout in which `call` runs the model, as far as that is known."""
+    """Return the images in the layout in which `call` runs the model, as far as it is known."""
     last = images.device.type == "cpu" and current_runtime().contiguous is False
     return images.contiguous(memory_format=torch.channels_last) if last else images
 
 
-def _given(images: Tensor, layout: torch.memory_format, may_overwrite: bool) -> Tensor:
-    return (
-        images.contiguous(memory_format=layout)
-        if may_overwrite
-        else images.clone(memory_format=layout)
-    )
-
-
-def _autocast(model: Callable[[Tensor], Any], images: Tensor, precision: Precision) -> Any:  # noqa: ANN401
+def _autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
     if precision == "full":
-        return model(images)
-    with torch.autocast(images.device.type, _AUTOCAST[precision]):
-        return model(images)
+        return nullcontext()
+    return torch.autocast(device.type, _AUTOCAST[precision])
 
 
 def chunks(
     rows: int, step: Callable[[slice], T], like: Tensor, label: str = "", group_size: int = 1
 ) -> Iterator[tuple[slice, T]]:
-    """Works through many rows, as many at a time as pays and fits.
+    """Process many rows in chunks, each as large as is fast and fits into memory.
 
     Args:
-        rows: How many there are: images, or pairs of image and mask, step, noise sample.
-        step: Makes the rows of a slice, runs them, returns what is worth keeping. It may be
-            called again with half of the slice if memory runs out, so the caller accumulates.
+        rows: How many there are: images, or pairs of an image and a mask, step, or noise sample.
+        step: Makes the rows of a slice, runs them, and returns what to keep. It may be called again
+            with half of the slice if memory runs out, so it must not accumulate anything itself.
         like: Images of the size and on the device of the rows.
         label: What the progress bar counts.
-        group_size: How many rows in a row are never parted, whatever the batch size.
+        group_size: How many consecutive rows always share a chunk, whatever the batch size.
 
     Yields:
         Each slice with what `step` returned for it.
     """
-    run = current_runtime()
+    runtime = current_runtime()
     start = 0
-    with _bar(rows, label, run.progress) as bar:
+    with _bar(rows, label, runtime.progress) as bar:
         while start < rows:
-            size = run.batch_size or default_batch_size(like)
+            size = runtime.batch_size or default_batch_size(like)
             size = max(group_size, size - size % group_size)
             part = slice(start, min(rows, start + size))
             result = _attempt(step, part, group_size)
             if result is None:
                 half = (part.stop - part.start) // 2
-                run.batch_size = min(half, run.batch_size or half)  # a loop inside may be at less
+                # A loop inside `step` may have reduced it further.
+                runtime.batch_size = min(half, runtime.batch_size or half)
                 continue
             yield part, result[0]
             start = part.stop
@@ -217,10 +211,10 @@ def chunks(
 def collect(
     rows: int, step: Callable[[slice], Tensor], like: Tensor, label: str = "", group_size: int = 1
 ) -> Tensor:
-    """What `step` gives for every row, (rows, …), worked through as by `chunks`.
+    """Return what `step` gives for every row, (rows, …), processed as by `chunks`.
 
-    The results lie in one tensor from the start: small ones kept from every chunk would pin the
-    memory that large ones leave between them.
+    Results are written into one tensor, allocated with the first chunk: small results kept from
+    each chunk would fragment the memory that large intermediate ones are freed from.
     """
     found = like.new_zeros(0)
     for part, values in chunks(rows, step, like, label, group_size):
@@ -237,27 +231,28 @@ def _bar(rows: int, label: str, show: bool) -> Any:  # noqa: ANN401
 
 
 def _attempt(step: Callable[[slice], T], part: slice, least: int) -> tuple[T] | None:
+    """Return what `step` gives for a slice, in a tuple; None if memory ran out, and less may do."""
     try:
         return (step(part),)
     except RuntimeError as error:
         if part.stop - part.start <= least or not out_of_memory(error):
             raise
-    # Outside of the handler: there the traceback would keep the failed chunk's tensors alive.
+    # Outside of the handler: inside, the traceback would keep the failed chunk's tensors alive.
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return None
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on the device or, as torch says it, on the host."""
+    """Return whether an error says that memory ran out, on the device or on the host."""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def default_batch_size(like: Tensor) -> int:
-    """How many images of (…, H, W) pay at a time, from their size and device alone.
+    """Return how many images of (…, H, W) to run at a time, from their size and device alone.
 
     A CPU is fastest on about eight 224-pixel images, an accelerator on hundreds. A rule rather
-    than a trial, so that the same call gives the same bits.
+    than a trial run, so that the same call gives the same bits.
     """
     at_224 = 8 if like.device.type == "cpu" else 256
     pixels = max(1, like.shape[-2] * like.shape[-1])

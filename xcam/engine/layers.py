@@ -1,4 +1,4 @@
-"""Which layer to explain: found from one pass of the model's skeleton on the meta device."""
+"""Choosing the layer to explain, from one pass of the model's skeleton on the meta device."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from xcam.engine import eager, forward, gradients, untouched, unwrap
 from xcam.engine.layout import Layout, norm_widths
 from xcam.engine.trace import Call, Trace, output_tensors, record_pass
+from xcam.engine.wrappers import check_layers
 from xcam.errors import LayerError
 
 __all__ = ["default_layer"]
@@ -25,54 +26,57 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 def default_layer(model: nn.Module, images: Tensor, without: Collection[str] = ()) -> str:
-    """The layer to explain when nobody names one: the features that the classifier reads.
+    """Choose the layer to explain when nobody names one: the features that the classifier reads.
 
-    It is the last module whose output is a map with more than one cell on the way to the scores,
-    leaving out pooling. Taken only if there is no other: scores that are maps themselves (one
-    channel a class, before the final pooling), and bare projections of tokens. So ResNet gives its
+    It is the last module other than pooling whose output is a map of more than one cell on the way
+    to the scores. Chosen only if there is no other: scores that are maps themselves (one channel
+    for each class, before the final pooling), and bare projections of tokens. So a ResNet gives its
     last stage, DenseNet and EfficientNet `features`, VGG and AlexNet the last ReLU before the last
     max-pooling, and a net that shares one ReLU the last call of it. Where only the class token is
-    read, the patches of the last block lead nowhere, and it is that block's first norm. Neither the
-    images' values nor how many there are make a difference.
+    read, the patches of the last block do not reach the scores, and it is that block's first norm.
+    Neither the images' values nor their number make a difference.
 
-    The pass runs on a copy of the model's skeleton on the meta device. Models that cannot run there
+    The pass runs on a copy of the model without weights, on the meta device. Models that fail there
     or read from prefix tokens take one more pass, of the first image.
 
     Args:
         model: The classifier, in any wrapper.
         images: (B, C, H, W), what `model` takes.
-        without: Names of layers that will not do.
+        without: Names of layers to leave out.
 
     Returns:
         A name as in `named_modules()` of the unwrapped model.
 
     Raises:
-        LayerError: No module gives such a map.
+        LayerError: No module gives such a map, or the model is scripted or traced.
     """
     net = unwrap(model)
+    check_layers(net)
     name = _on_meta(net, images, without) or _on_first_image(net, images, without)
     if name is None:
+        exported = isinstance(net, torch.fx.GraphModule)  # torch.export leaves no modules to call
+        remedy = "explain the nn.Module that it was made from" if exported else "use larger images"
         raise LayerError(
             f"no layer of {type(net).__name__} gives a map of more than one cell for images of "
-            f"shape {tuple(images.shape)}; use larger images, or a method that needs no layer"
+            f"shape {tuple(images.shape)}; {remedy}, or use a method that reads no layer"
         )
     return name
 
 
 def _on_meta(net: nn.Module, images: Tensor, without: Collection[str] = ()) -> str | None:
-    """The default layer from shapes alone; None if that takes values."""
+    """Return the default layer from shapes alone; None if the model needs values for it."""
     probe = torch.empty(1, *images.shape[1:], dtype=images.dtype, device="meta")
     with torch.inference_mode(False), torch.enable_grad(), eager():
         try:
             skeleton = _skeleton(net)
             chosen = _choose(_record(skeleton, skeleton, probe), norm_widths(net), without)
-        except Exception:  # whatever the model does that needs values: `.item()`, numpy, deepcopy
+        except Exception:  # whatever the model does that needs values: `.item()`, numpy
             return None
     return None if chosen is None or chosen.layout.prefix else chosen.name
 
 
 def _on_first_image(net: nn.Module, images: Tensor, without: Collection[str]) -> str | None:
-    """The default layer from the gradients of the first image."""
+    """Return the default layer from the gradients of the first image; None if there is none."""
     with gradients(net), eager(), untouched(net):
         passed = _record(net, partial(forward.call, net), images[:1].detach())
         chosen = _choose(passed, norm_widths(net), without)
@@ -80,7 +84,7 @@ def _on_first_image(net: nn.Module, images: Tensor, without: Collection[str]) ->
 
 
 def _skeleton(net: nn.Module) -> nn.Module:
-    """A copy in eval mode without weights, hooks or memory."""
+    """Copy a net in eval mode without its hooks, on the meta device, where it takes no memory."""
     memo: dict[int, Any] = {}
     for parameter in net.parameters():
         empty = torch.empty_like(parameter, device="meta")
@@ -98,7 +102,7 @@ def _skeleton(net: nn.Module) -> nn.Module:
 
 @dataclass(frozen=True, eq=False)
 class _Candidate:
-    """A tensor that holds a map, under the name of the last, outermost module to return it."""
+    """A tensor that holds a map, with the name of the last, outermost module that returned it."""
 
     name: str
     tensor: Tensor
@@ -106,14 +110,14 @@ class _Candidate:
     second_choice: bool
 
     def leads_to(self, scores: Sequence[Tensor]) -> bool:
-        """Whether any cell of the map has a way to the scores.
+        """Return whether any of the scores depends on any cell of the map.
 
-        NaN for the scores' gradients turns every cell NaN that they depend on, also through
-        weights that are zero, such as those of a fresh head; a cell cut off stays zero. Meta
-        tensors tell only whether the tensor as a whole is cut off.
+        With NaN as the scores' gradients, the gradient is NaN in each cell that they depend on,
+        also through weights that are zero, such as those of a new head, and zero in all others.
+        Meta tensors tell only whether the scores depend on the tensor as a whole.
         """
         if not scores:
-            return True  # the model works under `no_grad`: nothing to tell from
+            return True  # the model works under `no_grad`: there is no graph to tell it from
         if not self.tensor.requires_grad:
             return False
         nans = [torch.full_like(score, math.nan) for score in scores]
@@ -167,6 +171,6 @@ def _has_weights(call: Call) -> bool:
 
 
 def _projects_tokens(module: nn.Module, layout: Layout) -> bool:
-    """Whether it is the inside of an attention or a perceptron, neither a block nor its norm."""
+    """Return whether a module is a part of an attention or a perceptron: no block, and no norm."""
     leaf = next(module.children(), None) is None
     return leaf and layout.order == "tokens" and "Norm" not in type(module).__name__

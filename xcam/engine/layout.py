@@ -1,4 +1,4 @@
-"""Reading a layer's output as a map: from shapes, not from a table of architectures."""
+"""Reading a layer's output as a map, from its shape rather than a table of architectures."""
 
 from __future__ import annotations
 
@@ -34,23 +34,28 @@ class Layout:
     def of(
         cls, shape: Sequence[int], images: Sequence[int], widths: Collection[int] = ()
     ) -> Layout | None:
-        """The layout of an output's shape for images' shape (B, C, H, W); None if it is no map.
+        """Return the layout of an output, from shapes alone; None if it is no map.
 
-        A 4-D output is channels first, unless its last axis is as wide as one of the model's layer
-        norms (`widths`), or its grid would be larger than the image: then it is read in the order
-        in which h/w is nearer to H/W. A model with layer norms has attention matrices and the like
-        of four axes, too, so there a map must fit the aspect ratio. Tokens are the grid (H/p, W/p),
-        rounded down or up, of the patch size p that leaves the fewest prefix tokens, at most 16.
+        A 4-D output has its channels first, unless its last axis is as wide as one of the model's
+        layer norms, or its grid would be larger than the image: then the order is the one whose h/w
+        is nearer to H/W. A model with layer norms also has 4-D outputs such as attention matrices,
+        so there a map must fit the aspect ratio. Tokens form the grid (H/p, W/p), rounded down or
+        up, of the patch size p that leaves the fewest prefix tokens, at most 16.
+
+        Args:
+            shape: Of the output.
+            images: Of the images, (B, C, H, W).
+            widths: Of the model's layer norms; see `norm_widths`.
         """
         if shape[0] != images[0]:
             return None
         size = (images[2], images[3])
         if len(shape) == 4:
             first, last = (shape[2], shape[3]), (shape[1], shape[2])
-            either = shape[3] in widths or first[0] > size[0] or first[1] > size[1]
-            grids = (first, last) if either else (first,)
+            ambiguous = shape[3] in widths or first[0] > size[0] or first[1] > size[1]
+            grids = (first, last) if ambiguous else (first,)
             grid = min(grids, key=lambda grid: max(_misfit(grid, size), 1.0))
-            fits = _misfit(grid, size) <= 2 or not (either or widths)
+            fits = _misfit(grid, size) <= 2 or not (ambiguous or widths)
             if math.prod(grid) > 1 and fits:
                 return cls("NCHW" if grid is first else "NHWC", grid)
         if len(shape) == 3:
@@ -62,7 +67,7 @@ class Layout:
         return None
 
     def read(self, tensor: Tensor) -> Tensor:
-        """The map (B, C, h, w) in an output of this layout, or in a gradient there; a view."""
+        """Return a view of an output of this layout, or of its gradient, as (B, C, h, w)."""
         if self.order == "NCHW":
             return tensor
         if self.order == "NHWC":
@@ -72,13 +77,13 @@ class Layout:
 
 
 def _misfit(grid: tuple[int, int], size: tuple[int, int]) -> float:
-    """By how many cells each side of the grid is off the images' aspect ratio."""
+    """Return by how many cells the sides of a grid miss the images' aspect ratio."""
     (h, w), (height, width) = grid, size
     return abs(h * width - w * height) / (height + width)
 
 
 def _patch_grids(size: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    """The grids of more than one cell that some patch size gives."""
+    """Yield the grids of more than one cell that patches of any size give."""
     for patch in range(1, max(size)):
         for grid in (
             (size[0] // patch, size[1] // patch),
@@ -89,25 +94,25 @@ def _patch_grids(size: tuple[int, int]) -> Iterator[tuple[int, int]]:
 
 
 def norm_widths(model: nn.Module) -> set[int]:
-    """How wide the last axis is that each layer norm works on: there it holds channels."""
+    """Return the sizes of the last axis that layer norms work on: there it holds channels."""
     shapes = (getattr(module, "normalized_shape", None) for module in model.modules())
     return {int(shape[-1]) for shape in shapes if isinstance(shape, Sequence) and len(shape)}
 
 
 def read_map(tensor: Tensor, images: Tensor, model: nn.Module) -> Tensor:
-    """Reads a layer's output, or the gradient there, as a map.
+    """Return a layer's output, or the gradient there, as a map.
 
     Args:
         tensor: (B, C, h, w), (B, h, w, C), or tokens (B, T, C) after up to 16 prefix tokens (class
             token, registers), which are dropped.
-        images: The (B, C, H, W) images that it belongs to; only their shape is read.
-        model: The net that it belongs to: only one with layer norms may have its channels last.
+        images: The images (B, C, H, W) that were passed; only their shape is read.
+        model: The net: only one with layer norms may have its channels last.
 
     Returns:
         (B, C, h, w), a view of `tensor`.
 
     Raises:
-        LayerError: The output is a vector, a map of one cell, or nothing of the images' shape.
+        LayerError: The output is a vector, a map of one cell, or of no shape that fits the images.
     """
     layout = Layout.of(tensor.shape, images.shape, norm_widths(model))
     if layout is None:

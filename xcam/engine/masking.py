@@ -1,4 +1,4 @@
-"""What a model makes of masked images: many (image, mask) pairs, a few at a time."""
+"""Running a model on masked images: many (image, mask) pairs, some at a time."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ __all__ = ["blend", "masked_passes", "masked_scores"]
 
 
 def blend(images: Tensor, masks: Tensor, fill: Fill = "zero") -> Tensor:
-    """Images (R, C, H, W) seen through masks (R, H, W) in [0, 1]: x ⊙ M + fill ⊙ (1 − M).
+    """Mask images (R, C, H, W) by masks (R, H, W) in [0, 1]: x ⊙ M + fill ⊙ (1 − M).
 
-    Masks (R, C, H, W) hide element by element. A `fill` of the images' own shape is what stands
-    behind each of them.
+    Masks may also be (R, C, H, W), a value for each element. A `fill` of the images' shape is the
+    background of each image.
     """
     return _blend(images, masks, _make_background(images, fill))
 
 
 def _make_background(images: Tensor, fill: Fill) -> Tensor | None:
-    """What is seen where a mask is zero; None for zeros, which cost one operation less."""
+    """Return what shows where a mask is zero; None for zeros, which cost one operation less."""
     if isinstance(fill, Tensor) and fill.shape == images.shape:
         return fill
     return None if isinstance(fill, str) and fill == "zero" else make_fill(images, fill)
 
 
-def _blend(images: Tensor, masks: Tensor, behind: Tensor | None) -> Tensor:
+def _blend(images: Tensor, masks: Tensor, background: Tensor | None) -> Tensor:
     masks = (masks if masks.ndim == 4 else masks[:, None]).to(images.dtype)
-    return images * masks if behind is None else torch.lerp(behind, images, masks)
+    return images * masks if background is None else torch.lerp(background, images, masks)
 
 
 def masked_passes(
@@ -45,33 +45,36 @@ def masked_passes(
     label: str = "",
     group_size: int = 1,
 ) -> Tensor:
-    """What is read off the output for many pairs of image and mask, without a graph.
+    """Run a model on many pairs of image and mask, and read a value of each, without a graph.
 
     Args:
         model: The classifier.
         images: (B, C, H, W).
         pairs: How many pairs there are.
-        masks: Makes a slice of the pairs: which image each is of, (R,) int64, and the masks
-            (R, H, W) in [0, 1], or (1, H, W) if they share one. Called for a few at a time, so
+        masks: Makes a slice of the pairs: the index of each pair's image, (R,) int64, and the masks
+            (R, H, W) in [0, 1], or (1, H, W) if they share one. Called for some pairs at a time, so
             that the memory does not grow with their number.
-        read: From the output for R pairs, and which image each is of, (R,) int64, to (R, …).
-        fill: What is seen where the mask is zero; a tensor of the images' shape is each one's own.
+        read: From the output for R pairs, and the indices of their images, (R,) int64, to (R, …).
+        fill: What shows where the mask is zero; a tensor of the images' shape is one background
+            for each image.
         label: For the progress bar.
-        group_size: How many pairs in a row share a chunk.
+        group_size: How many consecutive pairs always share a chunk.
 
     Returns:
         (pairs, …).
     """
-    # In the layout that the model takes, once, so that each pair is made in it.
+    # Converted to the model's layout once, so that the masked images come out in it.
     images = forward.match_layout(images)
-    behind = _make_background(images, fill)
+    background = _make_background(images, fill)
 
     def step(part: slice) -> Tensor:
-        rows, seen = masks(part)
-        only = len(images) == 1
-        chunk = images if only else images[rows]
-        hidden = behind if only or behind is None else behind[rows]
-        return read(forward.call(model, _blend(chunk, seen, hidden), may_overwrite=True), rows)
+        rows, chunk_masks = masks(part)
+        if len(images) == 1:  # broadcast instead of copying
+            masked = _blend(images, chunk_masks, background)
+        else:
+            behind = None if background is None else background[rows]
+            masked = _blend(images[rows], chunk_masks, behind)
+        return read(forward.call(model, masked, may_overwrite=True), rows)
 
     with torch.no_grad():
         return forward.collect(pairs, step, images, label, group_size)
@@ -87,7 +90,7 @@ def masked_scores(
     fill: Fill = "zero",
     label: str = "",
 ) -> Tensor:
-    """The scores (pairs,) of many pairs of image and mask; see `masked_passes`.
+    """Return the scores (pairs,) of many pairs of image and mask; see `masked_passes`.
 
     Args:
         model: The classifier.
@@ -95,8 +98,8 @@ def masked_scores(
         target: Bound.
         pairs: How many pairs there are.
         masks: Makes a slice of the pairs.
-        output: What of the output is read.
-        fill: What is seen where the mask is zero.
+        output: Which reading of the model is scored.
+        fill: What shows where the mask is zero.
         label: For the progress bar.
     """
 

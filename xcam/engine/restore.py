@@ -1,4 +1,4 @@
-"""Using a model and leaving it as it was."""
+"""Using a model, and leaving it as it was."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _frozen(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
+    modes = [(m, m.training) for m in model.modules() if hasattr(m, "training")]  # frozen: none
     parameters = [(p, p.requires_grad, p.grad) for p in model.parameters()]
     buffers = [
         (module, name, buffer, _values(buffer))
@@ -71,13 +71,13 @@ def _frozen(model: nn.Module) -> Iterator[None]:
             module.training = False
         for parameter, _, _ in parameters:
             parameter.grad = None
-            _train(parameter, False)
+            _set_requires_grad(parameter, False)
         yield
     finally:
         for module, training in modes:
             module.training = training
         for parameter, trainable, gradient in parameters:
-            _train(parameter, trainable)
+            _set_requires_grad(parameter, trainable)
             parameter.grad = gradient
         for module, name, buffer, values in buffers:
             module._buffers[name] = buffer
@@ -85,27 +85,28 @@ def _frozen(model: nn.Module) -> Iterator[None]:
                 _write(buffer, values)
 
 
-def _train(parameter: nn.Parameter, trainable: bool) -> None:
-    with torch.inference_mode(parameter.is_inference()):  # refused outside for tensors made there
+def _set_requires_grad(parameter: nn.Parameter, trainable: bool) -> None:
+    with torch.inference_mode(parameter.is_inference()):  # torch refuses it outside
         parameter.requires_grad_(trainable)
 
 
 def _values(buffer: Tensor | None) -> Tensor | None:
     if buffer is None or (buffer.layout == torch.strided and 0 in buffer.stride()):
-        return None  # an expanded tensor cannot be written to, neither by the model nor by us
+        return None  # nobody can write to an expanded tensor, neither the model nor we
     return buffer.detach().clone()
 
 
 def _write(buffer: Tensor, values: Tensor) -> None:
-    # Through `.data`, which leaves the version as it is: a graph of the caller's that has saved
-    # the buffer can still be differentiated. Always, since models write through `.data`, too.
+    # Through `.data`, which does not raise the tensor's version: a graph of the caller's that has
+    # saved the buffer can still be differentiated. Even if the version has not changed, since
+    # models write through `.data`, too.
     with torch.inference_mode(buffer.is_inference()), torch.no_grad():
         buffer.data.copy_(values)
 
 
 @contextmanager
 def random_states() -> Iterator[None]:
-    """Restores the global random states of torch, numpy and Python, whatever happens."""
+    """Restore the global random states of torch, numpy and Python, whatever happens."""
     python, numpy = random.getstate(), np.random.get_state()
     used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     devices = range(torch.cuda.device_count()) if used else []
@@ -119,7 +120,7 @@ def random_states() -> Iterator[None]:
 
 @contextmanager
 def gradients(model: nn.Module) -> Iterator[None]:
-    """Turns gradients on, also under the caller's `no_grad` or `inference_mode`.
+    """Turn gradients on, also under the caller's `no_grad` or `inference_mode`.
 
     Raises:
         ModelOutputError: The model itself was made under `torch.inference_mode`.

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from xcam.engine.wrappers import eager
@@ -110,7 +111,8 @@ def record_pass(
     with ExitStack() as stack:
         stack.enter_context(eager())
         for name, module in net.named_modules():
-            if name and (modules is None or name in modules):
+            scripted = isinstance(module, torch.jit.ScriptModule)  # which takes no hooks
+            if name and not scripted and (modules is None or name in modules):
                 stack.enter_context(hooks(module, after=partial(record, name, module)))
         output = (run or net)(images)
     return Trace(tuple(calls.values()), images, output)

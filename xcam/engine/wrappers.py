@@ -1,4 +1,4 @@
-"""The net inside its wrappers, and its layers by name."""
+"""Unwrapping a model, and finding its layers by name."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch import nn
 
 from xcam.errors import LayerError, UnknownNameError
 
-__all__ = ["Layer", "eager", "find_module", "unwrap"]
+__all__ = ["Layer", "check_layers", "eager", "find_module", "unwrap"]
 
 Layer: TypeAlias = str | nn.Module | Sequence[str | nn.Module]
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The net inside `DataParallel`, `DistributedDataParallel` and compiled wrappers."""
+    """Return the net inside `DataParallel`, `DistributedDataParallel` and compiled wrappers."""
     parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
     while True:
         inner = model.module if isinstance(model, parallel) else getattr(model, "_orig_mod", None)
@@ -29,25 +29,46 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def eager() -> AbstractContextManager[object]:
-    """Runs compiled code uncompiled: what was traced without hooks would skip them."""
+    """Run compiled code eagerly inside a block: what was compiled without hooks would skip them."""
     if "torch._dynamo" not in sys.modules:  # nothing can be compiled, and its import takes seconds
         return nullcontext()
     stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
     return stance
 
 
-def find_module(model: nn.Module, layer: Layer) -> tuple[str, nn.Module]:
-    """The name and module of a layer, given either, or a sequence of one.
-
-    The name is that in the net inside the model's wrappers; names through the wrappers, such as
-    `"module.layer4"`, are understood.
+def check_layers(net: nn.Module) -> None:
+    """Refuse a net whose layers cannot be read.
 
     Raises:
-        TypeError: `layer` is neither.
+        LayerError: It is scripted, traced or frozen, so that torch calls no hooks inside it.
+    """
+    if isinstance(net, torch.jit.ScriptModule):
+        raise LayerError(
+            f"the layers of a scripted or traced model ({type(net).__name__}) cannot be read; "
+            "explain the nn.Module that it was made from, or use a method that reads no layer, "
+            "such as 'rise'"
+        )
+
+
+def find_module(model: nn.Module, layer: Layer) -> tuple[str, nn.Module]:
+    """Return the name and the module of a layer.
+
+    Args:
+        model: The classifier, in any wrapper.
+        layer: The layer's name or module, or a sequence of one of these. Names that begin at a
+            wrapper, such as `"module.layer4"`, are understood.
+
+    Returns:
+        The name in the net inside the wrappers, and the module.
+
+    Raises:
+        TypeError: `layer` is neither a name nor a module.
         UnknownNameError: The model has no such layer; the nearest names are listed.
-        LayerError: No layer or more than one, or a module that is not part of the model.
+        LayerError: No layer or more than one, a module that is not part of the model, or a model
+            whose layers cannot be read.
     """
     net = unwrap(model)
+    check_layers(net)
     if isinstance(layer, Sequence) and not isinstance(layer, str):
         if len(layer) != 1:
             raise LayerError(f"give one layer a call, got {len(layer)}; explain once for each")
@@ -69,6 +90,7 @@ def find_module(model: nn.Module, layer: Layer) -> tuple[str, nn.Module]:
 
 
 def _find_name(net: nn.Module, module: nn.Module) -> str:
+    """Return the name of a module inside a net."""
     names: dict[nn.Module, str] = {candidate: name for name, candidate in net.named_modules()}
     if names.get(module):
         return names[module]
@@ -79,7 +101,7 @@ def _find_name(net: nn.Module, module: nn.Module) -> str:
 
 
 def _submodule(model: nn.Module, name: str) -> nn.Module | None:
-    """The module of this name, also where it has several; None if there is none."""
+    """Return the module of a name, also where it has several names; None if there is none."""
     try:
         return model.get_submodule(name) if name else None
     except AttributeError:
