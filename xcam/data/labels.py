@@ -18,7 +18,7 @@ __all__ = ["RelabeledDataset", "predict_labels", "relabel"]
 
 
 def predict_labels(
-    model: nn.Module, data: Dataset[Any], batch_size: int = 64, workers: int = 0
+    model: nn.Module, data: Dataset[Any], *, batch_size: int = 64, workers: int = 0
 ) -> Tensor:
     """Return the class that a model predicts for each image of a data set.
 
