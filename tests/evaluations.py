@@ -1,4 +1,4 @@
-"""A small data set to evaluate on, methods and metrics that fail, and the rows that are left."""
+"""A small data set to evaluate on, methods and metrics that fail, and helpers to read rows."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -20,7 +20,7 @@ TIMES = ["seconds", "explain_seconds"]
 
 
 class Pictures(Dataset):
-    """Seeded pictures with labels and masks; `loaded` lists which were asked for."""
+    """Seeded pictures with labels and masks; `loaded` lists the indices that were read."""
 
     def __init__(self, count=11, size=16, truth=False, seed=0):
         generator = torch.Generator().manual_seed(seed)
@@ -41,18 +41,18 @@ class Pictures(Dataset):
 
 
 def parts(folder):
-    """The names of the parts that are there."""
+    """Return the names of the parts in a folder."""
     return sorted(path.name for path in (folder / "rows").iterdir())
 
 
 def rows(folder):
-    """All rows of an evaluation in the order of the parts, without what they took."""
+    """Return all rows of an evaluation in the order of the parts, without their times."""
     tables = [pq.read_table(path) for path in sorted((folder / "rows").glob("batch-*.parquet"))]
     return [row for table in tables for row in table.drop(TIMES).to_pylist()]
 
 
 def assert_same_rows(found, expected):
-    """Equal rows, numbers to 1e-6."""
+    """Assert that rows are equal, numbers to 1e-6."""
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
         assert one.keys() == other.keys()
@@ -77,7 +77,7 @@ def plain(rows, *columns):
 
 @dataclass(frozen=True)
 class Brightness(Metric):
-    """Counts what it is given, and fails where it is told to."""
+    """The brightness of each image; fails above a threshold, in a chosen way."""
 
     fails: float = 2.0
     kind: str = "error"

@@ -1,4 +1,4 @@
-"""Labels that a model predicts, in place of those of a data set."""
+"""Replacing the labels of a data set by those that a model predicts."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_relabel_keeps_the_names_of_classes():
 
 
 def test_stored_labels_train_as_those_on_the_fly(tmp_path):
-    """The labels of the data make no difference then."""
+    """The own labels of the data make no difference."""
     net = SmallCNN()
     np.save(tmp_path / "labels.npy", predict_labels(net, DATA))
     data = relabel(DATA, np.load(tmp_path / "labels.npy"))

@@ -1,4 +1,4 @@
-"""Pictures on disk as training sets: class folders, ImageNet in its layouts, lists."""
+"""Layouts of pictures on disk: class folders, ImageNet, lists."""
 
 import pytest
 import torch
@@ -195,7 +195,7 @@ class TestLists:
         assert torch.equal(image, read_image(root / "pictures" / "b.png"))
 
     def test_long_csv_without_a_header_is_read(self, root):
-        """50,000 lines without a header: the first is an image like the others."""
+        """Without a header, the first line is an image like the others."""
         (root / "val.csv").write_text("c.png,7\na.png,1\n" * 1000)
         splits = load("list", root / "pictures", lists={"test": root / "val.csv"})
         assert len(splits.test) == 2000

@@ -1,4 +1,4 @@
-"""Image folders and lists: order, labels, and truth that moves with its image."""
+"""Image folders and lists: order, labels, and truth that is transformed with its image."""
 
 import dataclasses
 import pickle

@@ -1,4 +1,4 @@
-"""Planted cues: exact masks, nothing but the cue tells the class, every item a pure function."""
+"""Planted cues: masks are exact, the cue alone has the class, items depend on their index alone."""
 
 import math
 
@@ -81,7 +81,7 @@ class TestItems:
 
 class TestMasks:
     def test_the_mask_is_the_cue_to_the_pixel(self, mode):
-        """On black and on white alike, the mask's pixels and only those are of the object."""
+        """On black and on white backgrounds, the mask has exactly the object's pixels."""
         settings = {"count": 8, "mode": mode, "distractors": 0}
         pairs = zip(
             items(background=BLACK, **settings), items(background=WHITE, **settings), strict=True
@@ -141,7 +141,7 @@ class TestTwoCues:
 class TestClasses:
     @pytest.mark.parametrize("mode", ["texture", "color"])
     def test_nothing_but_the_inside_tells_the_class(self, mode):
-        """The same scene with other classes: all is the same but what is inside of the cue."""
+        """Another number of classes changes nothing but the inside of the cue."""
         for index in range(6):
             masks, rests = [], []
             for classes in (2, 3, 5):
@@ -154,7 +154,7 @@ class TestClasses:
     @pytest.mark.parametrize("paint", [None, torch.tensor([[0.9, 0.1, 0.2], [0.1, 0.8, 0.3]])])
     @pytest.mark.parametrize("mode", ["texture", "color"])
     def test_distractors_are_of_no_class(self, mode, paint):
-        """Each of one tone: a gray, or the one in the middle between those of a pattern."""
+        """Each has one tone: a gray, or the mean of the two tones of a pattern."""
         settings = {"count": 12, "num_classes": 2, "mode": mode, "distractors": 1, "colors": paint}
         grays = set()
         for (dark, _, mask), (bright, _, _) in zip(
@@ -213,7 +213,7 @@ class TestClasses:
             assert (first & drawn).sum() / (first | drawn).sum() < 0.8
 
     def test_stars_have_their_corners(self):
-        """A tip at radius 1 straight up, an inner corner at the depth half a step on."""
+        """A tip is at radius 1 straight up, an inner corner at `depth` half a step further."""
         star = SILHOUETTES["star"]
         for radius, inside in ((0.99, True), (1.01, False)):
             assert bool(star(torch.tensor(0.0), torch.tensor(-radius))) is inside
@@ -301,7 +301,7 @@ class TestRefusals:
     @pytest.mark.parametrize("sides", [32, 64, (32, 200)])
     @pytest.mark.parametrize("across", [0.1, 0.2, 0.5])
     def test_what_is_not_refused_can_be_drawn(self, sides, across):
-        """Up to the most distractors of one size that are taken, in images of their own places."""
+        """Up to the largest accepted number of distractors, in images with their own layouts."""
         drawn = 0
         for distractors in (0, 1, 2, 4, 8, 16, 32):
             try:

@@ -1,4 +1,4 @@
-"""Sets of small images by name: what was written is what comes back, and what is wrong is said."""
+"""Published data sets of small images: reading them, and errors for missing or damaged files."""
 
 import gzip
 import pickle
@@ -17,7 +17,7 @@ from xcam.errors import FileFormatError, UnknownNameError
 
 
 def check(part, images, labels):
-    """A part holds exactly these images and labels, as pixels in [0, 1]."""
+    """Assert that a split has exactly these images and labels, with pixels in [0, 1]."""
     assert len(part) == len(images)
     for (image, label), truth, number in zip(
         (part[index] for index in range(len(part))), images, labels, strict=True

@@ -1,4 +1,4 @@
-"""Transforms by name, sizes, and the part that is held out."""
+"""Transforms by name, sizes, and held-out validation images."""
 
 import numpy as np
 import pytest
@@ -145,7 +145,7 @@ class TestSizes:
             make_size_steps(223, [224, 224])
 
     def test_lists_replace_the_sizes(self, tmp_path):
-        """Crops at random of any size in training, and the usual ones in testing."""
+        """Random crops of any size for training, center crops for testing."""
         write_picture(tmp_path / "train" / "cat" / "1.png")
         write_picture(tmp_path / "val" / "cat" / "1.png")
         flip = [{"name": "RandomHorizontalFlip", "p": 1}]

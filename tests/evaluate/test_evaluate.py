@@ -1,4 +1,4 @@
-"""`evaluate`: the rows that it leaves, whatever the data are, and no traces of anything else."""
+"""`evaluate`: its rows, the data that it takes, and what it leaves as it was."""
 
 import gc
 import itertools
@@ -267,7 +267,7 @@ class TestDryRun:
          (50_001, 1, "13:53:21 for 50001 images")],
     )  # fmt: skip
     def test_dry_run_estimates_the_time_of_all_images(self, images, processes, expected):
-        """Four images in four seconds; each of the steps has its own means."""
+        """Four images in four seconds; each step has its own means."""
         costs = [(3.0, 1.0), (5.0, 3.0)] * 2
         measured = [
             Row(index, str(index), "net", 0, 0, "gradcam", metric, np.zeros(1), (), seconds, passes)

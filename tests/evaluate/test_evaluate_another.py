@@ -1,4 +1,4 @@
-"""A folder belongs to one evaluation: what tells it from another, and what does not."""
+"""A folder belongs to one evaluation: which changes are refused, and which are not."""
 
 import functools
 import shutil
@@ -31,7 +31,7 @@ def darkness(images, ids, target):
 
 
 def changed(ids=None, labels=None, images=None, unlisted=None, truth=False):
-    """Six pictures like the others, but for one thing."""
+    """Six of the pictures, with one thing changed."""
     data = Pictures(6, truth=truth)
     if ids is not None:
         data.ids[3] = ids
@@ -83,7 +83,7 @@ def test_folder_of_another_evaluation_is_refused_with_the_difference(once, chang
 
 @pytest.mark.parametrize("kind", ["data set", "subset", "loader", "list"])
 def test_folder_of_other_data_is_refused(tmp_path, kind):
-    """No ids tell them apart."""
+    """The data sets have no ids that differ."""
 
     def run(images, labels):
         whole = TensorDataset(images, torch.as_tensor(labels))
@@ -161,7 +161,7 @@ def test_folder_without_rows_accepts_other_settings(tmp_path):
 
 @pytest.mark.parametrize("name", ["maps/gradcam/batch-00000000.safetensors", "a manifest"])
 def test_manifest_of_another_kind_is_left_alone(tmp_path, name):
-    """Maps that were written before any row; a manifest that is of no evaluation."""
+    """Maps that were written before any row, or a manifest of something else."""
     if name == "a manifest":
         (tmp_path / "manifest.json").write_text('{"name": "my site"}')
     else:

@@ -1,4 +1,4 @@
-"""What `evaluate` refuses, before anything is done."""
+"""What `evaluate` refuses before it writes anything."""
 
 import pytest
 import torch

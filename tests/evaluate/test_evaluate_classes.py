@@ -1,4 +1,4 @@
-"""Labels that are the numbers of other classes than the model's are refused, where it is known."""
+"""Labels that number other classes than the model's are refused, where both are known."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ from xcam.models.toy import GapNet
 
 @pytest.fixture
 def folder(tmp_path):
-    """Five pictures in folders of three classes; the net tells five apart."""
+    """Five pictures in folders of three classes; the net has five classes."""
     data = Pictures(5)
     for index, image in enumerate(data.images):
         path = tmp_path / "pictures" / f"class{index % 3}" / f"{index}.png"
@@ -42,7 +42,7 @@ def test_unused_labels_are_not_checked(folder):
 
 
 def test_labels_that_the_caller_numbered_are_accepted(folder):
-    """A list's, those of `relabel`, those of data sets of others."""
+    """Labels of a list, of `relabel`, and of data sets from elsewhere."""
     own = [
         dataclasses.replace(folder, classes=()),
         xcam.data.relabel(folder, [4, 4, 4, 0, 0]),

@@ -1,4 +1,4 @@
-"""What fails in an evaluation leaves rows with the error, and what that says of nothing ends it."""
+"""Failures on single images are recorded in rows; fatal errors abort."""
 
 import warnings
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ from xcam.models.toy import GapNet, SmallCNN
 
 @dataclass(frozen=True)
 class Dark(Metric):
-    """The mean of the map, which is the image's; fails on one image."""
+    """The mean of the map; fails on one image."""
 
     fails: float
 
@@ -108,7 +108,7 @@ class TestFailures:
         assert len(told) == (layer is not None)
 
     def test_failures_leave_all_other_images_their_own_map(self, tmp_path):
-        """In one batch the model fails, a map is missing, and another fails to be scored."""
+        """In one batch the model fails, the method fails and the metric fails, on an image each."""
         data, ids = Pictures(4), Pictures(4).ids
         data.images[1, 0, 0, 0] = torch.nan
         data.images[0] += 3  # on which Picky fails, and the maps are missing
@@ -180,7 +180,7 @@ class TestFailures:
 
 
 class Broken(Pictures):
-    """Some of the pictures cannot be read."""
+    """Pictures some of which cannot be read."""
 
     def __init__(self, broken, error=ValueError):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Maps that an evaluation keeps, and maps that others made."""
+"""Maps that an evaluation saves, and maps from elsewhere that it scores."""
 
 import numpy as np
 import pytest
@@ -21,18 +21,18 @@ from xcam.models.toy import GapNet, SmallCNN
 
 
 def square(side):
-    """A map of noise (side, side)."""
+    """Return a map of noise (side, side)."""
     return torch.rand(side, side, generator=torch.Generator().manual_seed(side))
 
 
 def by_evaluation(net, data, methods, folder):
-    """The folder of each method's maps, as an evaluation keeps them."""
+    """Return the folder of each method's maps, as an evaluation saves them."""
     evaluate(loader(data), methods, model=net, out=folder, save_maps=True)
     return {name: folder / "maps" / name for name in methods}
 
 
 def by_explaining(net, data, methods, folder):
-    """The folder of each method's explanations, one an image."""
+    """Return the folder of each method's explanations, one file an image."""
     for method in methods:
         for name, one in zip(data.ids, xcam.explain(net, data.images, method=method), strict=True):
             path = folder / method / f"{name}.safetensors"
@@ -83,7 +83,7 @@ class TestMaps:
         assert plain(read, *columns) == plain(made, *columns)
 
     def test_maps_of_several_resolutions_score_alike_in_any_batches(self, tmp_path):
-        """Each is normalised at its own resolution, alone or beside another."""
+        """Each is normalized at its own resolution, alone or beside another."""
         data, sides = Pictures(6), [5, 7, 5, 16, 7, 5]
         made = dict(zip(data.ids, map(square, sides), strict=True))
 
@@ -108,7 +108,7 @@ class TestMaps:
 
     @pytest.mark.parametrize("made_by", [by_evaluation, by_explaining])
     def test_maps_without_a_class_count_for_any_class(self, tmp_path, made_by):
-        """Another net predicts other classes, which a map of LFI-CAM has nothing to do with."""
+        """A map of LFI-CAM has no class, so that a net that predicts other classes can use it."""
         data, net, other = Pictures(6), xcam.get_method("lficam")().attach(GapNet()), SmallCNN()
         net.fitted = True
         classes = [one(data.images).argmax(1) for one in (net.eval(), other.eval())]

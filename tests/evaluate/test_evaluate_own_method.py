@@ -1,4 +1,4 @@
-"""Models that carry a method: which one a name, an object, or nothing means, and where it lacks."""
+"""Models with a head: which method a name, an object or None means, and missing heads."""
 
 import json
 
@@ -17,7 +17,7 @@ from xcam.models.toy import GapNet
 
 
 def headed(trained=True, **parameters):
-    """A net with a head of L-CAM as it is drawn, whose maps are a wide sigmoid's by default."""
+    """Return a net with an untrained head of L-CAM that is marked as fitted."""
     torch.manual_seed(0)
     net = LCAMFm(**{"sigmoid": True, "mask_reg": "own_label", **parameters}).attach(GapNet())
     net.fitted = trained
@@ -25,7 +25,7 @@ def headed(trained=True, **parameters):
 
 
 def kept(folder):
-    """The maps of L-CAM of all images."""
+    """Return the L-CAM maps of all images."""
     parts = [load_file(part) for part in sorted((folder / "maps" / "lcam_fm").iterdir())]
     return torch.cat([part["maps"] * part["scale"][:, None, None] for part in parts])
 
@@ -66,7 +66,7 @@ def test_named_arguments_replace_those_that_the_model_carries():
 
 
 def test_each_model_is_explained_by_its_own_method(tmp_path):
-    """One carries a method, one carries it with other parameters, one carries none."""
+    """One model has a method, one has it with other parameters, one has none."""
     models = {"one": headed(), "other": headed(sigmoid=False), "base": GapNet()}
     settings = {"model": models, "out": tmp_path, "controls": False}
     results = xcam.evaluate(data=loader(Pictures(3)), metrics="sparseness", **settings)
@@ -98,7 +98,7 @@ def test_folder_of_the_same_weights_with_another_method_is_refused(tmp_path):
 
 
 def test_heads_explain_only_their_own_models(tmp_path):
-    """In one call, beside what needs no head."""
+    """In one call, beside methods that need no head."""
     attached = ABN().attach(xcam.models.load("xcam:cifar_resnet", depth=8, num_classes=5))
     attached.fitted = True
     models = {"one": headed(), "two": attached, "base": GapNet()}

@@ -1,4 +1,4 @@
-"""Several processes share an evaluation and leave the rows that one leaves."""
+"""Processes that share an evaluation write the same rows as a single one."""
 
 import numpy as np
 import pytest
@@ -70,7 +70,7 @@ def evaluate(monkeypatch, team, out):
 
 
 def test_each_process_takes_its_share_of_the_missing_batches(monkeypatch, tmp_path):
-    """One after the other, as if the second had started before the first wrote a row."""
+    """Run one after the other, as if the second had started before the first wrote a row."""
     met = []
 
     def second(out):

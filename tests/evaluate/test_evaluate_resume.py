@@ -1,4 +1,4 @@
-"""An evaluation stopped at any moment goes on, and ends with the rows of one that is not."""
+"""An evaluation that is stopped at any moment resumes, and ends with the same rows."""
 
 import signal
 import time
@@ -26,7 +26,7 @@ def evaluate(out, data=None, batch_size=2, model=None, **arguments):
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
-    """A whole evaluation: its folder, and how long it took."""
+    """Return the folder of an uninterrupted evaluation, and the seconds that it took."""
     out = tmp_path_factory.mktemp("unbroken")
     evaluate(out / "warm")
     begun = time.perf_counter()
@@ -61,7 +61,7 @@ def test_kills_at_random_moments_lose_and_double_no_row(unbroken, tmp_path):
 @killed.posix
 @pytest.mark.parametrize("write", [1, 2, 3, 6, 7, 12])
 def test_kill_during_a_write_loses_no_row(unbroken, tmp_path, write):
-    """The manifest, the maps of a method, the rows: each may be the one that is cut short."""
+    """The write of the manifest, of a method's maps or of rows may be the one that is cut short."""
     process = killed.started(evaluate, tmp_path, dies_at=write)
     process.join()
     assert process.exitcode == -signal.SIGKILL
@@ -78,7 +78,7 @@ def test_kill_during_a_write_loses_no_row(unbroken, tmp_path, write):
 
 @dataclass(frozen=True)
 class Interrupted(Metric):
-    """Somebody presses Ctrl-C at its third batch."""
+    """A metric that raises KeyboardInterrupt at its third batch."""
 
     seen: ClassVar[list] = []
     spec: ClassVar[MetricSpec] = MetricSpec(

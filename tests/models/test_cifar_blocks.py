@@ -1,4 +1,4 @@
-"""The blocks of the CIFAR nets: beside torchvision's, and when their branch gives nothing."""
+"""The blocks of the CIFAR nets agree with torchvision's, and with closed forms."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def features(width, side=8):
 
 
 def drawn(net):
-    """The net in eval mode, with all its state drawn anew."""
+    """Return the net in eval mode, with all its state drawn at random."""
     generator = torch.Generator().manual_seed(1)
     for name, tensor in net.state_dict().items():
         if name.endswith("running_var"):
@@ -29,14 +29,14 @@ def drawn(net):
 
 
 def filled(theirs, ours):
-    """Their module with the state of ours, which is in the same order."""
+    """Return their module with the state of ours, which has the same order."""
     names, tensors = theirs.state_dict().keys(), ours.state_dict().values()
     theirs.load_state_dict(dict(zip(names, tensors, strict=True)))
     return theirs.eval()
 
 
 def beside(block, before, planes, stride, **options):
-    """torchvision's block, with its projection where the shape changes."""
+    """Return torchvision's block, with its projection where the shape changes."""
     after = planes * block.expansion
     projection = None
     if stride != 1 or before != after:
@@ -91,7 +91,7 @@ def test_a_residual_block_is_its_shortcut(block):
 
 
 def test_a_wide_block_is_its_shortcut():
-    """A projection reads the activated features; where there is none, they pass as they are."""
+    """A projection reads the activated features; without one, the input passes unchanged."""
     first, second = CifarWideResNet(depth=16, widen=2).eval().stage2
     for block in (first, second):
         nn.init.zeros_(block.branch[-1].weight)

@@ -41,7 +41,7 @@ def made(kind, **options):
 
 @pytest.fixture(params=SMALL)
 def small(request):
-    """A small net in eval mode, its batch norms away from the identity."""
+    """Return a small net in eval mode whose batch norms are not the identity."""
     net = made(request.param)
     generator = torch.Generator().manual_seed(2)
     for module in net.modules():
@@ -85,7 +85,7 @@ def test_published_parameters(net, options, count):
 
 @pytest.mark.parametrize("n", [7, 9, 18])
 def test_parameters_of_bottlenecks_in_closed_form(n):
-    """Of a block from c to 4w channels: cw + 9w² + 4w² weights, 12w of the norms."""
+    """A block from c to 4w channels has cw + 9w² + 4w² weights, and 12w in its norms."""
     total, c = 27 * 16 + 2 * 16, 16
     for w in (16, 32, 64):
         total += c * w + 13 * w**2 + 12 * w + 4 * c * w + 8 * w  # the first, with its projection
@@ -177,7 +177,7 @@ def test_default_layer(small):
 
 
 def test_gradcam_in_closed_form(small):
-    """Behind the mean and one linear layer, Grad-CAM is the class's weights over the features."""
+    """Before pooling and one linear layer, Grad-CAM is the class's weights over the features."""
     explanation = xcam.explain(small, images(), 3)
     features = small.norm(small.stage3(small.stage2(small.stage1(small.stem(images())))))
     expected = torch.einsum("c,bchw->bhw", small.fc.weight[3], features) / features[0, 0].numel()
@@ -199,7 +199,7 @@ def test_gradients_reach_every_parameter(small):
 
 
 def test_a_copy_of_the_last_stage_without_its_stride(small):
-    """What an attention branch is made of: the last stage at twice the resolution."""
+    """An attention branch is made of the last stage at twice the resolution."""
     features = small.stage2(small.stage1(small.stem(images())))
     stage = copy.deepcopy(small.stage3)
     for module in stage.modules():

@@ -1,4 +1,4 @@
-"""The default layer on real architectures: a map, the right way round, with a gradient."""
+"""The default layer of real architectures gives maps of the right orientation, with gradients."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ TIMM = {
 
 @pytest.fixture(autouse=True)
 def _flush_denormals():
-    """Untrained nets shrink their features to numbers that a CPU is a hundred times slower on."""
+    """Avoid subnormal features, on which a CPU is a hundred times slower, in untrained nets."""
     torch.set_flush_denormal(True)
     yield
     torch.set_flush_denormal(False)
@@ -125,7 +125,7 @@ def check_layer(model, size, expected):
 
 
 def changes(model, images, layer):
-    """Maps of how far each image's features are from those of the first.
+    """Return maps of how far each image's features are from those of the first.
 
     The layer itself takes the difference, for in the mean over the channels of an untrained net
     changes of either sign cancel.
@@ -138,7 +138,7 @@ def changes(model, images, layer):
 
 
 def corner_images(image, generator):
-    """The image, and four times with noise in a corner: a quarter of each side."""
+    """Return the image, and four copies with noise in one corner, a quarter of each side."""
     height, width = image.shape[2] // 4, image.shape[3] // 4
     images = image.repeat(5, 1, 1, 1)
     for corner in range(4):

@@ -1,4 +1,4 @@
-"""`Normalized.source`: what makes a net of the same structure again."""
+"""`Normalized.source` makes a net of the same structure again."""
 
 import copy
 import pickle
@@ -42,7 +42,7 @@ def test_source_of_the_demo_net():
 
 
 def test_source_includes_arguments_that_pretrained_weights_force(monkeypatch):
-    """GoogLeNet's change how its input is normalised, and do without the auxiliary heads."""
+    """GoogLeNet's weights change how its input is normalized, and remove the auxiliary heads."""
     weights = torchvision_models.GoogLeNet_Weights.DEFAULT
     state = torchvision_models.googlenet(init_weights=False).state_dict()
     monkeypatch.setattr(type(weights), "get_state_dict", lambda *_args, **_kwargs: state)

@@ -1,4 +1,4 @@
-"""Files of weights, and what only looks like one; nothing in them is run."""
+"""Reading files of weights, without running code in them, and refusing other files."""
 
 import argparse
 import pickle

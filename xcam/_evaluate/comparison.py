@@ -166,8 +166,8 @@ def check_identity(sources: Mapping[str, MapSource]) -> None:
     for label, source in sources.items():
         if not isinstance(source, StoredMaps) and _qualified_name(source).endswith(">"):
             raise ValueError(
-                f"the maps {label!r} come from {source!r}, which no name tells from others when "
-                "the evaluation in `out` goes on; give a function made by def, or no `out`"
+                f"the maps {label!r} come from {source!r}, which has no name to recognize it by "
+                "when the evaluation in `out` is resumed; give a function made by def, or no `out`"
             )
 
 
