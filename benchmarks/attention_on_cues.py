@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 import xcam
-from xcam._fit.counters import seed_all
+from xcam._fit.order import seed_all
 from xcam.core import figures
 from xcam.data import PlantedCues, planted_cues
 from xcam.metrics import PointingGame

@@ -47,13 +47,13 @@ def train(out, name, epochs=2):
 
 
 if __name__ == "__main__":
-    from xcam.runs.processes import launched
+    from xcam.runs.processes import get_processes
 
     torch.set_num_threads(1)
     out, *names = sys.argv[1:]
     for name in names:
         train(out, name, 1)
         net = train(out, name)  # goes on
-        torch.save(net.state_dict(), Path(out) / f"{name}-{launched().rank}.pt")
-    torch.save(Spare.drawn, Path(out) / f"drawn-{launched().rank}.pt")
-    launched().part()
+        torch.save(net.state_dict(), Path(out) / f"{name}-{get_processes().rank}.pt")
+    torch.save(Spare.drawn, Path(out) / f"drawn-{get_processes().rank}.pt")
+    get_processes().disconnect()

@@ -189,8 +189,8 @@ def test_two_launched_processes_print_once(digits, recipe, tmp_path):
 @pytest.mark.parametrize(("rank", "told"), [(0, "a\nb\n"), (1, "")])
 def test_only_the_main_process_prints(rank, told, capsys, monkeypatch):
     parted = []
-    team = Processes(rank=rank, count=2, part=lambda: parted.append(rank))
-    monkeypatch.setattr(processes, "launched", lambda: team)
+    team = Processes(rank=rank, count=2, disconnect=lambda: parted.append(rank))
+    monkeypatch.setattr(processes, "get_processes", lambda: team)
     fitting._tell(["a", "b"])
     assert capsys.readouterr().out == told
     assert parted == [rank]

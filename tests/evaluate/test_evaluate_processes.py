@@ -13,7 +13,7 @@ import xcam
 from xcam import cli
 from xcam._evaluate import verb
 from xcam.models.toy import GapNet
-from xcam.runs.processes import Processes, launched
+from xcam.runs.processes import Processes, get_processes
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_a_dry_run_counts_the_processes_of_a_configuration(command, tmp_path):
 
 
 def evaluate(monkeypatch, team, out):
-    monkeypatch.setattr(verb, "launched", lambda: team)
+    monkeypatch.setattr(verb, "get_processes", lambda: team)
     data = Pictures(10)
     xcam.evaluate(GapNet(), DataLoader(data, batch_size=2), "gradcam", "sparseness", out=out)
     return sorted(set(data.loaded) - {0, 9})  # which all of them look at
@@ -80,7 +80,7 @@ def test_each_process_takes_its_share_of_the_missing_batches(monkeypatch, tmp_pa
             met.append(evaluate(monkeypatch, team, out))
 
     first = evaluate(
-        monkeypatch, Processes(rank=0, count=2, meet=lambda: second(tmp_path / "a")), tmp_path / "a"
+        monkeypatch, Processes(rank=0, count=2, wait=lambda: second(tmp_path / "a")), tmp_path / "a"
     )
     # The second has finished its share by now, so that the first shares what it finds left.
     assert met[1] == [2, 3, 6, 7]
@@ -96,6 +96,6 @@ def test_several_processes_need_a_folder(monkeypatch):
 
 
 def test_single_process_is_the_main_process():
-    team = launched()
-    assert (team.rank, team.count, team.main, team.device) == (0, 1, True, "cpu")
-    assert not Processes(rank=1, count=2).main
+    team = get_processes()
+    assert (team.rank, team.count, team.is_main, team.device) == (0, 1, True, "cpu")
+    assert not Processes(rank=1, count=2).is_main

@@ -8,8 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from trainings import train
 
-from xcam._fit.interruption import deaf
-from xcam._fit.source import Source
+from xcam._fit.source import Source, block_sigint
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no signal masks")
 
@@ -25,11 +24,11 @@ class Heard(Dataset):
 
 
 @pytest.mark.parametrize("context", ["fork", "spawn"])
-def test_workers_are_deaf_from_their_first_moment(context):
+def test_workers_ignore_sigint_from_their_first_moment(context):
     """Blocked, not ignored by what a worker runs first: importing torch takes it seconds."""
     loader = DataLoader(Heard(), num_workers=1, multiprocessing_context=context)
-    source = Source.of(loader, "data", 0)
-    (found,) = list(source.batches([[(0, index) for index in range(4)]], seed=0))
+    source = Source.wrap(loader, "data", 0)
+    (found,) = list(source.load([[(0, index) for index in range(4)]], seed=0))
     assert found[1].tolist() == [0, 0, 0, 0]
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
@@ -43,7 +42,7 @@ def test_what_is_pressed_meanwhile_is_heard_at_the_end():
     reached = []
 
     def start():
-        with deaf():
+        with block_sigint():
             press()
             reached.append(True)
 
@@ -55,12 +54,12 @@ def test_what_is_pressed_meanwhile_is_heard_at_the_end():
 
 def test_while_workers_start_it_ends_the_first_step(tmp_path, monkeypatch):
     """Pressed before the first image: the training stops after a step, and goes on."""
-    started = Source.batches
+    started = Source.load
 
     def pressed(source, *arguments, **others):
         press()
         return started(source, *arguments, **others)
 
-    monkeypatch.setattr(Source, "batches", pressed)
+    monkeypatch.setattr(Source, "load", pressed)
     with pytest.raises(KeyboardInterrupt, match="stopped at epoch 1, step 1, which is stored"):
         train(tmp_path)

@@ -5,7 +5,7 @@ import torch
 from trainings import CLASSES, Noisy, assert_close, plain, train, weights
 
 import xcam
-from xcam._fit.counters import Order, Share, seed_all
+from xcam._fit.order import Order, seed_all
 from xcam.models.toy import GapNet, SmallCNN
 
 
@@ -35,10 +35,10 @@ class TestOrder:
         assert len(data.loaded) == 17  # and the first, to see what an image is
 
     def test_from_any_step_on(self):
-        order, share = Order(10, 4, False, seed=0), Share()
-        whole = list(order.keys(0, 0, 2, share))
+        order = Order(10, 4, False, seed=0)
+        whole = list(order.iterate(0, 0, 2))
         for epoch, step in ((0, 2), (1, 0), (1, 1)):
-            assert list(order.keys(epoch, step, 2, share)) == whole[3 * epoch + step :]
+            assert list(order.iterate(epoch, step, 2)) == whole[3 * epoch + step :]
 
     def test_counters_give_seeds_that_differ(self):
         drawn = set()

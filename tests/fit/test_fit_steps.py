@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from trainings import CLASSES, Net, Noisy, assert_close, assert_same_bits, log, plain, weights
 
 import xcam
-from xcam._fit.counters import Share
+from xcam._fit.order import Order
 
 CLEAN = Noisy(11, noise=0.0)
 
@@ -193,6 +193,11 @@ def by_hand_of(loss):
     return {name: value - 0.1 * found[name] for name, value in weights(Net(plain=True)).items()}
 
 
+def six_parts():
+    """Return the orders of three processes that compute two parts each."""
+    return [Order(8, 8, False, 0, rank, num_processes=3, accumulate=2) for rank in range(3)]
+
+
 class TestParts:
     @pytest.mark.parametrize("accumulate", [2, 3, 4])
     def test_accumulated_parts_are_one_batch(self, accumulate):
@@ -206,11 +211,10 @@ class TestParts:
         data = Noisy(9, noise=0.0)
         net = plain(data, Net(), batch_size=8, accumulate=4)
         assert int(net.features[1].num_batches_tracked) == 5
-        assert [len(Share(rank, 3, 2).parts(2)) for rank in range(3)] == [1, 1, 1]
+        assert [len(order.split(2)) for order in six_parts()] == [1, 1, 1]
 
     def test_cut_as_equally_as_can_be(self):
-        shares = [Share(rank, 3, 2) for rank in range(3)]
-        found = [part for share in shares for part in share.parts(8)]
+        found = [part for order in six_parts() for part in order.split(8)]
         assert sorted(part.stop - part.start for part in found) == [1, 1, 1, 1, 2, 2]
         assert sorted(i for part in found for i in range(8)[part]) == list(range(8))
 

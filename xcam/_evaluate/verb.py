@@ -22,7 +22,7 @@ from xcam.engine.forward import Precision
 from xcam.errors import XcamWarning
 from xcam.results import Results
 from xcam.results.store import Row, Store
-from xcam.runs.processes import Processes, launched
+from xcam.runs.processes import Processes, get_processes
 
 __all__ = ["evaluate", "format_estimate"]
 
@@ -113,7 +113,7 @@ def evaluate(
     if out is not None:
         check_identity(comparison.maps)
     batches = Batches.of(data, indices, fraction, seed)
-    processes = launched()
+    processes = get_processes()
     if out is None and processes.count > 1 and not dry_run:
         raise ValueError(f"{processes.count} processes need a folder to share; give out=…")
     work = Work.of(comparison, batches, seed, save_maps and not dry_run)
@@ -152,7 +152,7 @@ def _measure(work: Work, store: Store, processes: Processes) -> None:
     store.open(work.describe())
     rows, seconds = work.measure()
     store.write(0, rows)
-    if processes.main:
+    if processes.is_main:
         text = format_estimate(rows, seconds, len(work.batches), processes.count)
         sys.stdout.write(text + "\n")
 

@@ -88,23 +88,23 @@ class Work:
         """Compute this process's share of the missing batches; return when all have theirs."""
         from tqdm.auto import tqdm
 
-        with store.run.lock() if processes.main else nullcontext():
-            if processes.main:
+        with store.run.lock() if processes.is_main else nullcontext():
+            if processes.is_main:
                 store.open(self.describe())
                 store.clean()
-            processes.meet()
-            if not processes.main:
+            processes.wait()
+            if not processes.is_main:
                 store.open(self.describe(), joining=True)
             done = store.done()
             missing = [number for number in range(len(self.batches.groups)) if number not in done]
             share = missing[processes.rank :: processes.count]
-            processes.meet()  # all must see the same folder before anybody writes
-            bar = tqdm(share, desc="batches", disable=not (progress and processes.main))
+            processes.wait()  # all must see the same folder before anybody writes
+            bar = tqdm(share, desc="batches", disable=not (progress and processes.is_main))
             for batch in self.batches.load(share):
                 store.write(batch.number, self._score(batch, store))
                 bar.update()
             bar.close()
-            processes.meet()
+            processes.wait()
 
     def describe(self) -> dict[str, Any]:
         """Return what the rows depend on, as JSON."""

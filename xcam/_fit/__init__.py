@@ -1,4 +1,4 @@
-"""The verb `fit`, and `accuracy`, which says what came of it."""
+"""The verb `fit`, and `accuracy`, which measures what came of it."""
 
 from xcam._fit.counting import accuracy
 from xcam._fit.verb import fit

@@ -1,31 +1,42 @@
-"""Right answers by class: of the validation images each epoch, and as a table."""
+"""Right answers: summed over an epoch's steps, and counted by class, as a table."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from xcam._explain.verb import check_model
-from xcam._fit.counters import whole
-from xcam._fit.place import Place, check_labels
+from xcam._fit.order import list_evaluation_batches
+from xcam._fit.runtime import Runtime, check_labels
 from xcam._fit.settings import check_count
 from xcam._fit.source import Images, Source
-from xcam._fit.sums import Means, runner_up, summed
 from xcam.core import extract_logits
 from xcam.engine import random_states, untouched, unwrap
 from xcam.engine.forward import Precision
+from xcam.runs.processes import Processes
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Counts", "Run", "accuracy", "count", "names"]
+__all__ = [
+    "MeasureLoss",
+    "accuracy",
+    "add_batch",
+    "average_counts",
+    "average_sums",
+    "count_correct",
+    "new_sums",
+    "second_k",
+    "sum_over_processes",
+    "tabulate",
+]
 
-Run: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+# From images and labels to a loss, the mean over the images, and the logits.
+MeasureLoss: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 _BATCH = 128
 
 
@@ -39,7 +50,7 @@ def accuracy(
     device: str | torch.device | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """How often a classifier is right, by class; the model is left as it was.
+    """Count how often a classifier is right, by class; the model is left as it was.
 
     Under `accelerate launch` or `torchrun` the processes share the images, and each gets the table.
 
@@ -67,130 +78,156 @@ def accuracy(
     if batch_size is not None:
         check_count("batch_size", batch_size)
     check_count("workers", workers, least=0)
-    source = Source.of(data, "data", workers)
-    with random_states():
-        return _accuracy(model, source, batch_size, precision, device, progress)
-
-
-def _accuracy(
-    model: nn.Module,
-    source: Source,
-    batch_size: int | None,
-    precision: Precision,
-    device: str | torch.device | None,
-    progress: bool,
-) -> pd.DataFrame:
+    source = Source.wrap(data, "data", workers)
     own = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-    place = Place.of(device, precision, default=own)
-    net = model if place.device == own else copy.deepcopy(unwrap(model)).to(place.device)
-    place, classes = place.tried(net, source.first(0)[0])
-    size = batch_size or source.batch_size or _BATCH
-    return count(net, source, classes, size, place, progress=progress).table(
-        names(source, net, classes)
+    with random_states():
+        runtime = Runtime.choose(device, precision, default=own)
+        same = runtime.device == own
+        net = model if same else copy.deepcopy(unwrap(model)).to(runtime.device)
+        runtime, num_classes = runtime.probe(net, source.load_first(0)[0])
+        size = batch_size or source.batch_size or _BATCH
+        counts, _ = count_correct(net, source, num_classes, size, runtime, progress=progress)
+        return tabulate(counts, source, net)
+
+
+def tabulate(counts: Tensor, source: Source, net: nn.Module) -> pd.DataFrame:
+    """Return counts (K, 3) as the table that `accuracy` describes."""
+    import pandas as pd
+
+    rows = torch.cat([counts, counts.sum(0, keepdim=True)])
+    images, top1, topk = rows.double().T
+    return pd.DataFrame(
+        {
+            "class": [*source.find_categories(net, len(counts)), "all"],
+            "n": rows[:, 0].tolist(),
+            "correct": rows[:, 1].tolist(),
+            "accuracy": (top1 / images).tolist(),
+            f"top{second_k(len(counts))}": (topk / images).tolist(),
+        }
     )
 
 
-@dataclass(frozen=True, eq=False)
-class Counts:
-    """What an evaluation of some images gives.
-
-    Attributes:
-        classes: (K, 3) int64: images, right answers, and those among the first k, of each class.
-        loss: The sum over the images; 0 where none was asked for.
-    """
-
-    classes: Tensor
-    loss: float
-
-    @property
-    def means(self) -> Means:
-        """Over all images."""
-        images, top1, topk = self.classes.sum(0).tolist()
-        return Means(self.loss / images, top1 / images, topk / images, images)
-
-    def table(self, names: Sequence[object]) -> pd.DataFrame:
-        """See `accuracy`."""
-        import pandas as pd
-
-        rows = torch.cat([self.classes, self.classes.sum(0, keepdim=True)])
-        images, top1, topk = rows.double().T
-        return pd.DataFrame(
-            {
-                "class": [*names, "all"],
-                "n": rows[:, 0].tolist(),
-                "correct": rows[:, 1].tolist(),
-                "accuracy": (top1 / images).tolist(),
-                f"top{runner_up(len(self.classes))}": (topk / images).tolist(),
-            }
-        )
-
-
-def count(
+def count_correct(
     net: nn.Module,
     source: Source,
-    classes: int,
+    num_classes: int,
     batch_size: int,
-    place: Place,
-    run: Run | None = None,
+    runtime: Runtime,
+    measure_loss: MeasureLoss | None = None,
     progress: bool = False,
-    mixed: bool = False,
-) -> Counts:
-    """Runs a net on all images, in eval mode, and counts; the processes share them.
+    shuffle: bool = False,
+) -> tuple[Tensor, float]:
+    """Run a net on all images, in eval mode, and count; the processes share them.
 
     Args:
-        net: On the place's device.
+        net: On the runtime's device.
         source: Of the images.
-        classes: The number K of logits.
+        num_classes: The number K of logits.
         batch_size: Images through the net at a time.
-        place: How it runs.
-        run: From images and labels to a loss, the mean over the images, and the logits; None gives
-            the net's logits, and measures no loss.
+        runtime: How it runs.
+        measure_loss: Gives the loss and the logits; None takes the net's logits, and no loss.
         progress: Show a progress bar.
-        mixed: Put images of all classes into a batch, for losses that look across it.
+        shuffle: Put images of all classes into a batch, for losses that look across it.
+
+    Returns:
+        Images, right answers, and those among the first k of each class, (K, 3) int64; and the
+        loss, summed over the images, 0 if none is measured.
 
     Raises:
         ValueError: Labels that are no classes of the net.
     """
     from tqdm.auto import tqdm
 
-    found = torch.zeros(classes, 3, dtype=torch.int64, device=place.device)
-    loss = torch.zeros((), dtype=torch.float32, device=place.device)
-    if place.device.type != "mps":
-        loss = loss.double()
-    groups = whole(len(source), batch_size, place.team.rank, place.team.count, mixed)
-    shown = progress and place.team.main
-    with (
-        untouched(net),
-        torch.no_grad(),
-        tqdm(total=len(groups), leave=False, disable=not shown) as bar,
-    ):
-        for images, labels in source.batches(groups, seed=0, pinned=place.pinned):
-            check_labels(labels, classes)
-            images, labels = place.images(images), labels.to(place.device)
-            with place.autocast():
-                if run is None:
+    processes = runtime.processes
+    counts = torch.zeros(num_classes, 3, dtype=torch.int64, device=runtime.device)
+    loss = torch.zeros((), dtype=_exact_dtype(runtime.device), device=runtime.device)
+    batches = list_evaluation_batches(
+        len(source), batch_size, processes.rank, processes.count, shuffle
+    )
+    bar = tqdm(total=len(batches), leave=False, disable=not (progress and processes.is_main))
+    with untouched(net), torch.no_grad(), bar:
+        for images, labels in source.load(batches, seed=0, pin_memory=runtime.pins_memory):
+            check_labels(labels, num_classes)
+            images, labels = runtime.move(images), labels.to(runtime.device)
+            with runtime.autocast():
+                if measure_loss is None:
                     logits = extract_logits(net(images), len(images))
                 else:
-                    part, logits = run(images, labels)
-                    loss += part * len(labels)
-            found += _found(logits, labels, classes)
+                    mean_loss, logits = measure_loss(images, labels)
+                    loss += mean_loss * len(labels)
+            counts += _count_batch(logits, labels, num_classes)
             bar.update()
-    return Counts(summed(found, place.team).cpu(), float(summed(loss, place.team)))
+    total = sum_over_processes(counts, processes).cpu()
+    return total, float(sum_over_processes(loss, processes))
 
 
-def _found(logits: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """(K, 3): of each class the images, those answered right, and among the first k."""
-    ranks = logits.topk(runner_up(classes), dim=1).indices.eq(labels[:, None])  # (B, k)
+def average_counts(counts: Tensor, loss: float) -> dict[str, float]:
+    """Return the mean loss and accuracies of what `count_correct` gave."""
+    images, top1, topk = counts.sum(0).tolist()
+    return average_sums([loss, top1, topk, images], len(counts))
+
+
+def _count_batch(logits: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Return of each class the images, those answered right, and those among the first k (K, 3)."""
+    ranks = logits.topk(second_k(num_classes), dim=1).indices.eq(labels[:, None])  # (B, k)
     kinds = torch.stack([torch.ones_like(ranks[:, 0]), ranks[:, 0], ranks.any(1)], dim=1)  # (B, 3)
-    of_class = labels[:, None].eq(torch.arange(classes, device=labels.device))  # (B, K)
-    return torch.einsum("bk,bj->kj", of_class.float(), kinds.float()).long()
+    is_class = labels[:, None].eq(torch.arange(num_classes, device=labels.device))  # (B, K)
+    return torch.einsum("bk,bj->kj", is_class.float(), kinds.float()).long()
 
 
-def names(source: Source, net: nn.Module, classes: int) -> Sequence[object]:
-    """What the classes are called: as the data set says, or the model, or by their numbers."""
-    for owner in (source.dataset, unwrap(net)):
-        for attribute in ("classes", "categories"):
-            found = getattr(owner, attribute, ())
-            if isinstance(found, list | tuple) and len(found) == classes:
-                return list(found)
-    return range(classes)
+def second_k(num_classes: int) -> int:
+    """Return the k of the second accuracy, top-k: 5, or 2 where 5 would say nothing."""
+    return 5 if num_classes > 5 else min(2, num_classes)
+
+
+def sum_over_processes(values: Tensor, processes: Processes) -> Tensor:
+    """Return the sum over the processes, on each of them."""
+    if processes.count > 1:
+        torch.distributed.all_reduce(values)
+    return values
+
+
+def new_sums(device: torch.device) -> Tensor:
+    """Return zero sums (4,) of loss, right answers, those among the first k, and images.
+
+    They stay on the device, and are read only now and then: reading makes the device wait.
+    """
+    return torch.zeros(4, dtype=_exact_dtype(device), device=device)
+
+
+@torch.no_grad()
+def add_batch(
+    sums: Tensor, loss: Tensor, logits: Tensor | None, labels: Tensor, count: int, k: int
+) -> None:
+    """Add a batch's mean loss, and the answers for the first `count` of its images, in place.
+
+    Args:
+        sums: See `new_sums`.
+        loss: A scalar.
+        logits: (B, K), or None where there are none: what is right is not known then.
+        labels: (B,) int64.
+        count: 0 for a batch that only keeps other processes company.
+        k: Of the second accuracy.
+    """
+    sums[0] += loss.detach() * count if count else 0.0
+    sums[3] += count
+    if logits is None:
+        sums[1:3] += torch.nan
+    elif count:
+        ranks = logits.topk(k, dim=1).indices.eq(labels[:, None])
+        sums[1] += ranks[:, 0].sum()
+        sums[2] += ranks.any(1).sum()
+
+
+def average_sums(sums: list[float], num_classes: int) -> dict[str, float]:
+    """Return the mean loss and the accuracies of sums over images."""
+    loss, top1, topk, images = sums
+    return {
+        "loss": loss / images,
+        "accuracy": top1 / images,
+        f"top{second_k(num_classes)}": topk / images,
+    }
+
+
+def _exact_dtype(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64

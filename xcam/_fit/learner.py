@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from xcam._fit.averaging import Averaging
-from xcam._fit.counters import Share, seed_all
-from xcam._fit.mixing import Mixing
+from xcam._fit.counting import add_batch, second_k
 from xcam._fit.objective import Objective
 from xcam._fit.optimization import Optimization
-from xcam._fit.place import Place, check_labels
-from xcam._fit.sums import Sums
+from xcam._fit.order import Order, seed_all
+from xcam._fit.runtime import Runtime, check_labels
+from xcam.core.instantiate import check_names, check_number
 
-__all__ = ["Learner"]
+__all__ = ["Averaging", "Learner", "make_mixing"]
+
+Mixing: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,103 +30,171 @@ class Learner:
 
     Attributes:
         objective: The loss, around the net.
-        shared: The objective whose gradients the processes average; itself if there is one.
-        optimisation: Of the net's parameters.
+        wrapped: The objective whose gradients the processes average; itself if there is one.
+        optimization: Of the net's parameters.
         averaging: Of its weights, if they are averaged.
         mixing: Of each batch, if it is mixed.
-        classes: Their number.
-        decides: Whether the logits depend on anything that learns, and accuracy tells epochs apart.
-        place: Where the net runs.
-        share: Which parts of a step's images are this process's.
-        seed: Of what a step draws.
+        num_classes: Of the logits.
+        has_trained_logits: Whether the logits depend on anything that learns, so that accuracy
+            tells epochs apart.
+        runtime: Where and how the net runs.
+        order: Of the images; says which parts of a step are this process's.
     """
 
     objective: Objective
-    shared: nn.Module
+    wrapped: nn.Module
     optimization: Optimization
     averaging: Averaging | None
     mixing: Mixing | None
-    classes: int
-    decides: bool
-    place: Place
-    share: Share
-    seed: int
+    num_classes: int
+    has_trained_logits: bool
+    runtime: Runtime
+    order: Order
 
     @property
     def net(self) -> nn.Module:
-        """The net as it would be used now: with averaged weights if they are averaged."""
+        """Return the net as it would be used now: with averaged weights if they are averaged."""
         net = self.objective.net
-        return net if self.averaging is None else self.averaging.of(net)
+        return net if self.averaging is None else self.averaging.get_net(net)
 
     def step(
-        self,
-        at: tuple[int, int, int],
-        images: int,
-        batches: Iterator[tuple[Tensor, Tensor]],
-        sums: Sums,
+        self, epoch: int, step: int, batches: Iterator[tuple[Tensor, Tensor]], sums: Tensor
     ) -> None:
-        """Takes one step of the optimiser.
+        """Take one step of the optimiser.
 
         A part's loss counts by its share of the step's images, so that the gradient is that of
         their mean, however they are cut into parts.
 
         Args:
-            at: The epoch, the step of the epoch, and the number of steps an epoch.
-            images: How many the step has, over all processes.
+            epoch: Counted from 0.
+            step: Of the epoch, counted from 0.
             batches: The parts of this process come next.
-            sums: Where loss and right answers are added.
+            sums: Where loss and right answers are added, see `new_sums`.
 
         Raises:
             ValueError: Labels that are no classes of the net.
         """
-        epoch, number, steps = at
         self.objective.train()
-        parts = self.share.parts(images)
+        order, images = self.order, self.order.count_images(step)
+        parts = order.split(images)
         for index, part in enumerate(parts):
             count = part.stop - part.start
             batch, labels = next(batches)
-            check_labels(labels, self.classes)
-            with self._apart(last=index == len(parts) - 1):
-                seed_all("step", self.seed, epoch, number, self.share.rank, index)
-                labels = labels.to(self.place.device, non_blocking=True)
-                loss, logits = self._forward(self.place.images(batch), labels)
-                self.optimization.backward(loss * (count * self.share.count / images))
-            sums.add(loss, logits, labels, count)
+            check_labels(labels, self.num_classes)
+            with self._exchange_gradients(is_last=index == len(parts) - 1):
+                seed_all("step", order.seed, epoch, step, order.rank, index)
+                labels = labels.to(self.runtime.device, non_blocking=True)
+                loss, logits = self._forward(self.runtime.move(batch), labels)
+                # DDP averages over processes, so each part counts `num_processes` times.
+                self.optimization.backward(loss * (count * order.num_processes / images))
+            add_batch(sums, loss, logits, labels, count, second_k(self.num_classes))
         self.optimization.step()
         if self.averaging is not None:
-            self.averaging.passed(epoch * steps + number + 1, self.objective.net)
+            self.averaging.update(epoch * order.steps + step + 1, self.objective.net)
 
     def _forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
         mixed = (images, labels) if self.mixing is None else self.mixing(images, labels)
-        with self.place.autocast():
-            found: tuple[Tensor, Tensor | None] = self.shared(*mixed)
+        with self.runtime.autocast():
+            found: tuple[Tensor, Tensor | None] = self.wrapped(*mixed)
         return found
 
-    def _apart(self, last: bool) -> AbstractContextManager[object]:
-        """Lets the processes exchange gradients once a step, with its last part."""
-        if last or not isinstance(self.shared, DistributedDataParallel):
+    def _exchange_gradients(self, is_last: bool) -> AbstractContextManager[object]:
+        """Return a block in which processes exchange gradients only for the last part of a step."""
+        if is_last or not isinstance(self.wrapped, DistributedDataParallel):
             return nullcontext()
-        together: AbstractContextManager[object] = self.shared.no_sync()
-        return together
+        block: AbstractContextManager[object] = self.wrapped.no_sync()
+        return block
 
     @torch.no_grad()
-    def align(self) -> None:
-        """Gives all processes the main one's buffers: each has statistics of its own images."""
-        if self.share.count > 1:
+    def synchronize_buffers(self) -> None:
+        """Give all processes the main one's buffers: each has statistics of its own images."""
+        if self.order.num_processes > 1:
             for buffer in self.net.buffers():
                 torch.distributed.broadcast(buffer, 0)
 
-    def state(self) -> dict[str, Any]:
-        """What must be restored for the next step to be the same."""
+    def get_state(self) -> dict[str, Any]:
+        """Return what must be restored for the next step to be the same."""
         return {
             "net": self.objective.net.state_dict(),
             "average": None if self.averaging is None else self.averaging.average.state_dict(),
-            **self.optimization.state(),
+            **self.optimization.get_state(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes up what `state` gave."""
+        """Restore what `get_state` returned."""
         self.objective.net.load_state_dict(state["net"])
         if self.averaging is not None:
             self.averaging.average.load_state_dict(state["average"])
         self.optimization.restore(state)
+
+
+class Averaging:
+    """The exponential moving average a ← decay · a + (1 − decay) · w of a net's weights.
+
+    It is updated every few steps and starts at the first w. Buffers such as running statistics are
+    averaged, too; those of whole numbers, such as indices and counts, are the net's.
+
+    Args:
+        net: Whose parameters and buffers w are averaged.
+        settings: `"decay"`, in [0, 1), and `"every"`, in steps (1).
+
+    Raises:
+        TypeError: Settings of other names or kinds.
+        ValueError: Values out of their range.
+    """
+
+    def __init__(self, net: nn.Module, settings: Mapping[str, Any]) -> None:
+        if not isinstance(settings, Mapping):
+            raise TypeError(f"ema must be a mapping such as {{'decay': 0.999}}, got {settings!r}")
+        check_names("ema", settings, ["decay", "every"])
+        decay, every = settings.get("decay", 0.999), settings.get("every", 1)
+        check_number("ema: decay", decay)
+        if not 0 <= decay < 1:
+            raise ValueError(f"ema: decay must be at least 0 and below 1, got {decay!r}")
+        if not isinstance(every, int) or every < 1:
+            raise ValueError(f"ema: every must be a positive number of steps, got {every!r}")
+        self.every = every
+        update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        self.average = AveragedModel(net, multi_avg_fn=update, use_buffers=True)
+
+    def update(self, step: int, net: nn.Module) -> None:
+        """Include the net's weights after a step, counted from 1, if it is one of those."""
+        if step % self.every == 0:
+            self.average.update_parameters(net)
+            # AveragedModel averages whole numbers as well, and rounds them.
+            for mean, buffer in zip(self.average.module.buffers(), net.buffers(), strict=True):
+                if not (buffer.is_floating_point() or buffer.is_complex()):
+                    mean.copy_(buffer)
+
+    def get_net(self, net: nn.Module) -> nn.Module:
+        """Return the averaged net; before the first update, the net itself."""
+        averaged: nn.Module = self.average.module
+        return averaged if int(self.average.n_averaged) else net
+
+
+def make_mixing(mix: Mapping[str, float], num_classes: int) -> Mixing | None:
+    """Return what mixes images (B, C, H, W) and labels (B,) into images and class shares (B, K).
+
+    Args:
+        mix: The α of `"mixup"` (Zhang et al., 2018), of `"cutmix"` (Yun et al., 2019), or of both;
+            of several one is drawn at random a batch. Empty for none.
+        num_classes: K.
+
+    Raises:
+        TypeError: `mix` is no mapping, or holds another name.
+        ValueError: An α is not above 0.
+    """
+    if not isinstance(mix, Mapping):
+        raise TypeError(f"mix must be a mapping such as {{'mixup': 0.2}}, got {mix!r}")
+    check_names("mix", mix, ["mixup", "cutmix"])
+    for name, alpha in mix.items():
+        if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not alpha > 0:
+            raise ValueError(f"mix: {name} must be a number above 0, got {alpha!r}")
+    if not mix:
+        return None
+    from torchvision.transforms import v2
+
+    kinds = {"mixup": v2.MixUp, "cutmix": v2.CutMix}
+    each = [kinds[name](alpha=float(alpha), num_classes=num_classes) for name, alpha in mix.items()]
+    choice: Mixing = v2.RandomChoice(each) if len(each) > 1 else each[0]
+    return choice

@@ -3,284 +3,285 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from xcam._fit.counters import Order
-from xcam._fit.counting import Counts, Run, count
-from xcam._fit.folder import store_state
-from xcam._fit.interruption import Stop, interruptible
+from xcam._fit.counting import (
+    MeasureLoss,
+    average_counts,
+    average_sums,
+    count_correct,
+    new_sums,
+    sum_over_processes,
+)
 from xcam._fit.learner import Learner
-from xcam._fit.log import Board, csv
+from xcam._fit.progress import Progress, draw, store_state, write_log
 from xcam._fit.source import Source
-from xcam._fit.sums import Means, Sums, means, runner_up
 from xcam.checkpoints import save
 from xcam.errors import DivergenceError
 from xcam.runs.folder import RunFolder
 
-__all__ = ["Standing", "Training"]
+__all__ = ["Training"]
 
 # Steps between two looks at the loss where looking makes a device, or other processes, wait.
 _SELDOM = 16
 
 
-@dataclass
-class Standing:
-    """How far a training is.
-
-    Attributes:
-        epoch: Epochs done.
-        step: Steps done of the next one.
-        sums: What they gave, see `Sums`.
-        lr: The learning rate of the last of them.
-        seconds: What they took.
-        history: A row an epoch, as in `log.csv`.
-        best_epoch: By the validation images; 0 if there is none yet.
-        start: What the training began with, in words and hashes.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    sums: list[float] = field(default_factory=lambda: [0.0] * 4)
-    lr: float = 0.0
-    seconds: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best_epoch: int = 0
-    start: dict[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, state: Mapping[str, Any]) -> Standing:
-        """Taken up from a stored state."""
-        return cls(**{entry.name: state[entry.name] for entry in fields(cls)})
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Training:
     """A training with everything that it needs.
 
     Attributes:
         learner: What learns.
         source: The training images.
-        order: In which they come.
         validation: The images by which the best epoch is chosen, if there are any.
         epochs: How many there shall be.
-        standing: How far it is.
+        progress: How far it is.
         folder: Where it keeps what it has; None keeps nothing.
         keep_every: Epochs between two nets that are kept beside the best and the last.
         save_minutes: Between two stored states within an epoch.
-        progress: Whether to show progress bars.
+        show_progress: Whether to show progress bars.
+        board: The writer of a TensorBoard, if there is one.
+        best: Without a folder, the state of the best net.
     """
 
     learner: Learner
     source: Source
-    order: Order
     validation: Source | None
     epochs: int
-    standing: Standing
+    progress: Progress
     folder: RunFolder | None
     keep_every: int | None
     save_minutes: float
-    progress: bool
-    best: dict[str, Tensor] = field(default_factory=dict)  # without a folder: the best net's state
+    show_progress: bool
+    board: Any = None
+    best: dict[str, Tensor] = field(default_factory=dict)
+    _stored_at: float = field(init=False)  # the last of these three: when, when, and which sums
+    _looked_at: float = field(init=False)
+    _drawn: list[float] = field(init=False)
 
-    def finish(self, board: Board) -> None:
-        """Trains from where it stands to the last epoch.
-
-        Args:
-            board: For its curves.
+    def run(self) -> None:
+        """Train to the last epoch.
 
         Raises:
             DivergenceError: The loss is not finite; the state stored last is from before that.
             KeyboardInterrupt: Somebody asked for it; the state is stored.
         """
-        at, share = self.standing, self.learner.share
-        keys = self.order.keys(at.epoch, at.step, self.epochs, share)
-        with interruptible() as stop:
-            batches = self.source.batches(keys, self.order.seed, self.learner.place.pinned)
-            while at.epoch < self.epochs:
-                self._train(batches, _Look(self, board, stop))
-                self._close(board)
-        if stop.asked:
+        progress, order, runtime = self.progress, self.learner.order, self.learner.runtime
+        keys = order.iterate(progress.epoch, progress.step, self.epochs)
+        with _noting_interrupts() as is_interrupted:
+            batches = self.source.load(keys, order.seed, runtime.pins_memory)
+            while progress.epoch < self.epochs:
+                self._run_steps(batches, is_interrupted)
+                self._end_epoch()
+        if is_interrupted():
             raise KeyboardInterrupt("stopped after the last epoch, which is kept")
 
-    def _train(self, batches: Iterator[tuple[Tensor, Tensor]], look: _Look) -> None:
-        """Takes the steps that are left of an epoch."""
-        at, steps, team = self.standing, self.order.steps, self.learner.place.team
-        every = 1 if team.count == 1 and self.learner.place.device.type == "cpu" else _SELDOM
-        # What the processes had counted when the state was stored is the main one's from then on.
-        sums = Sums(runner_up(self.learner.classes), self.learner.place.device)
-        if team.main:
-            sums.start(at.sums)
-        with self._bar() as bar:
-            while at.step < steps:
-                at.lr = self.learner.optimization.lr
-                size = self.order.size(at.step)
-                self.learner.step((at.epoch, at.step, steps), size, batches, sums)
-                at.step += 1
+    def _run_steps(
+        self, batches: Iterator[tuple[Tensor, Tensor]], is_interrupted: Callable[[], bool]
+    ) -> None:
+        """Take the steps that are left of an epoch."""
+        progress, steps, runtime = self.progress, self.learner.order.steps, self.learner.runtime
+        is_cheap = runtime.processes.count == 1 and runtime.device.type == "cpu"
+        every = 1 if is_cheap else _SELDOM
+        sums = new_sums(runtime.device)
+        if runtime.processes.is_main:  # the stored sums are those of all processes together
+            sums += sums.new_tensor(progress.sums)
+        self._stored_at = self._looked_at = time.monotonic()
+        self._drawn = list(progress.sums)
+        with self._open_bar() as bar:
+            while progress.step < steps:
+                progress.lr = self.learner.optimization.lr
+                self.learner.step(progress.epoch, progress.step, batches, sums)
+                progress.step += 1
                 bar.update()
-                if at.step % every == 0 or at.step == steps:
-                    seen = look(sums)
-                    bar.set_postfix_str(f"loss {seen.loss:.4g}, accuracy {seen.top1:.4g}", False)
+                if progress.step % every == 0 or progress.step == steps:
+                    means = self._look(sums, is_interrupted())
+                    shown = f"loss {means['loss']:.4g}, accuracy {means['accuracy']:.4g}"
+                    bar.set_postfix_str(shown, False)
 
-    def _bar(self) -> tqdm[Any]:
-        at = self.standing
+    def _open_bar(self) -> tqdm[Any]:
         return tqdm(
-            desc=f"epoch {at.epoch + 1}/{self.epochs}",
-            initial=at.step,
-            total=self.order.steps,
-            disable=not (self.progress and self.learner.place.team.main),
+            desc=f"epoch {self.progress.epoch + 1}/{self.epochs}",
+            initial=self.progress.step,
+            total=self.learner.order.steps,
+            disable=not (self.show_progress and self.learner.runtime.processes.is_main),
         )
 
-    def _close(self, board: Board) -> None:
-        """Ends an epoch: measures, moves the schedule on, draws, keeps the net."""
-        at, begun = self.standing, time.monotonic()
-        self.check()
-        self.learner.align()
-        net = self.learner.net
-        row = {"epoch": at.epoch + 1, "lr": at.lr, **_named("train", means(at.sums), self._k)}
-        better = False
-        if self.validation is not None:
-            run = partial(self.learner.objective.measured, net, self.learner.decides)
-            found = self.measured(net, self.validation, run).means
-            if not math.isfinite(found.loss):
-                raise self._diverged("the loss on the validation images")
-            row |= _named("validation", found, self._k)
-            best = at.history[at.best_epoch - 1] if at.best_epoch else row
-            better = self._worth(row) >= self._worth(best)  # of equals the last
-            if better:
-                at.best_epoch = at.epoch + 1
-        self.learner.optimization.passed("epoch")
-        row["seconds"] = round(at.seconds + time.monotonic() - begun, 3)
-        at.history.append(row)
-        at.epoch, at.step, at.sums, at.seconds = at.epoch + 1, 0, [0.0] * 4, 0.0
-        board.epoch(row, self.steps)  # before the state that counts it as drawn
-        self._keep(net, better)
+    def _look(self, sums: Tensor, is_interrupted: bool) -> dict[str, float]:
+        """Read the sums, draw them, store the state and stop where due; return the epoch's means.
 
-    def _worth(self, row: Mapping[str, Any]) -> float:
-        """How good an epoch is, by its row in the log."""
-        if self.learner.decides:
+        All processes look at the same steps, and do the same about what they see.
+        """
+        progress, processes = self.progress, self.learner.runtime.processes
+        now = time.monotonic()
+        is_due = processes.is_main and now - self._stored_at >= 60 * self.save_minutes
+        values = torch.cat([sums, sums.new_tensor([float(is_due), float(is_interrupted)])])
+        *progress.sums, due, interrupted = sum_over_processes(values, processes).tolist()
+        progress.seconds += now - self._looked_at
+        self._looked_at = now
+        if not math.isfinite(progress.sums[0]):
+            self._check_finite()
+        latest = [new - old for new, old in zip(progress.sums, self._drawn, strict=True)]
+        row = {"top1" if k == "accuracy" else k: v for k, v in self._average(latest).items()}
+        draw(self.board, "step", {**row, "lr": progress.lr}, self.steps)
+        self._drawn = progress.sums
+        if due or interrupted:
+            self._check_finite()
+            self._store()
+            self._stored_at = time.monotonic()
+        if interrupted:
+            raise KeyboardInterrupt(self._describe_stop())
+        return self._average(progress.sums)
+
+    def _average(self, sums: list[float]) -> dict[str, float]:
+        return average_sums(sums, self.learner.num_classes)
+
+    def _end_epoch(self) -> None:
+        """Measure, move the schedule on, draw, and keep the net."""
+        progress, begin = self.progress, time.monotonic()
+        self._check_finite()
+        self.learner.synchronize_buffers()
+        net = self.learner.net
+        row = {"epoch": progress.epoch + 1, "lr": progress.lr}
+        row |= {f"train_{name}": mean for name, mean in self._average(progress.sums).items()}
+        is_best = False
+        if self.validation is not None:
+            trained = self.learner.has_trained_logits
+            measure_loss = partial(self.learner.objective.measure, net, trained)
+            means = average_counts(*self.measure(net, self.validation, measure_loss))
+            if not math.isfinite(means["loss"]):
+                raise self._make_divergence("the loss on the validation images")
+            row |= {f"validation_{name}": mean for name, mean in means.items()}
+            best = progress.history[progress.best_epoch - 1] if progress.best_epoch else row
+            is_best = self._rate(row) >= self._rate(best)  # of equals the last
+            if is_best:
+                progress.best_epoch = progress.epoch + 1
+        self.learner.optimization.advance("epoch")
+        row["seconds"] = round(progress.seconds + time.monotonic() - begin, 3)
+        progress.history.append(row)
+        progress.epoch, progress.step = progress.epoch + 1, 0
+        progress.sums, progress.seconds = [0.0] * 4, 0.0
+        # Before the state that counts it as drawn.
+        draw(self.board, "epoch", {k: v for k, v in row.items() if k != "epoch"}, self.steps)
+        if self.board is not None:
+            self.board.flush()
+        self._keep(net, is_best)
+
+    def _rate(self, row: Mapping[str, Any]) -> float:
+        """Return how good an epoch is, by its row in the log."""
+        if self.learner.has_trained_logits:
             return float(row["validation_accuracy"])
         return -float(row["validation_loss"])
 
     @property
     def steps(self) -> int:
-        """How many steps are done, from the beginning."""
-        return self.standing.epoch * self.order.steps + self.standing.step
+        """Return how many steps are done, from the beginning."""
+        return self.progress.epoch * self.learner.order.steps + self.progress.step
 
-    @property
-    def _k(self) -> int:
-        return runner_up(self.learner.classes)
-
-    def measured(self, net: nn.Module, images: Source, run: Run | None = None) -> Counts:
-        """What a net gives on images that it is not trained on."""
-        share = self.learner.share
-        return count(
+    def measure(
+        self, net: nn.Module, images: Source, measure_loss: MeasureLoss | None = None
+    ) -> tuple[Tensor, float]:
+        """Return what a net gives on images that it is not trained on; see `count_correct`."""
+        order = self.learner.order
+        return count_correct(
             net,
             images,
-            self.learner.classes,
-            max(1, self.order.batch_size // (share.count * share.accumulate)),
-            self.learner.place,
-            run,
-            self.progress,
-            mixed=self.learner.objective.method is not None,
+            self.learner.num_classes,
+            max(1, order.batch_size // order.parts),
+            self.learner.runtime,
+            measure_loss,
+            self.show_progress,
+            shuffle=self.learner.objective.method is not None,
         )
 
-    def _keep(self, net: nn.Module, better: bool) -> None:
-        """Keeps the net at the end of an epoch, in files or, the best one, in memory."""
-        at, folder = self.standing, self.folder
+    def _keep(self, net: nn.Module, is_best: bool) -> None:
+        """Keep the net at the end of an epoch, in files or, the best one, in memory."""
+        progress, folder = self.progress, self.folder
         if folder is None:
-            if better:
+            if is_best:
                 values = net.state_dict().items()
                 self.best.update({name: value.detach().cpu().clone() for name, value in values})
             return
-        if not self.learner.place.team.main:
+        if not self.learner.runtime.processes.is_main:
             return
-        names = ["last"]
-        if self.keep_every and at.epoch % self.keep_every == 0:
-            names.append(f"epoch_{at.epoch:04d}")
-        for name in names:
-            save(net, folder.path / f"{name}.safetensors")
-        folder.write("log.csv", csv(at.history))
-        self.store()
-        if better:  # after the state that says so: a killed training makes up for it from there
+        save(net, folder.path / "last.safetensors")
+        if self.keep_every and progress.epoch % self.keep_every == 0:
+            save(net, folder.path / f"epoch_{progress.epoch:04d}.safetensors")
+        write_log(folder, progress.history)
+        self._store()
+        # After the state that says so: `resume` makes up for it if the process is killed here.
+        if is_best:
             save(net, folder.path / "best.safetensors")
 
-    def check(self) -> None:
-        """Refuses a net that cannot be trained on.
+    def _check_finite(self) -> None:
+        """Refuse a net that cannot be trained on.
 
         Raises:
             DivergenceError: Loss or weights are not finite.
         """
-        if not math.isfinite(self.standing.sums[0]):
-            raise self._diverged("the loss")
+        if not math.isfinite(self.progress.sums[0]):
+            raise self._make_divergence("the loss")
         weights = [w for w in self.learner.objective.net.parameters() if w.requires_grad]
         if not bool(torch.stack([weight.isfinite().all() for weight in weights]).all()):
-            raise self._diverged("a weight")
+            raise self._make_divergence("a weight")
 
-    def _diverged(self, what: str) -> DivergenceError:
-        at = self.standing
+    def _make_divergence(self, what: str) -> DivergenceError:
+        progress = self.progress
         return DivergenceError(
-            f"{what} is not finite at epoch {at.epoch + 1}, step {at.step} (learning rate "
-            f"{at.lr:g}); lower the learning rate, clip the gradient, or check the images"
+            f"{what} is not finite at epoch {progress.epoch + 1}, step {progress.step} (learning "
+            f"rate {progress.lr:g}); lower the learning rate, clip the gradient, or check the "
+            "images"
         )
 
-    def store(self) -> None:
-        """Writes the state, as the main process, where there is a folder for it."""
-        if self.folder is not None and self.learner.place.team.main:
-            store_state(self.folder, {**asdict(self.standing), **self.learner.state()})
+    def _store(self) -> None:
+        """Write the state, as the main process, where there is a folder for it."""
+        if self.folder is not None and self.learner.runtime.processes.is_main:
+            store_state(self.folder, self.progress, self.learner)
 
-
-class _Look:
-    """What is done between steps, now and then: read the sums, store the state, stop."""
-
-    def __init__(self, training: Training, board: Board, stop: Stop) -> None:
-        self.training, self.board, self.stop = training, board, stop
-        self.stored = self.since = time.monotonic()
-        self.before = list(training.standing.sums)
-
-    def __call__(self, sums: Sums) -> Means:
-        """The means of the epoch so far.
-
-        All processes look at the same steps, and do the same about what they see.
-        """
-        training, at = self.training, self.training.standing
-        now = time.monotonic()
-        team = training.learner.place.team
-        due = team.main and now - self.stored >= 60 * training.save_minutes
-        *at.sums, due_anywhere, asked = sums.total(team, float(due), float(self.stop.asked))
-        at.seconds += now - self.since
-        self.since = now
-        if not math.isfinite(at.sums[0]):
-            training.check()
-        latest = [new - old for new, old in zip(at.sums, self.before, strict=True)]
-        self.board.step(means(latest), training.steps, at.lr)
-        self.before = at.sums
-        if due_anywhere or asked:
-            training.check()
-            training.store()
-            self.stored = time.monotonic()
-        if asked:
-            raise KeyboardInterrupt(self._farewell())
-        return means(at.sums)
-
-    def _farewell(self) -> str:
-        at = self.training.standing
-        where = f"stopped at epoch {at.epoch + 1}, step {at.step}"
-        if self.training.folder is None:
+    def _describe_stop(self) -> str:
+        where = f"stopped at epoch {self.progress.epoch + 1}, step {self.progress.step}"
+        if self.folder is None:
             return f"{where}; without out=… nothing is kept"
         return f"{where}, which is stored; the same call goes on"
 
 
-def _named(part: str, found: Means, k: int) -> dict[str, float]:
-    return {
-        f"{part}_loss": found.loss,
-        f"{part}_accuracy": found.top1,
-        f"{part}_top{k}": found.topk,
-    }
+@contextmanager
+def _noting_interrupts() -> Iterator[Callable[[], bool]]:
+    """Note a first Ctrl-C within the block, and let a second one interrupt at once.
+
+    A net is neither what it was nor what it will be within a step. Outside of the main thread,
+    which alone gets signals, and in a process that ignores Ctrl-C nothing changes.
+
+    Yields:
+        A function that returns whether Ctrl-C was noted.
+    """
+    is_noted = False
+    before = signal.getsignal(signal.SIGINT)
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or before in (signal.SIG_IGN, None):
+        yield lambda: False
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal is_noted
+        if is_noted:
+            raise KeyboardInterrupt
+        is_noted = True
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: is_noted
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -40,7 +40,7 @@ class Objective(nn.Module):
         self.criterion = copy.deepcopy(criterion)  # a module of the caller's may change device
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The loss, a scalar, and the logits (B, K); None if the method's loss asks for none.
+        """Return the loss, a scalar, and the logits (B, K); None if the method's loss has none.
 
         Args:
             images: (B, C, H, W).
@@ -51,35 +51,39 @@ class Objective(nn.Module):
             ValueError: The loss is no scalar.
         """
         loss, logits = (
-            self._plain(images, labels)
+            self._call_net(images, labels)
             if self.method is None
-            else self._by_method(self.method, self.net, images, labels)
+            else self._call_method(self.method, self.net, images, labels)
         )
         if not isinstance(loss, Tensor) or loss.ndim != 0:
             got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
             raise ValueError(f"the loss must be a scalar, the mean over the images, got {got}")
         return loss, None if logits is None else logits.detach()
 
-    def measured(
-        self, net: nn.Module, decides: bool, images: Tensor, labels: Tensor
+    def measure(
+        self, net: nn.Module, has_trained_logits: bool, images: Tensor, labels: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The loss, and the logits (B, K), of a net with the same structure in eval mode.
+        """Return the loss, and the logits (B, K), of a net with the same structure in eval mode.
 
         Where what is trained decides nothing, the passes of the loss may be of masked images: the
         logits are those of one more.
         """
         loss, seen = None, None
         if self.method is not None:
-            loss, seen = self._by_method(self.method, net, images, labels)
-        logits = seen if seen is not None and decides else extract_logits(net(images), len(images))
-        return self._loss_of(logits, labels) if loss is None else loss, logits
+            loss, seen = self._call_method(self.method, net, images, labels)
+        logits = (
+            seen
+            if seen is not None and has_trained_logits
+            else extract_logits(net(images), len(images))
+        )
+        return self._compute_loss(logits, labels) if loss is None else loss, logits
 
-    def _loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def _compute_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         if self.criterion is not None:
             return self.criterion(logits, labels)
         return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
 
-    def _plain(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _call_net(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
         output = self.net(images)
         if any(name.startswith("aux_logits") for name in getattr(output, "_fields", ())):
             raise ModelOutputError(
@@ -87,12 +91,12 @@ class Objective(nn.Module):
                 "without them: xcam.models.load(…, aux_logits=False)"
             )
         logits = extract_logits(output, len(images))
-        return self._loss_of(logits, labels), logits
+        return self._compute_loss(logits, labels), logits
 
-    def _by_method(
+    def _call_method(
         self, method: TrainableMethod, net: nn.Module, images: Tensor, labels: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """The method's loss; the logits are those of the net's first pass over the images."""
+        """Return the method's loss; the logits are those of the net's first pass."""
         seen: list[Tensor] = []
 
         def watch(module: nn.Module, inputs: object, output: object) -> None:

@@ -16,9 +16,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from xcam.core.instantiate import check_names, check_number, instantiate
 
-__all__ = ["Named", "Optimization"]
+__all__ = ["NamedArguments", "Optimization"]
 
-Named: TypeAlias = Mapping[str, Any]  # the name of a class, and its arguments
+NamedArguments: TypeAlias = Mapping[str, Any]  # the name of a class, and its arguments
 
 _OPTIMIZERS = {
     name: cls
@@ -64,17 +64,17 @@ class Optimization:
     clip: float | None
 
     @classmethod
-    def of(
+    def create(
         cls,
         net: nn.Module,
-        optimizer: Named,
-        schedule: Named | None,
-        groups: Mapping[str, Named],
+        optimizer: NamedArguments,
+        schedule: NamedArguments | None,
+        groups: Mapping[str, NamedArguments],
         steps: int,
         clip: float | None,
         scaler: torch.amp.GradScaler,
     ) -> Optimization:
-        """An optimiser and a schedule by name.
+        """Create an optimiser and a schedule by name.
 
         Args:
             net: Whose trainable parameters are optimised.
@@ -95,18 +95,20 @@ class Optimization:
             check_number("clip", clip)
             if not clip > 0:
                 raise ValueError(f"clip must be a norm above 0 or None, got {clip!r}")
-        made = instantiate(optimizer, _OPTIMIZERS, "optimizer", _grouped(net, optimizer, groups))
+        made = instantiate(
+            optimizer, _OPTIMIZERS, "optimizer", _group_parameters(net, optimizer, groups)
+        )
         if schedule is None:
             return cls(made, None, "epoch", scaler, clip)
-        return cls(made, *_scheduled(made, schedule, steps), scaler, clip)
+        return cls(made, *_create_schedule(made, schedule, steps), scaler, clip)
 
     @property
     def lr(self) -> float:
-        """The learning rate of the last group: that of the parameters that no pattern matches."""
+        """Return the rate of the last group: that of the parameters that no pattern matches."""
         return float(self.optimizer.param_groups[-1]["lr"])
 
     def check_length(self, epochs: int, steps: int) -> None:
-        """Refuses a schedule that ends before the training does.
+        """Refuse a schedule that ends before the training does.
 
         Args:
             epochs: Of the training.
@@ -115,7 +117,7 @@ class Optimization:
         Raises:
             ValueError: `OneCycleLR` with too few steps.
         """
-        length = _length(self.schedule)
+        length = _count_total_steps(self.schedule)
         needed = epochs * (steps if self.per == "step" else 1)
         if length is not None and length < needed:
             raise ValueError(
@@ -124,11 +126,11 @@ class Optimization:
             )
 
     def backward(self, loss: Tensor) -> None:
-        """Adds the gradient of a part of a step's loss."""
+        """Add the gradient of a part of a step's loss."""
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def step(self) -> None:
-        """Changes the parameters by the gradients, which it takes away."""
+        """Change the parameters by the gradients, and remove these."""
         if self.clip is not None:
             self.scaler.unscale_(self.optimizer)
             groups = self.optimizer.param_groups
@@ -137,21 +139,21 @@ class Optimization:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        self.passed("step")
+        self.advance("step")
 
-    def passed(self, period: str) -> None:
-        """Says that a step, or an epoch, is done: the schedule moves on if it goes by these."""
+    def advance(self, period: str) -> None:
+        """Move the schedule on after a step, or an epoch, if it goes by these."""
         if self.schedule is None or self.per != period:
             return
         with warnings.catch_warnings():
-            # Two of torch's are beside the point: that no step was taken before, which is so
+            # Two warnings of torch's do not apply: that no step was taken before, which is so
             # after a resumption or where half precision skipped one, and that SequentialLR of
             # older versions calls a deprecated form.
             warnings.simplefilter("ignore", UserWarning)
             self.schedule.step()
 
-    def state(self) -> dict[str, Any]:
-        """What must be restored for the next step to be the same."""
+    def get_state(self) -> dict[str, Any]:
+        """Return what must be restored for the next step to be the same."""
         return {
             "optimizer": self.optimizer.state_dict(),
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
@@ -159,15 +161,17 @@ class Optimization:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes up what `state` gave."""
+        """Restore what `get_state` returned."""
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
         self.scaler.load_state_dict(state["scaler"])
 
 
-def _grouped(net: nn.Module, optimizer: Named, groups: Mapping[str, Named]) -> list[dict[str, Any]]:
-    """The trainable parameters in groups: each in that of the first pattern that matches it."""
+def _group_parameters(
+    net: nn.Module, optimizer: NamedArguments, groups: Mapping[str, NamedArguments]
+) -> list[dict[str, Any]]:
+    """Return the trainable parameters in groups: each in that of the first pattern it matches."""
     _check_groups(optimizer, groups)
     trainable = {name: p for name, p in net.named_parameters() if p.requires_grad}
     if not trainable:
@@ -183,13 +187,13 @@ def _grouped(net: nn.Module, optimizer: Named, groups: Mapping[str, Named]) -> l
         names = [name for name in left if re.search(pattern, name)]
         if names:
             found.append(
-                {"params": [left.pop(name) for name in names], **_own(optimizer, settings)}
+                {"params": [left.pop(name) for name in names], **_resolve_rate(optimizer, settings)}
             )
     return [*found, {"params": list(left.values())}] if left else found
 
 
-def _own(optimizer: Named, settings: Named) -> dict[str, Any]:
-    """A group's settings as the optimiser takes them: a factor makes a learning rate."""
+def _resolve_rate(optimizer: NamedArguments, settings: NamedArguments) -> dict[str, Any]:
+    """Return a group's settings as the optimiser takes them: a factor makes a learning rate."""
     own = dict(settings)
     factor = own.pop("lr_factor", None)
     if factor is None:
@@ -199,7 +203,7 @@ def _own(optimizer: Named, settings: Named) -> dict[str, Any]:
     return {"lr": factor * optimizer.get("lr", parameters["lr"].default), **own}
 
 
-def _check_groups(optimizer: Named, groups: Mapping[str, Named]) -> None:
+def _check_groups(optimizer: NamedArguments, groups: Mapping[str, NamedArguments]) -> None:
     if not isinstance(groups, Mapping):
         raise TypeError(f"groups must map patterns to settings, got {groups!r}")
     cls = _OPTIMIZERS.get(optimizer.get("name", "")) if isinstance(optimizer, Mapping) else None
@@ -219,17 +223,19 @@ def _check_groups(optimizer: Named, groups: Mapping[str, Named]) -> None:
             raise ValueError(f"groups: {pattern!r} is no regular expression: {error}") from error
 
 
-def _length(schedule: LRScheduler | None) -> int | None:
-    """After how many steps it ends, if it does; one behind a warm-up begins later."""
+def _count_total_steps(schedule: LRScheduler | None) -> int | None:
+    """Return after how many steps a schedule ends, warm-up included; None if it does not."""
     if isinstance(schedule, lr_scheduler.SequentialLR):
-        last = _length(schedule._schedulers[-1])
+        last = _count_total_steps(schedule._schedulers[-1])
         return None if last is None else schedule._milestones[-1] + last
     length: int | None = getattr(schedule, "total_steps", None)
     return length
 
 
-def _scheduled(optimizer: Optimizer, schedule: Named, steps: int) -> tuple[LRScheduler, str]:
-    """The schedule, behind its warm-up where it has one, and when it takes a step."""
+def _create_schedule(
+    optimizer: Optimizer, schedule: NamedArguments, steps: int
+) -> tuple[LRScheduler, str]:
+    """Return the schedule, behind its warm-up where it has one, and when it takes a step."""
     if not isinstance(schedule, Mapping):
         raise TypeError(f"schedule must be a mapping with a name or None, got {schedule!r}")
     own = dict(schedule)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import resource_tracker
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -18,12 +20,13 @@ from torch.utils.data import (
     RandomSampler,
     SequentialSampler,
     default_collate,
+    get_worker_info,
 )
 
-from xcam._fit.counters import Key, Keyed, Refused
-from xcam._fit.interruption import deaf
+from xcam._fit.order import Key, seed_item
+from xcam.engine import unwrap
 
-__all__ = ["Images", "Source"]
+__all__ = ["Images", "Source", "block_sigint"]
 
 Images: TypeAlias = DataLoader[Any] | Dataset[Any]
 
@@ -45,8 +48,8 @@ class Source:
     options: dict[str, Any]
 
     @classmethod
-    def of(cls, data: Images, name: str, workers: int) -> Source:
-        """What a data set, or a loader of one, holds; the order of a loader is not kept.
+    def wrap(cls, data: Images, name: str, workers: int) -> Source:
+        """Wrap a data set, or that of a loader; the order of a loader is not kept.
 
         Args:
             data: The data set or loader.
@@ -61,94 +64,130 @@ class Source:
         dataset = data if loader is None else loader.dataset
         _check_dataset(dataset, name)
         if loader is None:
-            return cls(dataset, None, False, _options(None, workers))
+            return cls(dataset, None, False, _choose_options(None, workers))
         _check_loader(loader, name)
-        return cls(dataset, loader.batch_size, loader.drop_last, _options(loader, workers))
+        options = _choose_options(loader, workers)
+        return cls(dataset, loader.batch_size, loader.drop_last, options)
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Return the number of images."""
         return len(self.dataset)
 
-    def batches(
-        self, groups: Iterable[list[Key]], seed: int, pinned: bool = False
+    def load(
+        self, batches: Iterable[list[Key]], seed: int, pin_memory: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The images (B, C, H, W) and labels (B,) int64 of each group of keys.
+        """Load the images (B, C, H, W) and labels (B,) int64 of each batch of keys.
 
         Args:
-            groups: Of images that are read together.
-            seed: Of what reading them draws.
-            pinned: Have them where a GPU can fetch them by itself.
+            batches: Keys of the images that are loaded together.
+            seed: Of what loading them draws.
+            pin_memory: Have them where a GPU can fetch them by itself.
         """
         loader = DataLoader(
-            Keyed(self.dataset, seed),
-            batch_sampler=groups,  # any iterable of lists will do
+            _SeededDataset(self.dataset, seed),
+            batch_sampler=batches,  # any iterable of lists will do
             generator=torch.Generator().manual_seed(seed),  # of the workers, else the global one
-            **self.options | ({"pin_memory": True} if pinned else {}),
+            **self.options | ({"pin_memory": True} if pin_memory else {}),
         )
-        with deaf() if loader.num_workers else nullcontext():
+        with block_sigint() if loader.num_workers else nullcontext():
             items = iter(loader)  # starts the workers
-        return map(_batch, items)
+        return map(_check_batch, items)
 
-    def first(self, seed: int) -> tuple[Tensor, Tensor]:
-        """A batch of the first image alone, read here."""
-        item = Keyed(self.dataset, seed)[-1, 0]
-        return _batch(self.options["collate_fn"]([item]))
+    def load_first(self, seed: int) -> tuple[Tensor, Tensor]:
+        """Load a batch of the first image alone, in this process."""
+        item = _SeededDataset(self.dataset, seed)[-1, 0]
+        return _check_batch(self.options["collate_fn"]([item]))
+
+    def find_categories(self, net: nn.Module, num_classes: int) -> Sequence[object]:
+        """Return the names of the classes, by the data set or the net; else their numbers."""
+        for owner in (self.dataset, unwrap(net)):
+            for attribute in ("classes", "categories"):
+                found = getattr(owner, attribute, ())
+                if isinstance(found, list | tuple) and len(found) == num_classes:
+                    return list(found)
+        return range(num_classes)
 
 
-def _options(loader: DataLoader[Any] | None, workers: int) -> dict[str, Any]:
-    """The arguments of a loader that change how images are read, not which."""
+class _SeededDataset(Dataset[Any]):
+    """A data set whose items draw their random numbers from (seed, epoch, index).
+
+    Global generators stay where an item leaves them: each next item, and each step, seeds them.
+    """
+
+    def __init__(self, dataset: Any, seed: int) -> None:  # noqa: ANN401 - any with items by number
+        self.dataset, self.seed = dataset, seed
+
+    def __getitem__(self, key: Key) -> Any:  # noqa: ANN401 - whatever the data set holds
+        epoch, index = key
+        seed_item("item", self.seed, epoch, index)
+        try:
+            return self.dataset[index]
+        except ValueError as error:
+            if type(error) is not ValueError or get_worker_info() is None:
+                raise
+            # Returned, not raised: torch would put the worker's traceback into the message.
+            return ValueError(str(error))
+
+
+@contextmanager
+def block_sigint() -> Iterator[None]:
+    """Block SIGINT in processes started inside the block; here it waits for the block's end."""
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # its start unblocks SIGINT
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _choose_options(loader: DataLoader[Any] | None, workers: int) -> dict[str, Any]:
+    """Return the arguments of a loader that say how images are read, not which."""
     if loader is None:
         return {
             "num_workers": workers,
-            "collate_fn": _Collate(default_collate),
-            "worker_init_fn": _Deaf(None),
+            "collate_fn": partial(_collate, default_collate),
+            "worker_init_fn": partial(_start_worker, None),
         }
     count = loader.num_workers or workers
     return {
         "num_workers": count,
-        "collate_fn": _Collate(loader.collate_fn),
+        "collate_fn": partial(_collate, loader.collate_fn),
         "pin_memory": loader.pin_memory,
         "timeout": loader.timeout,
-        "worker_init_fn": _Deaf(loader.worker_init_fn),
+        "worker_init_fn": partial(_start_worker, loader.worker_init_fn),
         "multiprocessing_context": loader.multiprocessing_context if count else None,
         "prefetch_factor": loader.prefetch_factor if count else None,
     }
 
 
-@dataclass(frozen=True)
-class _Deaf:
-    """Starts a worker that Ctrl-C does not stop: the training does, after its step.
+def _start_worker(init: Callable[[int], None] | None, worker: int) -> None:
+    """Ignore Ctrl-C in a worker: the training stops after its step, and needs it until then.
 
-    Most are deaf from their start, see `deaf`, but not those of a fork server that ran before.
+    Most workers have it blocked from their start, see `block_sigint`, but not those of a fork
+    server that ran before.
     """
-
-    then: Callable[[int], None] | None
-
-    def __call__(self, worker: int) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if self.then is not None:
-            self.then(worker)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if init is not None:
+        init(worker)
 
 
-@dataclass(frozen=True)
-class _Collate:
-    """A batch of items, or why there is none."""
-
-    then: Callable[[list[Any]], Any]
-
-    def __call__(self, items: list[Any]) -> Any:  # noqa: ANN401 - whatever the data gives
-        for item in items:
-            if isinstance(item, Refused):
-                return item
-        try:
-            return self.then(items)
-        except RuntimeError as error:
-            if "equal size" not in str(error):
-                raise
-            return Refused(
-                "the images of a batch are not of one size; have the data set's transform crop or "
-                f"resize them ({error})"
-            )
+def _collate(collate: Callable[[list[Any]], Any], items: list[Any]) -> Any:  # noqa: ANN401
+    """Return the batch of some items, or the error for which there is none."""
+    for item in items:
+        if isinstance(item, ValueError):
+            return item
+    try:
+        return collate(items)
+    except RuntimeError as error:
+        if "equal size" not in str(error):
+            raise
+        return ValueError(
+            "the images of a batch are not of one size; have the data set's transform crop or "
+            f"resize them ({error})"
+        )
 
 
 def _check_dataset(dataset: object, name: str) -> None:
@@ -183,9 +222,9 @@ def _check_loader(loader: DataLoader[Any], name: str) -> None:
         )
 
 
-def _batch(found: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401 - whatever the data gives
-    if isinstance(found, Refused):
-        raise ValueError(found.sentence)
+def _check_batch(found: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401 - whatever the data gives
+    if isinstance(found, ValueError):
+        raise found
     parts = list(found) if isinstance(found, list | tuple) else [found]
     images = parts[0] if parts else None
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
@@ -198,10 +237,10 @@ def _batch(found: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401 - whatever the 
         )
     if len(parts) < 2:
         raise TypeError("an item must be (image, label), got an image alone; training needs labels")
-    return images, _labels(parts[1], len(images))
+    return images, _check_labels(parts[1], len(images))
 
 
-def _labels(given: object, count: int) -> Tensor:
+def _check_labels(given: object, count: int) -> Tensor:
     try:
         labels = torch.as_tensor(given)
     except (TypeError, ValueError, RuntimeError) as error:

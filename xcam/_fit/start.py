@@ -14,15 +14,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from xcam._explain.prepare import prepare
 from xcam._explain.run import attached_method, check_headless
-from xcam._fit.averaging import Averaging
-from xcam._fit.counters import Order, Share, seed_all
-from xcam._fit.counting import names
-from xcam._fit.learner import Learner
-from xcam._fit.mixing import mixing
+from xcam._fit.learner import Averaging, Learner, make_mixing
 from xcam._fit.objective import Objective
 from xcam._fit.optimization import Optimization
-from xcam._fit.place import Place, check_labels
-from xcam._fit.settings import Settings, of_net
+from xcam._fit.order import Order, seed_all
+from xcam._fit.runtime import Runtime, check_labels
+from xcam._fit.settings import TrainingSettings, describe_structure
 from xcam._fit.source import Source
 from xcam.core import Method, TrainableMethod, extract_logits
 from xcam.engine import untouched, unwrap
@@ -42,25 +39,25 @@ class Start:
         source: The training images.
         validation: The images by which the best epoch is chosen.
         test: The images that are looked at once, at the end.
-        place: Where the net runs.
+        runtime: Where and how the net runs.
         accumulate: Parts a step that each process computes.
         image: The first training image, (1, C, H, W).
         label: Its label, (1,).
     """
 
-    settings: Settings
+    settings: TrainingSettings
     source: Source
     validation: Source | None
     test: Source | None
-    place: Place
+    runtime: Runtime
     accumulate: int
     image: Tensor
     label: Tensor
 
-    def with_head(
+    def attach_head(
         self, model: nn.Module, method: str | Method | None, params: dict[str, Any]
     ) -> tuple[nn.Module, TrainableMethod | None]:
-        """A copy of the model on the device, with the head of the method, and that method.
+        """Return a copy of the model on the device, with the head of the method, and the method.
 
         A model that carries a head already keeps it, and is trained by its method.
 
@@ -70,12 +67,12 @@ class Start:
             ModelOutputError: The output of the model is not one (B, K) tensor.
             ValueError: The model carries another head, or fails on the first image.
         """
-        net = copy.deepcopy(unwrap(model)).to(self.place.device)
+        net = copy.deepcopy(unwrap(model)).to(self.runtime.device)
         net.zero_grad(set_to_none=True)
         own = attached_method(net)
         if method is None and own is None:
             return net, None
-        image = self.image.to(self.place.device)
+        image = self.image.to(self.runtime.device)
         chosen = prepare(net, image, method, params).method
         if not isinstance(chosen, TrainableMethod):
             raise TypeError(
@@ -85,185 +82,200 @@ class Start:
         if own is not None and own != chosen:
             check_headless(net)
         if own is None:
-            self.place.tried(net, image)  # a head would speak of a blank image
+            self.runtime.probe(net, image)  # a head would speak of a blank image
             seed_all("attach", self.settings.seed)
             with images_of(self.size):
-                net = chosen.attach(net).to(self.place.device)
+                net = chosen.attach(net).to(self.runtime.device)
         if attached_method(net) is None:
             net.method = chosen  # type: ignore[assignment]
         net.fitted = True  # type: ignore[assignment]  # by the time that anybody sees it
         return net, attached_method(net)
 
-    def learner(self, net: nn.Module, method: TrainableMethod | None) -> Learner:
-        """What learns: the net, with everything that changes it.
+    def make_learner(self, net: nn.Module, method: TrainableMethod | None) -> Learner:
+        """Return what learns: the net, with everything that changes it.
 
         Raises:
             TypeError, ValueError, UnknownNameError: Settings, labels or images that do not fit.
             ModelOutputError: The output of the net is not one (B, K) tensor.
         """
-        chosen = self.settings
-        chosen.check_for(method)
-        place, classes = self._tried(net)
-        if classes == 1 and chosen.criterion is None:
+        settings = self.settings
+        settings.check_method(method)
+        runtime, num_classes = self._prepare_net(net)
+        if num_classes == 1 and settings.criterion is None:
             raise ValueError(
                 "the model gives one score an image, and the cross-entropy of one class is always "
                 "0; give a model, and images, of two classes at least, or a criterion"
             )
-        self._tried_alone(net, place)
-        self._tried_to_measure(net, method, place)
-        objective = Objective(net, method, chosen.criterion, chosen.label_smoothing)
-        objective.to(place.device)
-        team = place.team
+        self._check_last_step(net, runtime)
+        self._check_validation_loss(net, method, runtime)
+        objective = Objective(net, method, settings.criterion, settings.label_smoothing)
+        objective.to(runtime.device)
+        is_shared = runtime.processes.count > 1
         order = self.order
         return Learner(
             objective=objective,
-            shared=self._shared(objective, place) if team.count > 1 else objective,
-            optimization=Optimization.of(
+            wrapped=self._wrap(objective, runtime) if is_shared else objective,
+            optimization=Optimization.create(
                 net,
-                chosen.optimizer,
-                chosen.schedule,
-                chosen.groups,
+                settings.optimizer,
+                settings.schedule,
+                settings.groups,
                 order.steps,
-                chosen.clip,
-                place.scaler(),
+                settings.clip,
+                runtime.make_scaler(),
             ),
-            averaging=None if chosen.ema is None else Averaging(net, chosen.ema),
-            mixing=mixing(chosen.mix, classes),
-            classes=classes,
-            decides=method is None or self._decides(net, place),
-            place=place,
-            share=Share(team.rank, team.count, self.accumulate),
-            seed=chosen.seed,
+            averaging=None if settings.ema is None else Averaging(net, settings.ema),
+            mixing=make_mixing(settings.mix, num_classes),
+            num_classes=num_classes,
+            has_trained_logits=method is None or self._has_trained_logits(net, runtime),
+            runtime=runtime,
+            order=order,
         )
 
     @property
     def size(self) -> tuple[int, int]:
-        """(H, W) of the training images."""
+        """Return (H, W) of the training images."""
         height, width = self.image.shape[2:]
         return height, width
 
     @property
     def order(self) -> Order:
-        """In which the training images come.
+        """Return the order in which the training images come.
 
         Raises:
             ValueError: There is no step to take, or too few images a step to share.
         """
         images, size = len(self.source), self.settings.batch_size
-        found = Order(images, size, self.source.drop_last, self.settings.seed)
-        if found.steps == 0:
+        processes = self.runtime.processes
+        order = Order(
+            images,
+            size,
+            self.source.drop_last,
+            self.settings.seed,
+            processes.rank,
+            processes.count,
+            self.accumulate,
+        )
+        if order.steps == 0:
             raise ValueError(
                 f"{images} images do not fill a batch of {size}, and drop_last leaves it out"
             )
-        parts = self.place.team.count * self.accumulate
-        if size < parts:
+        if size < order.parts:
             raise ValueError(
-                f"batch_size={size} is less than an image for each of {parts} parts "
-                f"({self.place.team.count} processes, accumulate={self.accumulate})"
+                f"batch_size={size} is less than an image for each of {order.parts} parts "
+                f"({processes.count} processes, accumulate={self.accumulate})"
             )
-        return found
+        return order
 
-    def _tried(self, net: nn.Module) -> tuple[Place, int]:
-        """The place, and the number of classes; looks at the first labels.
+    def _prepare_net(self, net: nn.Module) -> tuple[Runtime, int]:
+        """Return how the net runs, and its class count; check the first images and labels.
 
-        The net is laid out, and its normalisation says from now on what the data say: their
-        classes, where it names none, and the size of the training images, whatever it was.
+        The net gets its memory format, and its normalization says from now on what the data say:
+        their classes, where it names none, and the size of the training images, whatever it was.
         """
-        place, classes = self.place.tried(net, self.image)
-        net.to(memory_format=place.layout)
-        check_labels(self.label, classes)
+        runtime, num_classes = self.runtime.probe(net, self.image)
+        net.to(memory_format=runtime.memory_format)
+        check_labels(self.label, num_classes)
         for part in (self.validation, self.test):
             if part is not None:
-                image, label = part.first(self.settings.seed)
-                place.tried(net, image)
-                check_labels(label, classes)
+                image, label = part.load_first(self.settings.seed)
+                runtime.probe(net, image)
+                check_labels(label, num_classes)
         normalized = next((m for m in net.modules() if isinstance(m, Normalized)), None)
         if normalized is not None:
-            found = names(self.source, net, classes)
+            found = self.source.find_categories(net, num_classes)
             known = () if isinstance(found, range) else tuple(map(str, found))
             normalized.categories = normalized.categories or known
             normalized.input_size = self.size
-        return place, classes
+        return runtime, num_classes
 
-    def _decides(self, net: nn.Module, place: Place) -> bool:
-        """Whether the logits depend on anything that is trained."""
-        with _trained(net), place.autocast():
-            return extract_logits(net(place.images(self.image)), 1).requires_grad
+    def _has_trained_logits(self, net: nn.Module, runtime: Runtime) -> bool:
+        """Return whether the logits depend on anything that is trained."""
+        with _differentiable(net), runtime.autocast():
+            return extract_logits(net(runtime.move(self.image)), 1).requires_grad
 
-    def _shared(self, objective: Objective, place: Place) -> nn.Module:
-        """With averaged gradients, also of a net with parameters that the loss does not use."""
-        with _trained(objective) as trained, place.autocast():
-            loss, _ = objective(place.images(self.image), self.label.to(place.device))
+    def _wrap(self, objective: Objective, runtime: Runtime) -> nn.Module:
+        """Return the objective with averaged gradients.
+
+        DDP must be told if the loss leaves out parameters, or it waits for their gradients.
+        """
+        with _differentiable(objective) as trained, runtime.autocast():
+            loss, _ = objective(runtime.move(self.image), self.label.to(runtime.device))
             found = torch.autograd.grad(loss, trained, allow_unused=True)
         unused = any(gradient is None for gradient in found)
         return DistributedDataParallel(objective, find_unused_parameters=unused)
 
-    def _tried_alone(self, net: nn.Module, place: Place) -> None:
-        """Refuses a last step with a single image where batch norm would, an epoch later."""
-        order, parts = self.order, place.team.count * self.accumulate
-        if order.smallest(parts) > 1:
+    def _check_last_step(self, net: nn.Module, runtime: Runtime) -> None:
+        """Refuse a last step with a single image where batch norm would, an epoch later."""
+        order = self.order
+        if order.count_smallest_part() > 1:
             return
-        with untouched(net), torch.no_grad(), place.autocast():
+        with untouched(net), torch.no_grad(), runtime.autocast():
             try:
-                net.train()(place.images(self.image))
+                net.train()(runtime.move(self.image))
             except ValueError as error:
                 if "more than 1 value per channel" not in str(error):
                     raise
+                last = order.count_images(order.steps - 1)
                 raise ValueError(
                     "batch norm of this model cannot learn from one image, and the last step of "
-                    f"an epoch has {order.size(order.steps - 1)} for {parts} part(s); give "
-                    "drop_last=True, or another batch_size"
+                    f"an epoch has {last} for {order.parts} part(s); give drop_last=True, or "
+                    "another batch_size"
                 ) from error
 
-    def _tried_to_measure(
-        self, net: nn.Module, method: TrainableMethod | None, place: Place
+    def _check_validation_loss(
+        self, net: nn.Module, method: TrainableMethod | None, runtime: Runtime
     ) -> None:
-        """Refuses a method's loss that fails on validation images, an epoch later."""
+        """Refuse a method's loss that fails on validation images, before an epoch is lost."""
         if method is None or self.validation is None:
             return
-        image, label = self.validation.first(self.settings.seed)
-        with untouched(net), torch.no_grad(), place.autocast():
+        image, label = self.validation.load_first(self.settings.seed)
+        with untouched(net), torch.no_grad(), runtime.autocast():
             try:
-                method.loss(net, place.images(image), label.to(place.device))
+                method.loss(net, runtime.move(image), label.to(runtime.device))
             except RuntimeError as error:
                 raise ValueError(
                     f"the loss of {method.spec.name} fails on a validation image, in eval mode and "
                     f"without gradients ({error}); have it run there, or leave validation out"
                 ) from error
 
-    def said(self, model: nn.Module, method: TrainableMethod | None) -> dict[str, Any]:
-        """What a folder's manifest holds: another training is one that differs in it."""
-        recipe = None if method is None else manifest.describe_settings(method, method.spec.name)
+    def describe(self, model: nn.Module, method: TrainableMethod | None) -> dict[str, Any]:
+        """Return a folder's manifest: a training that differs in it is another one."""
+        described = None if method is None else manifest.describe_settings(method, method.spec.name)
         return {
-            "model": of_net(unwrap(model)),
-            "method": recipe,
+            "model": describe_structure(unwrap(model)),
+            "method": described,
             "data": {
                 "images": len(self.source),
                 "shape": list(self.image.shape[1:]),
                 "drop_last": self.source.drop_last,
             },
             "validation": None if self.validation is None else len(self.validation),
-            **self.settings.said(),
+            **self.settings.describe(),
         }
 
-    def traces(self, model: nn.Module) -> dict[str, str]:
-        """What a training begins with, and does not need to go on: in words and hashes."""
+    def fingerprint(self, model: nn.Module) -> dict[str, str]:
+        """Return what a training begins with, but does not need to go on: words and hashes."""
+        processes = self.runtime.processes
         found = {
             "weights of the model": manifest.describe_model(unwrap(model))["sha256"],
-            "parts of a step": f"{self.place.team.count} processes x {self.accumulate}",
-            "first training image": _digest(self.image, self.label),
-            "training labels": _labels(self.source),
+            "parts of a step": f"{processes.count} processes x {self.accumulate}",
+            "first training image": _digest_first(self.image, self.label),
+            "training labels": _digest_labels(self.source),
         }
         if self.validation is not None:
-            first = self.validation.first(self.settings.seed)
-            found["first validation image"] = _digest(*first)
-            found["validation labels"] = _labels(self.validation)
+            first = self.validation.load_first(self.settings.seed)
+            found["first validation image"] = _digest_first(*first)
+            found["validation labels"] = _digest_labels(self.validation)
         return found
 
 
 @contextmanager
-def _trained(net: nn.Module) -> Iterator[list[nn.Parameter]]:
-    """Within the block a pass leads back to the parameters that are trained; nothing changes."""
+def _differentiable(net: nn.Module) -> Iterator[list[nn.Parameter]]:
+    """Give the trained parameters; a pass inside the block leads back to them, and leaves no trace.
+
+    `untouched` freezes all parameters, so those that are trained are thawed.
+    """
     trained = [each for each in net.parameters() if each.requires_grad]
     with untouched(net), torch.enable_grad():
         for each in trained:
@@ -271,12 +283,12 @@ def _trained(net: nn.Module) -> Iterator[list[nn.Parameter]]:
         yield trained
 
 
-def _digest(image: Tensor, label: Tensor) -> str:
+def _digest_first(image: Tensor, label: Tensor) -> str:
     return manifest.digest(manifest.contents([("image", image), ("label", label)]))
 
 
-def _labels(source: Source) -> str:
-    """A hash of all labels, where the data set has them as `labels` or `targets`."""
+def _digest_labels(source: Source) -> str:
+    """Return a hash of all labels, where the data set has them as `labels` or `targets`."""
     for name in ("labels", "targets"):
         found = getattr(source.dataset, name, None)
         try:

@@ -15,15 +15,13 @@ from torch import nn
 
 from xcam._explain.run import attached_method
 from xcam._explain.verb import check_model
-from xcam._fit.counting import names
-from xcam._fit.folder import make_folder
-from xcam._fit.log import board
+from xcam._fit.counting import tabulate
 from xcam._fit.loop import Training
 from xcam._fit.objective import Criterion
-from xcam._fit.optimization import Named
-from xcam._fit.place import Place
-from xcam._fit.resumption import taken_up
-from xcam._fit.settings import Settings, check_count
+from xcam._fit.optimization import NamedArguments
+from xcam._fit.progress import Progress, make_folder, open_board, resume
+from xcam._fit.runtime import Runtime
+from xcam._fit.settings import TrainingSettings, check_count
 from xcam._fit.source import Images, Source
 from xcam._fit.start import Start
 from xcam.checkpoints import load_net
@@ -35,7 +33,7 @@ from xcam.engine.forward import Precision
 __all__ = ["fit"]
 
 _BATCH = 128
-SGD: Named = MappingProxyType({"name": "SGD", "lr": 0.01, "momentum": 0.9})
+SGD: NamedArguments = MappingProxyType({"name": "SGD", "lr": 0.01, "momentum": 0.9})
 NONE: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -49,9 +47,9 @@ def fit(
     validation: Images | None = None,
     test: Images | None = None,
     batch_size: int | None = None,
-    optimizer: Named = SGD,
-    schedule: Named | None = None,
-    groups: Mapping[str, Named] = NONE,
+    optimizer: NamedArguments = SGD,
+    schedule: NamedArguments | None = None,
+    groups: Mapping[str, NamedArguments] = NONE,
     criterion: Criterion | None = None,
     label_smoothing: float = 0.0,
     mix: Mapping[str, float] = NONE,
@@ -69,7 +67,7 @@ def fit(
     progress: bool = False,
     **params: Any,  # noqa: ANN401
 ) -> nn.Module:
-    """Trains a classifier, alone or with the head of a method, and can be stopped at any moment.
+    """Train a classifier, alone or with the head of a method, and can be stopped at any moment.
 
     With `out` a training that was interrupted, or killed, goes on when it is called again with the
     same arguments, and on a CPU ends with the same bits: the order of the images follows from
@@ -103,7 +101,7 @@ def fit(
         groups: Settings of the parameters whose names a regular expression finds, such as
             `{"bias": {"lr_factor": 2, "weight_decay": 0}}`; the first that does, counts.
         criterion: `(logits, labels) -> scalar`, the mean over the images; None is cross-entropy.
-            A folder tells modules apart by their values, functions only by their names.
+            A folder tells modules apart by class and tensors, functions by name, not by arguments.
         label_smoothing: Of the cross-entropy, in [0, 1).
         mix: The α of `"mixup"`, of `"cutmix"`, or of both, of which one is drawn a batch. Labels
             are shares of the classes then, (B, K).
@@ -151,14 +149,14 @@ def fit(
         raise ValueError(f"save_minutes must be at least 0, got {save_minutes!r}")
     if out is None and test is not None:
         raise ValueError("the result on test is a file: give out=…, or use xcam.accuracy")
-    train, validated, tested = (
-        None if part is None else Source.of(part, name, workers)
+    train, validation_source, test_source = (
+        None if part is None else Source.wrap(part, name, workers)
         for name, part in (("data", data), ("validation", validation), ("test", test))
     )
     if train is None:
         raise TypeError("data must be a data set or a DataLoader of one, got None")
     train = replace(train, drop_last=train.drop_last or drop_last)
-    settings = Settings(
+    settings = TrainingSettings(
         batch_size=(train.batch_size or _BATCH) if batch_size is None else batch_size,
         optimizer=optimizer,
         schedule=schedule,
@@ -171,27 +169,31 @@ def fit(
         precision=precision,
         seed=seed,
     )
-    place = Place.of(device, precision)
+    runtime = Runtime.choose(device, precision)
+    sources = (train, validation_source, test_source)
     with random_states(), gradients(model):
-        start = Start(settings, train, validated, tested, place, accumulate, *train.first(seed))
-        learner = start.learner(*start.with_head(model, method, params))
-        learner.optimization.check_length(epochs, start.order.steps)
+        start = Start(settings, *sources, runtime, accumulate, *train.load_first(seed))
+        net, trained_method = start.attach_head(model, method, params)
+        learner = start.make_learner(net, trained_method)
+        learner.optimization.check_length(epochs, learner.order.steps)
         folder = None if out is None else make_folder(out)
-        with folder.lock() if folder and place.team.main else nullcontext():
-            standing = taken_up(folder, start, model, learner, epochs)
+        with folder.lock() if folder and runtime.processes.is_main else nullcontext():
+            progress_so_far = Progress()
+            if folder is not None:
+                described = start.describe(model, trained_method), start.fingerprint(model)
+                progress_so_far = resume(folder, learner, epochs, *described)
             training = Training(
                 learner=learner,
                 source=train,
-                order=start.order,
-                validation=validated,
+                validation=validation_source,
                 epochs=epochs,
-                standing=standing,
+                progress=progress_so_far,
                 folder=folder,
                 keep_every=keep_every,
                 save_minutes=save_minutes,
-                progress=progress,
+                show_progress=progress,
             )
-            return _outcome(training, board_path, tested)
+            return _finish(training, board_path, test_source)
 
 
 def _check_counts(workers: int, keep_every: int | None, **others: int) -> None:
@@ -202,32 +204,34 @@ def _check_counts(workers: int, keep_every: int | None, **others: int) -> None:
         check_count("keep_every", keep_every)
 
 
-def _outcome(training: Training, board_path: str | Path | None, tested: Source | None) -> nn.Module:
-    """Trains, measures on the test images what came of it, and returns that."""
-    learner, folder, at = training.learner, training.folder, training.standing
-    team = learner.place.team
-    if folder is not None and team.main and at.epoch < training.epochs:
+def _finish(training: Training, board_path: str | Path | None, test: Source | None) -> nn.Module:
+    """Train to the end, measure the net on the test images, and return it."""
+    learner, folder = training.learner, training.folder
+    processes = learner.runtime.processes
+    if folder is not None and processes.is_main and training.progress.epoch < training.epochs:
         folder.remove("test.csv")  # of fewer epochs
-    with board(board_path if team.main else None, learner.classes, training.steps) as curves:
-        training.finish(curves)
-    team.meet()  # the main process has written its files
-    net = _best(training).eval()
+    with open_board(board_path if processes.is_main else None, training.steps) as training.board:
+        training.run()
+    processes.wait()  # the main process has written its files
+    net = _load_best(training).eval()
     net.to(memory_format=torch.contiguous_format)
     net.zero_grad(set_to_none=True)
-    if folder is not None and tested is not None:
-        table = training.measured(net, tested).table(names(tested, net, learner.classes))
-        if team.main:
+    if folder is not None and test is not None:
+        counts, _ = training.measure(net, test)
+        if processes.is_main:
+            table = tabulate(counts, test, net)
             folder.write("test.csv", table.to_csv(index=False).encode())
-    team.meet()
+    processes.wait()
     return net
 
 
-def _best(training: Training) -> nn.Module:
-    """The net of the best epoch; the last one's if there is no validation."""
+def _load_best(training: Training) -> nn.Module:
+    """Return the net of the best epoch; the last one's if there is no validation."""
     net, folder = training.learner.net, training.folder
     if training.validation is None:
         return net
     if folder is None:
         net.load_state_dict(training.best)
         return net
-    return load_net(folder.path / "best.safetensors", model=net).to(training.learner.place.device)
+    best = load_net(folder.path / "best.safetensors", model=net)
+    return best.to(training.learner.runtime.device)

@@ -213,7 +213,7 @@ def _run(
 ) -> None:
     """Evaluate, and report the results in the main process."""
     import xcam
-    from xcam.runs.processes import launched
+    from xcam.runs.processes import get_processes
 
     try:
         results = xcam.evaluate(nets, loader, progress=sys.stderr.isatty(), **arguments)
@@ -221,18 +221,18 @@ def _run(
         goes_on = arguments["out"] and not arguments["dry_run"]
         typer.echo("xcam: stopped" + ("; the same command goes on" if goes_on else ""), err=True)
         raise typer.Exit(130) from None
-    team = launched()
-    if team.main and not arguments["dry_run"]:
+    team = get_processes()
+    if team.is_main and not arguments["dry_run"]:
         report(results)
-    team.part()
+    team.disconnect()
 
 
 def _nets(models: Sequence[str], weights: Sequence[str], device: str | None) -> dict[str, Any]:
-    from xcam.runs.processes import launched
+    from xcam.runs.processes import get_processes
 
     if len(weights) not in (1, len(models)):
         raise ValueError(f"give --weights once, or one for each of the {len(models)} models")
-    place = launched().device if device is None else device
+    place = get_processes().device if device is None else device
     each = list(weights) * (len(models) if len(weights) == 1 else 1)
     return {name: loaded(name, one, place) for name, one in zip(models, each, strict=True)}
 

@@ -130,10 +130,10 @@ def _outcome(out: Path) -> Iterator[str]:
 
 def _tell(lines: Iterable[str]) -> None:
     """Prints in the main process, and ends the connection of those that were launched."""
-    from xcam.runs.processes import launched
+    from xcam.runs.processes import get_processes
 
-    team = launched()
-    if team.main:
+    team = get_processes()
+    if team.is_main:
         for line in lines:
             typer.echo(line)
-    team.part()
+    team.disconnect()

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 import xcam
-from xcam._fit.folder import make_folder
+from xcam._fit.progress import make_folder
 from xcam.recipes.reading import check, read
 from xcam.registry import get_method
 from xcam.runs.folder import RunFolder
-from xcam.runs.processes import launched
+from xcam.runs.processes import get_processes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +61,7 @@ def fit(
     predicted = _by_predictions(chosen, arguments)
     net = _model(chosen, splits, arguments.get("seed", 0), predicted)
     train = _there(splits.train, "training", chosen, root)
-    folder = make_folder(out) if out and launched().main else None
+    folder = make_folder(out) if out and get_processes().is_main else None
     with folder.lock() if folder else nullcontext():
         if folder:
             _settle(folder, chosen)

@@ -42,7 +42,7 @@ _BARE = "a file of bare weights is for xcam.models.load(name, weights=…)"
 
 
 def write(path: str | Path, content: bytes) -> None:
-    """Writes a file whole or not at all.
+    """Write a file whole or not at all.
 
     Raises:
         OSError: The folder is missing or cannot be written to; a sentence that names the file.
@@ -53,11 +53,11 @@ def write(path: str | Path, content: bytes) -> None:
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[Path]:
-    """Gives an empty file to write into; it becomes `path` if the block succeeds.
+    """Give an empty file to write into; it becomes `path` if the block succeeds.
 
-    Its content is on the disk before its name is: a machine that stops leaves no empty file. It
-    is in a folder of its own, beside `path`, since what fills it may write other files there first:
-    safetensors does, and only its owner may read those.
+    The content is on the disk before its name is, so that a machine that stops leaves no empty
+    file. It lies in a folder of its own beside `path`, because safetensors writes other files
+    first, which only their owner may read.
 
     Raises:
         OSError: The folder is missing, full, or cannot be written to, which is found before the
@@ -67,7 +67,7 @@ def writing(path: str | Path) -> Iterator[Path]:
     try:
         if path.is_dir():
             raise IsADirectoryError("it is a folder")
-        start = f".{path.name[:100]}.{os.getpid()}."  # names have an end
+        start = f".{path.name[:100]}.{os.getpid()}."  # file systems limit a name to 255 bytes
         folder = Path(tempfile.mkdtemp(prefix=start, suffix=".part", dir=path.parent))
         partial = folder / "content"
         try:
@@ -86,7 +86,7 @@ def writing(path: str | Path) -> Iterator[Path]:
 
 
 def unwritable(path: Path, error: OSError) -> OSError:
-    """The same error with a sentence that names the file."""
+    """Return the same error with a sentence that names the file."""
     reason = error.strerror or str(error)
     found = type(error)(f"cannot write {str(path)!r}: {reason.lower()}")
     found.errno = error.errno
@@ -94,7 +94,7 @@ def unwritable(path: Path, error: OSError) -> OSError:
 
 
 def clean(folder: Path) -> None:
-    """Removes what was left in a folder by writers that were killed; nobody may write there now."""
+    """Remove what killed writers left in a folder; nobody may write there meanwhile."""
     for path in folder.glob(".*.part"):
         if _PARTIAL.fullmatch(path.name):
             shutil.rmtree(path, ignore_errors=True)
@@ -103,7 +103,7 @@ def clean(folder: Path) -> None:
 def write_tensors(
     partial: Path, tensors: Mapping[str, Tensor], key: str, header: Mapping[str, Any]
 ) -> None:
-    """Writes a safetensors file whose metadata holds a header as JSON, without copying tensors.
+    """Write a safetensors file whose metadata holds a header as JSON, without copying tensors.
 
     Args:
         partial: What `writing` gave.
@@ -126,7 +126,7 @@ def write_tensors(
 def read_tensors(
     path: str | Path, key: str, newest: int
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Reads what `write_tensors` wrote: the header, and tensors that map the file.
+    """Read what `write_tensors` wrote: the header, and tensors that map the file.
 
     Args:
         path: The file.
@@ -183,7 +183,7 @@ def _header(path: Path, metadata: Mapping[str, str], key: str, newest: int) -> d
 
 
 def encode(value: object, name: str, tensors: dict[str, Tensor]) -> object:
-    """A setting as JSON that `decode` turns back; tensors go into `tensors` and leave their names.
+    """Return a setting as JSON for `decode`; tensors go into `tensors` and leave their names.
 
     Raises:
         TypeError: It is, or holds, neither None, bool, number, string, tensor, list, tuple nor
@@ -206,7 +206,7 @@ def encode(value: object, name: str, tensors: dict[str, Tensor]) -> object:
 
 
 def decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:  # noqa: ANN401
-    """What `encode` was given.
+    """Return what `encode` was given.
 
     Raises:
         AttributeError, KeyError, TypeError, ValueError: It did not come from `encode`.

@@ -1,4 +1,4 @@
-"""What a piece of work is: said before it begins, and the same whenever it goes on."""
+"""Descriptions of a work as JSON: written before it begins, compared whenever it goes on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["contents", "describe_model", "describe_settings", "differences", "di
 
 
 class HasParameters(Protocol):
-    """A method or a metric: settings by name, and a repr that holds them all."""
+    """An object with settings by name, and a repr that holds them all."""
 
     def parameters(self) -> dict[str, Any]:
         """Return the settings by name."""
@@ -28,13 +28,13 @@ def describe_model(net: nn.Module) -> dict[str, str]:
 
 
 def describe_settings(settings: HasParameters, name: str) -> dict[str, Any]:
-    """Return the registered name of a method or metric, its settings and its repr."""
+    """Return the registered name of an object, its settings and its repr."""
     values = {key: _plain(value) for key, value in settings.parameters().items()}
     return {"name": name, "parameters": values, "repr": repr(settings)}
 
 
 def digest(parts: Iterable[bytes]) -> str:
-    """The SHA-256 of some contents, each kept apart from the next."""
+    """Return the SHA-256 of some contents, each hashed by itself before they are joined."""
     total = hashlib.sha256()
     for part in parts:
         total.update(hashlib.sha256(part).digest())
@@ -42,7 +42,7 @@ def digest(parts: Iterable[bytes]) -> str:
 
 
 def contents(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[bytes]:
-    """What there is to be hashed of tensors by name."""
+    """Yield the bytes to hash of tensors by name."""
     for name, tensor in tensors:
         yield f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
         values = tensor.detach().cpu().contiguous()
@@ -50,12 +50,12 @@ def contents(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[bytes]:
 
 
 def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """Each entry that is not the same in two manifests, and what it is in either."""
+    """Yield each entry that differs between two manifests, and what it is in either."""
     for key in dict.fromkeys([*there, *now]):
         old, new = there.get(key), now.get(key)
         if old == new:
             continue
-        old, new = _of_one_method(old, new)
+        old, new = _pick_parameters(old, new)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             if old.keys() != new.keys():
                 yield f"{key}: {', '.join(old) or 'none'} there, {', '.join(new) or 'none'} now"
@@ -66,8 +66,8 @@ def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[st
             yield f"{key}: {_show(old)} there, {_show(new)} now"
 
 
-def _of_one_method(old: Any, new: Any) -> tuple[Any, Any]:  # noqa: ANN401 - whatever JSON holds
-    """The settings of two recipes of one method, where these differ; else what was given."""
+def _pick_parameters(old: Any, new: Any) -> tuple[Any, Any]:  # noqa: ANN401 - whatever JSON holds
+    """Return the parameters of two objects of one name, where they differ; else what was given."""
     if not (isinstance(old, Mapping) and isinstance(new, Mapping) and "repr" in old):
         return old, new
     settings = old.get("parameters"), new.get("parameters")
@@ -78,8 +78,8 @@ def _of_one_method(old: Any, new: Any) -> tuple[Any, Any]:  # noqa: ANN401 - wha
 def _show(value: Any) -> str:  # noqa: ANN401 - whatever JSON holds
     if isinstance(value, Mapping) and "repr" in value:
         return str(value["repr"])
-    if isinstance(value, Mapping) and "on" in value:  # recipes by model
-        return ", ".join(f"{_show(recipe)} on {model}" for model, recipe in value["on"].items())
+    if isinstance(value, Mapping) and "on" in value:  # settings by model
+        return ", ".join(f"{_show(settings)} on {model}" for model, settings in value["on"].items())
     if isinstance(value, str) and len(value) == 64:  # a hash: enough of it to see that it differs
         return value[:8]
     return json.dumps(value, ensure_ascii=False)
@@ -90,7 +90,7 @@ def _plain(value: object) -> object:
         return value
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    return type(value).__name__  # tensors and objects: the recipe's repr tells them apart
+    return type(value).__name__  # tensors and objects: the repr tells them apart
 
 
 def _kind(module: nn.Module) -> str:

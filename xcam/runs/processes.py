@@ -1,4 +1,4 @@
-"""The processes that share one call: which of them this is, and where they meet."""
+"""The processes that share one call: which of them this is, and where they wait for another."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["Processes", "launched"]
+__all__ = ["Processes", "get_processes"]
 
 _SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 _PATIENCE = timedelta(days=7)  # for a process whose batches take longer than the others'
@@ -23,25 +23,25 @@ class Processes:
     Attributes:
         rank: Of this one; 0 is the main process.
         count: Of them.
-        meet: Waits until all have called it.
-        part: Ends their connection, before they exit.
+        wait: Returns when all have called it.
+        disconnect: Ends their connection, before they exit.
         device: Where this one is to work.
     """
 
     rank: int = 0
     count: int = 1
-    meet: Callable[[], Any] = lambda: None
-    part: Callable[[], Any] = lambda: None
+    wait: Callable[[], Any] = lambda: None
+    disconnect: Callable[[], Any] = lambda: None
     device: str = "cpu"
 
     @property
-    def main(self) -> bool:
-        """Whether this is the process that starts folders and prints."""
+    def is_main(self) -> bool:
+        """Return whether this is the process that starts folders and prints."""
         return self.rank == 0
 
 
-def launched() -> Processes:
-    """This process among those that `accelerate launch`, `torchrun` or `mpirun` started.
+def get_processes() -> Processes:
+    """Return this process among those that `accelerate launch`, `torchrun` or `mpirun` started.
 
     On CPUs accelerate starts several by `--multi_gpu`, which needs no GPU, or through `mpirun`;
     with `--cpu` alone it starts a single one.
