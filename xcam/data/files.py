@@ -119,14 +119,14 @@ def folder(root: str | Path, size: int = 224, transform: Transform | None = None
             f"{str(root)!r} has pictures, such as {beside[0].name!r}, beside folders, such as "
             f"{names[0]!r}: put each into the folder of its class, or all into one without folders"
         )
-    found = _find_pictures(root, names) if names else [(path, 0) for path in beside]
-    if not found:
+    pictures = _find_pictures(root, names) if names else [(path, 0) for path in beside]
+    if not pictures:
         raise FileNotFoundError(f"no pictures in {str(root)!r}, of {', '.join(IMG_EXTENSIONS)}")
-    paths = tuple(path for path, _ in found)
+    paths = tuple(path for path, _ in pictures)
     return ImageFiles(
         paths=paths,
         ids=tuple(path.relative_to(root).as_posix() for path in paths),
-        labels=tuple(label for _, label in found) if names else (),
+        labels=tuple(label for _, label in pictures) if names else (),
         truths=(),
         classes=names,
         transform=transform or make_transform(size),
@@ -169,8 +169,8 @@ def _find_pictures(root: Path, names: Sequence[str]) -> list[tuple[Path, int]]:
         return _is_picture(parts[-1]) and not any(part.startswith(".") for part in parts)
 
     numbers = {name: number for number, name in enumerate(names)}
-    found = make_dataset(root, numbers, is_valid_file=is_visible_picture, allow_empty=True)
-    return [(Path(path), number) for path, number in found]
+    pictures = make_dataset(root, numbers, is_valid_file=is_visible_picture, allow_empty=True)
+    return [(Path(path), number) for path, number in pictures]
 
 
 def _is_picture(name: str) -> bool:

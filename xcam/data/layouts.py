@@ -19,56 +19,56 @@ Lists = Mapping[str, str | Path]
 
 def _open_class_folders(root: Path, _: Lists) -> Splits:
     """Open `train/`, `val/` and, if there is one, `test/`, each with a folder a class."""
-    found = {name: root / name for name in ("train", "val", "test") if (root / name).is_dir()}
-    if not found:
+    folders = {name: root / name for name in ("train", "val", "test") if (root / name).is_dir()}
+    if not folders:
         raise FileNotFoundError(
             f"no data in {str(root)!r}: there is neither train/ nor val/ nor test/, with a folder "
             "a class"
         )
-    classes = _find_classes(*found.values())
-    parts = {name: _renumber(folder(path), path, classes) for name, path in found.items()}
-    if "train" in parts:
-        _check_all_classes(parts["train"], found["train"])
-    held = parts.pop("val", None)
-    if "test" in parts:
-        return Splits(parts.get("train"), held, parts["test"], classes)
-    return Splits(parts.get("train"), None, held, classes)
+    classes = _find_classes(*folders.values())
+    splits = {name: _renumber(folder(path), path, classes) for name, path in folders.items()}
+    if "train" in splits:
+        _check_all_classes(splits["train"], folders["train"])
+    val = splits.pop("val", None)
+    if "test" in splits:
+        return Splits(splits.get("train"), val, splits["test"], classes)
+    return Splits(splits.get("train"), None, val, classes)
 
 
 def _open_imagenet(root: Path, lists: Lists) -> Splits:
     """Open `train/` and `val/`: class folders, or pictures with a list of their labels."""
     check_names("ImageNet by lists", lists, ["train", "test"])
-    places = {"train": root / "train", "test": root / "val"}
-    found = {name: path for name, path in places.items() if path.is_dir()}
-    if not found:
+    paths = {"train": root / "train", "test": root / "val"}
+    folders = {name: path for name, path in paths.items() if path.is_dir()}
+    if not folders:
         raise FileNotFoundError(f"no ImageNet in {str(root)!r}: there is neither train/ nor val/")
-    for name in lists.keys() - found.keys():
-        raise FileNotFoundError(f"no folder {str(places[name])!r} for the files of {lists[name]!r}")
-    folders = _find_classes(*found.values())
-    classes = _load_imagenet_categories() if len(folders) in (0, 1000) else folders
-    parts = {
-        name: _open_imagenet_split(path, lists.get(name), folders, classes)
-        for name, path in found.items()
+    for name in lists.keys() - folders.keys():
+        raise FileNotFoundError(f"no folder {str(paths[name])!r} for the files of {lists[name]!r}")
+    names = _find_classes(*folders.values())
+    classes = _load_imagenet_categories() if len(names) in (0, 1000) else names
+    splits = {
+        name: _open_imagenet_split(path, lists.get(name), names, classes)
+        for name, path in folders.items()
     }
-    return Splits(parts.get("train"), None, parts.get("test"), classes)
+    return Splits(splits.get("train"), None, splits.get("test"), classes)
 
 
 def _open_imagenet_split(
     path: Path, labels: str | Path | None, folders: Sequence[str], classes: tuple[str, ...]
 ) -> ImageFiles:
     if labels is None:
-        found = folder(path) if path.name == "train" else imagenet_val(path)
-        return dataclasses.replace(_renumber(found, path, folders), classes=classes)
+        images = folder(path) if path.name == "train" else imagenet_val(path)
+        return dataclasses.replace(_renumber(images, path, folders), classes=classes)
     if not Path(labels).is_file():
         raise FileNotFoundError(f"no list at {str(labels)!r}")
     if _count_columns(Path(labels)) > 1:
         return _drop_truth(listed(labels, path, categories=classes))
-    found = imagenet_val(path, labels)
-    if max(found.labels) >= len(classes):
+    images = imagenet_val(path, labels)
+    if max(images.labels) >= len(classes):
         raise ValueError(
-            f"{str(labels)!r} has the label {max(found.labels)}, there are {len(classes)} classes"
+            f"{str(labels)!r} has the label {max(images.labels)}, there are {len(classes)} classes"
         )
-    return dataclasses.replace(found, classes=classes)
+    return dataclasses.replace(images, classes=classes)
 
 
 def _open_lists(root: Path, lists: Lists) -> Splits:
@@ -78,38 +78,38 @@ def _open_lists(root: Path, lists: Lists) -> Splits:
             "data by lists needs a list for each split, such as lists={'train': 'train.txt'}"
         )
     check_names("data by lists", lists, ["train", "validation", "test"])
-    parts = {name: _drop_truth(listed(path, root)) for name, path in lists.items()}
-    return Splits(parts.get("train"), parts.get("validation"), parts.get("test"), ())
+    splits = {name: _drop_truth(listed(path, root)) for name, path in lists.items()}
+    return Splits(splits.get("train"), splits.get("validation"), splits.get("test"), ())
 
 
 LAYOUTS = {"folder": _open_class_folders, "imagenet": _open_imagenet, "list": _open_lists}
 """Functions (root, lists) -> Splits, by the name of the layout."""
 
 
-def _find_classes(*parts: Path) -> tuple[str, ...]:
+def _find_classes(*folders: Path) -> tuple[str, ...]:
     """Return the class folders of the first split that has some."""
-    for part in parts:
-        if names := list_class_folders(part):
+    for path in folders:
+        if names := list_class_folders(path):
             return names
     return ()
 
 
-def _renumber(found: ImageFiles, path: Path, classes: Sequence[str]) -> ImageFiles:
+def _renumber(images: ImageFiles, path: Path, classes: Sequence[str]) -> ImageFiles:
     """Return the images with labels that number the training classes, some of which it may lack."""
-    if not found.labels:
+    if not images.labels:
         raise ValueError(
             f"{str(path)!r} holds pictures without labels: put them into a folder a class; of "
             "ImageNet's, a list of their labels will do"
         )
-    unknown = [name for name in found.classes if name not in classes]
+    unknown = [name for name in images.classes if name not in classes]
     if unknown:
         raise ValueError(
             f"{str(path)!r} has the classes {', '.join(unknown[:5])}, which are not among those of "
             f"training: {', '.join(classes[:5])}"
         )
-    numbers = [classes.index(name) for name in found.classes]
-    labels = tuple(numbers[label] for label in found.labels)
-    return dataclasses.replace(found, labels=labels, classes=tuple(classes))
+    numbers = [classes.index(name) for name in images.classes]
+    labels = tuple(numbers[label] for label in images.labels)
+    return dataclasses.replace(images, labels=labels, classes=tuple(classes))
 
 
 def _check_all_classes(train: ImageFiles, path: Path) -> None:
@@ -122,9 +122,9 @@ def _check_all_classes(train: ImageFiles, path: Path) -> None:
         )
 
 
-def _drop_truth(found: ImageFiles) -> ImageFiles:
+def _drop_truth(images: ImageFiles) -> ImageFiles:
     """Return the images without masks or boxes: a list may name them, but training has no use."""
-    return dataclasses.replace(found, truths=())
+    return dataclasses.replace(images, truths=())
 
 
 def _count_columns(path: Path) -> int:
@@ -165,16 +165,16 @@ def imagenet_val(
         ValueError: Not one label an image, or labels out of range; labels for images that lie in
             folders of their classes.
     """
-    found = folder(root, size, transform)
-    order = sorted(range(len(found)), key=lambda index: found.paths[index].name)
-    if labels is not None and found.labels:
+    images = folder(root, size, transform)
+    order = sorted(range(len(images)), key=lambda index: images.paths[index].name)
+    if labels is not None and images.labels:
         raise ValueError(f"{str(root)!r} has a folder a class; leave out the labels {labels!r}")
-    own = tuple(found.labels[index] for index in order) if found.labels else ()
+    by_folder = tuple(images.labels[index] for index in order) if images.labels else ()
     return dataclasses.replace(
-        found,
-        paths=tuple(found.paths[index] for index in order),
-        ids=tuple(found.paths[index].name for index in order),
-        labels=own if labels is None else _read_labels(Path(labels), len(found)),
+        images,
+        paths=tuple(images.paths[index] for index in order),
+        ids=tuple(images.paths[index].name for index in order),
+        labels=by_folder if labels is None else _read_labels(Path(labels), len(images)),
     )
 
 

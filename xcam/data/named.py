@@ -81,8 +81,8 @@ def load(
         make_size_steps(256, 224) if use_default_size else make_size_steps(input_size, crop_size)
     )
     training, testing = (
-        make_pipeline(own if given is None else given)
-        for own, given in zip(steps, (train, test), strict=True)
+        make_pipeline(default if given is None else given)
+        for default, given in zip(steps, (train, test), strict=True)
     )
     bare = _open(name, Path(root).expanduser(), lists or {}, download)
     splits = apply_transforms(bare, training, testing)
