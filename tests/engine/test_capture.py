@@ -55,7 +55,7 @@ def images():
 
 
 class TestGradient:
-    def test_in_place_relu_behind_the_layer(self, images):
+    def test_in_place_relu_behind_the_layer_does_not_change_the_activation(self, images):
         net = Staged()
         assert net.tail[0].inplace
         check(net, images)
@@ -147,7 +147,7 @@ class TestGradient:
         assert_close(got[0], features)
         assert_close(got[1], gradient)
 
-    def test_flag_off_keeps_no_graph(self, images):
+    def test_without_grad_no_graph_is_kept(self, images):
         net = Staged()
         with capture(net, "layer", grad=False) as tap:
             output = tap(images)
@@ -156,7 +156,7 @@ class TestGradient:
             assert_close(tap.activation, net.features(images))  # not after the in-place ReLU
         assert_close(output, net(images), check_layout=False)
 
-    def test_activation_before_a_pass(self):
+    def test_activation_before_a_pass_is_refused(self):
         with capture(Staged(), "layer") as tap, pytest.raises(RuntimeError, match="no forward"):
             _ = tap.activation
 
@@ -275,7 +275,7 @@ class TestContainers:
             assert_close(run(images), net.head(torch.zeros_like(net.features(images))))
         assert_close(net(images), plain)
 
-    def test_the_models_own_container_is_not_written_to(self, images):
+    def test_container_of_the_model_is_not_written_to(self, images):
         kept = {}
 
         def pack(features):
@@ -289,7 +289,7 @@ class TestContainers:
         assert kept["features"].abs().max() > 0
 
     @pytest.mark.parametrize("pack", [lambda t: None, lambda t: (t > 0, 3), lambda t: {}])
-    def test_no_tensor_at_all(self, images, pack):
+    def test_output_without_a_tensor_is_refused(self, images, pack):
         net = Packed(pack, lambda output: torch.ones(2, 4, 8, 8))
         with pytest.raises(LayerError, match="'layer' holds no floating-point tensor"):
             captured(net, images)
@@ -301,12 +301,12 @@ class TestContainers:
 
 
 class TestCalls:
-    def test_twice_gives_the_last_and_says_so(self, images):
+    def test_layer_called_twice_gives_its_last_call_and_warns(self, images):
         net = Twice()
         with pytest.warns(XcamWarning, match="'layer' is called 2 times"):
             check(net, images)
 
-    def test_a_verb_is_told_instead_of_the_user(self, images):
+    def test_layer_called_twice_is_noted_by_the_verb(self, images):
         with run_settings() as run:
             captured(Twice(), images)
             captured(Twice(), images)
@@ -321,7 +321,7 @@ class TestCalls:
     @pytest.mark.parametrize(
         "reader", [capture, lambda m, n: replace_output(m, n, torch.zeros_like)]
     )
-    def test_never_fires(self, images, reader):
+    def test_layer_that_is_not_called_is_refused(self, images, reader):
         class Attending(Staged):
             def __init__(self):
                 super().__init__()
@@ -345,7 +345,7 @@ class TestCalls:
         with capture(net, "attention") as tap:
             assert_close(tap(images), net(images), check_layout=False)
 
-    def test_second_name(self, images):
+    def test_layer_with_two_names_is_found_by_both(self, images):
         net = Aliased()
         check(net, images, layer="second_name")
         assert find_module(net, "second_name") == ("second_name", net.layer)
@@ -370,7 +370,7 @@ class TestCalls:
             second(pictures(3, seed=1))
             assert_close(first.gradient(score), true_gradient(net, images)[1])
 
-    def test_user_hooks_stay_in_force(self, images):
+    def test_user_hooks_still_run(self, images):
         net, seen = Staged(), []
         net.layer.register_forward_hook(lambda module, inputs, output: output * 2)
         net.layer.register_forward_hook(lambda module, inputs, output: seen.append(output))
@@ -438,7 +438,7 @@ class TestTraces:
         assert through.abs().max() > 0  # its graph is not cut
         check(twin, images, true_gradient(net, images))
 
-    def test_nothing_is_kept(self, images):
+    def test_no_tensor_outlives_the_block(self, images):
         net = Staged()
         with capture(net, "layer") as tap:
             tap.gradient(tap(images)[:, TARGET])

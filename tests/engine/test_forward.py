@@ -58,19 +58,19 @@ class TestChunks:
     @pytest.mark.parametrize(
         ("size", "tried"), [(1, [3] * 3), (5, [3] * 3), (7, [6, 3, 3, 3]), (9, [9, 3, 3, 3])]
     )
-    def test_rows_that_are_never_parted(self, size, tried):
+    def test_rows_of_a_group_share_a_chunk(self, size, tried):
         memory = Memory(5)
         with run_settings(batch_size=size):
             parts = chunks(9, memory.step, torch.zeros(1, 3, 8, 8), group_size=3)
             assert flat(part for _, part in parts) == list(range(9))
         assert memory.tried == tried
 
-    def test_too_little_memory_for_rows_that_are_never_parted(self):
+    def test_group_that_does_not_fit_raises(self):
         with pytest.raises(torch.OutOfMemoryError), run_settings(batch_size=8):
             list(chunks(8, Memory(1).step, torch.zeros(1, 3, 8, 8), group_size=2))
 
     @pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
-    def test_backs_off_when_memory_runs_out(self, error):
+    def test_halves_the_chunk_when_memory_runs_out(self, error):
         memory = Memory(3, error)
         with run_settings(batch_size=16) as run:
             parts = worked(20, memory.step)
@@ -78,7 +78,7 @@ class TestChunks:
         assert memory.tried == [16, 8, 4] + [2] * 10
         assert run.batch_size == 2
 
-    def test_smaller_size_lasts_for_the_run(self):
+    def test_reduced_size_lasts_for_the_call(self):
         memory = Memory(4)
         with run_settings(batch_size=8):
             worked(8, memory.step)
@@ -86,7 +86,7 @@ class TestChunks:
             worked(8, memory.step)
         assert memory.tried == [4, 4]
 
-    def test_one_row_that_does_not_fit(self):
+    def test_single_row_that_does_not_fit_raises(self):
         memory = Memory(0)
         with run_settings(batch_size=4), pytest.raises(torch.OutOfMemoryError):
             worked(4, memory.step)
@@ -98,7 +98,7 @@ class TestChunks:
             worked(4, memory.step)
         assert memory.tried == [4]
 
-    def test_nested(self):
+    def test_nested_chunks_share_the_size(self):
         memory = Memory(2)
 
         def outer(part):
@@ -122,7 +122,7 @@ class TestChunks:
             assert len(worked(4, outer)) == 4
         assert sizes == [4, 1, 1, 1, 1]  # the inner loop had come down to one by one
 
-    def test_outside_of_a_verb(self):
+    def test_works_outside_of_a_verb(self):
         memory = Memory(3)
         assert flat(worked(40, memory.step)) == list(range(40))
         assert current_runtime() == forward.Runtime()
@@ -151,7 +151,7 @@ class TestDefaultBatchSize:
             ("meta", (8, 8), 8192),
         ],
     )
-    def test_rule(self, device, size, expected):
+    def test_follows_size_and_device(self, device, size, expected):
         assert default_batch_size(torch.empty(1, 3, *size, device=device)) == expected
 
     def test_is_used(self):
@@ -159,13 +159,13 @@ class TestDefaultBatchSize:
 
 
 class TestCall:
-    def test_channels_last_on_a_cpu(self):
+    def test_images_are_channels_last_on_a_cpu(self):
         net = Counting(Staged())
         images = pictures()
         assert_close(call(net, images), net.net(images), check_layout=False)
         assert net.layouts == ["channels_last"]
 
-    def test_model_that_views(self):
+    def test_model_that_views_gets_contiguous_images(self):
         net = Counting(Viewing())
         images = pictures()
         with run_settings() as run:
@@ -194,7 +194,7 @@ class TestCall:
 
     @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
     @pytest.mark.parametrize("contiguous", [False, True])
-    def test_model_that_works_in_place_on_its_input(self, layout, contiguous):
+    def test_in_place_model_does_not_change_the_images(self, layout, contiguous):
         images = pictures().contiguous(memory_format=layout)
         before = images.clone()
         with run_settings() as run:
@@ -203,7 +203,7 @@ class TestCall:
         assert torch.equal(images, before)
         assert torch.equal(result, before - 1)
 
-    def test_differentiable(self):
+    def test_gradients_reach_the_images(self):
         images = pictures().requires_grad_()
         (gradient,) = torch.autograd.grad(call(lambda x: x.square().sum(), images), images)
         assert_close(gradient, 2 * images.detach())
@@ -222,7 +222,7 @@ class TestCall:
 
 
 class TestRunSettings:
-    def test_scoped_and_restored(self):
+    def test_settings_are_scoped_and_restored(self):
         assert current_runtime() == forward.Runtime()
         with run_settings(4, "bf16", True) as outer:
             found = current_runtime()
@@ -232,7 +232,7 @@ class TestRunSettings:
             assert current_runtime() is outer
         assert current_runtime() == forward.Runtime()
 
-    def test_restored_after_an_error(self):
+    def test_settings_are_restored_after_an_error(self):
         with pytest.raises(KeyboardInterrupt), run_settings(4):
             raise KeyboardInterrupt
         assert current_runtime() == forward.Runtime()
@@ -265,14 +265,14 @@ class TestRunSettings:
 
 
 class TestNote:
-    def test_within_a_verb(self):
+    def test_note_within_a_verb_is_kept_once(self):
         with run_settings() as run:
             note("one")
             note("one")
             note("two")
         assert run.notes == ["one", "two"]
 
-    def test_outside(self):
+    def test_note_outside_of_a_verb_warns(self):
         with pytest.warns(XcamWarning, match="one"):
             note("one")
 
@@ -289,7 +289,7 @@ class TestCollect:
         found = collect(0, lambda part: torch.ones(1), torch.zeros(1, 3, 8, 8))
         assert found.shape == (0,)
 
-    def test_survives_lack_of_memory(self):
+    def test_halves_the_chunk_when_memory_runs_out(self):
         memory = Memory(room=3)
         with run_settings(batch_size=8):
             found = collect(10, lambda part: torch.tensor(memory.step(part)), torch.zeros(1, 3, 8))

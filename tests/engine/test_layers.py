@@ -34,7 +34,7 @@ TRANSFORMER = nn.Sequential(nn.LayerNorm(12), nn.LayerNorm(512))
         ((2, 21, 192), (2, 3, 112, 73), Layout("tokens", (5, 4), 1)),  # not 7 x 3: 16 and 24
     ],
 )
-def test_layouts(shape, images, layout):
+def test_layout_is_read_from_shapes(shape, images, layout):
     assert Layout.of(shape, images, widths={12}) == layout
 
 
@@ -48,11 +48,11 @@ def test_layouts(shape, images, layout):
         ((2, 7, 7, 512), (2, 3, 224, 224), Layout("NHWC", (7, 7))),  # 512 > 224 is no width
     ],
 )
-def test_layouts_of_a_net_without_layer_norms(shape, images, layout):
+def test_layout_of_a_net_without_layer_norms_has_channels_first(shape, images, layout):
     assert Layout.of(shape, images) == layout
 
 
-def test_a_net_that_pools_one_axis_alone():
+def test_net_that_pools_one_axis_is_read_channels_first():
     """Its maps are as wide as a spectrogram's channels are many, and channels come first."""
     with torch.random.fork_rng():
         net = nn.Sequential(
@@ -85,7 +85,7 @@ def test_a_net_that_pools_one_axis_alone():
         (2,),
     ],
 )
-def test_what_is_no_map(shape):
+def test_outputs_that_are_no_map_are_refused(shape):
     message = r"not a map of more than one cell for images of shape \(2, 3, 224, 224\); choose"
     with pytest.raises(LayerError, match=message):
         read_map(torch.zeros(shape), torch.zeros(1, 3, 224, 224).expand(2, -1, -1, -1), TRANSFORMER)
@@ -100,7 +100,7 @@ def test_every_layout_reads_the_same_map():
         assert torch.equal(read_map(tensor, IMAGES, TRANSFORMER), planes)
 
 
-def test_gradients_flow_through_the_reading():
+def test_gradients_flow_through_read_map():
     tokens = torch.zeros(2, 49, 6, requires_grad=True)
     read_map(tokens, IMAGES, TRANSFORMER)[:, 2, 1, 0].sum().backward()
     assert tokens.grad.nonzero().tolist() == [[0, 7, 2], [1, 7, 2]]
@@ -110,11 +110,11 @@ def test_gradients_flow_through_the_reading():
     ("net", "layer"),
     [(GapNet, "features"), (SmallCNN, "features.6"), (TokenNet, "blocks.1.norm1")],
 )
-def test_toys(net, layer):
+def test_default_layer_of_toy_nets(net, layer):
     assert default_layer(net(), IMAGES) == layer
 
 
-def test_an_in_place_relu_gives_the_relu_and_not_the_convolution():
+def test_in_place_relu_is_chosen_instead_of_its_convolution():
     assert default_layer(SmallCNN(inplace=True), IMAGES) == "features.6"
 
 
@@ -232,14 +232,14 @@ class _Pooled(_Net):
         (_Pooled, "second"),
     ],
 )
-def test_how_a_net_runs_its_layers(net, layer):
+def test_default_layer_depends_on_how_the_net_runs(net, layer):
     images = IMAGES.clone()
     assert default_layer(net().train(), images) == layer
     assert torch.equal(images, IMAGES)
 
 
 @pytest.mark.parametrize("net", [_SharedRelu, _NeedsValues])
-def test_without_layers_that_will_not_do(net):
+def test_layers_in_without_are_left_out(net):
     last, without = default_layer(net(), IMAGES), []
     for layer in (last, "first" if last == "second" else "second"):
         assert default_layer(net(), IMAGES, without) == layer
@@ -255,28 +255,28 @@ def test_without_layers_that_will_not_do(net):
         (_WritesIntoItsInput, "second"),
     ],
 )
-def test_shapes_suffice(net, layer):
+def test_default_layer_is_found_on_the_meta_device(net, layer):
     assert layers._on_meta(net(), IMAGES) == layer
 
 
-def test_a_matrix_of_attention_is_no_map():
+def test_attention_matrix_is_not_chosen():
     assert default_layer(_Attention(), torch.rand(1, 3, 24, 24)) == "second"
 
 
-def test_neither_pooling_nor_what_only_passes_it_on():
+def test_pooling_dropout_and_identity_are_not_chosen():
     convolution = nn.Conv2d(3, 6, 3, padding=1)
     features = nn.Sequential(convolution, nn.ReLU(), nn.Identity(), nn.MaxPool2d(2))
     net = nn.Sequential(features, nn.Dropout(), nn.Flatten(), nn.Linear(6 * 16 * 12, 5))
     assert default_layer(net, IMAGES) == "0.1"
 
 
-def test_a_zero_head_makes_no_difference():
+def test_zero_weights_in_the_head_make_no_difference():
     net = TokenNet()
     nn.init.zeros_(net.head.weight)
     assert default_layer(net, IMAGES) == "blocks.1.norm1"
 
 
-def test_prefix_tokens_that_are_averaged_over():
+def test_averaged_prefix_tokens_choose_the_last_norm():
     class Averaging(TokenNet):
         def __init__(self):
             super().__init__()
@@ -290,7 +290,7 @@ def test_prefix_tokens_that_are_averaged_over():
     assert default_layer(Averaging(), IMAGES) == "last"
 
 
-def test_channels_last_modules():
+def test_channels_last_modules_are_read():
     class ChannelsLast(nn.Module):
         def __init__(self):
             super().__init__()
@@ -309,13 +309,13 @@ def test_channels_last_modules():
         assert read_map(tap.activation, IMAGES, net).shape == (2, 12, 8, 6)
 
 
-def test_wrapped_models():
+def test_wrapped_models_are_unwrapped():
     assert default_layer(nn.DataParallel(_Net()), IMAGES) == "second"
     assert default_layer(torch.compile(_Net(), backend="eager"), IMAGES) == "second"
 
 
 @pytest.mark.parametrize("net", [SmallCNN, TokenNet, _NeedsValues])
-def test_the_model_is_untouched(net):
+def test_choosing_a_layer_leaves_the_model_as_it_was(net):
     model = net().train()
     next(model.children()).eval()
     next(model.parameters()).requires_grad_(False)
@@ -332,7 +332,7 @@ def test_the_model_is_untouched(net):
     assert torch.equal(torch.get_rng_state(), random)
 
 
-def test_the_callers_hooks_do_not_see_the_skeleton():
+def test_user_hooks_do_not_run_on_the_skeleton():
     net, seen = SmallCNN(), []
     net.features.register_forward_hook(lambda *call: seen.append(call[2].device))
     net.register_forward_pre_hook(lambda *call: seen.append(call[1][0].device))
@@ -340,7 +340,7 @@ def test_the_callers_hooks_do_not_see_the_skeleton():
     assert seen == []
 
 
-def test_a_failing_model_is_untouched_and_says_why():
+def test_failing_model_raises_its_own_error_and_is_restored():
     class Failing(_Net):
         def features(self, images):
             self.first(images)
@@ -355,21 +355,21 @@ def test_a_failing_model_is_untouched_and_says_why():
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("net", [SmallCNN, TokenNet, _NeedsValues])
-def test_the_callers_grad_mode(net, mode):
+def test_grad_mode_of_the_caller_makes_no_difference(net, mode):
     expected = default_layer(net(), IMAGES)
     model = net()
     with mode():
         assert default_layer(model, IMAGES * 1) == expected
 
 
-def test_shapes_suffice_without_prefix_tokens():
+def test_prefix_tokens_need_a_pass_with_values():
     with torch.device("meta"):
         images = torch.empty(3, 3, 64, 48)
     assert layers._on_meta(SmallCNN(), images) == "features.6"
     assert layers._on_meta(TokenNet(), images) is None
 
 
-def test_half_precision_and_double():
+def test_precision_makes_no_difference():
     for dtype in (torch.bfloat16, torch.float64):
         assert default_layer(TokenNet().to(dtype), IMAGES.to(dtype)) == "blocks.1.norm1"
 
@@ -381,13 +381,13 @@ def test_half_precision_and_double():
         (_Net(), torch.rand(1, 3, 1, 1)),
     ],
 )
-def test_no_layer_gives_a_map(model, images):
+def test_models_without_a_map_are_refused(model, images):
     message = rf"no layer of {type(model).__name__} gives a map .* shape \({len(images)}, 3, "
     with pytest.raises(LayerError, match=message):
         default_layer(model, images)
 
 
-def test_a_model_made_under_inference_mode():
+def test_model_made_under_inference_mode():
     with torch.inference_mode():
         cnn, tokens = SmallCNN(), TokenNet()
     assert default_layer(cnn, IMAGES) == "features.6"
@@ -395,7 +395,7 @@ def test_a_model_made_under_inference_mode():
         default_layer(tokens, IMAGES)
 
 
-def test_dense_prediction_gives_features_and_not_the_scores():
+def test_segmentation_net_gives_features_instead_of_scores():
     class Segmenter(_Net):
         def forward(self, images):
             scores = F.conv2d(self.features(images), self.head.weight[:, :, None, None])

@@ -39,7 +39,7 @@ def disturb(net, images, error=None):
 
 
 class TestUntouched:
-    def test_inside(self):
+    def test_model_is_in_eval_mode_and_frozen_inside(self):
         net = mixed(Staged())
         assert any(p.grad is not None for p in net.parameters())
         with untouched(net):
@@ -48,7 +48,7 @@ class TestUntouched:
             assert all(p.grad is None for p in net.parameters())
 
     @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
-    def test_all_is_restored(self, images, error):
+    def test_everything_is_restored(self, images, error):
         net = mixed(Untidy())
         with unchanged(net, images):
             with untouched(net):
@@ -56,7 +56,7 @@ class TestUntouched:
             with pytest.raises(error), untouched(net):
                 disturb(net, images, error)
 
-    def test_the_watch_sees_it_all(self, images):
+    def test_helper_detects_every_change(self, images):
         net = mixed(Untidy())
         with pytest.raises(AssertionError) as caught, unchanged(net, images):
             disturb(net, images)
@@ -76,7 +76,7 @@ class TestUntouched:
         assert net.mean is mean
         assert net.count == 0
 
-    def test_versions_stay(self):
+    def test_buffer_versions_do_not_change(self):
         net = Staged().train()
         versions = [buffer._version for buffer in net.buffers()]
         with untouched(net):
@@ -109,7 +109,7 @@ class TestUntouched:
             net(images)
         assert not any(buffer.is_inference() for buffer in net.buffers())
 
-    def test_nested(self, images):
+    def test_nested_block_leaves_restoring_to_the_outer(self, images):
         net = mixed(Untidy())
         with unchanged(net, images), untouched(net):
             with untouched(net):
@@ -119,7 +119,7 @@ class TestUntouched:
         assert net.count == 0
 
     @pytest.mark.parametrize("wrap", [lambda net: net, nn.DataParallel])
-    def test_nested_costs_nothing(self, wrap, monkeypatch):
+    def test_nested_block_copies_no_buffers(self, wrap, monkeypatch):
         copies = []
         copy = restore._values
         monkeypatch.setattr(restore, "_values", lambda b: copies.append(b) or copy(b))
@@ -130,7 +130,7 @@ class TestUntouched:
                 pass
         assert len(copies) == first > 0
 
-    def test_nested_for_another_model(self, images):
+    def test_nested_block_guards_another_model(self, images):
         net, other = mixed(Untidy()), mixed(Untidy())
         with untouched(net):
             with unchanged(other, images), untouched(other):
@@ -146,7 +146,7 @@ class TestUntouched:
             net(images)
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-    def test_a_process_forked_while_another_thread_is_inside(self):
+    def test_process_forked_while_another_thread_holds_the_lock(self):
         """The lock is held by a thread that the new process does not have."""
         net, inside, leave = Untidy(), threading.Event(), threading.Event()
 
@@ -170,7 +170,7 @@ class TestUntouched:
         assert not alive
         assert process.exitcode == 0
 
-    def test_modes_are_set_without_eval(self):
+    def test_modes_are_set_without_calling_train(self):
         class Merging(Staged):
             def train(self, mode=True):
                 raise RuntimeError("would merge weights")
@@ -182,7 +182,7 @@ class TestUntouched:
         assert net.training
 
     @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
-    def test_scripted(self, images):
+    def test_scripted_model_is_restored(self, images):
         net = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
         mean = net.state_dict()["1.running_mean"].clone()
         with untouched(net):
@@ -193,7 +193,7 @@ class TestUntouched:
         assert all(module.training for module in net.modules())
         assert torch.equal(net.state_dict()["1.running_mean"], mean)
 
-    def test_weight_norm_by_hooks(self, images):
+    def test_weight_norm_by_hooks_is_restored(self, images):
         net = Staged()
         with pytest.warns(FutureWarning, match="weight_norm"):
             nn.utils.weight_norm(net.layer)
@@ -201,7 +201,7 @@ class TestUntouched:
         with unchanged(net, images), untouched(net):
             net(images)
 
-    def test_random_numbers_go_on_as_if_nothing_had_happened(self):
+    def test_random_states_are_restored(self):
         def draw():
             return torch.rand(1).item(), np.random.rand(), random.random()
 
@@ -217,7 +217,7 @@ class TestUntouched:
 
 class TestGradients:
     @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-    def test_on_under_the_callers_mode(self, mode, images):
+    def test_gradients_are_on_in_any_mode_of_the_caller(self, mode, images):
         net = Staged()
         with mode():
             with gradients(net):
@@ -226,7 +226,7 @@ class TestGradients:
             assert not torch.is_grad_enabled()
         assert torch.equal(gradient, 2 * images)
 
-    def test_model_of_inference_tensors(self):
+    def test_model_with_inference_tensors_is_refused(self):
         net = Staged()
         with torch.inference_mode():
             net.tail[2].running_mean = torch.zeros(4)

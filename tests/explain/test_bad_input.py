@@ -208,7 +208,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_refused(case):
+def test_bad_arguments_are_refused(case):
     arguments, error, words = REFUSED[case]
     net = mixed(Pooled())
     arguments = {"images": IMAGES, **arguments}
@@ -292,7 +292,7 @@ def test_parameters_of_the_right_kind_are_taken(method, params):
 
 @pytest.mark.parametrize("method", xcam.list_methods())
 @pytest.mark.parametrize("case", ["class out of range", "NaN", "channels"])
-def test_refused_by_every_method(method, case):
+def test_bad_images_are_refused_by_every_method(method, case):
     arguments, error, words = REFUSED[case]
     net = mixed(carrier(xcam.get_method(method)(), GapNet(num_classes=10)))
     with unchanged(net, IMAGES), pytest.raises(error, match=words):
@@ -351,14 +351,14 @@ MODELS = {
 
 
 @pytest.mark.parametrize("case", MODELS)
-def test_models_refused(case):
+def test_bad_models_are_refused(case):
     model, error, words = MODELS[case]
     with pytest.raises(error, match=words) as caught:
         xcam.explain(model, IMAGES, **({"layer": "net.features"} if case == "detached" else {}))
     assert "\n" not in str(caught.value)
 
 
-def test_models_refused_are_untouched():
+def test_refused_models_are_left_as_they_were():
     for case in ("NaN", "a score an image", "detached", "labels"):
         net = mixed(MODELS[case][0])
         with unchanged(net, IMAGES), pytest.raises(ValueError, match=MODELS[case][2]):
@@ -539,25 +539,25 @@ class TestScripted:
 
     @pytest.mark.parametrize("make", SCRIPTED.values(), ids=SCRIPTED)
     @pytest.mark.parametrize("layer", [None, "features"])
-    def test_layers_are_refused(self, make, layer):
+    def test_layers_of_scripted_nets_are_refused(self, make, layer):
         net = make(nn.Sequential(GapNet().features, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval())
         with pytest.raises(LayerError, match=r"scripted or traced model.*made from.*'rise'") as got:
             xcam.explain(net, IMAGES, 1, layer=layer)
         assert "\n" not in str(got.value)
 
     @pytest.mark.parametrize("make", SCRIPTED.values(), ids=SCRIPTED)
-    def test_methods_without_a_layer_work(self, make):
+    def test_scripted_nets_work_with_methods_without_a_layer(self, make):
         net = nn.Sequential(GapNet().features, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
         expected = xcam.explain(net, IMAGES, 1, "rise", n_masks=4)
         assert_close(xcam.explain(make(net), IMAGES, 1, "rise", n_masks=4).maps, expected.maps)
 
-    def test_exported(self):
+    def test_exported_net_has_no_layers(self):
         net = nn.Sequential(GapNet().features, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
         exported = torch.export.export(net, (IMAGES[:1],)).module()
         with pytest.raises(LayerError, match=r"no layer of GraphModule.*that it was made from"):
             xcam.explain(exported, IMAGES[:1], 1)
 
-    def test_a_scripted_part_is_skipped(self):
+    def test_scripted_part_of_a_net_is_skipped(self):
         net = nn.Sequential(GapNet().features, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
         expected = xcam.explain(net, IMAGES, 1)
         net[1] = torch.jit.script(net[1])

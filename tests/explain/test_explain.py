@@ -1,4 +1,4 @@
-"""The verb `explain`: what it gives, and how it runs any method."""
+"""The verb `explain`: what it returns, and how it runs any method."""
 
 import threading
 import warnings
@@ -43,7 +43,7 @@ def made(name):
 
 
 class TestResult:
-    def test_is_grad_cam(self):
+    def test_maps_logits_and_target_of_gradcam(self):
         net, images = Staged(), pictures()
         got = xcam.explain(net, images, 1, layer="layer")
         features, gradient = true_gradient(net, images)
@@ -72,13 +72,13 @@ class TestResult:
         assert by_name.method == by_object.method
         assert torch.equal(by_name.maps, by_object.maps)
 
-    def test_its_recipe_makes_it_again(self):
+    def test_the_returned_method_gives_the_same_maps_again(self):
         net = GapNet()
         first = xcam.explain(net, IMAGES, method="gradcam_plusplus")
         again = xcam.explain(net, IMAGES, first.target, first.method)
         assert torch.equal(first.maps, again.maps)
 
-    def test_unlike_a_layer_name_an_object_needs_none(self):
+    def test_the_given_method_object_is_not_changed(self):
         method = GradCAM()
         xcam.explain(GapNet(), IMAGES, method=method)
         assert method.layer is None
@@ -87,7 +87,7 @@ class TestResult:
 @pytest.mark.parametrize(
     ("method", "field"), [("gradcam", "output"), ("saliency", "reduce"), ("rise", "output")]
 )
-def test_a_choice_that_there_is_not_costs_no_pass(method, field):
+def test_unknown_choice_is_refused_before_any_pass(method, field):
     net = Counting(GapNet())
     with pytest.raises(ValueError, match=f"{field} must be one of .*, got 'most'"):
         xcam.explain(net, IMAGES, method=method, **{field: "most"})
@@ -95,7 +95,7 @@ def test_a_choice_that_there_is_not_costs_no_pass(method, field):
 
 
 class TestWarnings:
-    def test_of_a_layer_called_twice(self):
+    def test_layer_called_twice_warns_once(self):
         with pytest.warns(XcamWarning, match="'layer' is called 2 times") as caught:
             got = xcam.explain(Twice(), pictures(), layer="layer", batch_size=1)
         assert len(caught) == 1  # once, though there were two chunks
@@ -103,7 +103,7 @@ class TestWarnings:
         assert len(got.warnings) == 1
         assert "'layer' is called 2 times" in got.warnings[0]
 
-    def test_none_of_a_shared_layer_that_is_the_default(self):
+    def test_shared_default_layer_does_not_warn(self):
         net = SharedReLU()
         got = xcam.explain(net, pictures())
         assert got.method.layer == "relu"
@@ -112,7 +112,7 @@ class TestWarnings:
             named = xcam.explain(net, pictures(), layer="relu")
         assert torch.equal(got.maps, named.maps)
 
-    def test_of_flat_maps_stay_in_the_result(self):
+    def test_flat_maps_are_noted_in_the_result_only(self):
         net = Pooled()
         nn.init.zeros_(net.fc.weight)
         with warnings.catch_warnings():
@@ -123,14 +123,14 @@ class TestWarnings:
 
 class TestModel:
     @pytest.mark.parametrize("net", [Staged, Untidy, Viewing, Pooled])
-    def test_is_left_as_it_was(self, net):
+    def test_model_is_left_as_it_was(self, net):
         net, images = mixed(net()), pictures()
         with unchanged(net, images):
             xcam.explain(net, images)
 
     @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
     @pytest.mark.parametrize("method", ["gradcam", "rise", "smoothgrad", "ablationcam"])
-    def test_is_left_as_it_was_after_an_interrupt(self, method, error):
+    def test_model_is_left_as_it_was_after_an_interrupt(self, method, error):
         passes = []
 
         def interrupt(module, inputs):
@@ -145,7 +145,7 @@ class TestModel:
             xcam.explain(net, IMAGES, method=method, batch_size=3)
         assert current_runtime() == Runtime()
 
-    def test_that_normalises_in_place(self):
+    def test_model_that_normalizes_in_place(self):
         class InPlace(Staged):
             def forward(self, images):
                 return super().forward(images.sub_(0.5))
@@ -167,7 +167,7 @@ class TestModel:
         for plain, interrupted in zip(*grads, strict=True):
             assert_close(interrupted, plain)
 
-    def test_own_error_passes(self):
+    def test_error_of_the_model_passes_through(self):
         class Fails(Pooled):
             def forward(self, images):
                 raise KeyError("inside")
@@ -182,8 +182,8 @@ class TestModel:
         with pytest.raises(RuntimeError, match=r"^in the target$"):
             xcam.explain(Pooled(), IMAGES, target)
 
-    def test_shared_by_threads(self):
-        """Each waits for the other: no hook fires for another's pass, nothing stays changed."""
+    def test_model_can_be_shared_by_threads(self):
+        """Threads wait for each other: no hook acts on another's pass, and all is restored."""
         net, results = mixed(Pooled()), {}
         expected = {name: xcam.explain(net, IMAGES, 1, name) for name in ("gradcam", "scorecam")}
 
@@ -204,7 +204,7 @@ class TestModel:
 
 
 class Hungry(nn.Module):
-    """Has memory for some rows only."""
+    """A net that has memory for `room` rows only."""
 
     def __init__(self, net, room):
         super().__init__()
@@ -217,14 +217,14 @@ class Hungry(nn.Module):
 
 
 def placed(name, prefix):
-    """The method, and its layer below the wrapper; a trained head knows its own."""
+    """Return arguments for the method, with its layer below a wrapper unless a head knows it."""
     method = made(name)
     reads = "layer" in method.parameters() and not isinstance(method, TrainableMethod)
     return {"method": method, **({"layer": f"{prefix}features"} if reads else {})}
 
 
 def net_for(name, wrapper=None, *args):
-    """The net that the method runs on, in a wrapper that carries what it carries."""
+    """Return the net that the method runs on, in a wrapper that carries the same head."""
     net = carrier(made(name), GapNet())
     wrapped = wrapper(net, *args) if wrapper else net
     if hasattr(net, "method"):
@@ -234,21 +234,21 @@ def net_for(name, wrapper=None, *args):
 
 @pytest.mark.parametrize("name", METHODS)
 class TestEveryMethod:
-    def test_no_more_rows_than_the_batch_size(self, name):
+    def test_passes_hold_at_most_batch_size_rows(self, name):
         net = net_for(name, Counting)
         for size in (1, 3):
             net.sizes.clear()
             xcam.explain(net, IMAGES, 1, batch_size=size, **placed(name, "net."))
             assert max(net.sizes) <= size
 
-    def test_memory_that_runs_out(self, name):
+    def test_maps_are_the_same_after_memory_ran_out(self, name):
         expected = xcam.explain(net_for(name), IMAGES, [0, 1, 2, 3, 4], **placed(name, "")).maps
         hungry = net_for(name, Hungry, 2)
         with unchanged(hungry, IMAGES):
             got = xcam.explain(hungry, IMAGES, [0, 1, 2, 3, 4], **placed(name, "net.")).maps
         assert_close(got, expected, atol=1e-5 * float(expected.abs().max()), rtol=1e-4)
 
-    def test_memory_that_does_not_suffice(self, name):
+    def test_single_image_that_does_not_fit_raises(self, name):
         hungry = net_for(name, Hungry, 0)
         with unchanged(hungry, IMAGES), pytest.raises(torch.OutOfMemoryError):
             xcam.explain(hungry, IMAGES, 1, **placed(name, "net."))
@@ -274,7 +274,7 @@ def spec(name):
 
 @dataclass(frozen=True)
 class Gives(Method):
-    """Whatever it is told to give for the chunk."""
+    """A method that returns `form(images)`."""
 
     form: object = None
     reduce: str = "sum"
@@ -294,11 +294,11 @@ class TestWhatAMethodGives:
             (lambda x: None, "got NoneType"),
         ],
     )
-    def test_no_map(self, form, got):
+    def test_result_of_a_wrong_shape_is_refused(self, form, got):
         with pytest.raises(ModelOutputError, match=got):
             xcam.explain(Pooled(), IMAGES[:2], method=Gives(form))
 
-    def test_not_finite(self):
+    def test_map_that_is_not_finite_is_refused(self):
         def form(images):
             return torch.where(images[:, 0] == IMAGES[3, 0], torch.nan, images[:, 0])
 
@@ -320,18 +320,18 @@ class TestWhatAMethodGives:
         assert_close(got.raw, IMAGES - 0.5)
         assert_close(got.maps, function(IMAGES - 0.5))
 
-    def test_unknown_reduction(self):
+    def test_unknown_reduction_is_refused(self):
         with pytest.raises(ValueError, match="sum, abs_sum, abs_max, got 'mean'"):
             xcam.explain(Pooled(), IMAGES, method=Gives(lambda x: x, "mean"))
 
-    def test_clean_pass_is_made_for_it(self):
+    def test_clean_pass_is_made_for_methods_without_one(self):
         net = Counting(Pooled())
         got = xcam.explain(net, IMAGES, method=Gives(lambda x: x[:, 0]), batch_size=2)
         assert net.sizes == [2, 2, 1]
         assert_close(got.logits, Pooled()(IMAGES))
         assert torch.equal(got.target, got.logits.argmax(1))
 
-    def test_precision_and_graph(self):
+    def test_raw_maps_are_float32_without_a_graph(self):
         weight = torch.ones((), requires_grad=True)
         got = xcam.explain(Pooled(), IMAGES, method=Gives(lambda x: (x[:, 0] * weight).double()))
         assert got.raw.dtype == torch.float32
@@ -347,6 +347,6 @@ class TestWhatAMethodGives:
         xcam.explain(Pooled(), IMAGES.clone().requires_grad_(), method=Gives(form))
         assert seen == [False]
 
-    def test_unknown_name(self):
+    def test_unregistered_name_is_refused(self):
         with pytest.raises(UnknownNameError, match="no method 'gives'"):
             xcam.explain(Pooled(), IMAGES, method="gives")
