@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import threading
 import weakref
 
 import pytest
@@ -210,6 +211,18 @@ class TestCheckpoint:
         mixed(net)
         with unchanged(net, images):
             captured(net, images)
+
+    @pytest.mark.parametrize("section", ["layer", "all"])
+    def test_rerun_in_another_thread(self, images, section):
+        """As on a GPU, where autograd runs the section again in a thread of its own."""
+        net, found = Checkpointed(section, reentrant=False), []
+        net.tail[0].inplace = False
+        with capture(net, "layer") as tap:
+            score = tap(images)[:, TARGET]
+            thread = threading.Thread(target=lambda: found.append(tap.gradient(score)))
+            thread.start()
+            thread.join()
+        assert_close(found[0], true_gradient(net, images, TARGET)[1])
 
     @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
     @pytest.mark.parametrize("section", ["tail", "all"])

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from nets import mixed, pictures, unchanged
+from nets import Checkpointed, mixed, pictures, unchanged
 from torch import nn
 from torch.testing import assert_close
 
@@ -153,6 +153,15 @@ class TestCuda:
 
         xcam.explain(Draws(), IMAGES.cuda(), 1, layer="net.0.features")
         assert torch.equal(torch.cuda.get_rng_state(), before)
+
+    @pytest.mark.parametrize("section", ["layer", "all"])
+    def test_checkpointed_layer(self, section):
+        """Autograd runs the section again in a thread of its own."""
+        net = Checkpointed(section, reentrant=False)
+        net.tail[0].inplace = False
+        expected = xcam.explain(net, pictures(), 1, layer="layer").raw
+        got = xcam.explain(net.cuda(), pictures().cuda(), 1, layer="layer").raw
+        assert_close(got.cpu(), expected, atol=1e-4, rtol=1e-3)
 
     def test_images_elsewhere(self):
         with pytest.raises(ValueError, match=r"images are on cpu and the model is on cuda:0"):
