@@ -117,5 +117,5 @@ def test_refusals(tmp_path):
     written(path)
     with pytest.raises(TypeError, match="lcam_fm has no parameter 'lyer': did you mean layer"):
         import_lcam(path, classifier(), "lcam_fm", lyer="features")
-    with pytest.raises(TypeError, match="lcam_img takes sigmoid as True or False, got 1"):
+    with pytest.raises(TypeError, match="lcam_img: sigmoid must be True or False, got 1"):
         import_lcam(path, classifier(), "lcam_img", sigmoid=1)

@@ -58,7 +58,7 @@ REFUSED = {
     "bad value": (
         {"output": "odds", "layer": LAYER},
         ValueError,
-        "output must be one of logit, prob, logprob, got 'odds'",
+        "output must be 'logit', 'prob' or 'logprob', got 'odds'",
     ),
     "parameter of a method without any": (
         {"method": "sobel", "foo": 1},
@@ -243,21 +243,21 @@ class ForTypeCheckers(Plugin):
 
 
 WRONG_KINDS = [
-    ("rise", "n_masks", 2.5, "an int, such as 4"),
-    ("rise", "n_masks", "10", "an int, such as 4"),
-    ("rise", "cells", 7.5, "an int, such as 4"),
-    ("random", "seed", 1.5, "an int, such as 4"),
-    ("integrated_gradients", "n_steps", "5", "an int, such as 4"),
-    ("smoothgrad", "n_samples", 2.5, "an int, such as 4"),
-    ("smoothgrad", "n_samples", True, "an int, such as 4"),
-    ("smoothgrad", "n_samples", None, "an int, such as 4"),
-    ("opticam", "rate", "a", "a number, such as 0.5"),
-    ("layercam", "gamma", "a", "a number, such as 0.5 or None"),
+    ("rise", "n_masks", 2.5, "an int of at least 1, such as 4000"),
+    ("rise", "n_masks", "10", "an int of at least 1, such as 4000"),
+    ("rise", "cells", 7.5, "an int of at least 2, such as 7"),
+    ("random", "seed", 1.5, "an int, such as 0"),
+    ("integrated_gradients", "n_steps", "5", "an int of at least 1, such as 50"),
+    ("smoothgrad", "n_samples", 2.5, "an int of at least 1, such as 25"),
+    ("smoothgrad", "n_samples", True, "an int of at least 1, such as 25"),
+    ("smoothgrad", "n_samples", None, "an int of at least 1, such as 25"),
+    ("opticam", "rate", "a", "a finite number above 0, such as 0.1"),
+    ("layercam", "gamma", "a", "a finite number above 0 or None"),
     ("scorecam", "align_corners", "x", "True or False"),
     ("gradcam", "relu", "yes", "True or False"),
     ("gradcam", "relu", 1, "True or False"),
-    (Plugin(), "strength", "a", "a number, such as 0.5 or None"),
-    (Plugin(), "often", 2.5, "an int, such as 4"),
+    (Plugin(), "strength", "a", "a finite number or None"),
+    (Plugin(), "often", 2.5, "an int, such as 1"),
 ]
 
 
@@ -266,11 +266,11 @@ def test_parameters_of_the_wrong_kind_are_refused(method, name, value, words):
     title = method if isinstance(method, str) else method.spec.name
     with pytest.raises(TypeError) as caught:
         xcam.explain(Pooled(), IMAGES, method=method, **{name: value})
-    assert str(caught.value) == f"{title} takes {name} as {words}, got {value!r}"
+    assert str(caught.value) == f"{title}: {name} must be {words}, got {value!r}"
 
 
 def test_a_method_object_of_the_wrong_kind_is_refused():
-    with pytest.raises(TypeError, match=r"^gradcam takes relu as True or False, got 'yes'$"):
+    with pytest.raises(TypeError, match=r"^gradcam: relu must be True or False, got 'yes'$"):
         xcam.explain(Pooled(), IMAGES, method=GradCAM(relu="yes"))
 
 

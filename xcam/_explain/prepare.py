@@ -14,6 +14,7 @@ from xcam._explain.run import attached_method
 from xcam.core import Method, TrainableMethod
 from xcam.engine import find_module, untouched
 from xcam.engine.layers import default_layer
+from xcam.registry import find_name
 
 __all__ = ["Prepared", "prepare", "requested_method"]
 
@@ -72,7 +73,8 @@ def prepare(
 def requested_method(model: nn.Module, method: str | Method | None) -> str | Method:
     """Return the model's own method where None or its name asks for it, else what was given."""
     own = attached_method(model)
-    if own is not None and method in (None, own.spec.name):
+    name = find_name(method) if isinstance(method, str) else method
+    if own is not None and name in (None, own.spec.name):
         return own
     return _DEFAULT if method is None else method
 

@@ -66,10 +66,10 @@ def check(name: Annotated[str, typer.Argument(help="A method or a metric.")]) ->
 
     The exit code is 1 if it breaks one.
     """
-    from xcam.registry import list_metrics
+    from xcam.registry import find_name, list_metrics
     from xcam.testing import check_method, check_metric
 
-    results = check_metric(name) if name in list_metrics() else check_method(name)
+    results = check_metric(name) if find_name(name) in list_metrics() else check_method(name)
     table(("check", "outcome", ""), [(r.check, r.outcome, r.message) for r in results])
     if any(result.outcome == "broken" for result in results):
         raise typer.Exit(1)

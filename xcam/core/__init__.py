@@ -4,23 +4,28 @@ from xcam.core.explanation import Explanation
 from xcam.core.method import Family, Method, MethodSpec, Reduce, SavedMethod, TrainableMethod
 from xcam.core.metric import Metric, MetricSpec, Question, Truth
 from xcam.core.notes import Note
-from xcam.core.settings import Settings
+from xcam.core.settings import Count, NonNegative, Positive, Range, Settings, Share
 from xcam.core.target import Output, ScoreFunction, Target, TargetLike, extract_logits
 
 __all__ = [
+    "Count",
     "Explanation",
     "Family",
     "Method",
     "MethodSpec",
     "Metric",
     "MetricSpec",
+    "NonNegative",
     "Note",
     "Output",
+    "Positive",
     "Question",
+    "Range",
     "Reduce",
     "SavedMethod",
     "ScoreFunction",
     "Settings",
+    "Share",
     "Target",
     "TargetLike",
     "TrainableMethod",

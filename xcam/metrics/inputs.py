@@ -24,8 +24,6 @@ data set's mean colour. A model without normalisation of its own takes what it t
 
 def in_space(model: nn.Module, images: Tensor, space: Space) -> tuple[nn.Module, Tensor]:
     """The model and the images (B, C, H, W) it takes, before or after its own normalisation."""
-    if space not in ("input", "normalized"):
-        raise ValueError(f"space must be 'input' or 'normalised', got {space!r}")
     inner = unwrap(model)
     if space == "normalized" and isinstance(inner, Normalized):
         return inner.model, (images - inner.mean) / inner.std

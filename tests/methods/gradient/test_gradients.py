@@ -235,9 +235,12 @@ def test_a_score_without_gradient_is_refused(images, net, target, method):
 @pytest.mark.parametrize(
     ("parameters", "sentence"),
     [
-        ({"n_steps": 0}, "n_steps must be at least 1 for the gausslegendre rule, got 0"),
+        (
+            {"n_steps": 0},
+            "^integrated_gradients: n_steps must be an int of at least 1, such as 50, got 0",
+        ),
         ({"n_steps": 1, "rule": "trapezoid"}, "at least 2 for the trapezoid rule, got 1"),
-        ({"rule": "simpson"}, "rule must be one of gausslegendre, .*got 'simpson'"),
+        ({"rule": "simpson"}, "rule must be 'gausslegendre', 'trap.* or 'whitebox', got 'simpson'"),
     ],
 )
 def test_values_that_cannot_be_run(parameters, sentence):

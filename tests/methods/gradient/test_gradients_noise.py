@@ -151,10 +151,10 @@ def test_passes(images, kind):
 @pytest.mark.parametrize(
     ("parameters", "sentence"),
     [
-        ({"n_samples": 0}, "n_samples must be at least 1, got 0"),
-        ({"noise": -0.1}, "noise must be a fraction of the image's range, .*got -0.1"),
-        ({"noise": float("nan")}, "noise must be .*got nan"),
-        ({"seed": -1}, "seed must not be negative, got -1"),
+        ({"n_samples": 0}, "n_samples must be an int of at least [12], such as 25, got 0"),
+        ({"noise": -0.1}, "noise must be a finite number of at least 0, such as 0.15, got -0.1"),
+        ({"noise": float("nan")}, "noise must be a finite number .*got nan"),
+        ({"seed": -1}, "seed must be an int of at least 0, such as 0, got -1"),
     ],
 )
 def test_values_that_cannot_be_run(kind, parameters, sentence):
@@ -163,5 +163,7 @@ def test_values_that_cannot_be_run(kind, parameters, sentence):
 
 
 def test_a_single_sample_has_no_variance():
-    with pytest.raises(ValueError, match="n_samples must be at least 2"):
+    with pytest.raises(
+        ValueError, match=r"^vargrad: n_samples must be an int of at least 2, such as 25, got 1"
+    ):
         VarGrad(n_samples=1)

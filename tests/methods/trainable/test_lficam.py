@@ -337,7 +337,6 @@ class TestNet:
     @pytest.mark.parametrize(
         ("method", "net", "message"),
         [
-            (LFICAM(fin_relu="some"), GapNet(), "fin_relu must be 'every', 'alternate' or None"),
             (LFICAM(stem_stride=3), GapNet(), "stem_stride must be 1, 2 or None, got 3"),
             (LFICAM(stem_stride=1), GapNet(), "called 'conv1'.*GapNet has none"),
             (LFICAM(layer="fc"), GapNet(), r"layer 'fc' has an output of shape \(1, 5\)"),
@@ -349,6 +348,10 @@ class TestNet:
     def test_refusals(self, method, net, message):
         with pytest.raises((ValueError, KeyError), match=message):
             method.attach(net)
+
+    def test_an_unknown_fin_relu_is_refused(self):
+        with pytest.raises(ValueError, match="fin_relu must be 'every', 'alternate' or None"):
+            LFICAM(fin_relu="some")
 
     def test_a_layer_that_is_called_twice_is_refused(self):
         net = SmallCNN()

@@ -225,12 +225,24 @@ class TestScoreMaps:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: MaxBoxAcc(step=0), r"step must be in \(0, 1\], got 0"),
-        (lambda: MaxBoxAcc(delta=0), r"an IoU to reach, must be in \(0, 1\], got 0"),
+        (
+            lambda: MaxBoxAcc(step=0),
+            r"step must be a finite number in \(0, 1\], such as 0.001, got 0",
+        ),
+        (
+            lambda: MaxBoxAcc(delta=0),
+            r"delta must be a finite number in \(0, 1\], such as 0.5, got 0",
+        ),
         (lambda: MaxBoxAcc(resize="nearest"), "'bilinear' or 'bicubic', got 'nearest'"),
-        (lambda: MaxBoxAccV2(step=2), r"step must be in \(0, 1\], got 2"),
-        (lambda: MaxBoxAccV2(deltas=(0.3, 30)), r"must be in \(0, 1\], got 30"),
-        (lambda: MaxBoxAccV2(deltas=()), "at least one"),
+        (
+            lambda: MaxBoxAccV2(step=2),
+            r"step must be a finite number in \(0, 1\], such as 0.001, got 2",
+        ),
+        (
+            lambda: MaxBoxAccV2(deltas=(0.3, 30)),
+            r"deltas must be .*each a finite number in \(0, 1\].*got \(0.3, 30\)",
+        ),
+        (lambda: MaxBoxAccV2(deltas=()), "deltas must be at least one IoU"),
     ],
 )
 def test_bad_fields(make, sentence):

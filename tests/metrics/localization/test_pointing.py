@@ -102,7 +102,8 @@ class TestPointingGame:
 
     @pytest.mark.parametrize("tolerance", [0, -1, float("nan")])
     def test_bad_tolerance(self, tolerance):
-        with pytest.raises(ValueError, match=f"tolerance must be above 0, got {tolerance}; 1 asks"):
+        words = f"tolerance must be a finite number above 0, such as 15.0, got {tolerance}"
+        with pytest.raises(ValueError, match=words):
             PointingGame(tolerance=tolerance)
 
 

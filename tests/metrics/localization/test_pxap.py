@@ -108,7 +108,7 @@ def test_finish_is_vectorised():
 @pytest.mark.parametrize(
     ("params", "sentence"),
     [
-        ({"step": 0}, r"step must be in \(0, 1\], got 0; 0.001 is"),
+        ({"step": 0}, r"step must be a finite number in \(0, 1\], such as 0.001, got 0"),
         ({"step": 1.5}, "got 1.5"),
         ({"resize": "nearest"}, "resize must be 'bilinear' or 'bicubic', got 'nearest'"),
     ],

@@ -97,5 +97,6 @@ class TestMetric:
 @pytest.mark.parametrize("cls", [Accuracy, MaskedAccuracy])
 @pytest.mark.parametrize("top", [0, -1, 1.5, True, "5"])
 def test_refuses_other_tops(cls, top):
-    with pytest.raises(ValueError, match="top must be a positive int"):
+    error = ValueError if top in (0, -1) else TypeError
+    with pytest.raises(error, match=f"top must be an int of at least 1, such as 1, got {top!r}"):
         cls(top=top)

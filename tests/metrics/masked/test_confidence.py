@@ -236,7 +236,9 @@ class TestFields:
         assert metric.finish(torch.tensor([[3.0], [4.0]])[:, 0]).tolist() == [3.0, 4.0]
 
     def test_refuses_bad_values(self, name):
-        with pytest.raises(ValueError, match="muted must lie"):
+        with pytest.raises(
+            ValueError, match=rf"{name}: muted must be a finite number in \[0, 1\), .*got 1"
+        ):
             get_metric(name)(muted=1)
 
 

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 import xcam
 from xcam.errors import XcamWarning
 from xcam.imaging import normalize, resize
-from xcam.metrics.masked.muting import check_masking, masks_of, mute
+from xcam.metrics.masked.muting import masks_of, mute
 from xcam.models.toy import GapNet
 
 
@@ -138,15 +138,16 @@ class TestMasks:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ((1.0, None, "zero", "input"), r"muted must lie in \[0, 1\), .*got 1.0"),
-        ((-0.1, None, "zero", "input"), r"muted must lie .*got -0.1"),
-        (("half", None, "zero", "input"), r"muted must lie .*got 'half'"),
-        ((0.5, "minmax", "zero", "input"), "normalize must be .*got 'minmax'"),
-        ((0.5, None, "black", "input"), "fill must be .*got 'black'"),
-        ((0.5, None, "zero", "model"), "space must be .*got 'model'"),
-        ((0.5, None, "zero", "input", 1), "binary must be True or False, got 1"),
+        ({"muted": 1.0}, r"muted must be a finite number in \[0, 1\), .*got 1.0"),
+        ({"muted": -0.1}, r"muted must be a finite number in \[0, 1\), .*got -0.1"),
+        ({"muted": "half"}, r"muted must be a finite number in \[0, 1\), .*got 'half'"),
+        ({"normalize": "minmax"}, "'before_resize', 'after_resize' or None, got 'minmax'"),
+        ({"fill": "black"}, "fill must be 'zero', 'mean', 'blur' or a tensor, got 'black'"),
+        ({"space": "model"}, "space must be 'input' or 'normalized', got 'model'"),
+        ({"binary": 1}, "binary must be True or False, got 1"),
     ],
 )
 def test_settings_are_refused(settings, sentence):
-    with pytest.raises((TypeError, ValueError), match=sentence):
-        check_masking(*settings)
+    for name in ("average_drop", "masked_accuracy"):
+        with pytest.raises((TypeError, ValueError), match=f"^{name}: .*{sentence}$"):
+            xcam.get_metric(name)(**settings)

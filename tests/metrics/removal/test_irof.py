@@ -131,9 +131,9 @@ def test_traces_and_registry():
     ("values", "sentence"),
     [
         ({"segments": "felzenszwalb"}, "'slic' or 'grid', got 'felzenszwalb'"),
-        ({"n_segments": 0}, "at least 1, got 0"),
-        ({"compactness": 0.0}, "above 0, got 0.0"),
-        ({"space": "pixel"}, "'input' or 'normalised', got 'pixel'"),
+        ({"n_segments": 0}, "n_segments must be an int of at least 1, such as 100, got 0"),
+        ({"compactness": 0.0}, "compactness must be a finite number above 0, such as 0.1, got 0.0"),
+        ({"space": "pixel"}, "'input' or 'normalized', got 'pixel'"),
         ({"fill": "black"}, "got 'black'"),
     ],
 )

@@ -86,5 +86,9 @@ def test_result_and_traces(metric):
 
 @pytest.mark.parametrize("metric", [PositivePerturbation, NegativePerturbation])
 def test_bad_settings(metric):
-    with pytest.raises(ValueError, match="fractions must ascend between 0 and 1"):
+    with pytest.raises(
+        ValueError, match=r"fractions must be a tuple, each a finite number in \(0, 1"
+    ):
         metric(fractions=(0.5, 1.5))
+    with pytest.raises(ValueError, match="fractions must ascend between 0 and 1"):
+        metric(fractions=(0.5, 0.1))

@@ -1,18 +1,18 @@
 """Ranks, counts and the engine that removes pixels by them."""
 
+import numpy as np
 import pytest
 import torch
 from by_hand import seeded
 from torch.testing import assert_close
 
+import xcam
 from xcam.core import Target
 from xcam.engine.forward import run_settings
 from xcam.errors import ModelOutputError
 from xcam.metrics.reading import reads_score
 from xcam.metrics.removal.pixels import (
     area,
-    check_fractions,
-    check_removal,
     counts_at,
     counts_by,
     progressive,
@@ -146,27 +146,40 @@ class TestProgressive:
 
 
 class TestSettings:
+    metrics = pytest.mark.parametrize("name", ["deletion", "insertion", "pixel_flipping"])
+
+    @metrics
     @pytest.mark.parametrize("step", [0, -1, 0.0, 1.5, float("nan")])
-    def test_bad_step(self, step):
-        with pytest.raises(ValueError, match="step must be an int of at least 1"):
-            check_removal(step, "prob", "input", "zero")
+    def test_bad_step(self, name, step):
+        words = r"step must be an int of at least 1 or a finite number in \(0, 1\], such as 0.0357"
+        with pytest.raises(ValueError, match=words):
+            xcam.get_metric(name)(step=step)
 
+    @metrics
     @pytest.mark.parametrize("step", [True, "1792", None])
-    def test_step_of_another_kind(self, step):
-        with pytest.raises(TypeError, match="step must be a number of pixels"):
-            check_removal(step, "prob", "input", "zero")
+    def test_step_of_another_kind(self, name, step):
+        with pytest.raises(TypeError, match=f"step must be an int of at least 1 or .*got {step!r}"):
+            xcam.get_metric(name)(step=step)
 
-    def test_bad_words(self):
-        with pytest.raises(ValueError, match="output must be one of logit, prob, logprob"):
-            check_removal(1, "softmax", "input", "zero")
-        with pytest.raises(ValueError, match="space must be one of input, normalised"):
-            check_removal(1, "prob", "pixel", "zero")
-        with pytest.raises(ValueError, match="fill must be"):
-            check_removal(1, "prob", "input", "black")
+    @metrics
+    def test_bad_words(self, name):
+        metric = xcam.get_metric(name)
+        with pytest.raises(ValueError, match="output must be 'logit', 'prob' or 'logprob', got"):
+            metric(output="softmax")
+        with pytest.raises(ValueError, match="space must be 'input' or 'normalized', got 'pixel'"):
+            metric(space="pixel")
+        with pytest.raises(ValueError, match=r"fill must be 'zero', 'mean', 'blur'.* a tensor"):
+            metric(fill="black")
 
     @pytest.mark.parametrize(
         "fractions", [(), (0.5, 0.1), (0.0, 0.5), (0.5, 1.0), (0.5, 0.5), (1,)]
     )
     def test_bad_fractions(self, fractions):
-        with pytest.raises(ValueError, match="fractions must ascend between 0 and 1"):
-            check_fractions(fractions, "input", "zero")
+        for name in ("remove_and_classify", "perturbation_accuracy_positive"):
+            with pytest.raises(
+                ValueError, match=r"fractions must (ascend between 0 and 1|be a tuple)"
+            ):
+                xcam.get_metric(name)(fractions=fractions)
+
+    def test_whole_number_of_numpy_is_a_number_of_pixels(self):
+        assert counts_by(np.int64(3), 8).tolist() == [0, 3, 6, 8]

@@ -211,15 +211,16 @@ def test_a_model_that_breaks_is_named():
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"fractions": ()}, r"some numbers in \[0, 1\], got \(\)"),
-        ({"fractions": 0.5}, r"some numbers in \[0, 1\], got 0.5"),
-        ({"fractions": (0.5, 10)}, r"in \[0, 1\], got \(0.5, 10\)"),
-        ({"output": "logit"}, "one of prob, accuracy, got 'logit'"),
-        ({"space": "pixel"}, "one of input, normalised, got 'pixel'"),
-        ({"noise": -0.1}, "at least 0, got -0.1"),
-        ({"noise": math.nan}, "at least 0, got nan"),
+        ({"fractions": ()}, r"at least one number in \[0, 1\], got none"),
+        ({"fractions": (0.5, 10)}, r"in \[0, 1\], such as .*got \(0.5, 10\)"),
+        ({"output": "logit"}, "output must be 'prob' or 'accuracy', got 'logit'"),
+        ({"space": "pixel"}, "space must be 'input' or 'normalized', got 'pixel'"),
+        ({"noise": -0.1}, "of at least 0, such as 0.01, got -0.1"),
+        ({"noise": math.nan}, "of at least 0, such as 0.01, got nan"),
     ],
 )
 def test_bad_settings(metric, values, sentence):
     with pytest.raises(ValueError, match=sentence):
         metric(**values)
+    with pytest.raises(TypeError, match=r"each a finite number in \[0, 1\], such as .*got 0.5"):
+        metric(fractions=0.5)

@@ -202,12 +202,12 @@ def test_elements_need_a_value_of_each():
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"unit": "segment"}, "one of pixel, patch, element, got 'segment'"),
-        ({"space": "pixel"}, "one of input, normalised, got 'pixel'"),
-        ({"output": "logit"}, "one of prob, accuracy, got 'logit'"),
-        ({"patch": 0}, "patch must be at least 1, got 0"),
-        ({"steps": 0}, "steps must be at least 1, got 0"),
-        ({"step": -1}, "step must be at least 1, got -1"),
+        ({"unit": "segment"}, "unit must be 'pixel', 'patch' or 'element', got 'segment'"),
+        ({"space": "pixel"}, "space must be 'input' or 'normalized', got 'pixel'"),
+        ({"output": "logit"}, "output must be 'prob' or 'accuracy', got 'logit'"),
+        ({"patch": 0}, "patch must be an int of at least 1, such as 8, got 0"),
+        ({"steps": 0}, "steps must be an int of at least 1, such as 50, got 0"),
+        ({"step": -1}, "step must be an int of at least 1 or None, got -1"),
         ({"exclude_removed": False}, "needs recompute=True"),
         ({"fill": "black"}, "got 'black'"),
     ],

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Method, MethodSpec, Target
+from xcam.core import Method, MethodSpec, NonNegative, Target
 from xcam.engine import Layer
 from xcam.methods.cam.features import activations_and_gradients, weighted
 
@@ -22,7 +22,7 @@ class GradCAMPlusPlus(Method):
     M = Σ_k w_k A_k with w_k = Σ_ij α_k,ij max(g_k,ij, 0), α = g² / (2 g² + g³ Σ_ab A_k,ab) and
     g = ∂y/∂A of the logit y (Chattopadhay et al., 2018, arXiv:1710.11063). This is the paper's
     closed form for the score e^y in a net that is piecewise linear behind the layer; the factor
-    e^y, one number an image, is left out. It holds for no other score, hence there is no `score`.
+    e^y, one number an image, is left out. It holds for no other score, hence there is no `output`.
     Made for a layer without negative values.
 
     grad-cam adds `epsilon=1e-6` to α's denominator, which outweighs it where gradients are below
@@ -35,7 +35,7 @@ class GradCAMPlusPlus(Method):
     """
 
     layer: Layer | None = None
-    epsilon: float = 0.0
+    epsilon: NonNegative = 0.0
     relu: bool = False
 
     spec: ClassVar[MethodSpec] = MethodSpec(
@@ -46,11 +46,6 @@ class GradCAMPlusPlus(Method):
         family="cam",
         cost="1 forward + tail backward",
     )
-
-    def __post_init__(self) -> None:
-        """Refuses an epsilon that is no correction."""
-        if not 0 <= self.epsilon < float("inf"):
-            raise ValueError(f"epsilon must be 0 or a small positive number, got {self.epsilon!r}")
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, h, w) at the layer's size."""

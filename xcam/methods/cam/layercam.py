@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from xcam.core import Method, MethodSpec, Output, Target
+from xcam.core import Method, MethodSpec, Output, Positive, Target
 from xcam.engine import Layer
 from xcam.methods.cam.features import activations_and_gradients
 
@@ -30,7 +30,7 @@ class LayerCAM(Method):
 
     layer: Layer | None = None
     output: Output = "logit"
-    gamma: float | None = None
+    gamma: Positive | None = None
     relu: bool = False
 
     spec: ClassVar[MethodSpec] = MethodSpec(
@@ -40,11 +40,6 @@ class LayerCAM(Method):
         family="cam",
         cost="1 forward + tail backward",
     )
-
-    def __post_init__(self) -> None:
-        """Refuses a scale that would flatten or flip the map."""
-        if self.gamma is not None and not 0 < self.gamma < float("inf"):
-            raise ValueError(f"gamma must be a positive number or None, got {self.gamma!r}")
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, h, w) at the layer's size."""

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Method, MethodSpec, Target
+from xcam.core import Method, MethodSpec, Positive, Target
 
 __all__ = ["CenterGaussian"]
 
@@ -24,7 +24,7 @@ class CenterGaussian(Method):
         sigma: σ in sides of the image.
     """
 
-    sigma: float = 0.25
+    sigma: Positive = 0.25
 
     spec: ClassVar[MethodSpec] = MethodSpec(
         name="center_gaussian",
@@ -36,11 +36,6 @@ class CenterGaussian(Method):
         signed=False,
         normalized=True,
     )
-
-    def __post_init__(self) -> None:
-        """Refuses a bump without width."""
-        if not 0 < self.sigma < float("inf"):
-            raise ValueError(f"sigma must be a positive fraction of the side, got {self.sigma}")
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, H, W)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -22,18 +22,21 @@ class GuidedBackprop(Method):
     another name (`clamp(min=0)`, `torch.maximum`, LeakyReLU, Threshold), GELU, SiLU and the like
     keep their gradient. A model without ReLUs gives a warning, a scripted one is refused. captum
     changes `nn.ReLU` modules only, and another branch that reads a ReLU's input as well.
-    White Box leaves the classifier's ReLU alone: `within="features"`, `output="prob"`.
+    White Box leaves the classifier's ReLU alone: `preset="whitebox"`.
 
     Attributes:
         output: What of the output is differentiated.
         reduce: How the channels become one.
         within: Name of the module whose ReLUs are guided; None for all.
+        preset: `"whitebox"` sets within="features" and output="prob".
     """
 
     output: Output = "logit"
     reduce: Reduce = "abs_max"
     within: str | None = None
+    preset: InitVar[str | None] = None
 
+    presets: ClassVar = {"whitebox": {"within": "features", "output": "prob"}}
     spec: ClassVar[MethodSpec] = MethodSpec(
         name="guided_backprop",
         title="Guided Backpropagation",

@@ -13,7 +13,6 @@ from xcam.engine import eager, forward, gradients
 from xcam.errors import ModelOutputError
 
 __all__ = [
-    "check_noise",
     "clean_pass",
     "copy_gradients",
     "input_gradients",
@@ -141,18 +140,6 @@ def noisy_gradients(
         return images[rows] + sigma[rows] * noises
 
     return copy_gradients(model, images, target, output, samples, change)
-
-
-def check_noise(n_samples: int, noise: float, seed: int) -> None:
-    """Refuses the fields of a noise method that cannot be run."""
-    if n_samples < 1:
-        raise ValueError(f"n_samples must be at least 1, got {n_samples}")
-    if not 0 <= noise < float("inf"):
-        raise ValueError(
-            f"noise must be a fraction of the image's range, such as 0.15, got {noise}"
-        )
-    if seed < 0:
-        raise ValueError(f"seed must not be negative, got {seed}")
 
 
 def _normal(shape: torch.Size, seed: int, index: int) -> Tensor:

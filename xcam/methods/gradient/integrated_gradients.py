@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from dataclasses import InitVar, dataclass
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from xcam import imaging
-from xcam.core import Method, MethodSpec, Output, Reduce, Target
+from xcam.core import Count, Method, MethodSpec, Output, Reduce, Target
 from xcam.imaging import Fill
 from xcam.methods.gradient.input_gradients import clean_pass, copy_gradients
 
@@ -27,8 +27,7 @@ class IntegratedGradients(Method):
     summed over channels, so that the map adds up to y(x) − y(x'). The integral is Σ_j w_j g(a_j).
     The paper takes `rule="right"`; the default is far closer at the same cost. captum's trapezoid
     has weights that add up to (n − 1)/n, ours to 1; the other rules agree. White Box takes 11
-    points, j/10 with weight 1/10, and no factor: `rule="whitebox"`, `n_steps=11`,
-    `multiply_by_inputs=False`, `output="prob"`.
+    points, j/10 with weight 1/10, and no factor: `preset="whitebox"`.
 
     Attributes:
         n_steps: Points on the path; memory does not grow with them.
@@ -40,15 +39,26 @@ class IntegratedGradients(Method):
         multiply_by_inputs: Whether to take the factor x − x'; without, the mean gradient.
         output: What of the output is y.
         reduce: How the channels become one.
+        preset: `"whitebox"` sets rule="whitebox", n_steps=11, multiply_by_inputs=False and
+            output="prob".
     """
 
-    n_steps: int = 50
+    n_steps: Count = 50
     baseline: Fill = "zero"
     rule: Rule = "gausslegendre"
     multiply_by_inputs: bool = True
     output: Output = "logit"
     reduce: Reduce = "sum"
+    preset: InitVar[str | None] = None
 
+    presets: ClassVar = {
+        "whitebox": {
+            "rule": "whitebox",
+            "n_steps": 11,
+            "multiply_by_inputs": False,
+            "output": "prob",
+        }
+    }
     spec: ClassVar[MethodSpec] = MethodSpec(
         name="integrated_gradients",
         title="Integrated Gradients",
@@ -58,14 +68,12 @@ class IntegratedGradients(Method):
         cost="1 forward + n_steps × (forward + backward)",
     )
 
-    def __post_init__(self) -> None:
-        """Refuses a rule that is not known and too few points for one."""
-        if self.rule not in get_args(Rule):
-            raise ValueError(f"rule must be one of {', '.join(get_args(Rule))}, got {self.rule!r}")
-        least = 2 if self.rule in ("trapezoid", "whitebox") else 1
-        if self.n_steps < least:
+    def __post_init__(self, preset: str | None) -> None:
+        """Refuse a single point for a rule that takes both ends of the path."""
+        super().__post_init__(preset)
+        if self.rule in ("trapezoid", "whitebox") and self.n_steps < 2:
             raise ValueError(
-                f"n_steps must be at least {least} for the {self.rule} rule, got {self.n_steps}"
+                f"n_steps must be at least 2 for the {self.rule} rule, got {self.n_steps}"
             )
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:

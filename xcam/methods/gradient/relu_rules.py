@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Literal, TypeAlias
@@ -17,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from xcam.core import Output, Target
 from xcam.engine import find_module, forward, unwrap
+from xcam.engine.trace import hooks
 from xcam.methods.gradient.input_gradients import input_gradients
 
 __all__ = ["Rule", "rectified_gradients"]
@@ -60,8 +60,7 @@ def rectified_gradients(
     mode = _RectifiedMode(rule, active=within is None)
     with ExitStack() as stack:
         if within is not None:
-            stack.callback(module.register_forward_pre_hook(mode.enter_module).remove)
-            stack.callback(module.register_forward_hook(mode.leave_module).remove)
+            stack.enter_context(hooks(module, mode.enter_module, mode.leave_module))
         stack.enter_context(mode)
         gradient = input_gradients(net, images, target, output)
     if not mode.calls:
@@ -113,14 +112,12 @@ class _RectifiedMode(TorchFunctionMode):
         self.rule = rule
         self.calls = 0
         self.depth = int(active)
-        self.thread = threading.get_ident()
 
     def enter_module(self, *_: object) -> None:
-        # A hook, unlike the mode, also sees the passes of other threads.
-        self.depth += threading.get_ident() == self.thread
+        self.depth += 1
 
     def leave_module(self, *_: object) -> None:
-        self.depth -= threading.get_ident() == self.thread
+        self.depth -= 1
 
     def __torch_function__(
         self,

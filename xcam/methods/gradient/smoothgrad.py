@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Method, MethodSpec, Output, Reduce, Target
-from xcam.methods.gradient.input_gradients import check_noise, clean_pass, noisy_gradients
+from xcam.core import Count, Method, MethodSpec, NonNegative, Output, Range, Reduce, Target
+from xcam.methods.gradient.input_gradients import clean_pass, noisy_gradients
 
 __all__ = ["SmoothGrad"]
 
@@ -31,9 +31,9 @@ class SmoothGrad(Method):
         reduce: How the channels become one.
     """
 
-    n_samples: int = 25
-    noise: float = 0.15
-    seed: int = 0
+    n_samples: Count = 25
+    noise: NonNegative = 0.15
+    seed: Annotated[int, Range(least=0)] = 0
     output: Output = "logit"
     reduce: Reduce = "abs_sum"
 
@@ -45,10 +45,6 @@ class SmoothGrad(Method):
         cost="1 forward + n_samples × (forward + backward)",
         stochastic=True,
     )
-
-    def __post_init__(self) -> None:
-        """Refuses values that cannot be run."""
-        check_noise(self.n_samples, self.noise, self.seed)
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives the signed mean gradient, (B, C, H, W)."""

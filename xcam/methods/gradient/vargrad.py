@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Method, MethodSpec, Output, Reduce, Target
-from xcam.methods.gradient.input_gradients import check_noise, clean_pass, noisy_gradients
+from xcam.core import Method, MethodSpec, NonNegative, Output, Range, Reduce, Target
+from xcam.methods.gradient.input_gradients import clean_pass, noisy_gradients
 
 __all__ = ["VarGrad"]
 
@@ -31,9 +31,9 @@ class VarGrad(Method):
         reduce: How the channels become one.
     """
 
-    n_samples: int = 25
-    noise: float = 0.15
-    seed: int = 0
+    n_samples: Annotated[int, Range(least=2)] = 25
+    noise: NonNegative = 0.15
+    seed: Annotated[int, Range(least=0)] = 0
     output: Output = "logit"
     reduce: Reduce = "sum"
 
@@ -47,12 +47,6 @@ class VarGrad(Method):
         stochastic=True,
         signed=False,
     )
-
-    def __post_init__(self) -> None:
-        """Refuses values that cannot be run, and a single sample: its variance is zero."""
-        check_noise(self.n_samples, self.noise, self.seed)
-        if self.n_samples < 2:
-            raise ValueError("n_samples must be at least 2 for a variance, got 1")
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, C, H, W), nowhere negative."""

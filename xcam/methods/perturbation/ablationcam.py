@@ -49,11 +49,6 @@ class AblationCAM(Method):
         cost="2 + C forwards, dead channels skipped",
     )
 
-    def __post_init__(self) -> None:
-        """Refuses an ablation that there is not."""
-        if self.ablate not in ("zero", "mean"):
-            raise ValueError(f"ablate must be 'zero' or 'mean', got {self.ablate!r}")
-
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, h, w) at the layer's size."""
         with capture(model, named(self.layer), grad=False) as tap:

@@ -8,10 +8,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Method, MethodSpec, Output, Target
+from xcam.core import Count, Method, MethodSpec, Output, Positive, Target
 from xcam.engine import Layer, eager, forward, gradients
 from xcam.engine.masking import blend
-from xcam.imaging import Fill, check_fill, normalize, resize
+from xcam.imaging import Fill, normalize, resize
 from xcam.methods.cam.features import activations_and_scores, weighted
 from xcam.methods.gradient.input_gradients import summed_gradient
 
@@ -44,8 +44,8 @@ class OptiCAM(Method):
     """
 
     layer: Layer | None = None
-    iterations: int = 50
-    rate: float = 0.1
+    iterations: Count = 50
+    rate: Positive = 0.1
     loss: Literal["plain", "norm"] = "plain"
     normalize: Literal["minmax", "max", "sigmoid"] = "minmax"
     output: Output = "logit"
@@ -60,20 +60,6 @@ class OptiCAM(Method):
         signed=False,
         normalized=True,
     )
-
-    def __post_init__(self) -> None:
-        """Refuses what cannot be optimised."""
-        if self.iterations < 1:
-            raise ValueError(f"iterations must be at least 1, got {self.iterations!r}")
-        if not self.rate > 0:
-            raise ValueError(f"rate must be positive, got {self.rate!r}")
-        if self.loss not in ("plain", "norm"):
-            raise ValueError(f"loss must be 'plain' or 'norm', got {self.loss!r}")
-        if self.normalize not in ("minmax", "max", "sigmoid"):
-            raise ValueError(
-                f"normalize must be 'minmax', 'max' or 'sigmoid', got {self.normalize!r}"
-            )
-        check_fill(self.fill)
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, H, W) at the images' size."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Method, MethodSpec, Output, Target
+from xcam.core import Count, Method, MethodSpec, Output, Range, Target
 from xcam.engine import forward
 from xcam.engine.masking import masked_scores
-from xcam.imaging import Fill, check_fill
+from xcam.imaging import Fill
 from xcam.methods.perturbation.grid_masks import GridMasks
 
 __all__ = ["RISE"]
@@ -44,9 +44,9 @@ class RISE(Method):
         fill: What is seen where the mask is zero; the paper's is zero of what the model takes.
     """
 
-    cells: int = 7
-    probability: float = 0.5
-    n_masks: int = 4000
+    cells: Annotated[int, Range(least=2)] = 7
+    probability: Annotated[float, Range(above=0, below=1)] = 0.5
+    n_masks: Count = 4000
     seed: int = 0
     output: Output = "prob"
     estimator: Estimator = "plain"
@@ -63,27 +63,17 @@ class RISE(Method):
     )
 
     def __post_init__(self) -> None:
-        """Refuses masks that cannot be drawn."""
-        if self.cells < 2:
-            raise ValueError(f"cells must be at least 2, got {self.cells!r}")
-        if not 0 < self.probability < 1:
-            raise ValueError(f"probability must lie between 0 and 1, got {self.probability!r}")
-        if self.n_masks < 1:
-            raise ValueError(f"n_masks must be at least 1, got {self.n_masks!r}")
-        if self.estimator not in ("plain", "centered"):
-            raise ValueError(f"estimator must be 'plain' or 'centred', got {self.estimator!r}")
-        if self.sampling not in ("iid", "balanced"):
-            raise ValueError(f"sampling must be 'iid' or 'balanced', got {self.sampling!r}")
-        if self.sampling == "balanced" and self._on() in (0, self.n_masks):
+        """Refuse a balanced sampling that hides all cells, or none."""
+        super().__post_init__()
+        if self.sampling == "balanced" and self._count_on() in (0, self.n_masks):
             raise ValueError(
-                f"balanced sampling turns a cell on in round(n_masks · probability) = {self._on()} "
-                f"of {self.n_masks} masks, which hides all cells or none: raise n_masks, or use "
-                "sampling='iid'"
+                f"balanced sampling turns a cell on in round(n_masks · probability) = "
+                f"{self._count_on()} of {self.n_masks} masks, which hides all cells or none: raise "
+                "n_masks, or use sampling='iid'"
             )
-        check_fill(self.fill)
 
-    def _on(self) -> int:
-        """In how many masks each cell is on, if balanced."""
+    def _count_on(self) -> int:
+        """Return in how many masks each cell is on, if balanced."""
         return round(self.n_masks * self.probability)
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
@@ -99,7 +89,8 @@ class RISE(Method):
         # A row a mask, the offset at its end: fewer masks of a seed are the first of more.
         numbers = torch.rand(self.n_masks, self.cells**2 + 2, generator=generator)
         bits, offsets = numbers[:, :-2], numbers[:, -2:]
-        on = bits < self.probability if self.sampling == "iid" else bits.argsort(0) < self._on()
+        iid = self.sampling == "iid"
+        on = bits < self.probability if iid else bits.argsort(0) < self._count_on()
         grids = on.to(images).view(self.n_masks, self.cells, self.cells)
         return GridMasks(grids, offsets, (images.shape[-2], images.shape[-1]))
 

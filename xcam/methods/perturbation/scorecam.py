@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from xcam.core import Method, MethodSpec, Output, Target
 from xcam.engine import Layer
 from xcam.engine.masking import masked_scores
-from xcam.imaging import Fill, check_fill, normalize
+from xcam.imaging import Fill, normalize
 from xcam.methods.cam.features import activations, weighted
 
 __all__ = ["ScoreCAM", "varied"]
@@ -60,16 +60,6 @@ class ScoreCAM(Method):
         family="perturbation",
         cost="1 + C forwards, flat channels skipped",
     )
-
-    def __post_init__(self) -> None:
-        """Refuses variants that there are not."""
-        if self.weighting not in ("prob", "softmax_logit", "cic"):
-            raise ValueError(
-                f"weighting must be 'prob', 'softmax_logit' or 'cic', got {self.weighting!r}"
-            )
-        if self.normalize not in ("after", "before"):
-            raise ValueError(f"normalize must be 'after' or 'before', got {self.normalize!r}")
-        check_fill(self.fill)
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, h, w) at the layer's size."""

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from xcam.core import Explanation, Metric, MetricSpec
-from xcam.metrics.localization.score_maps import Resize, check_thresholds, score_maps, thresholds
+from xcam.core import Explanation, Metric, MetricSpec, Range
+from xcam.metrics.localization.score_maps import Resize, Step, score_maps, thresholds
 from xcam.metrics.localization.truth import boxes_of
 
 __all__ = ["MaxBoxAcc", "MaxBoxAccV2"]
+
+IoU: TypeAlias = Annotated[float, Range(above=0, most=1)]
 
 _ON_THE_HOST = {"stays_on_device": "OpenCV traces contours on the CPU"}
 
@@ -38,8 +40,8 @@ class MaxBoxAcc(Metric):
         resize: How maps came to the images' size, see `score_maps.Resize`.
     """
 
-    step: float = 0.001
-    delta: float = 0.5
+    step: Step = 0.001
+    delta: IoU = 0.5
     resize: Resize = "bilinear"
 
     spec: ClassVar[MetricSpec] = MetricSpec(
@@ -53,11 +55,6 @@ class MaxBoxAcc(Metric):
         truth="boxes",
         exceptions=_ON_THE_HOST,
     )
-
-    def __post_init__(self) -> None:
-        """Refuses thresholds that do not exist."""
-        check_thresholds(self.step, self.resize)
-        _check_deltas([self.delta])
 
     def score(
         self,
@@ -94,8 +91,8 @@ class MaxBoxAccV2(Metric):
         resize: How maps came to the images' size, see `score_maps.Resize`.
     """
 
-    step: float = 0.001
-    deltas: tuple[float, ...] = (0.3, 0.5, 0.7)
+    step: Step = 0.001
+    deltas: tuple[IoU, ...] = (0.3, 0.5, 0.7)
     resize: Resize = "bilinear"
 
     spec: ClassVar[MetricSpec] = MetricSpec(
@@ -112,9 +109,10 @@ class MaxBoxAccV2(Metric):
     )
 
     def __post_init__(self) -> None:
-        """Refuses thresholds that do not exist."""
-        check_thresholds(self.step, self.resize)
-        _check_deltas(self.deltas)
+        """Refuse an empty tuple of deltas."""
+        super().__post_init__()
+        if not self.deltas:
+            raise ValueError("deltas must be at least one IoU, such as (0.5,), got none")
 
     def score(
         self,
@@ -134,14 +132,6 @@ class MaxBoxAccV2(Metric):
     def curve(self, mean: Tensor) -> tuple[Tensor, Tensor]:
         """The percentage at each threshold, averaged over deltas."""
         return _curve(mean, self.step)
-
-
-def _check_deltas(deltas: Sequence[float]) -> None:
-    if not deltas:
-        raise ValueError("deltas must be at least one IoU, such as (0.5,), got none")
-    for delta in deltas:
-        if not 0 < delta <= 1:
-            raise ValueError(f"delta, an IoU to reach, must be in (0, 1], got {delta}")
 
 
 def _best(mean: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xcam.core import Explanation, Metric, MetricSpec
+from xcam.core import Explanation, Metric, MetricSpec, Positive
 from xcam.engine.forward import note
 from xcam.metrics.inputs import maps_of, target_of
 from xcam.metrics.localization.truth import objects_of
@@ -34,7 +34,7 @@ class PointingGame(Metric):
         per_class: Mean over the explained classes; False gives the mean over images.
     """
 
-    tolerance: float = 15.0
+    tolerance: Positive = 15.0
     per_class: bool = True
 
     spec: ClassVar[MetricSpec] = MetricSpec(
@@ -47,13 +47,6 @@ class PointingGame(Metric):
         question="localization",
         truth="masks",
     )
-
-    def __post_init__(self) -> None:
-        """Refuses a tolerance that nothing can lie within."""
-        if not self.tolerance > 0:
-            raise ValueError(
-                f"tolerance must be above 0, got {self.tolerance}; 1 asks for an object pixel"
-            )
 
     def score(
         self,

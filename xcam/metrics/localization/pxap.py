@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from xcam.core import Explanation, Metric, MetricSpec
-from xcam.metrics.localization.score_maps import Resize, check_thresholds, score_maps, thresholds
+from xcam.metrics.localization.score_maps import Resize, Step, score_maps, thresholds
 from xcam.metrics.localization.truth import objects_of
 from xcam.metrics.precision import precise
 
@@ -33,7 +33,7 @@ class PxAP(Metric):
         resize: How maps came to the images' size, see `score_maps.Resize`.
     """
 
-    step: float = 0.001
+    step: Step = 0.001
     resize: Resize = "bilinear"
 
     spec: ClassVar[MetricSpec] = MetricSpec(
@@ -46,10 +46,6 @@ class PxAP(Metric):
         question="localization",
         truth="masks",
     )
-
-    def __post_init__(self) -> None:
-        """Refuses thresholds that do not exist."""
-        check_thresholds(self.step, self.resize)
 
     def score(
         self,

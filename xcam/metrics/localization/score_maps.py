@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from xcam.core import Explanation
+from xcam.core import Explanation, Range
 from xcam.imaging import is_flat, normalize
 from xcam.metrics.inputs import maps_of
 from xcam.metrics.precision import precise
 
-__all__ = ["Resize", "check_thresholds", "score_maps", "thresholds"]
+__all__ = ["Resize", "Step", "score_maps", "thresholds"]
+
+Step: TypeAlias = Annotated[float, Range(above=0, most=1)]
+"""Between two thresholds on maps in [0, 1]."""
 
 Resize: TypeAlias = Literal["bilinear", "bicubic"]
 """How a map came to the images' size.
@@ -41,11 +44,3 @@ def score_maps(explanation: Explanation, images: Tensor, resize: Resize) -> Tens
 def thresholds(step: float) -> list[float]:
     """0, step, 2 step, … below 1."""
     return [index * step for index in range(math.ceil(1 / step))]
-
-
-def check_thresholds(step: float, resize: Resize) -> None:
-    """Refuses, with a `ValueError`, what no score maps can be made or thresholded with."""
-    if not 0 < step <= 1:
-        raise ValueError(f"step must be in (0, 1], got {step}; 0.001 is the published one")
-    if resize not in ("bilinear", "bicubic"):
-        raise ValueError(f"resize must be 'bilinear' or 'bicubic', got {resize!r}")

@@ -8,12 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Explanation, Metric, MetricSpec, extract_logits
+from xcam.core import Count, Explanation, Metric, MetricSpec, extract_logits
 from xcam.engine import forward, untouched
 from xcam.engine.masking import masked_passes
 from xcam.imaging import Fill
 from xcam.metrics.inputs import Space, in_space, maps_of
-from xcam.metrics.masked.muting import Normalise, check_masking, masks_of
+from xcam.metrics.masked.muting import Muted, Normalise, masks_of
 from xcam.metrics.reading import Read, among_top
 
 __all__ = ["Accuracy", "MaskedAccuracy"]
@@ -30,7 +30,7 @@ class Accuracy(Metric):
         top: k, of top-k.
     """
 
-    top: int = 1
+    top: Count = 1
 
     spec: ClassVar[MetricSpec] = MetricSpec(
         name="accuracy",
@@ -46,10 +46,6 @@ class Accuracy(Metric):
             ("oracle above random", "random above inverse"), "it is of the model alone"
         ),
     )
-
-    def __post_init__(self) -> None:
-        """Refuses a `top` that is no number of classes."""
-        _check_top(self.top)
 
     def score(
         self,
@@ -94,8 +90,8 @@ class MaskedAccuracy(Metric):
             normalisation.
     """
 
-    top: int = 1
-    muted: float = 0.0
+    top: Count = 1
+    muted: Muted = 0.0
     normalize: Normalise = "before_resize"
     binary: bool = False
     fill: Fill = "zero"
@@ -111,11 +107,6 @@ class MaskedAccuracy(Metric):
         truth="labels",
         cost="1",
     )
-
-    def __post_init__(self) -> None:
-        """Refuses masks that cannot be made, and a `top` that is no number of classes."""
-        _check_top(self.top)
-        check_masking(self.muted, self.normalize, self.fill, self.space, self.binary)
 
     def score(
         self,
@@ -178,8 +169,3 @@ def reads_top(labels: Tensor, top: int) -> Read:
         return among_top(logits, labels[rows], top).to(logits.dtype)
 
     return read
-
-
-def _check_top(top: int) -> None:
-    if isinstance(top, bool) or not isinstance(top, int) or top < 1:
-        raise ValueError(f"top must be a positive int, such as 1 or 5, got {top!r}")

@@ -8,13 +8,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Explanation, Metric, MetricSpec
+from xcam.core import Explanation, Metric, MetricSpec, NonNegative
 from xcam.imaging import Fill
 from xcam.metrics.inputs import Space
 from xcam.metrics.masked.coherency import coherency, complexity
 from xcam.metrics.masked.confidence import confidences, relative_drop
-from xcam.metrics.masked.muting import Normalise, check_masking, masks_of
-from xcam.metrics.removal.road import ROAD
+from xcam.metrics.masked.muting import Normalise, masks_of
+from xcam.metrics.removal.road import ROAD, Fractions
 
 __all__ = ["ADCC", "ARCC", "harmonic"]
 
@@ -49,10 +49,6 @@ class ADCC(Metric):
         bounds=(0.0, 1.0),
         cost="2 + 1 explanation",
     )
-
-    def __post_init__(self) -> None:
-        """Refuses masks that cannot be made."""
-        check_masking(0.0, self.normalize, self.fill, self.space)
 
     def score(
         self,
@@ -98,8 +94,8 @@ class ARCC(Metric):
     normalize: Normalise = "before_resize"
     fill: Fill = "zero"
     space: Space = "input"
-    fractions: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)
-    noise: float = 0.01
+    fractions: Fractions = (0.2, 0.4, 0.6, 0.8)
+    noise: NonNegative = 0.01
     seed: int = 0
 
     spec: ClassVar[MetricSpec] = MetricSpec(
@@ -111,11 +107,6 @@ class ARCC(Metric):
         bounds=(0.0, 1.0),
         cost="2 × len(fractions) + 1 explanation",
     )
-
-    def __post_init__(self) -> None:
-        """Refuses masks that cannot be made, and settings by which nothing can be removed."""
-        check_masking(0.0, self.normalize, self.fill, self.space)
-        object.__setattr__(self, "fractions", self._road().fractions)
 
     def _road(self) -> ROAD:
         return ROAD(self.fractions, "prob", self.noise, self.seed, self.space)

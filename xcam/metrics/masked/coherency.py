@@ -15,7 +15,7 @@ from xcam.engine import unwrap
 from xcam.engine.masking import blend
 from xcam.imaging import Fill, normalize
 from xcam.metrics.inputs import Space, in_space, maps_of, target_of
-from xcam.metrics.masked.muting import Normalise, check_masking, masks_of
+from xcam.metrics.masked.muting import Normalise, masks_of
 from xcam.metrics.precision import precise
 from xcam.models.normalized import Normalized
 
@@ -60,10 +60,6 @@ class Coherency(Metric):
         ),
     )
 
-    def __post_init__(self) -> None:
-        """Refuses masks that cannot be made."""
-        check_masking(0.0, self.normalize, self.fill, self.space)
-
     def score(
         self,
         model: nn.Module,
@@ -102,10 +98,6 @@ class Complexity(Metric):
         bounds=(0.0, 1.0),
         question="shape",
     )
-
-    def __post_init__(self) -> None:
-        """Refuses an unknown `normalize`."""
-        check_masking(0.0, self.normalize, "zero", "input")
 
     def score(
         self,

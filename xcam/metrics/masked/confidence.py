@@ -14,7 +14,7 @@ from xcam.engine import untouched
 from xcam.engine.masking import masked_passes
 from xcam.imaging import Fill
 from xcam.metrics.inputs import Space, in_space, target_of
-from xcam.metrics.masked.muting import Normalise, check_masking, masks_of
+from xcam.metrics.masked.muting import Muted, Normalise, masks_of
 from xcam.metrics.precision import precise
 from xcam.metrics.reading import check_finite, reads_score
 
@@ -85,15 +85,11 @@ def relative_drop(p: Tensor, o: Tensor) -> Tensor:
 class _Confidence(Metric):
     """A share of each image, in percent, of its probability clean and behind the map."""
 
-    muted: float = 0.0
+    muted: Muted = 0.0
     normalize: Normalise = "before_resize"
     binary: bool = False
     fill: Fill = "zero"
     space: Space = "input"
-
-    def __post_init__(self) -> None:
-        """Refuses masks that cannot be made."""
-        check_masking(self.muted, self.normalize, self.fill, self.space, self.binary)
 
     def score(
         self,

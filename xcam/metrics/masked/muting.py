@@ -3,37 +3,23 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias, get_args
+from typing import Annotated, Literal, TypeAlias
 
 from torch import Tensor
 
 from xcam import imaging
-from xcam.core import Explanation
+from xcam.core import Explanation, Range
 from xcam.engine.forward import note
-from xcam.imaging import Fill, check_fill, is_flat, resize
-from xcam.metrics.inputs import Space, maps_of
+from xcam.imaging import is_flat, resize
+from xcam.metrics.inputs import maps_of
 
-__all__ = ["Normalise", "check_masking", "masks_of", "mute"]
+__all__ = ["Muted", "Normalise", "masks_of", "mute"]
+
+Muted: TypeAlias = Annotated[float, Range(least=0, below=1)]
+"""What fraction of the pixels is hidden wholly, the lowest of the map."""
 
 Normalise: TypeAlias = Literal["before_resize", "after_resize"] | None
 """When a map is min-maxed: at its own size, as L-CAM does, or at the image's; None for never."""
-
-
-def check_masking(
-    muted: float, normalize: Normalise, fill: Fill, space: Space, binary: bool = False
-) -> None:
-    """Refuses, with a `TypeError` or `ValueError`, what no map can be made a mask by."""
-    if not isinstance(muted, int | float) or not 0 <= muted < 1:
-        raise ValueError(f"muted must lie in [0, 1), such as 0.5, got {muted!r}")
-    if normalize not in (None, "before_resize", "after_resize"):
-        raise ValueError(
-            f"normalize must be 'before_resize', 'after_resize' or None, got {normalize!r}"
-        )
-    if space not in get_args(Space):
-        raise ValueError(f"space must be 'input' or 'normalised', got {space!r}")
-    if not isinstance(binary, bool):
-        raise TypeError(f"binary must be True or False, got {binary!r}")
-    check_fill(fill)
 
 
 def masks_of(

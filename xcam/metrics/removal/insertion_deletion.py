@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import InitVar, dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xcam.core import Explanation, Metric, MetricSpec, Output
+from xcam.core import Count, Explanation, Metric, MetricSpec, Output, Positive
 from xcam.engine import untouched
 from xcam.imaging import Fill
 from xcam.metrics.inputs import Space, in_space, maps_of, target_of
-from xcam.metrics.preset import has_presets
 from xcam.metrics.reading import reads_score
-from xcam.metrics.removal.pixels import area, check_removal, counts_by, progressive, ranks
+from xcam.metrics.removal.pixels import Step, area, counts_by, progressive, ranks
 
 __all__ = ["Deletion", "Insertion", "Kernel", "blurred"]
 
@@ -30,7 +29,6 @@ _INSERTION = {
 }
 
 
-@has_presets(_DELETION)
 @dataclass(frozen=True, eq=False, repr=False)
 class Deletion(Metric):
     """Deletion: the area under the score's curve while the map's highest pixels vanish first.
@@ -51,12 +49,13 @@ class Deletion(Metric):
             step=1/28, which is 1792.
     """
 
-    step: int | float = 1 / 28
+    step: Step = 1 / 28
     output: Output = "prob"
     space: Space = "normalized"
     fill: Fill = "zero"
     preset: InitVar[str | None] = None
 
+    presets: ClassVar = _DELETION
     spec: ClassVar[MetricSpec] = MetricSpec(
         name="deletion",
         title="Deletion",
@@ -66,10 +65,6 @@ class Deletion(Metric):
         bounds=(0.0, 1.0),
         cost="1/step + 1",
     )
-
-    def __post_init__(self, preset: str | None) -> None:
-        """Refuses settings by which nothing can be removed."""
-        check_removal(self.step, self.output, self.space, self.fill)
 
     def score(
         self,
@@ -95,7 +90,6 @@ class Deletion(Metric):
         return torch.linspace(0, 1, mean.shape[-1], device=mean.device), mean
 
 
-@has_presets(_INSERTION)
 @dataclass(frozen=True, eq=False, repr=False)
 class Insertion(Metric):
     """Insertion: the area under the score's curve while a blurred image gets its pixels back.
@@ -119,15 +113,16 @@ class Insertion(Metric):
             `"castream"` sets step=1/28, which is 1792, and a 5×5 kernel.
     """
 
-    step: int | float = 1 / 28
+    step: Step = 1 / 28
     kernel: Kernel = "rise"
-    size: int = 11
-    sigma: float = 5.0
+    size: Count = 11
+    sigma: Positive = 5.0
     output: Output = "prob"
     space: Space = "normalized"
     fill: Fill | None = None
     preset: InitVar[str | None] = None
 
+    presets: ClassVar = _INSERTION
     spec: ClassVar[MetricSpec] = MetricSpec(
         name="insertion",
         title="Insertion",
@@ -139,14 +134,10 @@ class Insertion(Metric):
     )
 
     def __post_init__(self, preset: str | None) -> None:
-        """Refuses settings by which nothing can be inserted."""
-        check_removal(self.step, self.output, self.space, self.fill)
-        if self.kernel not in get_args(Kernel):
-            raise ValueError(f"kernel must be 'rise' or 'gaussian', got {self.kernel!r}")
-        if self.size < 1 or self.size % 2 == 0:
+        """Refuse a kernel without a middle."""
+        super().__post_init__(preset)
+        if self.size % 2 == 0:
             raise ValueError(f"size must be an odd number of pixels, got {self.size!r}")
-        if not self.sigma > 0:
-            raise ValueError(f"sigma must be above 0, got {self.sigma!r}")
 
     def score(
         self,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias, get_args
+from typing import ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Explanation, Metric, MetricSpec
+from xcam.core import Count, Explanation, Metric, MetricSpec, Positive
 from xcam.engine import untouched
-from xcam.imaging import Fill, check_fill
+from xcam.imaging import Fill
 from xcam.metrics.inputs import Space, in_space, maps_of, target_of
 from xcam.metrics.reading import reads_score
 from xcam.metrics.removal.pixels import area, progressive, ranks
@@ -46,8 +46,8 @@ class IROF(Metric):
     """
 
     segments: Segments = "slic"
-    n_segments: int = 100
-    compactness: float = 0.1
+    n_segments: Count = 100
+    compactness: Positive = 0.1
     fill: Fill = "mean"
     space: Space = "input"
 
@@ -60,18 +60,6 @@ class IROF(Metric):
         bounds=(float("-inf"), 1.0),
         cost="n_segments + 1",
     )
-
-    def __post_init__(self) -> None:
-        """Refuses settings that segment nothing."""
-        if self.segments not in get_args(Segments):
-            raise ValueError(f"segments must be 'slic' or 'grid', got {self.segments!r}")
-        if self.n_segments < 1:
-            raise ValueError(f"n_segments must be at least 1, got {self.n_segments!r}")
-        if not self.compactness > 0:
-            raise ValueError(f"compactness must be above 0, got {self.compactness!r}")
-        if self.space not in get_args(Space):
-            raise ValueError(f"space must be 'input' or 'normalised', got {self.space!r}")
-        check_fill(self.fill)
 
     def score(
         self,

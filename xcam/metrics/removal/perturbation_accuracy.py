@@ -13,7 +13,7 @@ from xcam.engine import untouched
 from xcam.imaging import Fill
 from xcam.metrics.inputs import Space, in_space, maps_of, target_of
 from xcam.metrics.reading import reads_hit
-from xcam.metrics.removal.pixels import check_fractions, counts_at, progressive, ranks
+from xcam.metrics.removal.pixels import Fractions, check_ascending, counts_at, progressive, ranks
 
 __all__ = ["NegativePerturbation", "PositivePerturbation"]
 
@@ -25,15 +25,16 @@ _PAPER = "Chefer et al., 2021, arXiv:2012.09838"
 class _Perturbation(Metric):
     """Accuracy without some pixels, averaged over how many; either end of the map goes first."""
 
-    fractions: tuple[float, ...] = _FRACTIONS
+    fractions: Fractions = _FRACTIONS
     space: Space = "input"
     fill: Fill = "zero"
 
     sign: ClassVar[int]
 
     def __post_init__(self) -> None:
-        """Refuses settings by which nothing can be removed."""
-        check_fractions(self.fractions, self.space, self.fill)
+        """Refuse fractions that do not ascend."""
+        super().__post_init__()
+        check_ascending(self.fractions)
 
     def score(
         self,

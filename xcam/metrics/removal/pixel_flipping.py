@@ -13,7 +13,7 @@ from xcam.engine import untouched
 from xcam.imaging import Fill
 from xcam.metrics.inputs import Space, in_space, maps_of, target_of
 from xcam.metrics.reading import reads_score
-from xcam.metrics.removal.pixels import area, check_removal, counts_by, progressive, ranks
+from xcam.metrics.removal.pixels import Step, area, counts_by, progressive, ranks
 
 __all__ = ["PixelFlipping"]
 
@@ -36,7 +36,7 @@ class PixelFlipping(Metric):
         fill: What replaces them; zero of an image in [0, 1] is black.
     """
 
-    step: int | float = 1 / 28
+    step: Step = 1 / 28
     output: Output = "logit"
     space: Space = "input"
     fill: Fill = "zero"
@@ -50,10 +50,6 @@ class PixelFlipping(Metric):
         bounds=(float("-inf"), float("inf")),
         cost="1/step + 1",
     )
-
-    def __post_init__(self) -> None:
-        """Refuses settings by which nothing can be removed."""
-        check_removal(self.step, self.output, self.space, self.fill)
 
     def score(
         self,

@@ -9,26 +9,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import get_args
+from typing import Annotated, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Output
+from xcam.core import Range
 from xcam.engine.masking import masked_passes
-from xcam.imaging import Fill, check_fill
-from xcam.metrics.inputs import Space
+from xcam.imaging import Fill
 from xcam.metrics.reading import Read, check_finite
 
 __all__ = [
+    "Fractions",
+    "Step",
     "area",
-    "check_fractions",
-    "check_removal",
+    "check_ascending",
     "counts_at",
     "counts_by",
     "progressive",
     "ranks",
 ]
+
+
+Step: TypeAlias = Annotated[int, Range(least=1)] | Annotated[float, Range(above=0, most=1)]
+"""Pixels from one point of a curve to the next; a float is their share of all pixels."""
+
+Fractions: TypeAlias = tuple[Annotated[float, Range(above=0, below=1)], ...]
 
 
 def ranks(maps: Tensor) -> Tensor:
@@ -50,8 +57,8 @@ def counts_by(step: int | float, pixels: int) -> Tensor:
             of the image, at the whole pixel below where the share is none.
         pixels: Of the image.
     """
-    if isinstance(step, int):
-        return torch.tensor([*range(0, pixels, step), pixels])
+    if isinstance(step, int | np.integer):
+        return torch.tensor([*range(0, pixels, int(step)), pixels])
     return counts_at([*(i * step for i in range(math.ceil(1 / step - 1e-9))), 1.0], pixels)
 
 
@@ -116,27 +123,9 @@ def area(curve: Tensor) -> Tensor:
     return total / (curve.shape[-1] - 1)
 
 
-def check_removal(step: int | float, output: Output, space: Space, fill: Fill | None) -> None:
-    """Refuses settings by which nothing can be removed, with a `TypeError` or `ValueError`."""
-    if isinstance(step, bool) or not isinstance(step, int | float):
-        raise TypeError(f"step must be a number of pixels or a share of them, got {step!r}")
-    if not (0 < step <= 1 if isinstance(step, float) else step >= 1):
-        raise ValueError(
-            "step must be an int of at least 1, in pixels, or a float above 0 and at most 1, a "
-            f"share of all pixels, got {step!r}"
-        )
-    for name, value, choices in (("output", output, Output), ("space", space, Space)):
-        if value not in get_args(choices):
-            raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}, got {value!r}")
-    if fill is not None:
-        check_fill(fill)
-
-
-def check_fractions(fractions: Sequence[float], space: Space, fill: Fill) -> None:
-    """Refuses fractions of pixels to remove that are none, with a `TypeError` or `ValueError`."""
-    inside = all(isinstance(k, float) and 0 < k < 1 for k in fractions)
-    if not inside or not fractions or list(fractions) != sorted(set(fractions)):
+def check_ascending(fractions: Sequence[float]) -> None:
+    """Refuse, with a `ValueError`, fractions of pixels that do not ascend, and none at all."""
+    if not fractions or list(fractions) != sorted(set(fractions)):
         raise ValueError(
             f"fractions must ascend between 0 and 1, such as (0.1, 0.5, 0.9), got {fractions!r}"
         )
-    check_removal(1, "logit", space, fill)

@@ -13,7 +13,7 @@ from xcam.engine import untouched
 from xcam.imaging import Fill
 from xcam.metrics.inputs import Space, in_space, maps_of, target_of
 from xcam.metrics.reading import reads_hit
-from xcam.metrics.removal.pixels import check_fractions, counts_at, progressive, ranks
+from xcam.metrics.removal.pixels import Fractions, check_ascending, counts_at, progressive, ranks
 
 __all__ = ["RemoveAndClassify"]
 
@@ -37,7 +37,7 @@ class RemoveAndClassify(Metric):
         fill: What replaces them; zero of a normalised image is the data set's mean colour.
     """
 
-    fractions: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
+    fractions: Fractions = (0.1, 0.3, 0.5, 0.7, 0.9)
     seed: int = 0
     space: Space = "normalized"
     fill: Fill = "zero"
@@ -53,8 +53,9 @@ class RemoveAndClassify(Metric):
     )
 
     def __post_init__(self) -> None:
-        """Refuses settings by which nothing can be removed."""
-        check_fractions(self.fractions, self.space, self.fill)
+        """Refuse fractions that do not ascend."""
+        super().__post_init__()
+        check_ascending(self.fractions)
 
     def score(
         self,

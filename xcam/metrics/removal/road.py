@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Explanation, Metric, MetricSpec
+from xcam.core import Explanation, Metric, MetricSpec, NonNegative, Share
 from xcam.engine import forward, untouched
 from xcam.metrics.inputs import Space, in_space, maps_of, target_of
 from xcam.metrics.reading import check_finite, reads_score_and_hit
 from xcam.metrics.removal.imputation import impute
 from xcam.metrics.removal.pixels import counts_at, ranks
 
-__all__ = ["ROAD", "Output", "ROADLeRF", "ROADMoRF"]
+__all__ = ["ROAD", "Fractions", "Output", "ROADLeRF", "ROADMoRF"]
 
 Order: TypeAlias = Literal["morf", "lerf"]
 """Most relevant first, or least."""
 
 Output: TypeAlias = Literal["prob", "accuracy"]
 """The probability of the explained class, or whether the model still decides for it."""
+
+Fractions: TypeAlias = tuple[Share, ...]
+"""Of the pixels that are removed."""
 
 _PAPER = "Rong et al., 2022, arXiv:2202.00449"
 _TENTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -33,27 +35,19 @@ _TENTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 class _Imputed(Metric):
     """What the three below share: all but the orders in which pixels go."""
 
-    fractions: tuple[float, ...] = _TENTHS
+    fractions: Fractions = _TENTHS
     output: Output = "accuracy"
-    noise: float = 0.01
+    noise: NonNegative = 0.01
     seed: int = 0
     space: Space = "input"
 
     orders: ClassVar[tuple[Order, ...]]
 
     def __post_init__(self) -> None:
-        """Refuses settings by which nothing can be removed."""
-        if not isinstance(self.fractions, Sequence) or not self.fractions:
-            raise ValueError(f"fractions must be some numbers in [0, 1], got {self.fractions!r}")
-        object.__setattr__(self, "fractions", tuple(self.fractions))
-        if not all(0 <= fraction <= 1 for fraction in self.fractions):
-            raise ValueError(f"fractions must be in [0, 1], got {self.fractions!r}")
-        for name, choices in (("output", get_args(Output)), ("space", get_args(Space))):
-            value = getattr(self, name)
-            if value not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-        if not 0 <= self.noise < float("inf"):
-            raise ValueError(f"noise must be a number of at least 0, got {self.noise!r}")
+        """Refuse an empty tuple of fractions."""
+        super().__post_init__()
+        if not self.fractions:
+            raise ValueError("fractions must be at least one number in [0, 1], got none")
 
     def score(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import InitVar, dataclass
-from typing import ClassVar, Literal, TypeAlias, get_args
+from typing import ClassVar, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from xcam._explain.prepare import prepare
 from xcam._explain.run import run
-from xcam.core import Explanation, Method, Metric, MetricSpec, Target
+from xcam.core import Count, Explanation, Method, Metric, MetricSpec, Target
 from xcam.engine import forward, untouched, unwrap
-from xcam.imaging import Fill, check_fill, make_fill
+from xcam.imaging import Fill, make_fill
 from xcam.metrics.inputs import Space, in_space, maps_of, target_of
-from xcam.metrics.preset import has_presets
 from xcam.metrics.reading import check_finite, reads_score_and_hit
 from xcam.metrics.removal.pixels import area, counts_at, progressive, ranks
 from xcam.models.normalized import Normalized
@@ -36,7 +35,6 @@ _PRESETS = {
 }
 
 
-@has_presets(_PRESETS)
 @dataclass(frozen=True, eq=False, repr=False)
 class Selectivity(Metric):
     """Selectivity: the area under the score's curve while the highest parts are removed.
@@ -63,16 +61,17 @@ class Selectivity(Metric):
     """
 
     unit: Unit = "patch"
-    patch: int = 8
+    patch: Count = 8
     recompute: bool = False
     exclude_removed: bool = True
-    steps: int = 50
-    step: int | None = None
+    steps: Count = 50
+    step: Count | None = None
     output: Literal["prob", "accuracy"] = "prob"
     fill: Fill = "zero"
     space: Space = "input"
     preset: InitVar[str | None] = None
 
+    presets: ClassVar = _PRESETS
     spec: ClassVar[MetricSpec] = MetricSpec(
         name="selectivity",
         title="Selectivity",
@@ -84,24 +83,13 @@ class Selectivity(Metric):
     )
 
     def __post_init__(self, preset: str | None) -> None:
-        """Refuses settings by which nothing can be removed."""
-        choices = {"unit": Unit, "space": Space, "output": Literal["prob", "accuracy"]}
-        for name, kinds in choices.items():
-            value = getattr(self, name)
-            if value not in get_args(kinds):
-                raise ValueError(
-                    f"{name} must be one of {', '.join(get_args(kinds))}, got {value!r}"
-                )
-        for name in ("patch", "steps", "step"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value!r}")
+        """Refuse to remove again what one map's order removes once."""
+        super().__post_init__(preset)
         if not (self.recompute or self.exclude_removed):
             raise ValueError(
                 "exclude_removed=False needs recompute=True: in the order of one map nothing is "
                 "removed twice"
             )
-        check_fill(self.fill)
 
     def score(
         self,
