@@ -7,6 +7,7 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sequenti
 from torchvision.transforms.functional import to_pil_image
 
 import xcam
+from xcam.data import Splits
 from xcam.errors import UnknownNameError
 
 
@@ -58,6 +59,7 @@ class TestBadInput:
             (lambda d: loader(d, drop_last=True), ValueError, "drop_last=True"),
             (lambda d: DataLoader(d, batch_size=None), ValueError, "makes its own batches"),
             (lambda d: iter(loader(d)), TypeError, "data must be a DataLoader, a data set"),
+            (lambda d: Splits(d, None, d, ()), TypeError, "data holds several splits; give one"),
             (lambda d: [], ValueError, "there are no images"),
             (lambda d: [{"images": d.images}], TypeError, "a batch must be images"),
             (lambda d: [(d.images, [0.5] * 11)], TypeError, r"labels must be \(B,\) integers"),

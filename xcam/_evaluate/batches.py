@@ -200,7 +200,7 @@ def _check_data(data: object) -> DataLoader[Any]:
         "a DataLoader, a data set with a length and items by number, or a list of (images, labels) "
         "batches"
     )
-    datasets.check_dataset(data.dataset if isinstance(data, DataLoader) else data, "data", accepted)
+    datasets.count_items(data.dataset if isinstance(data, DataLoader) else data, "data", accepted)
     if not isinstance(data, DataLoader):
         return DataLoader(data, batch_size=DATASET_BATCH)  # type: ignore[arg-type]
     if datasets.makes_own_batches(data):

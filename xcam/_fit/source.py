@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -13,10 +13,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.utils.data import (
-    BatchSampler,
     DataLoader,
     Dataset,
-    IterableDataset,
     RandomSampler,
     SequentialSampler,
     default_collate,
@@ -24,6 +22,7 @@ from torch.utils.data import (
 )
 
 from xcam._fit.order import Key, seed_item
+from xcam.data import datasets
 from xcam.engine import unwrap
 
 __all__ = ["Images", "Source", "block_sigint"]
@@ -62,7 +61,9 @@ class Source:
         """
         loader = data if isinstance(data, DataLoader) else None
         dataset = data if loader is None else loader.dataset
-        _check_dataset(dataset, name)
+        accepted = "a data set with a length and items by number, or a DataLoader of one"
+        if datasets.count_items(dataset, name, accepted) == 0:
+            raise ValueError(f"{name} holds no images")
         if loader is None:
             return cls(dataset, None, False, _choose_options(None, workers))
         _check_loader(loader, name)
@@ -190,24 +191,9 @@ def _collate(collate: Callable[[list[Any]], Any], items: list[Any]) -> Any:  # n
         )
 
 
-def _check_dataset(dataset: object, name: str) -> None:
-    splits = [part for part in ("train", "validation", "test") if hasattr(dataset, part)]
-    if len(splits) == 3:
-        raise TypeError(f"{name} holds several splits; give one of them, such as splits.train")
-    if isinstance(dataset, IterableDataset) or not (
-        isinstance(dataset, Sized) and hasattr(dataset, "__getitem__")
-    ):
-        raise TypeError(
-            f"{name} must be a data set with a length and items by number, or a DataLoader of one, "
-            f"got {type(dataset).__name__}"
-        )
-    if len(dataset) == 0:
-        raise ValueError(f"{name} holds no images")
-
-
 def _check_loader(loader: DataLoader[Any], name: str) -> None:
     sampler: object = loader.sampler
-    own = loader.batch_size is None or type(loader.batch_sampler) is not BatchSampler
+    own = datasets.makes_own_batches(loader)
     plain = isinstance(sampler, SequentialSampler) or (
         type(sampler) is RandomSampler
         and not sampler.replacement

@@ -14,7 +14,7 @@ from xcam.data.arrays import ImageArrays
 from xcam.data.files import ImageFiles
 
 __all__ = [
-    "check_dataset",
+    "count_items",
     "list_categories",
     "list_ids",
     "list_labels",
@@ -23,8 +23,8 @@ __all__ = [
 ]
 
 
-def check_dataset(dataset: object, name: str, accepted: str) -> None:
-    """Refuse what has no length and items by number.
+def count_items(dataset: object, name: str, accepted: str) -> int:
+    """Return the number of items, after refusing what has no length and items by number.
 
     Args:
         dataset: The value that the caller gave.
@@ -36,10 +36,13 @@ def check_dataset(dataset: object, name: str, accepted: str) -> None:
     """
     if all(hasattr(dataset, split) for split in ("train", "validation", "test")):
         raise TypeError(f"{name} holds several splits; give one of them, such as splits.train")
-    if isinstance(dataset, IterableDataset) or not (
-        isinstance(dataset, Sized) and hasattr(dataset, "__getitem__")
+    if (
+        isinstance(dataset, IterableDataset)
+        or not isinstance(dataset, Sized)
+        or not hasattr(dataset, "__getitem__")
     ):
         raise TypeError(f"{name} must be {accepted}, got {type(dataset).__name__}")
+    return len(dataset)
 
 
 def makes_own_batches(loader: DataLoader[Any]) -> bool:
