@@ -34,7 +34,8 @@ from xcam.metrics import PointingGame
 from xcam.results.bootstrap import Sample, estimate
 
 SIZE, CLASSES, DEPTH, EPOCHS, BATCH = 64, 8, 14, 8, 64
-ATTENTION = ("lficam", "abn")
+# With the parameters that the recipes give them for CIFAR nets.
+ATTENTION = {"lficam": {"fin_relu": "alternate"}, "abn": {}}
 SGD = {"name": "SGD", "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}
 # L-CAM's published optimiser, and its rate for VGG-16.
 HEAD = {"name": "SGD", "lr": 0.01, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
@@ -92,13 +93,13 @@ def trained(out: Path, seed: int, images: int, epochs: int) -> dict[str, nn.Modu
     nets: dict[str, nn.Module] = {}
     for name in ("plain", *ATTENTION):
         method = None if name == "plain" else name
-        net, folder = new_net(seed), out / name
-        nets[name] = xcam.fit(net, data, method, epochs=epochs, out=folder, **joint, **same)
+        net, folder, own = new_net(seed), out / name, ATTENTION.get(name, {})
+        nets[name] = xcam.fit(net, data, method, epochs=epochs, out=folder, **joint, **same, **own)
     with torch.random.fork_rng(devices=[]):
         seed_all("attach", seed)  # as fit does: the head that "abn" began with, but for signs
         positive = xcam.get_method("abn")().attach(new_net(seed))
     with torch.no_grad():
-        positive.model.branch.attention[0].weight.abs_()
+        positive.head.attention[0].weight.abs_()
     nets[POSITIVE] = xcam.fit(
         positive, data, epochs=epochs, out=out / "abn_positive", **joint, **same
     )
@@ -120,7 +121,8 @@ def new_head(net: nn.Module, method: str, seed: int) -> nn.Module:
     """A copy of a net with a head as it is drawn."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        headed: nn.Module = xcam.get_method(method)().attach(net)
+        chosen = xcam.get_method(method)(**ATTENTION.get(method, {}))
+        headed: nn.Module = chosen.attach(net)
     headed.fitted = True  # so that it can be asked for maps all the same
     return headed.eval()
 
@@ -128,7 +130,7 @@ def new_head(net: nn.Module, method: str, seed: int) -> nn.Module:
 def equal_weights(net: nn.Module) -> nn.Module:
     """LFI-CAM with the same importance for every channel: its network's last norm gives zeros."""
     net = copy.deepcopy(net)
-    norm = [layer for layer in net.model.importance.fin if isinstance(layer, nn.BatchNorm2d)][-1]
+    norm = [layer for layer in net.head.fin if isinstance(layer, nn.BatchNorm2d)][-1]
     nn.init.zeros_(norm.weight)
     nn.init.zeros_(norm.bias)
     return net
@@ -139,7 +141,7 @@ def accuracies(nets: Mapping[str, nn.Module], test: TensorDataset) -> Iterator[d
     for name in ("plain", *ATTENTION):
         parts = {"accuracy": nets[name]}
         if name in ATTENTION:
-            parts["accuracy without its attention"] = xcam.without_head(nets[name])
+            parts["accuracy without its attention"] = nets[name].classifier
         for metric, net in parts.items():
             found = xcam.accuracy(net, test).iloc[-1]
             interval = binomtest(found["correct"], found["n"]).proportion_ci(method="wilson")
@@ -157,7 +159,7 @@ def sources(nets: Mapping[str, nn.Module], seed: int) -> dict[str, Source]:
     found = {name: nets[name] for name in (*ATTENTION, *HEADS)}
     found["lficam, equal weights"] = equal_weights(nets["lficam"])
     for method in ATTENTION:
-        found[f"{method}, new head"] = new_head(xcam.without_head(nets[method]), method, seed)
+        found[f"{method}, new head"] = new_head(nets[method].classifier, method, seed)
         found[f"{method}, new net"] = new_head(new_net(seed), method, seed)
     found["lcam, new head"] = new_head(nets["plain"], "lcam_fm", seed)
     return {name: maps_of(net) for name, net in found.items()}

@@ -32,7 +32,8 @@ from torch.utils.data import TensorDataset
 import xcam
 from xcam.explanations.folder import write_array
 
-METHODS = ("lficam", "abn")
+# With the parameters that the recipes give them for CIFAR nets.
+METHODS = {"lficam": {"fin_relu": "alternate"}, "abn": {}}
 SETTINGS = (
     {"lr": 0.05, "weight_decay": 1e-4, "batch_size": 64},
     {"lr": 0.1, "weight_decay": 1e-4, "batch_size": 64},
@@ -73,6 +74,7 @@ def trained(
         schedule={"name": "CosineAnnealingLR", "T_max": epochs},
         seed=number,
         progress=sys.stderr.isatty(),
+        **METHODS[method],
     )
 
 
@@ -80,7 +82,7 @@ def untrained(net: nn.Module, method: str, seed: int) -> nn.Module:
     """The net with a method's attention as both are drawn."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        headed: nn.Module = xcam.get_method(method)().attach(net)
+        headed: nn.Module = xcam.get_method(method)(**METHODS[method]).attach(net)
     headed.fitted = True  # so that it can be asked for maps all the same
     return headed.eval()
 

@@ -1,25 +1,25 @@
 """A small trainable method for tests: a 1x1 convolution over the backbone's images."""
 
-import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import nn
 
-from xcam.core import MethodSpec, TrainableMethod
-from xcam.engine import forward, unwrap
+from xcam.core import MethodSpec, TrainableMethod, find_headed
+from xcam.engine import forward
+from xcam.methods.trainable.backbone import Backbone
 
 
-class Headed(nn.Module):
-    """The backbone's logits, and a map beside them."""
-
-    def __init__(self, backbone, width):
-        super().__init__()
-        self.backbone, self.head = backbone, nn.Conv2d(3, width, 1)
-
-    def forward(self, images):
-        return self.backbone(images)
+def run_head(net, images):
+    """The logits of a net, and what its head gives on the way."""
+    given = []
+    handle = find_headed(net).head.register_forward_hook(lambda *call: given.append(call[2]))
+    try:
+        logits = net(images)
+    finally:
+        handle.remove()
+    return logits, given[-1]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -31,15 +31,16 @@ class Pointwise(TrainableMethod):
     offset: torch.Tensor | None = None
     spec: ClassVar[MethodSpec] = MethodSpec("pointwise", "Pointwise", "", "trainable", "1 forward")
 
-    def attach(self, model):
-        return Headed(copy.deepcopy(model), self.width)
+    def attach(self, model, like=None):
+        return Backbone(model, like).with_head(nn.Conv2d(3, self.width, 1), self)
 
-    def loss(self, module, images, labels):
-        return nn.functional.cross_entropy(module(images), labels)
+    def loss(self, net, images, labels):
+        logits = net(images)
+        return nn.functional.cross_entropy(logits, labels), logits
 
     def maps(self, model, images, target):
         target.bind(forward.call(model, images))
-        return self.gain * unwrap(model).head(images).amax(1)
+        return self.gain * find_headed(model).head(images).amax(1)
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def fitted(method, backbone, seed=1):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = method.attach(backbone)
-    net.method, net.fitted = method, True
+    net.fitted = True
     return net.eval()
 
 
@@ -72,7 +73,7 @@ class Valued(Pointwise):
 
     spec: ClassVar[MethodSpec] = MethodSpec("valued", "Valued", "", "trainable", "1 forward")
 
-    def attach(self, model):
-        net = super().attach(model)
+    def attach(self, model, like=None):
+        net = super().attach(model, like)
         net.head.weight.data /= net.head.weight.sum().item()
         return net

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from xcam.explanations.stability import stability_iou
     from xcam.hookspecs import hookimpl
     from xcam.imaging import read_image
-    from xcam.methods.trainable.headless import without_head
     from xcam.registry import Registry, get_method, get_metric, list_methods, list_metrics
     from xcam.results import Results
     from xcam.testing import check_method, check_metric
@@ -60,7 +59,6 @@ _HOMES = {
     "read_image": "xcam.imaging",
     "save": "xcam.checkpoints",
     "stability_iou": "xcam.explanations.stability",
-    "without_head": "xcam.methods.trainable.headless",
 }
 _MODULES = (
     "checkpoints",
@@ -109,7 +107,6 @@ __all__ = [
     "save",
     "stability_iou",
     "testing",
-    "without_head",
 ]
 
 

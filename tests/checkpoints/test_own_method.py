@@ -73,23 +73,21 @@ class TestFile:
         assert torch.equal(got.method.offset, net.method.offset)
         assert same_state(got, net)
 
-    @pytest.mark.parametrize("untrained", [False, None])
-    def test_keeps_that_the_head_is_untrained(self, path, untrained):
-        net = fitted(Pointwise(), named())
-        net.fitted = untrained
-        if untrained is None:
-            del net.fitted
+    def test_keeps_that_the_head_is_untrained(self, path):
+        net = Pointwise().attach(named())
         xcam.save(net, path)
         with pytest.raises(NotFittedError, match="is not trained"):
             xcam.explain(xcam.load(path), IMAGES, method=None)
 
     def test_whose_head_another_call_shaped_needs_the_net(self, path):
         net = fitted(Pointwise(), named())
-        net.head = nn.Conv2d(3, 11, 1)
+        net.model.head = nn.Conv2d(3, 11, 1)
         xcam.save(net, path)
         with pytest.raises(ValueError, match="pass one like it"):
             xcam.load(path)
-        with pytest.raises(FileFormatError, match=r"another shape in 'head\.bias', 'head\.weight'"):
+        with pytest.raises(
+            FileFormatError, match=r"another shape in 'model\.head\.bias', 'model\.head\.weight'"
+        ):
             xcam.load(path, named())
         assert same_state(xcam.load(path, net), net)
 
@@ -141,7 +139,7 @@ class TestExplaining:
 
     def test_others_are_what_they_are(self):
         net = fitted(Pointwise(), named())
-        got = xcam.explain(net, IMAGES, 1, "gradcam", layer="backbone.model.features")
+        got = xcam.explain(net, IMAGES, 1, "gradcam", layer="model.classifier.features")
         assert got.method.spec.name == "gradcam"
 
     def test_its_layer_is_one_of_the_backbone(self):
@@ -163,9 +161,9 @@ class TestExplaining:
                 r"needs a model with its head, and this one has no head; .*method='other'",
             ),
             (lambda: fitted(Pointwise(), named()), "this one has the head of pointwise"),
-            (lambda: Other().attach(named()), "this one has no head"),
+            (lambda: Other().attach(named()), "the head of other on this model is not trained"),
         ],
-        ids=["plain", "other head", "does not say so"],
+        ids=["plain", "other head", "untrained"],
     )
     def test_head_that_is_missing(self, net, reason):
         with pytest.raises(NotFittedError, match=reason):

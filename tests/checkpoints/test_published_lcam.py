@@ -42,10 +42,10 @@ def test_the_net_explains_with_the_files_weights(tmp_path, prefix):
     assert torch.allclose(found, c + weights["attnM.op.bias"][3], atol=1e-5)
     assert torch.equal(net(images), model(images))
     names = dict(zip(report["file"], report["net"], strict=True))
-    assert names["attnM.op.weight"] == "attention.weight"
-    assert names["attnM.op.bias"] == "attention.bias"
+    assert names["attnM.op.weight"] == "head.weight"
+    assert names["attnM.op.bias"] == "head.bias"
     own = model.model.state_dict()
-    assert all(names[f"features.{name}"] == f"backbone.{name}" for name in own)
+    assert all(names[f"features.{name}"] == f"classifier.{name}" for name in own)
     assert len(report) == len(own) + 2
 
 
@@ -57,7 +57,7 @@ def test_a_file_of_the_mechanism_alone(tmp_path):
 
 def test_another_classifier_is_told(tmp_path):
     written(tmp_path / "a.pth.tar", net=classifier(seed=1))
-    message = "trained for another classifier: 6 of 6 .* such as 'backbone.features.0.weight'"
+    message = "trained for another classifier: 6 of 6 .* such as 'classifier.features.0.weight'"
     with pytest.warns(XcamWarning, match=message):
         _, report = import_lcam(tmp_path / "a.pth.tar", classifier(), "lcam_fm")
     assert (report["net"] == "").sum() == (report["file"] == "").sum() == 6

@@ -108,6 +108,7 @@ def imagenet_resnet():
     return Normalized(net, (0.4,), (0.2,), input_size=64), keys(*backbone), keys(*named())
 
 
+ALTERNATE = LFICAM(fin_relu="alternate")
 NETS = (cifar_resnet, small_cifar_resnet, cifar_resnext, cifar_densenet, imagenet_resnet)
 
 
@@ -115,8 +116,10 @@ NETS = (cifar_resnet, small_cifar_resnet, cifar_resnext, cifar_densenet, imagene
 def trained(request):
     """A net with a head and values of its own in every tensor, and its state under their names."""
     model, backbone, fin = request.param()
-    settings = {"stem_stride": 1} if request.param is imagenet_resnet else {}
-    net = LFICAM(**settings).attach(model).eval()
+    imagenet = request.param is imagenet_resnet
+    settings = {"stem_stride": 1} if imagenet else {}
+    layout = "every" if imagenet else "alternate"  # the importer's choice, if none is given
+    net = LFICAM(fin_relu=layout, **settings).attach(model).eval()
     generator = torch.Generator().manual_seed(2)
     for name, tensor in net.state_dict().items():
         drawn = torch.rand(tensor.shape, generator=generator)
@@ -124,7 +127,7 @@ def trained(request):
         counter = name.endswith("num_batches_tracked")
         tensor.copy_(7 if counter else (drawn - 0.5) * 3 / large if large > 1 else drawn + 0.5)
     state = list(net.state_dict().items())
-    mine = {name for name, _ in state if name.startswith("model.importance.")}
+    mine = {name for name, _ in state if name.startswith("model.head.")}
     values = [value for name, value in state if name not in mine]
     own = [value for name, value in state if name in mine]
     assert (len(values), len(own)) == (len(backbone), len(fin))
@@ -163,7 +166,7 @@ def test_the_net_is_the_files(trained, tmp_path):
 
 def test_files_of_old_torch_count_no_batches(tmp_path):
     model, backbone, fin = small_cifar_resnet()
-    net = LFICAM().attach(model)
+    net = ALTERNATE.attach(model)
     state = dict(zip([*backbone, *fin], net.state_dict().values(), strict=True))
     old = {name: value for name, value in state.items() if not name.endswith("tracked")}
     found, report = import_lficam(write(tmp_path / "a.pth.tar", old, ""), model)
@@ -177,22 +180,22 @@ def test_files_of_old_torch_count_no_batches(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"layer2.0.conv1.weight": None}, r"lack 'backbone.stage2.0.branch.0.weight' \(1 such\)"),
-        ({"layer2.0.bn1.running_var": None}, "lack 'backbone.stage2.0.branch.1.running_var'"),
-        ({"attention.7.weight": None}, "lack 'importance.fin.7.weight'"),
+        ({"layer2.0.conv1.weight": None}, r"lack 'classifier.stage2.0.branch.0.weight' \(1 such\)"),
+        ({"layer2.0.bn1.running_var": None}, "lack 'classifier.stage2.0.branch.1.running_var'"),
+        ({"attention.7.weight": None}, "lack 'head.fin.7.weight'"),
         ({"block1.0.conv1.weight": torch.zeros(1)}, "have, beyond .* 'block1.0.conv1.weight'"),
         ({"fc.0.weight": torch.zeros(4, 64)}, r"have, beyond the model, 'fc.0.weight' \(1 such\)"),
         ({"attention.4.weight": torch.zeros(3)}, "have, beyond the model, 'attention.4.weight'"),
-        ({"fc.weight": torch.zeros(10, 64)}, r"in 'backbone.fc.weight' .*\(10, 64\) instead of"),
+        ({"fc.weight": torch.zeros(10, 64)}, r"in 'classifier.fc.weight' .*\(10, 64\) instead of"),
         (
             {"attention.5.weight": torch.zeros(64, 21, 3, 3)},
-            r"another shape in 'importance.fin.5.weight' .*\(64, 21, 3, 3\) instead of \(64, 64",
+            r"another shape in 'head.fin.5.weight' .*\(64, 21, 3, 3\) instead of \(64, 64",
         ),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path, changes, message):
     model, backbone, fin = small_cifar_resnet()
-    net = LFICAM().attach(model)
+    net = ALTERNATE.attach(model)
     state = dict(zip([*backbone, *fin], net.state_dict().values(), strict=True)) | changes
     path = write(tmp_path / "a.pth.tar", {k: v for k, v in state.items() if v is not None})
     with pytest.raises(FileFormatError, match=f"are no LFI-CAM of this CifarResNet: .*{message}"):
@@ -204,7 +207,7 @@ def test_what_does_not_fit_is_named(tmp_path, changes, message):
 def test_weights_that_are_no_numbers_are_refused(tmp_path, name, value):
     """Whichever they are: of the backbone, of FIN, a statistic."""
     model, backbone, fin = small_cifar_resnet()
-    state = dict(zip([*backbone, *fin], LFICAM().attach(model).state_dict().values(), strict=True))
+    state = dict(zip([*backbone, *fin], ALTERNATE.attach(model).state_dict().values(), strict=True))
     state[name].flatten()[2] = value
     path = write(tmp_path / "a.pth.tar", state)
     sentence = f"1 of the {state[name].numel()} values of '{name}' in .* are NaN or infinite in"
@@ -238,7 +241,7 @@ def test_fin_as_it_is_asked_for(tmp_path):
 
 def test_parameters_are_checked(tmp_path):
     model, backbone, fin = small_cifar_resnet()
-    state = dict(zip([*backbone, *fin], LFICAM().attach(model).state_dict().values(), strict=True))
+    state = dict(zip([*backbone, *fin], ALTERNATE.attach(model).state_dict().values(), strict=True))
     path = write(tmp_path / "a.pth.tar", state)
     with pytest.raises(TypeError, match="lficam has no parameter 'stem': did you mean stem_stride"):
         import_lficam(path, model, stem=1)
@@ -256,7 +259,7 @@ def test_no_checkpoint(tmp_path):
 def test_the_example_of_the_page_runs(tmp_path, monkeypatch):
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     model, backbone, fin = cifar_resnet()  # a smaller one
-    state = LFICAM().attach(model).state_dict().values()
+    state = ALTERNATE.attach(model).state_dict().values()
     monkeypatch.chdir(tmp_path)
     write(Path("model_best.pth.tar"), dict(zip([*backbone, *fin], state, strict=True)))
     monkeypatch.setattr(xcam.models, "load", lambda *_, **__: model)

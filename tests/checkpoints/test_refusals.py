@@ -92,7 +92,11 @@ def rewrite(path, change, sign=True):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda header: header.update(format=2), "has format 2, this xcam reads up to 1; upgrade"),
+        (lambda header: header.update(format=3), "has format 3, this xcam reads up to 2; upgrade"),
+        (
+            lambda header: header.update(format=1),
+            "has format 1, of .* train or import the net again",
+        ),
         (lambda header: header.update(format="x"), "has a damaged header"),
         (lambda header: header.pop("format"), "has a damaged header"),
         (lambda header: header.pop("tied"), "has a damaged header: KeyError"),
@@ -101,7 +105,7 @@ def rewrite(path, change, sign=True):
         (lambda header: header.update(dtype=3), "has a damaged header"),
         (lambda header: header.update(backbone=["xcam:gap_net"]), "has a damaged header"),
         (lambda header: header["classes"].clear(), "has a damaged header"),
-        (lambda header: header["normalisation"][""].pop("std"), "has a damaged header"),
+        (lambda header: header["normalization"][""].pop("std"), "has a damaged header"),
         (lambda header: header["backbone"].update(parameters={"set": []}), "has a damaged header"),
     ],
 )
@@ -178,7 +182,7 @@ class TestModel:
             ),
             (
                 GapNet(num_classes=2),
-                r"normalises its images itself, and the model does not; pass "
+                r"normalizes its images itself, and the model does not; pass "
                 r"xcam\.models\.Normalized\(model, \[0\.5\], \[0\.5\]\)",
             ),
         ],

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import nn
 
 import xcam
-from xcam.checkpoints.tensors import owned
+from xcam.checkpoints.tensors import copy_to_own_memory
 from xcam.models import Normalized
 
 PAGE = Path(__file__).parents[2] / "docs" / "checkpoints.md"
@@ -181,7 +181,7 @@ class TestOwn:
         net = drawn(Pooled())
         xcam.save(net, path)
         assert_same(xcam.load(path, Pooled()), net)
-        assert header(path)["normalisation"] == {}
+        assert header(path)["normalization"] == {}
 
     @pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile], ids=["parallel", "compiled"])
     def test_in_a_wrapper(self, path, wrap):
@@ -296,13 +296,13 @@ def test_header(path):
     told = header(path)
     assert isinstance(told.pop("checksum"), int)
     assert told == {
-        "format": 1,
+        "format": 2,
         "method": None,
         "fitted": False,
-        "input_size": None,
+        "image_shape": None,
         "backbone": {"name": "xcam:gap_net", "parameters": {"dict": {"num_classes": 3, "seed": 1}}},
         "classes": {"number": 3, "names": ["a", "b", "c"]},
-        "normalisation": {
+        "normalization": {
             "": {"mean": [0.5], "std": [0.5], "dtype": "float64", "input_size": None}
         },
         "dtype": "float64",
@@ -337,7 +337,7 @@ def test_loading_draws_nothing_from_the_callers_generator(path):
 
 def test_saving_copies_no_weights():
     net = Pooled()
-    held = owned(net.state_dict())
+    held = copy_to_own_memory(net.state_dict())
     for name, tensor in net.state_dict().items():
         assert held[name].data_ptr() == tensor.data_ptr()
 

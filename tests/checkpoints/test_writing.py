@@ -41,8 +41,8 @@ with warnings.catch_warnings():  # they are to be removed from torch
         (Telling(), TypeError, "'_extra_state' of the net is a dict, which no file can hold"),
         (nn.LazyConv2d(3, 1), ValueError, "'weight' of the net has no values: run a lazy net once"),
         (nn.Linear(2, 2, device="meta"), ValueError, "'weight' of the net has no values"),
-        (holding(torch.eye(3).to_sparse()), TypeError, "'odd' of the net is sparse or quantised"),
-        (holding(QUANTISED), TypeError, "'odd' of the net is sparse or quantised"),
+        (holding(torch.eye(3).to_sparse()), TypeError, "'odd' of the net is sparse or quantized"),
+        (holding(QUANTISED), TypeError, "'odd' of the net is sparse or quantized"),
         (holding(torch.zeros(2, dtype=torch.complex128)), TypeError, "can hold torch.complex128"),
     ],
     ids=["none", "state dict", "extra state", "lazy", "meta", "sparse", "quantised", "complex128"],
@@ -69,7 +69,7 @@ def test_the_folder_is_tried_before_the_work(tmp_path, monkeypatch):
     def work(*args):
         raise AssertionError("it began")
 
-    monkeypatch.setattr("xcam.checkpoints.saving.state", work)
+    monkeypatch.setattr("xcam.checkpoints.saving.get_state", work)
     with pytest.raises(FileNotFoundError):
         xcam.save(GapNet(), tmp_path / "none" / "net")
 

@@ -11,6 +11,7 @@ from trainings import CLASSES, Net, Noisy, assert_same_bits, log, plain, train, 
 
 import xcam
 from xcam.core import Method, MethodSpec, TrainableMethod
+from xcam.methods.trainable.backbone import Backbone
 from xcam.registry import installed
 
 
@@ -20,8 +21,8 @@ class TestMethods:
         net = train(tmp_path, method="toy_head", scale=3.0, **arguments)
         assert net.method == toy_method(scale=3.0)
         assert net.fitted
-        assert not net.backbone.training
-        assert_same_bits(weights(net.backbone), weights(Net()))  # frozen, in eval mode
+        assert not net.classifier.training
+        assert_same_bits(weights(net.classifier), weights(Net()))  # frozen, in eval mode
         again = xcam.load(tmp_path / "best.safetensors", model=Net())
         assert_same_bits(weights(again), weights(net))
         assert log(tmp_path)["train_accuracy"].between(0, 1).all()
@@ -122,21 +123,6 @@ class Sizes:
         return self
 
 
-class Headed(nn.Module):
-    def __init__(self, backbone):
-        super().__init__()
-        self.backbone = backbone.requires_grad_(False)
-        self.head = nn.Conv2d(8, CLASSES, 1)
-
-    def train(self, mode=True):
-        super().train(mode)
-        self.backbone.eval()
-        return self
-
-    def forward(self, images):
-        return self.head(self.backbone.features(images)).mean((2, 3))
-
-
 @dataclass(frozen=True, repr=False)
 class ToyHead(TrainableMethod):
     spec: ClassVar[MethodSpec] = MethodSpec(
@@ -144,38 +130,40 @@ class ToyHead(TrainableMethod):
     )
     scale: float = 1.0
 
-    def attach(self, model, **options):
-        return Headed(model)
+    def attach(self, model, like=None):
+        head = nn.Conv2d(8, CLASSES, 1)
+        return Backbone(model, like).with_head(head, self, frozen=["classifier"])
 
-    def loss(self, module, images, labels):
-        return self.scale * F.cross_entropy(module(images), labels)
+    def logits(self, net, images):
+        return net.head(net.classifier.features(images)).mean((2, 3))
+
+    def loss(self, net, images, labels):
+        logits = net(images)
+        return self.scale * F.cross_entropy(logits, labels), logits
 
     def maps(self, model, images, target):
-        return model.head(model.backbone.features(images))[:, 0]
-
-
-class BesideAll(Headed):
-    def forward(self, images):
-        return self.backbone(images)
+        return model.head(model.classifier.features(images))[:, 0]
 
 
 @dataclass(frozen=True, repr=False)
 class Beside(ToyHead):
-    def attach(self, model):
-        return BesideAll(model)
+    """Its head decides nothing, and its loss meets no logits of the net."""
 
-    def loss(self, module, images, labels):
-        return F.cross_entropy(Headed.forward(module, images), labels)
+    def logits(self, net, images):
+        return net.classifier(images)
+
+    def loss(self, net, images, labels):
+        return F.cross_entropy(ToyHead.logits(self, net, images), labels), None
 
 
 @dataclass(frozen=True, repr=False)
 class Sloped(ToyHead):
     """Its loss looks at its own slope."""
 
-    def loss(self, module, images, labels):
-        logits = module(images)
-        (slope,) = torch.autograd.grad(logits.sum(), module.head.weight, create_graph=True)
-        return F.cross_entropy(logits, labels) + slope.square().mean()
+    def loss(self, net, images, labels):
+        logits = net(images)
+        (slope,) = torch.autograd.grad(logits.sum(), net.head.weight, create_graph=True)
+        return F.cross_entropy(logits, labels) + slope.square().mean(), logits
 
 
 @pytest.fixture

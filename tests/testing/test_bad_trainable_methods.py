@@ -10,10 +10,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from trained import run_head
 
-from xcam.core import Method, MethodSpec, Target, TrainableMethod
-from xcam.methods.trainable import heads
+from xcam.core import Headed, Method, MethodSpec, Target, TrainableMethod, find_headed
 from xcam.methods.trainable.backbone import Backbone
+from xcam.methods.trainable.heads import read_head
+from xcam.methods.trainable.taps import Place, tapped
 from xcam.testing import check_method, method_checks
 from xcam.testing.checks import training
 from xcam.testing.probe import ProbeNet, carrier, pictures
@@ -28,21 +30,6 @@ class Gate(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return self.point(features).sigmoid()
-
-
-class Gated(nn.Module):
-    """The backbone with its features times the gate."""
-
-    def __init__(self, backbone: nn.Module, layer: str, channels: int) -> None:
-        super().__init__()
-        self.backbone, self.gate = backbone, Gate(channels)
-        self.tap = heads.Tap(backbone, layer)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.tap.run(self.backbone, images, self.changed)
-
-    def changed(self, features: Tensor) -> Tensor:
-        return features * self.gate(features)
 
 
 @dataclass(frozen=True)
@@ -60,155 +47,175 @@ class Good(TrainableMethod):
         class_specific=False,
         signed=False,
         normalized=True,
+        alters_prediction=True,
     )
 
-    def attach(self, model: nn.Module) -> nn.Module:
-        backbone = Backbone.copied(model)
+    def attach(self, model: nn.Module, like: Tensor | None = None) -> nn.Module:
+        backbone = Backbone(model, like)
         layer = self.layer or backbone.default_layer()
-        head = self.head(backbone.net, layer, backbone.shape(layer)[1])
-        return backbone.carrying(head, dataclasses.replace(self, layer=layer))
+        head = self.head(backbone.shape(Place(layer))[1])
+        return backbone.with_head(head, dataclasses.replace(self, layer=layer))
 
-    def head(self, net: nn.Module, layer: str, channels: int) -> nn.Module:
-        return Gated(net, layer, channels)
+    def head(self, channels: int) -> nn.Module:
+        return Gate(channels)
 
-    def loss(self, module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(module(images), labels)
+    def logits(self, net: Headed, images: Tensor) -> Tensor:
+        return tapped(net, images, {Place(self.layer): lambda found: self.changed(net.head, found)})
+
+    def changed(self, gate: nn.Module, features: Tensor) -> Tensor:
+        return features * gate(features)
+
+    def loss(self, net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
+        logits = net(images)
+        return F.cross_entropy(logits, labels), logits
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        return heads.read(model, heads.part(model, Gate), images, target)[:, 0]
+        return read_head(model, images, target)[:, 0]
+
+
+def part(net: nn.Module, kind: type[nn.Module]) -> nn.Module:
+    """The first part of the net that is of a class."""
+    return next(module for module in net.modules() if isinstance(module, kind))
 
 
 class WorksOnTheGiven(Good):
-    def attach(self, model: nn.Module) -> nn.Module:
-        net = super().attach(model)
-        heads.part(net, Gated).backbone.fc = heads.part(model, nn.Linear)
+    def attach(self, model: nn.Module, like: Tensor | None = None) -> nn.Module:
+        net = super().attach(model, like)
+        find_headed(net).classifier.fc = part(model, nn.Linear)
         return net
 
 
 class LeavesHookInAttach(Good):
-    def attach(self, model: nn.Module) -> nn.Module:
+    def attach(self, model: nn.Module, like: Tensor | None = None) -> nn.Module:
         next(model.children()).register_forward_hook(lambda *_: None)
-        return super().attach(model)
+        return super().attach(model, like)
 
 
 class SharesWeights(Good):
-    def attach(self, model: nn.Module) -> nn.Module:
-        net = super().attach(model)
-        heads.part(net, nn.Conv2d).weight.data = heads.part(model, nn.Conv2d).weight.data
+    def attach(self, model: nn.Module, like: Tensor | None = None) -> nn.Module:
+        net = super().attach(model, like)
+        part(net, nn.Conv2d).weight.data = part(model, nn.Conv2d).weight.data
         return net
 
 
 class ForgetsTheNormalisation(Good):
-    def attach(self, model: nn.Module) -> nn.Module:
-        net = super().attach(model)
-        return net if isinstance(net, Gated) else super().attach(net.model.backbone)
-
-
-class WithAnotherClass(Gated):
-    def forward(self, images: Tensor) -> Tensor:
-        return F.pad(super().forward(images), (0, 1), value=-9.0)
+    def attach(self, model: nn.Module, like: Tensor | None = None) -> nn.Module:
+        return find_headed(super().attach(model, like))
 
 
 class HasAnotherClass(Good):
-    def head(self, net: nn.Module, layer: str, channels: int) -> nn.Module:
-        return WithAnotherClass(net, layer, channels)
+    def logits(self, net: Headed, images: Tensor) -> Tensor:
+        return F.pad(super().logits(net, images), (0, 1), value=-9.0)
 
 
-class TellsAnotherLayer(Good):
-    def attach(self, model: nn.Module) -> nn.Module:
-        net = super().attach(model)
-        if self.layer is None:
-            net.method = dataclasses.replace(net.method, layer="features.conv1")
+class Wide(Gate):
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__(channels)
+        self.gains = nn.Parameter(torch.ones(width))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features) * self.gains.mean()
+
+
+@dataclass(frozen=True)
+class TellsAnotherWidth(Good):
+    width: int | None = None
+
+    def attach(self, model: nn.Module, like: Tensor | None = None) -> nn.Module:
+        net = super().attach(model, like)
+        own = find_headed(net)
+        own.method = dataclasses.replace(own.method, width=self.width or 4)
         return net
+
+    def head(self, channels: int) -> nn.Module:
+        return Wide(channels, self.width or 3)
 
 
 class ClaimsToBeTrained(Good):
-    def attach(self, model: nn.Module) -> nn.Module:
-        net = super().attach(model)
-        net.fitted = True
+    def attach(self, model: nn.Module, like: Tensor | None = None) -> nn.Module:
+        net = super().attach(model, like)
+        find_headed(net).fitted = True
         return net
 
 
-class Detached(Gated):
-    def changed(self, features: Tensor) -> Tensor:
-        return features * self.gate(features).detach()
-
-
 class CutsTheGradient(Good):
-    def head(self, net: nn.Module, layer: str, channels: int) -> nn.Module:
-        return Detached(net, layer, channels)
-
-
-class Unused(Gated):
-    def changed(self, features: Tensor) -> Tensor:
-        return features + 0 * self.gate(features)
+    def changed(self, gate: nn.Module, features: Tensor) -> Tensor:
+        return features * gate(features).detach()
 
 
 class ChangesNothing(Good):
-    def head(self, net: nn.Module, layer: str, channels: int) -> nn.Module:
-        return Unused(net, layer, channels)
+    spec: ClassVar[MethodSpec] = dataclasses.replace(Good.spec, alters_prediction=False)
 
-
-class Divided(Gated):
-    def changed(self, features: Tensor) -> Tensor:
-        return super().changed(features / features.amax((1, 2, 3), keepdim=True))
+    def changed(self, gate: nn.Module, features: Tensor) -> Tensor:
+        return features + 0 * gate(features)
 
 
 class DividesByTheFeatures(Good):
-    def head(self, net: nn.Module, layer: str, channels: int) -> nn.Module:
-        return Divided(net, layer, channels)
+    def changed(self, gate: nn.Module, features: Tensor) -> Tensor:
+        return super().changed(gate, features / features.amax((1, 2, 3), keepdim=True))
 
 
 class LossPerImage(Good):
-    def loss(self, module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(module(images), labels, reduction="none")
+    def loss(self, net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
+        return F.cross_entropy(net(images), labels, reduction="none"), None
 
 
-class Keeping(Gated):
-    def __init__(self, backbone: nn.Module, layer: str, channels: int) -> None:
-        super().__init__(backbone, layer, channels)
+class LossAlone(Good):
+    def loss(self, net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        return super().loss(net, images, labels)[0]
+
+
+class OtherLogits(Good):
+    def loss(self, net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
+        loss, logits = super().loss(net, images, labels)
+        return loss, 1 - logits
+
+
+class Keeping(Gate):
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
         self.features = None
 
-    def changed(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor) -> Tensor:
         self.features = features.detach()
-        return super().changed(features)
+        return super().forward(features)
 
 
 class KeepsFeatures(Good):
-    def head(self, net: nn.Module, layer: str, channels: int) -> nn.Module:
-        return Keeping(net, layer, channels)
-
-
-class Closed(nn.Module):
-    def __init__(self, backbone: nn.Module, layer: str, channels: int) -> None:
-        super().__init__()
-        self.backbone, gate = backbone, Gate(channels)
-        self.gate = gate
-        hook = lambda _module, _inputs, features: features * gate(features)  # noqa: E731
-        backbone.get_submodule(layer).register_forward_hook(hook)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.backbone(images)
+    def head(self, channels: int) -> nn.Module:
+        return Keeping(channels)
 
 
 class HooksByClosure(Good):
-    def head(self, net: nn.Module, layer: str, channels: int) -> nn.Module:
-        return Closed(net, layer, channels)
+    def attach(self, model: nn.Module, like: Tensor | None = None) -> nn.Module:
+        net = super().attach(model, like)
+        own = find_headed(net)
+        gate = own.head
+        hook = lambda _module, _inputs, features: features * gate(features)  # noqa: E731
+        own.classifier.get_submodule(own.method.layer).register_forward_hook(hook)
+        return net
+
+    def logits(self, net: Headed, images: Tensor) -> Tensor:
+        return net.classifier(images)
 
 
 class SumsInFullPrecision(Good):
-    def loss(self, module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        logits, gates = heads.watched(module, heads.part(module, Gate), images)
+    def loss(self, net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
+        logits, gates = run_head(net, images)
         sums = torch.zeros(5).index_add(0, labels, gates.mean((1, 2, 3)))
-        return F.cross_entropy(logits, labels) + sums.mean()
+        return F.cross_entropy(logits, labels) + sums.mean(), logits
 
 
 class NeedsGradients(Good):
-    def loss(self, module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        logits = module(images)
-        weight = heads.part(module, nn.Linear).weight
+    def loss(self, net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
+        logits = net(images)
+        weight = part(net, nn.Linear).weight
         (slope,) = torch.autograd.grad(logits.sum(), weight, create_graph=True)
-        return F.cross_entropy(logits, labels) + slope.square().mean()
+        return F.cross_entropy(logits, labels) + slope.square().mean(), logits
+
+
+class DeniesThatItAltersThePrediction(Good):
+    spec: ClassVar[MethodSpec] = dataclasses.replace(Good.spec, alters_prediction=False)
 
 
 CAUGHT: dict[type[Method], set[str]] = {
@@ -217,7 +224,7 @@ CAUGHT: dict[type[Method], set[str]] = {
     SharesWeights: {"attach_leaves_the_model"},
     ForgetsTheNormalisation: {"attach_gives_a_classifier"},
     HasAnotherClass: {"attach_gives_a_classifier"},
-    TellsAnotherLayer: {"attach_can_be_repeated", "survives_saving"},
+    TellsAnotherWidth: {"attach_can_be_repeated", "survives_saving"},
     ClaimsToBeTrained: {"needs_fitting"},
     CutsTheGradient: {"gradients_reach_the_head", "dead_features_give_finite_gradients"},
     ChangesNothing: {"gradients_reach_the_head"},
@@ -228,7 +235,15 @@ CAUGHT: dict[type[Method], set[str]] = {
         "measures_new_images",
         "runs_in_half_precision",
     },
+    LossAlone: {
+        "gradients_reach_the_head",
+        "dead_features_give_finite_gradients",
+        "measures_new_images",
+        "runs_in_half_precision",
+    },
+    OtherLogits: {"measures_new_images"},
     NeedsGradients: {"measures_new_images"},
+    DeniesThatItAltersThePrediction: {"tells_whether_it_alters_the_prediction"},
     KeepsFeatures: {"keeps_no_features"},
     HooksByClosure: {"survives_copying"},
     SumsInFullPrecision: {"runs_in_half_precision"},
@@ -258,11 +273,11 @@ def test_every_check_catches_something():
 
 
 def test_a_head_stands_where_it_is_put():
-    """Features are changed in the head's own passes, and the backbone alone runs unchanged."""
+    """Features are changed in the head's own passes, and the classifier alone runs unchanged."""
     probe, images = ProbeNet(), pictures(2)
     net = carrier(Good(), probe)
     with torch.no_grad():
         features = probe.features(images)
-        gated = features * heads.part(net, Gate)(features)
+        gated = features * net.head(features)
         assert torch.equal(net(images), probe.fc(gated.mean((2, 3))))
-        assert torch.equal(net.backbone(images), probe(images))
+        assert torch.equal(net.classifier(images), probe(images))

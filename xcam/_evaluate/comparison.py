@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from xcam._explain.choose import resolve_method
 from xcam._explain.prepare import requested_method
-from xcam._explain.run import attached_method, check_fitted
 from xcam._explain.verb import check_model
-from xcam.core import Method, Metric
+from xcam.core import Method, Metric, attached_method, check_fitted, find_headed
 from xcam.core.settings import Settings
 from xcam.engine import unwrap
 from xcam.engine.forward import Precision
@@ -191,7 +190,7 @@ def _name_class(model: nn.Module) -> str:
     net = unwrap(model)
     net = net.model if isinstance(net, Normalized) else net
     headed = attached_method(model) is not None
-    return type(getattr(net, "backbone", net) if headed else net).__name__
+    return type(find_headed(net).classifier if headed else net).__name__
 
 
 def _resolve_method(model: nn.Module, seed: int, given: str | NamedArguments | Method) -> Method:

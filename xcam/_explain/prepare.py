@@ -10,8 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from xcam._explain.choose import resolve_method
-from xcam._explain.run import attached_method
-from xcam.core import Method, TrainableMethod
+from xcam.core import Method, TrainableMethod, attached_method
 from xcam.engine import find_module, untouched
 from xcam.engine.layers import default_layer
 from xcam.registry import find_name

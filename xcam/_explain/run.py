@@ -5,21 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from xcam.core import Explanation, Method, Note, Target, TrainableMethod
-from xcam.engine import forward, untouched, unwrap
-from xcam.errors import ModelOutputError, NotFittedError
+from xcam.core import Explanation, Method, Note, Target, check_fitted
+from xcam.engine import forward, untouched
+from xcam.errors import ModelOutputError
 
 if TYPE_CHECKING:
     from xcam._explain.prepare import Prepared
 
-__all__ = [
-    "attached_method",
-    "check_fitted",
-    "check_headless",
-    "run",
-]
+__all__ = ["run"]
 
 
 def run(prepared: Prepared, images: Tensor, target: Target) -> Explanation:
@@ -58,48 +53,6 @@ def run(prepared: Prepared, images: Tensor, target: Target) -> Explanation:
         method=method,
         run_notes=tuple(Note(None, sentence) for sentence in forward.current_runtime().notes),
     )
-
-
-def attached_method(model: nn.Module) -> TrainableMethod | None:
-    """The method whose head the model carries, if it carries one."""
-    method = getattr(unwrap(model), "method", None)
-    return method if isinstance(method, TrainableMethod) else None
-
-
-def check_fitted(method: Method, model: nn.Module) -> None:
-    """Refuses a trainable method on a model that does not carry its trained head.
-
-    Raises:
-        NotFittedError: The model lacks the head, or has it untrained.
-    """
-    if not isinstance(method, TrainableMethod):
-        return
-    name, own = method.spec.name, attached_method(model)
-    if own is None or own.spec.name != name:
-        head = "no head" if own is None else f"the head of {own.spec.name}"
-        raise NotFittedError(
-            f"{name} needs a model with its head, and this one has {head}; explain the net that "
-            f"xcam.fit(model, data, method={name!r}) returns"
-        )
-    if not getattr(unwrap(model), "fitted", False):
-        raise NotFittedError(
-            f"the head of {name} on this model is not trained; xcam.fit(model, data, "
-            f"method={name!r}) trains one"
-        )
-
-
-def check_headless(model: nn.Module) -> None:
-    """Refuses a model that carries a head: another one around it would have no file.
-
-    Raises:
-        ValueError: It does.
-    """
-    own = attached_method(model)
-    if own is not None:
-        raise ValueError(
-            f"the model carries the head of {own!r} already; give the classifier without it: the "
-            "one that it was made from or, as trained with the head, xcam.without_head(net)"
-        )
 
 
 def _join(parts: list[Tensor | None]) -> Tensor | None:

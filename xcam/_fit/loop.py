@@ -158,8 +158,7 @@ class Training:
         row |= {f"train_{name}": mean for name, mean in self._average(progress.sums).items()}
         is_best = False
         if self.validation is not None:
-            trained = self.learner.has_trained_logits
-            measure_loss = partial(self.learner.objective.measure, net, trained)
+            measure_loss = partial(self.learner.objective.measure, net)
             means = average_counts(*self.measure(net, self.validation, measure_loss))
             if not math.isfinite(means["loss"]):
                 raise self._make_divergence("the loss on the validation images")

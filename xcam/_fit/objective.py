@@ -18,7 +18,7 @@ Criterion: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 class Objective(nn.Module):
-    """The loss of a batch, and the logits that came up on the way.
+    """The loss of a batch, and the logits that were met on the way.
 
     Args:
         net: The classifier that is trained.
@@ -48,35 +48,29 @@ class Objective(nn.Module):
 
         Raises:
             ModelOutputError: The net's output is not one (B, K) tensor.
+            TypeError: The method's loss gives no pair.
             ValueError: The loss is no scalar.
         """
         loss, logits = (
             self._call_net(images, labels)
             if self.method is None
-            else self._call_method(self.method, self.net, images, labels)
+            else _call_method(self.method, self.net, images, labels)
         )
         if not isinstance(loss, Tensor) or loss.ndim != 0:
             got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
             raise ValueError(f"the loss must be a scalar, the mean over the images, got {got}")
         return loss, None if logits is None else logits.detach()
 
-    def measure(
-        self, net: nn.Module, has_trained_logits: bool, images: Tensor, labels: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def measure(self, net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss, and the logits (B, K), of a net with the same structure in eval mode.
 
-        Where what is trained decides nothing, the passes of the loss may be of masked images: the
-        logits are those of one more.
+        Where the method's loss meets no logits of the images, they take one more pass.
         """
-        loss, seen = None, None
-        if self.method is not None:
-            loss, seen = self._call_method(self.method, net, images, labels)
-        logits = (
-            seen
-            if seen is not None and has_trained_logits
-            else extract_logits(net(images), len(images))
-        )
-        return self._compute_loss(logits, labels) if loss is None else loss, logits
+        if self.method is None:
+            logits = extract_logits(net(images), len(images))
+            return self._compute_loss(logits, labels), logits
+        loss, met = _call_method(self.method, net, images, labels)
+        return loss, extract_logits(net(images), len(images)) if met is None else met
 
     def _compute_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         if self.criterion is not None:
@@ -93,19 +87,16 @@ class Objective(nn.Module):
         logits = extract_logits(output, len(images))
         return self._compute_loss(logits, labels), logits
 
-    def _call_method(
-        self, method: TrainableMethod, net: nn.Module, images: Tensor, labels: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return the method's loss; the logits are those of the net's first pass."""
-        seen: list[Tensor] = []
 
-        def watch(module: nn.Module, inputs: object, output: object) -> None:
-            if not seen:
-                seen.append(extract_logits(output, len(images)))
-
-        handle = net.register_forward_hook(watch)
-        try:
-            loss = method.loss(net, images, labels)
-        finally:
-            handle.remove()
-        return loss, seen[0] if seen else None
+def _call_method(
+    method: TrainableMethod, net: nn.Module, images: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Return a method's loss, and the logits that it met, checked."""
+    found = method.loss(net, images, labels)
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise TypeError(
+            f"loss of {method.spec.name} must return the loss and the logits of net(images), or "
+            f"None in place of the logits, got {type(found).__name__}"
+        )
+    loss, logits = found
+    return loss, None if logits is None else extract_logits(logits, len(images))

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from xcam._explain.prepare import prepare
-from xcam._explain.run import attached_method, check_headless
 from xcam._fit.learner import Averaging, Learner, make_mixing
 from xcam._fit.objective import Objective
 from xcam._fit.optimization import Optimization
@@ -21,9 +20,15 @@ from xcam._fit.order import Order, seed_all
 from xcam._fit.runtime import Runtime, check_labels
 from xcam._fit.settings import TrainingSettings, describe_structure
 from xcam._fit.source import Source
-from xcam.core import Method, TrainableMethod, extract_logits
+from xcam.core import (
+    Method,
+    TrainableMethod,
+    attached_method,
+    check_headless,
+    extract_logits,
+    find_headed,
+)
 from xcam.engine import untouched, unwrap
-from xcam.methods.trainable.backbone import images_of
 from xcam.models import Normalized
 from xcam.runs import manifest
 
@@ -84,12 +89,15 @@ class Start:
         if own is None:
             self.runtime.probe(net, image)  # a head would speak of a blank image
             seed_all("attach", self.settings.seed)
-            with images_of(self.size):
-                net = chosen.attach(net).to(self.runtime.device)
-        if attached_method(net) is None:
-            net.method = chosen  # type: ignore[assignment]
-        net.fitted = True  # type: ignore[assignment]  # by the time that anybody sees it
-        return net, attached_method(net)
+            net = chosen.attach(net, like=image).to(self.runtime.device)
+        attached = attached_method(net)
+        if attached is None:
+            raise TypeError(
+                f"attach of {chosen.spec.name} must return a Headed, alone or inside the model's "
+                f"Normalized, got {type(net).__name__}"
+            )
+        find_headed(net).fitted = True  # by the time that anybody sees it
+        return net, attached
 
     def make_learner(self, net: nn.Module, method: TrainableMethod | None) -> Learner:
         """Return what learns: the net, with everything that changes it.

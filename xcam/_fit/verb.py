@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from xcam._explain.run import attached_method
 from xcam._explain.verb import check_model
 from xcam._fit.counting import tabulate
 from xcam._fit.loop import Training
@@ -25,7 +24,7 @@ from xcam._fit.settings import TrainingSettings, check_count
 from xcam._fit.source import Images, Source
 from xcam._fit.start import Start
 from xcam.checkpoints import load_net
-from xcam.core import Method
+from xcam.core import Method, attached_method
 from xcam.core.instantiate import check_names, check_number
 from xcam.engine import gradients, random_states
 from xcam.engine.forward import Precision

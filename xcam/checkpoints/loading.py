@@ -10,15 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from xcam._explain.run import attached_method
-from xcam.checkpoints.backbone import built
 from xcam.checkpoints.record import FORMAT, KEY, Record
-from xcam.checkpoints.tensors import dtype_of, state, ties
-from xcam.core import Method, TrainableMethod, explanation_file
+from xcam.checkpoints.source import attach, build
+from xcam.checkpoints.tensors import find_dtype, find_ties, get_state
+from xcam.core import Method, TrainableMethod, attached_method, explanation_file, find_headed
 from xcam.engine import random_states, unwrap
 from xcam.errors import FileFormatError, UnknownNameError
 from xcam.explanations.loading import load_explanation
-from xcam.methods.trainable.backbone import images_of
 from xcam.models import Normalized
 from xcam.models.state_dicts import describe_mismatch
 from xcam.registry import get_method
@@ -78,29 +76,37 @@ def load_net(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     # The caller's grad mode, default device and random state neither matter nor change.
     with torch.inference_mode(False), torch.device("cpu"), random_states():
         header, tensors = files.read_tensors(path, KEY, FORMAT)
+        if header["format"] < FORMAT:
+            raise FileFormatError(
+                f"{str(path)!r} has format {header['format']}, of a version of xcam before the "
+                f"first release, and this xcam reads format {FORMAT}; train or import the net again"
+            )
         try:
             record = Record.of(header, tensors)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"{str(path)!r} has a damaged header: {error!r}") from error
-        carried = None if model is None else attached_method(model)
-        method = _method(record, path, carried)
-        net = _structure(record, method, model, path).cpu()
-        _normalize(net, record, path)
+        attached = None if model is None else attached_method(model)
+        method = _make_method(record, path, attached)
+        net = _make_net(record, method, model, path).cpu()
+        _set_normalization(net, record, path)
         _fill(net, record, path)
     if method is not None:
-        net.method, net.fitted = method, record.fitted  # type: ignore[assignment]
+        headed = find_headed(net)
+        headed.method, headed.fitted = method, record.fitted
     return net.eval()
 
 
-def _method(record: Record, path: Path, carried: TrainableMethod | None) -> TrainableMethod | None:
-    """By its name; that of a model which carries its head need not be registered."""
+def _make_method(
+    record: Record, path: Path, attached: TrainableMethod | None
+) -> TrainableMethod | None:
+    """Make the file's method; one whose head the model carries need not be registered."""
     if record.method is None:
         return None
     name, parameters = record.method
     made = f"the net in {str(path)!r} was made by the method {name!r}, which"
     try:
-        if carried is not None and carried.spec.name == name:
-            method: Method = type(carried)(**parameters)
+        if attached is not None and attached.spec.name == name:
+            method: Method = type(attached)(**parameters)
         else:
             method = get_method(name)(**parameters)
     except UnknownNameError as error:
@@ -112,36 +118,33 @@ def _method(record: Record, path: Path, carried: TrainableMethod | None) -> Trai
     return method
 
 
-def _structure(
+def _make_net(
     record: Record, method: TrainableMethod | None, model: nn.Module | None, path: Path
 ) -> nn.Module:
-    """A net with whatever weights: around `model` if there is one, else as the file names it."""
+    """Make a net of any weights: from `model` if there is one, else as the file names it."""
     if model is None:
         if record.backbone is None:
             raise ValueError(
                 f"{str(path)!r} holds the weights of a net that xcam.models.load does not build; "
                 "pass one like it: xcam.load(path, model=…)"
             )
-        return built(record.backbone, method)
+        return build(record.backbone, method, record.image_shape)
     model = unwrap(model)
-    state(model)  # refuses one that has no values yet: it cannot be moved
+    get_state(model)  # refuses one that has no values yet: it cannot be moved
     net = copy.deepcopy(model)
-    carried = attached_method(net)
-    if carried is None:
-        if method is None:
-            return net
-        with images_of(record.input_size):
-            return method.attach(net)
-    if method is None or carried.spec.name != method.spec.name:
+    attached = attached_method(net)
+    if attached is None:
+        return net if method is None else attach(net, method, record.image_shape)
+    if method is None or attached.spec.name != method.spec.name:
         raise ValueError(
-            f"the model carries a head of {carried.spec.name!r}, and the net in {str(path)!r} "
+            f"the model carries a head of {attached.spec.name!r}, and the net in {str(path)!r} "
             f"{f'one of {method.spec.name!r}' if method else 'none'}; pass the backbone alone"
         )
     return net
 
 
-def _normalize(net: nn.Module, record: Record, path: Path) -> None:
-    """Sets what of each `Normalized` is not in the state."""
+def _set_normalization(net: nn.Module, record: Record, path: Path) -> None:
+    """Set the fields of each `Normalized` that are not in the state."""
     modules = dict(net.named_modules())
     categories = record.categories
     for name, saved in record.normalization.items():
@@ -149,7 +152,7 @@ def _normalize(net: nn.Module, record: Record, path: Path) -> None:
         if not isinstance(part, Normalized):
             means, deviations = (v.flatten().tolist() for v in (saved.mean, saved.std))
             raise FileFormatError(
-                f"the net in {str(path)!r} normalises its images itself, and the model does not; "
+                f"the net in {str(path)!r} normalizes its images itself, and the model does not; "
                 f"pass xcam.models.Normalized(model, {means}, {deviations})"
             )
         part.mean, part.std, part.input_size = saved.mean, saved.std, saved.input_size
@@ -157,14 +160,16 @@ def _normalize(net: nn.Module, record: Record, path: Path) -> None:
 
 
 def _fill(net: nn.Module, record: Record, path: Path) -> None:
-    """Gives a net the file's weights, their types and ties, if they are those of such a net."""
-    tensors = state(net)
-    fault = describe_mismatch(tensors, record.state) or _untied(ties(tensors), record.tied)
+    """Give a net the file's weights, their types and ties, if they are those of such a net."""
+    tensors = get_state(net)
+    fault = describe_mismatch(tensors, record.state) or _find_untied(
+        find_ties(tensors), record.tied
+    )
     if fault:
         raise FileFormatError(
             f"the weights in {str(path)!r} are not those of this {type(net).__name__}: {fault}"
         )
-    if record.dtype is not None and dtype_of(net) != record.dtype:
+    if record.dtype is not None and find_dtype(net) != record.dtype:
         for tensor in [*net.parameters(), *net.buffers()]:
             if tensor.is_floating_point():
                 tensor.data = tensor.data.to(record.dtype)
@@ -177,8 +182,8 @@ def _fill(net: nn.Module, record: Record, path: Path) -> None:
     _tie(net, record.tied)
 
 
-def _untied(here: Mapping[str, str], saved: Mapping[str, str]) -> str | None:
-    """The first two tensors that are one in the net and two in the file, in words."""
+def _find_untied(here: Mapping[str, str], saved: Mapping[str, str]) -> str | None:
+    """Describe the first two tensors that are one in the net and two in the file."""
     for name, first in here.items():
         if saved.get(name, name) != saved.get(first, first):
             return f"they have two tensors for {first!r} and {name!r}, which are one in the model"
@@ -186,9 +191,9 @@ def _untied(here: Mapping[str, str], saved: Mapping[str, str]) -> str | None:
 
 
 def _tie(net: nn.Module, tied: Mapping[str, str]) -> None:
-    """Makes one tensor of those that were one when they were saved."""
-    tensors = state(net)
-    here = ties(tensors)
+    """Make one tensor of those that were one when they were saved."""
+    tensors = get_state(net)
+    here = find_ties(tensors)
     for name, first in tied.items():
         if here.get(name, name) != here.get(first, first):
             owner, _, leaf = name.rpartition(".")

@@ -1,4 +1,4 @@
-"""What a file says of its net, besides the tensors: written as a JSON header, and read again."""
+"""The JSON header of a net's file: all that is said of the net besides its tensors."""
 
 from __future__ import annotations
 
@@ -11,49 +11,49 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from xcam._explain.run import attached_method
-from xcam.checkpoints.backbone import Source, named_backbone
-from xcam.checkpoints.tensors import checksum, dtype_of
+from xcam.checkpoints.source import ImageShape, Source, find_source
+from xcam.checkpoints.tensors import checksum, find_dtype
+from xcam.core import attached_method, find_headed
 from xcam.models import Normalized
 from xcam.runs import files
 
-__all__ = ["FORMAT", "KEY", "Normalization", "Record", "header_of"]
+__all__ = ["FORMAT", "KEY", "Normalization", "Record", "make_header"]
 
-FORMAT = 1
+FORMAT = 2
 KEY = "xcam.net"
-_METHOD = "method"  # a net that carries a method under this name has no module of this name
+_METHOD = "method"  # before the names of the method's tensors; no net has a module of this name
 
 
-def header_of(net: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """The header; parameters of the net's method that are tensors join `tensors`.
+def make_header(net: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Return the header of a net, and add tensors among its method's parameters to `tensors`.
 
     Raises:
         TypeError: A parameter of the method that no file can hold.
     """
     method = attached_method(net)
-    source = named_backbone(net, method)
+    source = find_source(net)
     parts = {name: part for name, part in net.named_modules() if isinstance(part, Normalized)}
     names = next((part.categories for part in parts.values() if part.categories), ())
     settings = source[1] if source else {}
     number = len(names) or settings.get("num_classes", settings.get("classes"))
-    recipe = None if method is None else (method.spec.name, method.parameters())
+    written = None if method is None else (method.spec.name, method.parameters())
     return {
         "format": FORMAT,
-        "method": _written(recipe, tensors),
+        "method": _encode(written, tensors),
         "fitted": bool(getattr(net, "fitted", False)),
-        "input_size": None if method is None else _made_for(net),
-        "backbone": _written(source, tensors),
+        "image_shape": None if method is None else find_headed(net).image_shape,
+        "backbone": _encode(source, tensors),
         "classes": {"number": number, "names": names},
-        "normalisation": {
+        "normalization": {
             name: {
                 "mean": part.mean.flatten().tolist(),
                 "std": part.std.flatten().tolist(),
-                "dtype": _name(part.mean.dtype),
+                "dtype": _dtype_name(part.mean.dtype),
                 "input_size": part.input_size,
             }
             for name, part in parts.items()
         },
-        "dtype": _name(dtype_of(net)),
+        "dtype": _dtype_name(find_dtype(net)),
         "versions": {
             "xcam": version("xcam"),
             "torch": str(torch.__version__),
@@ -64,7 +64,7 @@ def header_of(net: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Normalization:
-    """What of a `Normalized` is not in its state.
+    """The settings of a `Normalized` that are not in its state.
 
     Attributes:
         mean: (C, 1, 1).
@@ -78,13 +78,13 @@ class Normalization:
 
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> Normalization:
-        """Read from the header."""
+        """Read the entry of a header."""
         dtype = _dtype(entry["dtype"])
         mean, std = (
             torch.tensor(entry[key], dtype=dtype, device="cpu").view(-1, 1, 1)
             for key in ("mean", "std")
         )
-        return cls(mean, std, _size(entry["input_size"]))
+        return cls(mean, std, _read_size(entry["input_size"]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,10 +94,10 @@ class Record:
     Attributes:
         method: The name and parameters of the net's method.
         fitted: Whether the method's head has been trained.
-        input_size: (H, W) of the images for which it was attached, as far as that is known.
+        image_shape: (C, H, W) of the images for which it was attached, if they are known.
         backbone: What `xcam.models.load` builds.
         categories: The names of the classes.
-        normalisation: Of each `Normalized` by its name in the net.
+        normalization: Of each `Normalized` by its name in the net.
         dtype: Of the first floating-point parameter.
         state: The state dict.
         tied: For each second name of a tensor in `state`, its first.
@@ -105,7 +105,7 @@ class Record:
 
     method: Source | None
     fitted: bool
-    input_size: tuple[int, int] | None
+    image_shape: ImageShape | None
     backbone: Source | None
     categories: tuple[str, ...]
     normalization: Mapping[str, Normalization]
@@ -115,7 +115,7 @@ class Record:
 
     @classmethod
     def of(cls, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Record:
-        """Read from a file.
+        """Read the header and the tensors of a file.
 
         Raises:
             AttributeError, KeyError, TypeError, ValueError: The header is damaged.
@@ -124,7 +124,7 @@ class Record:
         if checksum(signed, tensors) != header["checksum"]:
             raise ValueError("the checksum is that of other contents")
         tied = {str(name): str(first) for name, first in header["tied"].items()}
-        method = _read(header["method"], tensors)
+        method = _decode(header["method"], tensors)
         state = {
             name: tensor
             for name, tensor in tensors.items()
@@ -133,11 +133,11 @@ class Record:
         return cls(
             method=method,
             fitted=bool(header["fitted"]),
-            input_size=_size(header.get("input_size")),
-            backbone=_read(header["backbone"], tensors),
+            image_shape=_read_shape(header["image_shape"]),
+            backbone=_decode(header["backbone"], tensors),
             categories=tuple(map(str, header["classes"]["names"])),
             normalization={
-                name: Normalization.of(entry) for name, entry in header["normalisation"].items()
+                name: Normalization.of(entry) for name, entry in header["normalization"].items()
             },
             dtype=None if header["dtype"] is None else _dtype(header["dtype"]),
             state=state | {name: state[first] for name, first in tied.items()},
@@ -145,29 +145,27 @@ class Record:
         )
 
 
-def _written(recipe: Source | None, tensors: dict[str, Tensor]) -> dict[str, Any] | None:
-    if recipe is None:
+def _encode(source: Source | None, tensors: dict[str, Tensor]) -> dict[str, Any] | None:
+    if source is None:
         return None
-    return {"name": recipe[0], "parameters": files.encode(recipe[1], _METHOD, tensors)}
+    return {"name": source[0], "parameters": files.encode(source[1], _METHOD, tensors)}
 
 
-def _read(entry: Mapping[str, Any] | None, tensors: Mapping[str, Tensor]) -> Source | None:
+def _decode(entry: Mapping[str, Any] | None, tensors: Mapping[str, Tensor]) -> Source | None:
     if entry is None:
         return None
     return str(entry["name"]), dict(files.decode(entry["parameters"], tensors))
 
 
-def _made_for(net: nn.Module) -> tuple[int, int] | None:
-    """The `input_size` of a net that carries a head; a net's own may be anything else."""
-    size = getattr(net, "input_size", None)
-    return size if isinstance(size, tuple) and len(size) == 2 else None
-
-
-def _size(entry: Sequence[int] | None) -> tuple[int, int] | None:
+def _read_size(entry: Sequence[int] | None) -> tuple[int, int] | None:
     return None if entry is None else (int(entry[0]), int(entry[1]))
 
 
-def _name(dtype: torch.dtype | None) -> str | None:
+def _read_shape(entry: Sequence[int] | None) -> ImageShape | None:
+    return None if entry is None else (int(entry[0]), int(entry[1]), int(entry[2]))
+
+
+def _dtype_name(dtype: torch.dtype | None) -> str | None:
     return None if dtype is None else str(dtype).removeprefix("torch.")
 
 

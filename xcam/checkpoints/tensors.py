@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-__all__ = ["checksum", "dtype_of", "owned", "state", "ties"]
+__all__ = ["checksum", "copy_to_own_memory", "find_dtype", "find_ties", "get_state"]
 
 
-def state(net: nn.Module) -> dict[str, Tensor]:
-    """The parameters and persistent buffers themselves, by name.
+def get_state(net: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters and persistent buffers themselves, by name.
 
     Raises:
         TypeError: Something else is in the net's state, or a tensor that is not a plain one.
@@ -35,14 +35,14 @@ def state(net: nn.Module) -> dict[str, Tensor]:
             )
         if tensor.layout != torch.strided or tensor.is_quantized:
             raise TypeError(
-                f"{name!r} of the net is sparse or quantised, which no file can hold; make it a "
+                f"{name!r} of the net is sparse or quantized, which no file can hold; make it a "
                 "dense, plain tensor first"
             )
     return dict(found)
 
 
-def ties(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """For each tensor that is one of those before it under another name, that one's name."""
+def find_ties(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return, for each second name of a tensor, its first."""
     first: dict[object, str] = {}
     tied: dict[str, str] = {}
     for name, tensor in tensors.items():
@@ -52,8 +52,8 @@ def ties(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     return tied
 
 
-def owned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors on the CPU, contiguous, no two in the same memory; copied only where needed."""
+def copy_to_own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors on the CPU, contiguous, no two in the same memory; copy where needed."""
     held: dict[str, Tensor] = {}
     storages: set[int] = set()
     for name, tensor in tensors.items():
@@ -65,7 +65,7 @@ def owned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def checksum(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> int:
-    """The CRC-32 of a header and of the names, types, shapes and bits of tensors."""
+    """Return the CRC-32 of a header and of the names, types, shapes and bits of tensors."""
     total = zlib.crc32(json.dumps(header, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)
@@ -73,8 +73,8 @@ def checksum(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> int:
     return total
 
 
-def dtype_of(net: nn.Module) -> torch.dtype | None:
-    """The type of the first parameter or buffer that is floating point, if there is any."""
+def find_dtype(net: nn.Module) -> torch.dtype | None:
+    """Return the type of the first parameter or buffer that is floating point, if there is any."""
     for tensor in [*net.parameters(), *net.buffers()]:
         if tensor.is_floating_point():
             return tensor.dtype

@@ -1,6 +1,13 @@
 """The nouns: methods, targets, explanations, metrics."""
 
 from xcam.core.explanation import Explanation
+from xcam.core.headed import (
+    Headed,
+    attached_method,
+    check_fitted,
+    check_headless,
+    find_headed,
+)
 from xcam.core.method import Family, Method, MethodSpec, Reduce, SavedMethod, TrainableMethod
 from xcam.core.metric import Metric, MetricSpec, Question, Truth
 from xcam.core.notes import Note
@@ -11,6 +18,7 @@ __all__ = [
     "Count",
     "Explanation",
     "Family",
+    "Headed",
     "Method",
     "MethodSpec",
     "Metric",
@@ -30,5 +38,9 @@ __all__ = [
     "TargetLike",
     "TrainableMethod",
     "Truth",
+    "attached_method",
+    "check_fitted",
+    "check_headless",
     "extract_logits",
+    "find_headed",
 ]

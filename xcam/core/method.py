@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from xcam.core.settings import Settings
+from xcam.core.target import Target, extract_logits
 
 if TYPE_CHECKING:
-    from xcam.core.target import Target
+    from xcam.core.headed import Headed
 
 __all__ = ["Family", "Method", "MethodSpec", "Reduce", "SavedMethod", "TrainableMethod"]
 
@@ -22,7 +23,7 @@ Reduce = Literal["sum", "abs_sum", "abs_max"]
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """What cannot be derived about a method; every flag is checked by `xcam.testing`.
+    """Facts about a method that cannot be derived; every flag is checked by `xcam.testing`.
 
     Attributes:
         name: The name in the registry, lower case, such as `"gradcam"`.
@@ -34,6 +35,8 @@ class MethodSpec:
         stochastic: The map depends on a `seed` field, and on nothing else that is random.
         signed: The map may hold negative values.
         alters_model: The method works on a changed copy of the model.
+        alters_prediction: The head of a trainable method changes the logits of the classifier that
+            it is attached to.
         normalized: The map already lies in [0, 1].
         exceptions: Contract checks that the method cannot keep, each with the reason.
         aliases: Other names in the registry, such as `"ig"`; case, `-` and `_` never matter.
@@ -48,6 +51,7 @@ class MethodSpec:
     stochastic: bool = False
     signed: bool = True
     alters_model: bool = False
+    alters_prediction: bool = False
     normalized: bool = False
     exceptions: Mapping[str, str] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
@@ -58,15 +62,15 @@ class Method(Settings, ABC):
 
     Subclasses are `@dataclass(frozen=True)`, final, set `spec`, and implement `maps`. Four field
     names carry a meaning for whoever runs the method: `layer` (filled in with the model's default
-    layer when None), `score` (what of the output is explained), `reduce` (how channels of a pixel
-    map become one), and `seed` (the only source of randomness).
+    layer when None), `output` (which reading of the model is explained), `reduce` (how channels of
+    a pixel map become one), and `seed` (the only source of randomness).
     """
 
     spec: ClassVar[MethodSpec]
 
     @abstractmethod
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """Explains one chunk of images.
+        """Return the maps of one chunk of images.
 
         The model is in eval mode with frozen parameters (see `xcam.engine.untouched`), and runs
         only through `xcam.engine.forward`. A method that makes a clean pass hands its output to
@@ -85,33 +89,59 @@ class Method(Settings, ABC):
 class TrainableMethod(Method):
     """A method whose map comes from a head that is trained with, or after, the classifier.
 
-    The net that carries a head says so in two plain attributes: `method`, this object with every
-    field that shapes the head filled in, and `fitted`, whether the head has been trained.
-    `xcam.fit` and `xcam.load` set both; `xcam.explain` refuses a head that is not fitted. A file
-    holds the fields alone: `attach` must build the same structure from them and the backbone.
+    `attach` puts the head around a classifier, in a `Headed`, whose logits are those of `logits`.
+    That net's `method` is this object with every field filled in that shapes the head, and a file
+    holds these fields alone: `attach` must build the same structure from them and the classifier.
+    `xcam.methods.trainable` has what most heads need: `Backbone`, to attach them where they belong,
+    and `tapped`, to read and change features in a pass.
+
+    Attributes:
+        replaces: Whether no classifier is left without the head: what the method does not use of
+            the one that was given is gone, and it gives the logits itself.
     """
 
-    @abstractmethod
-    def attach(self, model: nn.Module) -> nn.Module:
-        """Returns a new classifier that carries the head; `model` stays as it was.
-
-        What it draws comes from torch's global generator, which `xcam.fit` seeds.
-        """
+    replaces: ClassVar[bool] = False
 
     @abstractmethod
-    def loss(self, module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """The training loss of a batch: a scalar, the mean over the images.
+    def attach(self, model: nn.Module, like: Tensor | None = None) -> nn.Module:
+        """Return a new classifier that carries the head; `model` stays as it was.
 
-        `xcam.fit` calls it with the module in train mode, under autocast where half precision is
-        asked for, and takes what the module's own first pass returns for the logits that it shows
-        as running accuracy; on validation images in eval mode, without gradients, likewise. Parts
-        that stay frozen have `requires_grad=False`; those that must stay in eval mode are the
-        module's to keep there, by a `train` of its own.
+        What is drawn comes from torch's global generator, which `xcam.fit` seeds.
 
         Args:
-            module: What `attach` returned.
-            images: (B, C, H, W).
+            model: From images to scores, in any wrapper.
+            like: An image (1, C, H, W) such as the net will take, of which the shape matters alone:
+                features of other images may have other sizes. None for what the model says of its
+                images, or else for 224 pixels a side.
+
+        Returns:
+            A `Headed`; inside the model's `Normalized`, where it has one.
+        """
+
+    def logits(self, net: Headed, images: Tensor) -> Tensor:
+        """Return the logits (B, K) of normalized images (B, C, H, W): the classifier's own.
+
+        A method whose head changes the prediction (`spec.alters_prediction`) overrides it.
+        """
+        return extract_logits(net.classifier(images), len(images))
+
+    @abstractmethod
+    def loss(self, net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the training loss of a batch, and the logits that were met on the way.
+
+        `xcam.fit` calls it with the net in train mode, under autocast where half precision is asked
+        for; on validation images in eval mode and without gradients. What shapes the head is to be
+        read from the net's own `method`; only weights of the loss are those of this object, of
+        which fields may be left open.
+
+        Args:
+            net: What `attach` returned: a `Headed`, or a `Normalized` around it.
+            images: (B, C, H, W), not normalized.
             labels: (B,) int64; with `fit(…, mix=…)` (B, K) shares of the classes in mixed images.
+
+        Returns:
+            The loss, a scalar, the mean over the images; and the logits (B, K) of `net(images)`,
+            by which `xcam.fit` tells the accuracy, or None if the loss does not need them.
         """
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from xcam.core.headed import Headed
 from xcam.engine import eager, forward, gradients, untouched, unwrap
 from xcam.engine.layout import Layout, norm_widths
 from xcam.engine.trace import Call, Trace, output_tensors, record_pass
@@ -52,6 +53,7 @@ def default_layer(model: nn.Module, images: Tensor, without: Collection[str] = (
     """
     net = unwrap(model)
     check_layers(net)
+    without = {*without, *_inside_heads(net)}
     name = _on_meta(net, images, without) or _on_first_image(net, images, without)
     if name is None:
         exported = isinstance(net, torch.fx.GraphModule)  # torch.export leaves no modules to call
@@ -61,6 +63,14 @@ def default_layer(model: nn.Module, images: Tensor, without: Collection[str] = (
             f"shape {tuple(images.shape)}; {remedy}, or use a method that reads no layer"
         )
     return name
+
+
+def _inside_heads(net: nn.Module) -> Iterator[str]:
+    """Yield the names of the modules of heads: what they read is not what the classifier reads."""
+    for name, module in net.named_modules():
+        if isinstance(module, Headed):
+            prefix = f"{name}.head" if name else "head"
+            yield from (inner for inner, _ in module.head.named_modules(prefix=prefix))
 
 
 def _on_meta(net: nn.Module, images: Tensor, without: Collection[str] = ()) -> str | None:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from xcam.core import Headed, TrainableMethod
+
 __all__ = ["Normalized"]
 
 
@@ -15,6 +17,7 @@ class Normalized(nn.Module):
     """A classifier with its normalization inside, f((x − mean) / std), so that masks mask pixels.
 
     `mean` and `std` are buffers outside of the state dict, which holds the model's weights alone.
+    Around a net with the head of a trainable method it has its `method`, `fitted` and `head`.
 
     Args:
         model: A classifier of normalized images; kept as `.model`, so that its `layer4` is this
@@ -72,12 +75,69 @@ class Normalized(nn.Module):
         Raises:
             ValueError: The images do not have a channel for each mean.
         """
+        return self.model(self.normalize(images))
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Return what the model is given for images (B, C, H, W) in [0, 1].
+
+        Raises:
+            ValueError: The images do not have a channel for each mean.
+        """
         if len(self.mean) not in (1, images.shape[1]):
             raise ValueError(
                 f"the model is normalized for {len(self.mean)} channels, got images of shape "
                 f"{tuple(images.shape)}"
             )
-        return self.model((images - self.mean) / self.std)
+        return (images - self.mean) / self.std
+
+    # Each of these raises nn.Module's AttributeError where the model carries no head.
+
+    @property
+    def method(self) -> TrainableMethod:
+        """Return the trainable method whose head the model carries."""
+        return self._headed().method
+
+    @property
+    def head(self) -> nn.Module:
+        """Return the head that the model carries."""
+        return self._headed().head
+
+    @property
+    def fitted(self) -> bool:
+        """Return whether the head that the model carries has been trained."""
+        return self._headed().fitted
+
+    @fitted.setter
+    def fitted(self, value: bool) -> None:
+        self._headed().fitted = value
+
+    @property
+    def classifier(self) -> Normalized:
+        """Return the classifier inside a model that carries a head, normalized like the whole.
+
+        It shares its modules with the model, and what was frozen for the head is frozen in it. For
+        a classifier of its own, trainable as a whole, take
+        `copy.deepcopy(net.classifier).requires_grad_()`.
+
+        Raises:
+            ValueError: The method replaces the classifier, and none is left without the head.
+        """
+        headed = self._headed()
+        if headed.method.replaces:
+            raise ValueError(
+                f"{headed.method.spec.name} replaces the classifier, and there is none without its "
+                "head; take the model that the net was made from"
+            )
+        alone = Normalized(
+            headed.classifier, [0], [1], categories=self.categories, input_size=self.input_size
+        )
+        alone.mean, alone.std, alone.source = self.mean, self.std, self.source
+        return alone
+
+    def _headed(self) -> Headed:
+        if not isinstance(self.model, Headed):
+            raise AttributeError("the model carries no head")
+        return self.model
 
     def extra_repr(self) -> str:
         """Return the net's own settings: `mean=(…), std=(…), input_size=(…), 1000 categories`."""

@@ -11,9 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xcam._explain.prepare import prepare
-from xcam._explain.run import attached_method
 from xcam._explain.verb import explain
-from xcam.core import Explanation, Method, TargetLike, TrainableMethod
+from xcam.core import Explanation, Method, TargetLike, TrainableMethod, attached_method
 from xcam.errors import XcamWarning
 from xcam.models.toy import GapNet
 
@@ -167,7 +166,10 @@ def carrier(method: Method, net: nn.Module) -> nn.Module:
         torch.manual_seed(0)
         carried = method.attach(net)
     if attached_method(carried) is None:
-        carried.method = method  # type: ignore[assignment]
+        raise ContractError(
+            f"{method.spec.name}: attach must return a Headed, alone or inside the model's "
+            f"Normalized, got {type(carried).__name__}"
+        )
     carried.fitted = True  # type: ignore[assignment]
     return carried
 

@@ -10,11 +10,11 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 import xcam
+from xcam.core import find_headed
 from xcam.data import planted_cues
 from xcam.errors import LayerError, NotFittedError
 from xcam.methods import LCAMFm, LCAMImg
-from xcam.methods.trainable.heads import part
-from xcam.methods.trainable.lcam_attention import AttentionMechanism, area, variation
+from xcam.methods.trainable.lcam_masks import area, variation
 from xcam.models import Normalized
 from xcam.models.toy import GapNet, SmallCNN
 
@@ -41,8 +41,8 @@ def fitted(method, net=None):
 
 def maps_of(net, images):
     """c of every class, (B, K, h, w), of a net whose backbone is a GapNet."""
-    head = part(net, AttentionMechanism)
-    return head.attention(head.backbone.features(images))
+    headed = find_headed(net)
+    return headed.head(headed.classifier.features(images))
 
 
 class TestTerms:
@@ -77,15 +77,15 @@ class TestLoss:
         """The classifier goes on with A F; the terms are of A."""
         method, images = LCAMFm(labels="given", mask_reg="own_label"), pictures()
         net = attached(method)
-        features = net.backbone.features(images)
+        features = net.classifier.features(images)
         mask = maps_of(net, images).sigmoid()[torch.arange(3), LABELS][:, None]
-        logits = net.backbone.fc((mask * features).mean((2, 3)))
+        logits = net.classifier.fc((mask * features).mean((2, 3)))
         wanted = (
             0.01 * variation(mask)
             + 2 * (mask + 0.0005).pow(0.3).mean()
             + 1.5 * F.cross_entropy(logits, LABELS)
         )
-        assert torch.allclose(method.loss(net, images, LABELS), wanted)
+        assert torch.allclose(method.loss(net, images, LABELS)[0], wanted)
 
     def test_of_images(self):
         """The classifier sees the image again, black where A, made as large as it, is 0."""
@@ -93,8 +93,7 @@ class TestLoss:
         images = pictures()
         backbone = SmallCNN()
         net = attached(method, Normalized(backbone, (0.5,), (0.25,), input_size=16))
-        head = part(net, AttentionMechanism)
-        c = head.attention(backbone.features((images - 0.5) / 0.25))
+        c = net.head(backbone.features((images - 0.5) / 0.25))
         mask = c.sigmoid()[torch.arange(3), LABELS][:, None]
         large = F.interpolate(mask, (16, 16), mode="bilinear", align_corners=False)
         assert mask.shape[2:] != (16, 16)
@@ -104,7 +103,7 @@ class TestLoss:
             + 2 * (mask + 0.0005).pow(0.3).mean()
             + 1.5 * F.cross_entropy(logits, LABELS)
         )
-        assert torch.allclose(method.loss(net, images, LABELS), wanted)
+        assert torch.allclose(method.loss(net, images, LABELS)[0], wanted)
 
     @BOTH
     def test_regularised_maps(self, method):
@@ -114,12 +113,12 @@ class TestLoss:
         net = attached(own)
         masks = maps_of(net, images).sigmoid()
         wanted = 0.01 * variation(masks[:, LABELS]) + 2 * area(masks[:, LABELS], 0.3)
-        assert torch.allclose(batch.loss(net, images, LABELS), wanted)
-        assert not torch.allclose(own.loss(net, images, LABELS), wanted)
+        assert torch.allclose(batch.loss(net, images, LABELS)[0], wanted)
+        assert not torch.allclose(own.loss(net, images, LABELS)[0], wanted)
         assert torch.equal(
-            method(**terms).loss(net, images, LABELS), batch.loss(net, images, LABELS)
+            method(**terms).loss(net, images, LABELS)[0], batch.loss(net, images, LABELS)[0]
         )
-        alone = [one.loss(net, images[:1], LABELS[:1]) for one in (own, batch)]
+        alone = [one.loss(net, images[:1], LABELS[:1])[0] for one in (own, batch)]
         assert torch.equal(*alone)
 
     @BOTH
@@ -129,8 +128,8 @@ class TestLoss:
         net = attached(method())
         for mask_reg in ("own_label", "batch_labels"):
             one = method(mask_reg=mask_reg, **terms)
-            parts = [one.loss(net, images[k : k + 1], LABELS[k : k + 1]) for k in range(3)]
-            shared, whole = torch.stack(parts).mean(), one.loss(net, images, LABELS)
+            parts = [one.loss(net, images[k : k + 1], LABELS[k : k + 1])[0] for k in range(3)]
+            shared, whole = torch.stack(parts).mean(), one.loss(net, images, LABELS)[0]
             assert torch.allclose(shared, whole) == (mask_reg == "own_label")
 
     @BOTH
@@ -141,7 +140,7 @@ class TestLoss:
         def loss(**weights):
             zeros = dict.fromkeys(WEIGHTS, 0.0)
             chosen = method(labels="given", mask_reg="own_label", **zeros | weights)
-            return chosen.loss(net, images, LABELS).item()
+            return chosen.loss(net, images, LABELS)[0].item()
 
         mask = maps_of(net, images).sigmoid()[torch.arange(3), LABELS][:, None]
         assert loss(tv_weight=1.0) == pytest.approx(variation(mask).item())
@@ -157,16 +156,16 @@ class TestLoss:
         images, net = pictures(), attached(method())
         predicted = net(images).argmax(1)
         assert (predicted != LABELS).any()
-        found = method().loss(net, images, LABELS)
-        assert torch.equal(found, method(labels="given").loss(net, images, predicted))
-        assert not torch.equal(found, method(labels="given").loss(net, images, LABELS))
+        found = method().loss(net, images, LABELS)[0]
+        assert torch.equal(found, method(labels="given").loss(net, images, predicted)[0])
+        assert not torch.equal(found, method(labels="given").loss(net, images, LABELS)[0])
 
     @BOTH
     def test_mixed_labels(self, method):
         shares = torch.full((3, 5), 0.2)
-        assert method().loss(attached(method()), pictures(), shares).isfinite()
+        assert method().loss(attached(method()), pictures(), shares)[0].isfinite()
         with pytest.raises(ValueError, match=r"one class an image, got labels of shape \(3, 5\)"):
-            method(labels="given").loss(attached(method()), pictures(), shares)
+            method(labels="given").loss(attached(method()), pictures(), shares)[0]
 
     @pytest.mark.parametrize(
         ("method", "passes"),
@@ -179,8 +178,8 @@ class TestLoss:
     )
     def test_passes(self, method, passes):
         net, seen = attached(method), []
-        net.backbone.fc.register_forward_hook(lambda *_: seen.append(1))
-        method.loss(net, pictures(), LABELS)
+        net.classifier.fc.register_forward_hook(lambda *_: seen.append(1))
+        method.loss(net, pictures(), LABELS)[0]
         assert len(seen) == passes
 
     @BOTH
@@ -190,13 +189,12 @@ class TestLoss:
             nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         ))  # fmt: skip
         net.fitted = True
-        signed = net.backbone[0](pictures())
+        signed = net.classifier[0](pictures())
         assert (signed < 0).any()
-        head = part(net, AttentionMechanism)
-        assert torch.equal(head.seen(net, pictures())[1], signed)
+        assert torch.equal(method()._read(net, pictures())[1], signed)
         found = xcam.explain(net, pictures(), 2, method=None).raw
-        assert torch.allclose(found, head.attention(signed)[:, 2], atol=1e-6)
-        method().loss(net, pictures(), torch.tensor([0, 1, 2])).backward()
+        assert torch.allclose(found, net.head(signed)[:, 2], atol=1e-6)
+        method().loss(net, pictures(), torch.tensor([0, 1, 2]))[0].backward()
 
 
 class Regular(nn.Module):
@@ -227,22 +225,22 @@ class TestFrozen:
             batch_size=8,
             optimizer={"name": "SGD", "lr": 0.1, "weight_decay": 0.1},
         )
-        kept = trained.model.backbone.state_dict()
+        kept = trained.model.classifier.state_dict()
         for name, value in before.items():
             assert torch.equal(kept[name.removeprefix("model.")], value)
         fresh = attached(method(), net)
-        assert not torch.equal(trained.model.attention.weight, fresh.model.attention.weight)
+        assert not torch.equal(trained.model.head.weight, fresh.model.head.weight)
         trained.train()
-        assert trained.model.attention.training
-        assert not any(module.training for module in trained.model.backbone.modules())
+        assert trained.model.head.training
+        assert not any(module.training for module in trained.model.classifier.modules())
         assert torch.equal(trained(images), net.eval()(images))
 
     @BOTH
     def test_only_the_attention_has_gradients(self, method):
         net = attached(method()).train()
-        method().loss(net, pictures(), LABELS).backward()
+        method().loss(net, pictures(), LABELS)[0].backward()
         reached = {name for name, value in net.named_parameters() if value.grad is not None}
-        assert reached == {"attention.weight", "attention.bias"}
+        assert reached == {"head.weight", "head.bias"}
         assert all(net.get_parameter(name).grad.any() for name in reached)
 
     @BOTH
@@ -251,7 +249,7 @@ class TestFrozen:
         data = TensorDataset(pictures(8), torch.arange(8) % 5)
         net = xcam.fit(GapNet(), data, method(), epochs=3, validation=data, out=tmp_path)
         last = xcam.load(tmp_path / "last.safetensors", model=GapNet())
-        assert torch.equal(net.attention.weight, last.attention.weight)
+        assert torch.equal(net.head.weight, last.head.weight)
 
 
 class TestMaps:
@@ -293,14 +291,14 @@ class TestMaps:
     def test_where_it_is_put(self, make, layer, used, channels, side, size):
         with torch.device("meta"):
             net = attached(LCAMImg(layer=layer), Normalized(make(), (0.5,), (0.5,)))
-            features = part(net, AttentionMechanism).seen(net, torch.zeros(1, 3, 224, 224))[1]
+            features = LCAMImg()._read(net, torch.zeros(1, 3, 224, 224))[1]
         assert net.method == LCAMImg(layer=used)
         assert features.shape == (1, channels, side, side)
         trained = [value for value in net.parameters() if value.requires_grad]
         assert sum(value.numel() for value in trained) == size
         assert {name for name, value in net.named_parameters() if value.requires_grad} == {
-            "model.attention.weight",
-            "model.attention.bias",
+            "model.head.weight",
+            "model.head.bias",
         }
 
     @pytest.mark.parametrize("size", [64, 96])
@@ -337,7 +335,7 @@ class TestMaps:
         images = pictures(size=32)
         raw = xcam.explain(net, images, method=None).raw
         assert torch.equal(xcam.explain(loaded, images, method=None).raw, raw)
-        assert not any(value.requires_grad for value in loaded.model.backbone.parameters())
+        assert not any(value.requires_grad for value in loaded.model.classifier.parameters())
 
 
 class TestRefusals:
@@ -436,7 +434,7 @@ def test_zeros_save_the_class_that_large_features_would_lose():
         torch.manual_seed(0)
         head = method.attach(net)
         with torch.no_grad():
-            part(head, AttentionMechanism).attention.bias[2] += start
+            head.head.bias[2] += start
         settings = {"epochs": 8, "batch_size": 16, "optimizer": {"name": "SGD", "lr": 0.5}}
         trained = xcam.fit(head, TensorDataset(images, labels), **settings)
         return xcam.explain(trained, images[labels == 2], 2).maps.amax((1, 2)).min()

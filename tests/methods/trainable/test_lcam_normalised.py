@@ -7,9 +7,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import xcam
+from xcam.core import find_headed
 from xcam.methods import LCAMFm, LCAMImg
-from xcam.methods.trainable.heads import part
-from xcam.methods.trainable.lcam_attention import AttentionMechanism, area, variation
+from xcam.methods.trainable.lcam_masks import area, make_masks, variation
 from xcam.models import Normalized
 from xcam.models.toy import GapNet
 
@@ -36,11 +36,11 @@ def attached(method):
 
 def by_hand(net, images):
     """The classifier, its features of the normalised images, and c of every class."""
-    head = part(net, AttentionMechanism)
-    features = head.backbone.features(normalized(images))
-    weight, bias = head.attention.weight[:, :, 0, 0], head.attention.bias
+    headed = find_headed(net)
+    features = headed.classifier.features(normalized(images))
+    weight, bias = headed.head.weight[:, :, 0, 0], headed.head.bias
     c = torch.einsum("kc,bchw->bkhw", weight, features) + bias[:, None, None]
-    return head.backbone, features, c
+    return headed.classifier, features, c
 
 
 @BOTH
@@ -63,9 +63,9 @@ def test_loss(method, labels):
         + 2 * area(masks[:, chosen], 0.3)
         + 1.5 * F.cross_entropy(logits, chosen)
     )
-    found = method.loss(net, IMAGES, GIVEN)
+    found = method.loss(net, IMAGES, GIVEN)[0]
     assert torch.allclose(found, wanted, atol=1e-5)
-    trained = [net.model.attention.weight, net.model.attention.bias]
+    trained = [net.model.head.weight, net.model.head.bias]
     gradients = [torch.autograd.grad(loss, trained) for loss in (found, wanted)]
     for ours, theirs in zip(*gradients, strict=True):
         assert torch.allclose(ours, theirs, atol=1e-5)
@@ -92,14 +92,13 @@ def test_masks_are_squashed_in_full_precision(autocast):
     """A convolution in bfloat16 has 8 digits of c, and a those of float32."""
     torch.manual_seed(0)
     convolution = nn.Conv2d(8, 5, 1)
-    head = AttentionMechanism(nn.Sequential(nn.Conv2d(3, 8, 3)), "0", convolution)
     features = torch.randn(2, 8, 4, 4)
     if not autocast:
-        head, features = head.bfloat16(), features.bfloat16()
+        convolution, features = convolution.bfloat16(), features.bfloat16()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        masks, c = head.masks(features), convolution(features)
+        masks, c = make_masks(convolution, features), convolution(features)
     assert c.dtype == torch.bfloat16
     assert masks.dtype == torch.float32
     assert torch.equal(masks, c.float().sigmoid())
     assert not torch.equal(masks, c.sigmoid().float())
-    assert head.double().masks(features.double()).dtype == torch.float64
+    assert make_masks(convolution.double(), features.double()).dtype == torch.float64

@@ -6,11 +6,12 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from trained import run_head
 
 import xcam
+from xcam.core import find_headed
 from xcam.errors import LayerError, NotFittedError
 from xcam.methods import LFICAM
-from xcam.methods.trainable.heads import part, watched
 from xcam.methods.trainable.lficam import FeatureImportance
 from xcam.models import Normalized
 from xcam.models.cifar.densenet import CifarDenseNet
@@ -211,16 +212,16 @@ class TestNet:
         attached = LFICAM(layer="features").attach(net)
         images = pictures()
         with torch.no_grad():
-            logits, attention = watched(attached, part(attached, FeatureImportance), images)
+            logits, attention = run_head(attached, images)
             features = net.features(images)
             wanted = net.fc((features * (1 + attention)).mean((2, 3)))
             assert torch.allclose(logits, wanted, atol=1e-6)
-            assert torch.equal(attached.backbone(images), net(images))
+            assert torch.equal(attached.classifier(images), net(images))
 
     def test_the_head_sees_normalised_images(self):
         """Zero where the mean is: FIN is shown nothing."""
         attached = LFICAM().attach(Normalized(GapNet(), (0.5,), (0.25,)))
-        head = part(attached, FeatureImportance)
+        head = find_headed(attached).head
         head.fin = Watched(*([0.0] * 12))
         attached(torch.full((1, 3, 16, 16), 0.5))
         assert not head.fin.shown.any()
@@ -235,7 +236,7 @@ class TestNet:
                 return super().forward(images.mul_(0))
 
         head = LFICAM().attach(InPlace())
-        fin = head.importance.fin = Watched(*([0.0] * 12))
+        fin = head.head.fin = Watched(*([0.0] * 12))
         images = torch.zeros(1, 3, 16, 16)
         images[:, 0] = 6
         head(images)
@@ -246,7 +247,7 @@ class TestNet:
         images, labels = pictures(), torch.tensor([1, 3])
         probabilities = attached(images).softmax(1)
         wanted = -(probabilities[0, 1].log() + probabilities[1, 3].log()) / 2
-        assert torch.allclose(LFICAM().loss(attached, images, labels), wanted)
+        assert torch.allclose(LFICAM().loss(attached, images, labels)[0], wanted)
 
     def test_the_map_is_the_attention_whatever_the_target(self):
         attached = LFICAM().attach(GapNet())
@@ -254,37 +255,39 @@ class TestNet:
         images = pictures()
         found = [xcam.explain(attached, images, target, "lficam") for target in (0, 3, None)]
         with torch.no_grad():
-            _, attention = watched(attached, part(attached, FeatureImportance), images)
+            _, attention = run_head(attached, images)
         for explanation in found:
             assert torch.allclose(explanation.raw, attention[:, 0], atol=1e-6)
             assert explanation.maps.shape == (2, 16, 16)
         assert found[0].method == LFICAM(layer="features", fin_relu="every")
 
-    # The backbone, the layer that its head reads, its channels, and the layout of FIN.
+    # The classifier, the layer that its head reads, and its channels.
     NETS = (
-        (lambda: CifarResNet(depth=110), "stage3", 256, "alternate"),
-        (lambda: CifarResNet(depth=20), "stage3", 64, "alternate"),
-        (lambda: CifarDenseNet(depth=40), "stage3", 132, "alternate"),
-        (lambda: CifarResNeXt(), "stage3", 1024, "alternate"),
-        (lambda: CifarWideResNet(depth=10), "stage3", 640, "alternate"),
-        (lambda: SimpleCNN(), "features.10", 128, "every"),
-        (lambda: torchvision.models.resnet18(), "layer4", 512, "every"),
-        (lambda: torchvision.models.resnet50(), "layer4", 2048, "every"),
-        (lambda: torchvision.models.densenet121(), "features.denseblock4", 1024, "every"),
-        (lambda: torchvision.models.vgg11(), "features.19", 512, "every"),
-        (lambda: torchvision.models.convnext_tiny(), "features.7", 768, "every"),
-        (lambda: torchvision.models.mobilenet_v3_small(), "features.12", 576, "every"),
+        (lambda: CifarResNet(depth=110), "stage3", 256),
+        (lambda: CifarResNet(depth=20), "stage3", 64),
+        (lambda: CifarDenseNet(depth=40), "stage3", 132),
+        (lambda: CifarResNeXt(), "stage3", 1024),
+        (lambda: CifarWideResNet(depth=10), "stage3", 640),
+        (lambda: SimpleCNN(), "features.10", 128),
+        (lambda: torchvision.models.resnet18(), "layer4", 512),
+        (lambda: torchvision.models.resnet50(), "layer4", 2048),
+        (lambda: torchvision.models.densenet121(), "features.denseblock4", 1024),
+        (lambda: torchvision.models.vgg11(), "features.19", 512),
+        (lambda: torchvision.models.convnext_tiny(), "features.7", 768),
+        (lambda: torchvision.models.mobilenet_v3_small(), "features.12", 576),
     )
 
-    @pytest.mark.parametrize(("make", "layer", "channels", "relu"), NETS)
-    def test_where_it_is_put(self, make, layer, channels, relu):
+    @pytest.mark.parametrize(("make", "layer", "channels"), NETS)
+    def test_where_it_is_put(self, make, layer, channels):
         with torch.device("meta"):
             net = make()
             size = 32 if hasattr(net, "stage3") or isinstance(net, SimpleCNN) else 224
             attached = LFICAM().attach(Normalized(net, (0.5,), (0.5,), input_size=size))
-        assert attached.method == LFICAM(layer=layer, fin_relu=relu)
-        assert part(attached, FeatureImportance).fin[0].in_channels == channels
-        assert {f"model.backbone.{name}" for name in net.state_dict()} < set(attached.state_dict())
+        assert attached.method == LFICAM(layer=layer, fin_relu="every")
+        assert find_headed(attached).head.fin[0].in_channels == channels
+        assert {f"model.classifier.{name}" for name in net.state_dict()} < set(
+            attached.state_dict()
+        )
 
     def test_densenet_is_split_before_its_last_norm(self):
         """F' goes through the batch norm and ReLU, and F is signed."""
@@ -293,7 +296,7 @@ class TestNet:
         attached = LFICAM().attach(Normalized(net, (0.5,), (0.5,), input_size=32))
         images = pictures(size=32)
         with torch.no_grad():
-            logits, attention = watched(attached, part(attached, FeatureImportance), images)
+            logits, attention = run_head(attached, images)
             features = net.stage3(net.stage2(net.stage1(net.stem((images - 0.5) / 0.5))))
             pooled = net.pool(net.norm(features * (1 + attention)))
             assert torch.allclose(logits, net.fc(pooled.flatten(1)), atol=1e-5)
@@ -304,9 +307,7 @@ class TestNet:
         with torch.device("meta"):
             net = torchvision.models.resnet18()
             attached = LFICAM(stem_stride=stride).attach(net)
-            _, attention = watched(
-                attached, part(attached, FeatureImportance), torch.zeros(1, 3, 224, 224)
-            )
+            _, attention = run_head(attached, torch.zeros(1, 3, 224, 224))
         assert attention.shape == (1, 1, side, side)
         assert net.conv1.stride == (2, 2)
 
@@ -319,7 +320,7 @@ class TestNet:
         e = xcam.explain(attached, pictures(1, size=64), method=None)
         assert e.raw.shape == (1, 4, 4)
         e = xcam.explain(attached, pictures(1, size=64), 0, "gradcam")
-        assert e.method.layer == "model.backbone.layer4"
+        assert e.method.layer == "model.classifier.layer4"
 
     def test_a_file_holds_the_whole_net(self, tmp_path):
         torch.manual_seed(0)

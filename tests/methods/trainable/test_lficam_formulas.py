@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from xcam.methods.trainable.lficam import FeatureImportance, LFICAMNet
+from xcam.core import Headed
+from xcam.methods.trainable.lficam import LFICAM, FeatureImportance
 
 
 class Given(nn.Module):
@@ -123,9 +124,9 @@ def test_values_and_gradients(size):
     features[:, 3] = 0
     features[:, 4] = 0.7
     importance = FeatureImportance(5, "every")
-    net = LFICAMNet(Pooled(features, 3), "last", importance).double().train()
+    net = Headed(Pooled(features, 3), importance, LFICAM(layer="last")).double().train()
     images = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
-    found, wanted = net(images), published(net.backbone, importance.fin, images)
+    found, wanted = net(images), published(net.classifier, importance.fin, images)
     assert torch.allclose(found, wanted, atol=1e-12)
 
     leaves = [images, *net.parameters()]

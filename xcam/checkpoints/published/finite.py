@@ -1,4 +1,4 @@
-"""Whether the weights that a file of somebody else's holds are numbers."""
+"""The check that the weights in a file of somebody else's are numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["check_finite"]
 
 
 def check_finite(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
-    """Refuses weights with which a net gives no map.
+    """Refuse weights with which a net gives no map.
 
     Args:
         path: The file that they are from.

@@ -12,10 +12,8 @@ from torch import Tensor, nn
 
 from xcam._explain.choose import resolve_method
 from xcam.checkpoints.published.finite import check_finite
-from xcam.core import TrainableMethod
+from xcam.core import Headed, TrainableMethod, find_headed
 from xcam.errors import FileFormatError, XcamWarning
-from xcam.methods.trainable.heads import part
-from xcam.methods.trainable.lcam_attention import AttentionMechanism
 from xcam.models.state_dicts import describe_mismatch, read_state_dict
 
 if TYPE_CHECKING:
@@ -24,8 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["import_lcam"]
 
 _METHODS = ("lcam_fm", "lcam_img")
-# Their names in the file, and in the head.
-_NAMES = {"attnM.op.weight": "attention.weight", "attnM.op.bias": "attention.bias"}
+# Their names in the file, and in the net.
+_NAMES = {"attnM.op.weight": "head.weight", "attnM.op.bias": "head.bias"}
 
 
 def import_lcam(
@@ -34,7 +32,7 @@ def import_lcam(
     method: Literal["lcam_fm", "lcam_img"],
     **params: Any,  # noqa: ANN401
 ) -> tuple[nn.Module, pd.DataFrame]:
-    """Reads the attention mechanism from a checkpoint (.pth.tar) of the published L-CAM code.
+    """Read the attention mechanism from a checkpoint (.pth.tar) of the published L-CAM code.
 
     The checkpoint holds the classifier, too, under names of its own: it is not loaded, but each of
     its tensors is looked for in the model. Files are read as weights alone, no code in them runs.
@@ -65,8 +63,8 @@ def import_lcam(
         raise ValueError(f"method must be one of {', '.join(_METHODS)}, got {method!r}")
     saved = read_state_dict(Path(path))
     net = cast(TrainableMethod, resolve_method(method, params)).attach(model)
-    head = part(net, AttentionMechanism)
-    wanted = {name: head.get_parameter(own) for name, own in _NAMES.items()}
+    headed = find_headed(net)
+    wanted = {name: headed.get_parameter(own) for name, own in _NAMES.items()}
     found = {name: saved[name] for name in _NAMES if name in saved}
     fault = describe_mismatch(wanted, found)
     if fault:
@@ -78,35 +76,35 @@ def import_lcam(
     with torch.no_grad():
         for name, parameter in wanted.items():
             parameter.copy_(found[name])
-    net.fitted = True  # type: ignore[assignment]
-    report = _report(saved, head)
-    _warn(report, path)
+    headed.fitted = True
+    report = _make_report(saved, headed)
+    _warn_of_another_classifier(report, path)
     return net.eval(), report
 
 
-def _report(saved: Mapping[str, Tensor], head: AttentionMechanism) -> pd.DataFrame:
-    """The table of `import_lcam`: tensors are paired by their values, each once."""
+def _make_report(saved: Mapping[str, Tensor], headed: Headed) -> pd.DataFrame:
+    """Pair the tensors of the file and the net by their values, each once."""
     import pandas as pd
 
     # Counters of batches seen are the same in many nets, and tell nothing.
-    free = {n: t.cpu() for n, t in head.state_dict().items() if t.is_floating_point()}
+    free = {n: t.cpu() for n, t in headed.state_dict().items() if t.is_floating_point()}
     rows = []
     for name, tensor in saved.items():
-        same = _NAMES.get(name) or next((n for n, t in free.items() if _equal(t, tensor)), "")
+        same = _NAMES.get(name) or next((n for n, t in free.items() if _are_equal(t, tensor)), "")
         free.pop(same, None)
         rows.append((name, same, tuple(tensor.shape)))
     rows += [("", name, tuple(tensor.shape)) for name, tensor in free.items()]
     return pd.DataFrame(rows, columns=["file", "net", "shape"])
 
 
-def _equal(one: Tensor, other: Tensor) -> bool:
+def _are_equal(one: Tensor, other: Tensor) -> bool:
     return one.dtype == other.dtype and torch.equal(one, other)
 
 
-def _warn(report: pd.DataFrame, path: str | Path) -> None:
+def _warn_of_another_classifier(report: pd.DataFrame, path: str | Path) -> None:
     lacking = report[report["file"] == ""]
     if len(lacking) and len(report) > len(lacking) + len(_NAMES):
-        total = int(report["net"].str.startswith("backbone.").sum())
+        total = int(report["net"].str.startswith("classifier.").sum())
         warnings.warn(
             f"{str(path)!r} was trained for another classifier: {len(lacking)} of {total} tensors "
             f"of the model are not in it, such as {lacking['net'].iloc[0]!r}",

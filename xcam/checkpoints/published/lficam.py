@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from xcam._explain.choose import resolve_method
 from xcam.checkpoints.published.finite import check_finite
+from xcam.core import Headed, find_headed
 from xcam.errors import FileFormatError
-from xcam.methods.trainable.heads import part
-from xcam.methods.trainable.lficam import LFICAM, LFICAMNet
+from xcam.methods.trainable.lficam import LFICAM, FeatureImportance
 from xcam.models.cifar.densenet import CifarDenseNet
 from xcam.models.cifar.resnet import CifarResNet
 from xcam.models.cifar.resnext import CifarResNeXt
@@ -74,13 +74,14 @@ def import_lficam(
     model: nn.Module,
     **params: Any,  # noqa: ANN401
 ) -> tuple[nn.Module, pd.DataFrame]:
-    """Reads a net from a checkpoint (.pth.tar) of the published LFI-CAM code.
+    """Read a net from a checkpoint (.pth.tar) of the published LFI-CAM code.
 
     All of its weights are in the file. What is not in it is the structure: the `model`, and for
     ResNets of ImageNet's kind the stride of the stem, which must be given. The published code ends
     with `stem_stride=1`, maps of 14x14 for images of 224 pixels; its older nets have 2, maps of
-    7x7, and half the ReLUs in FIN, `fin_relu="alternate"`, which is then taken if none is given.
-    The file is read as weights alone, no code in it runs.
+    7x7, and half the ReLUs in FIN, as have its nets for CIFAR: for files of these
+    `fin_relu="alternate"` is taken if none is given. The file is read as weights alone, no code in
+    it runs.
 
         model = xcam.models.load("xcam:cifar_resnet", depth=110, num_classes=10)
         net, report = import_lficam("model_best.pth.tar", model)
@@ -108,64 +109,67 @@ def import_lficam(
             that are NaN or infinite, by its name in the file.
     """
     saved = read_state_dict(Path(path))
-    net = _chosen(path, saved, params).attach(model)
-    head = part(net, LFICAMNet)
-    names = _names(saved, head)
-    wanted = head.state_dict()
+    net = _choose_method(path, saved, params).attach(model)
+    headed = find_headed(net)
+    names = _match_names(saved, headed)
+    wanted = headed.state_dict()
     found = {own: saved[name] for own, name in names.items()}
     uncounted = {own for own in wanted.keys() - found.keys() if own.endswith(_COUNTER)}
     found |= {own: wanted[own].new_zeros(()) for own in uncounted}
     fault = describe_mismatch(wanted, found)
     if fault:
-        kind = type(head.backbone).__name__
+        kind = type(headed.classifier).__name__
         raise FileFormatError(
             f"the weights in {str(path)!r} are no LFI-CAM of this {kind}: {fault}"
         )
     check_finite(path, {name: found[own].to(wanted[own].dtype) for own, name in names.items()})
-    head.load_state_dict(found)
-    net.fitted = True  # type: ignore[assignment]
-    return net.eval(), _report(names, wanted)
+    headed.load_state_dict(found)
+    headed.fitted = True
+    return net.eval(), _make_report(names, wanted)
 
 
-def _chosen(path: str | Path, saved: Iterable[str], params: dict[str, Any]) -> LFICAM:
-    """The method, with what the published code has where the file is of a ResNet for ImageNet."""
+def _choose_method(path: str | Path, saved: Iterable[str], params: dict[str, Any]) -> LFICAM:
+    """Choose the method's fields that the file's kind of net has in the published code."""
     chosen = cast(LFICAM, resolve_method("lficam", params))
-    if not any(name.startswith("att_") for name in saved):
-        return chosen
-    if chosen.stem_stride is None:  # with the wrong one all weights fit, and the logits are others
+    for_imagenet = any(name.startswith("att_") for name in saved)
+    if (
+        for_imagenet and chosen.stem_stride is None
+    ):  # with the wrong one all weights fit, and the logits are others
         raise ValueError(
             f"{str(path)!r} is of a ResNet for ImageNet and does not say the stride of its stem: "
             "give stem_stride=1 for the published code as it ends (maps of 14x14), or "
             "stem_stride=2 for its older nets (7x7)"
         )
-    older = chosen.stem_stride == 2 and chosen.fin_relu is None
-    return dataclasses.replace(chosen, fin_relu="alternate") if older else chosen
+    if chosen.fin_relu is None and (not for_imagenet or chosen.stem_stride == 2):
+        return replace(chosen, fin_relu="alternate")
+    return chosen
 
 
-def _names(saved: Iterable[str], head: LFICAMNet) -> dict[str, str]:
-    """The head's name of each tensor of a file, and the file's; one that it lacks keeps its own."""
-    weighted = [i for i, module in enumerate(head.importance.fin) if [*module.parameters()]]
-    patterns = _patterns(head.backbone)
-    known = head.state_dict().keys()
+def _match_names(saved: Iterable[str], headed: Headed) -> dict[str, str]:
+    """Return the net's name of each tensor of a file, and the file's; or the file's for both."""
+    fin = cast(FeatureImportance, headed.head).fin
+    weighted = [i for i, module in enumerate(fin) if [*module.parameters()]]
+    patterns = _find_patterns(headed.classifier)
+    known = headed.state_dict().keys()
     names: dict[str, str] = {}
     for name in saved:
-        place, leaf = _in_fin(name)
+        place, leaf = _parse_fin_name(name)
         if place is not None:
-            own = f"importance.fin.{weighted[place]}.{leaf}"
+            own = f"head.fin.{weighted[place]}.{leaf}"
         else:
-            own = f"backbone.{_replaced(name, patterns)}"
+            own = f"classifier.{_replace(name, patterns)}"
         names[own if own in known and own not in names else name] = name
     return names
 
 
-def _replaced(name: str, patterns: Mapping[str, str]) -> str:
+def _replace(name: str, patterns: Mapping[str, str]) -> str:
     for pattern, replacement in patterns.items():
         name = re.sub(pattern, replacement, name)
     return name
 
 
-def _in_fin(name: str) -> tuple[int | None, str]:
-    """Which of FIN's eight convolutions and norms a tensor belongs to, and what it is there."""
+def _parse_fin_name(name: str) -> tuple[int | None, str]:
+    """Return which of FIN's eight convolutions and norms has a tensor, and its name there."""
     listed = re.fullmatch(r"attention\.([0-8])\.(\w+)", name)
     if listed and listed[1] != "4":  # a ReLU
         index = int(listed[1])
@@ -176,19 +180,19 @@ def _in_fin(name: str) -> tuple[int | None, str]:
     return None, ""
 
 
-def _patterns(backbone: nn.Module) -> Mapping[str, str]:
-    if isinstance(backbone, CifarResNet):
+def _find_patterns(classifier: nn.Module) -> Mapping[str, str]:
+    if isinstance(classifier, CifarResNet):
         return _RESNET
-    if isinstance(backbone, CifarResNeXt):
+    if isinstance(classifier, CifarResNeXt):
         return _RESNEXT
-    if isinstance(backbone, CifarDenseNet):
-        layers = len(backbone.stage3)  # the transition's norm comes behind as many
+    if isinstance(classifier, CifarDenseNet):
+        layers = len(classifier.stage3)  # the transition's norm comes behind as many
         places = {"norm": layers, "conv": layers + 2}
         return {pattern: own.format(**places) for pattern, own in _DENSENET.items()}
     return {}
 
 
-def _report(names: Mapping[str, str], wanted: Mapping[str, Tensor]) -> pd.DataFrame:
+def _make_report(names: Mapping[str, str], wanted: Mapping[str, Tensor]) -> pd.DataFrame:
     import pandas as pd
 
     rows = [(names.get(own, ""), own, tuple(tensor.shape)) for own, tensor in wanted.items()]

@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xcam.core import MethodSpec, Target, TrainableMethod
+from xcam.core import Headed, MethodSpec, Target, TrainableMethod, find_headed
 from xcam.engine import Layer, untouched
 from xcam.errors import LayerError
-from xcam.methods.trainable import heads
 from xcam.methods.trainable.backbone import Backbone
-from xcam.models.cifar.resnext import CifarResNeXt
+from xcam.methods.trainable.heads import check_same_head, read_head
+from xcam.methods.trainable.taps import Place, check_map, tapped
 from xcam.models.cifar.stages import conv
 
 __all__ = ["ABN"]
@@ -46,8 +46,8 @@ class ABN(TrainableMethod):
             dense block of DenseNet, and the last convolution of VGG. What it reads and gives
             has more than one cell: of images of 32x32, for which `layer4` of torchvision's ResNets
             gives one, it is `layer3` of resnet18 and `layer4.0.conv1` of resnet50.
-        branch_norm: Whether BN follows the copy of the stage. None for False in xcam's ResNeXt, as
-            in the published one, and True in all others.
+        branch_norm: Whether BN follows the copy of the stage: in all of the published nets but
+            ResNeXt, as xcam's recipes have it. None for True.
 
     Raises:
         LayerError: There is no such stage, it reads no feature map but a vector, tokens or the
@@ -66,11 +66,12 @@ class ABN(TrainableMethod):
         class_specific=False,
         signed=False,
         normalized=True,
+        alters_prediction=True,
     )
 
-    def attach(self, model: nn.Module) -> nn.Module:
-        """See `TrainableMethod.attach`."""
-        backbone = Backbone.copied(model)
+    def attach(self, model: nn.Module, like: Tensor | None = None) -> nn.Module:
+        """Return the net with the branch attached; see `TrainableMethod.attach`."""
+        backbone = Backbone(model, like)
         given = self.stage
         stage = backbone.last_stage() if given is None else backbone.layer(given)
         if stage is None:
@@ -79,46 +80,42 @@ class ABN(TrainableMethod):
                 "and reads a feature map (B, C, h, w); give a convolutional net, or name the one "
                 "that the attention is to come before: stage=…"
             )
-        before, after = backbone.shape(stage, "input"), backbone.shape(stage)
-        same_size = _at_stride_1(backbone.net.get_submodule(stage))
-        norm = self.branch_norm
-        if norm is None:
-            norm = not isinstance(backbone.net, CifarResNeXt)
-        branch = AttentionBranch(same_size, after[1], backbone.classes, norm)
-        _check(backbone.fitting(branch), backbone.blank.new_zeros(before), stage)
-        head = ABNNet(backbone.net, stage, branch)
-        return backbone.carrying(head, dataclasses.replace(self, stage=stage, branch_norm=norm))
+        before, after = backbone.shape(Place(stage, "input")), backbone.shape(Place(stage))
+        same_size = _copy_at_stride_1(backbone.net.get_submodule(stage))
+        norm = self.branch_norm is not False
+        branch = backbone.adapt(AttentionBranch(same_size, after[1], backbone.num_classes, norm))
+        _check_branch(branch, backbone.blank.new_zeros(before), stage)
+        filled = dataclasses.replace(self, stage=stage, branch_norm=norm)
+        return backbone.with_head(branch, filled)
 
-    def loss(self, module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """The sum of both cross-entropies; see `TrainableMethod.loss`."""
-        branch = heads.part(module, AttentionBranch)
-        logits, (_, auxiliary) = heads.watched(module, branch, images)
-        return F.cross_entropy(logits, labels) + F.cross_entropy(auxiliary, labels)
+    def logits(self, net: Headed, images: Tensor) -> Tensor:
+        """Return the logits of the classifier whose last stage goes on with g (1 + A)."""
+        return _attend(net, images)[0]
+
+    def loss(self, net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sum of both cross-entropies; see `TrainableMethod.loss`."""
+        logits, auxiliary = _attend(net, images)
+        return F.cross_entropy(logits, labels) + F.cross_entropy(auxiliary, labels), logits
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """See `Method.maps`; gives A, (B, h, w) in [0, 1] at the size of what the stage reads."""
-        heads.same_head(self, model)
-        branch = heads.part(model, AttentionBranch)
-        return heads.read(model, branch, images, target)[:, 0]
+        """Return A, (B, h, w) in [0, 1] at the size of what the stage reads; see `Method.maps`."""
+        check_same_head(self, model)
+        return read_head(model, images, target)[:, 0]
 
 
-class ABNNet(nn.Module):
-    """The backbone with g (1 + A) in place of g."""
+def _attend(net: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logits (B, K) of the last stage and those of the branch."""
+    headed, found = find_headed(net), list[Tensor]()
+    place = Place(headed.method.parameters()["stage"], "input")
 
-    def __init__(self, backbone: nn.Module, stage: str, branch: AttentionBranch) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.branch = branch
-        self.tap = heads.Tap(backbone, stage, "input")
+    def attend(features: Tensor) -> Tensor:
+        check_map(features, place)
+        attention, auxiliary = headed.head(features)
+        found.append(auxiliary)
+        changed: Tensor = features * (1 + attention)
+        return changed
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, K) of normalised images (B, C, H, W)."""
-
-        def attend(features: Tensor) -> Tensor:
-            attention: Tensor = self.branch(features)[0]
-            return features * (1 + attention)
-
-        return self.tap.run(self.backbone, images, attend)
+    return tapped(net, images, {place: attend}), found[0]
 
 
 class AttentionBranch(nn.Module):
@@ -147,13 +144,13 @@ class AttentionBranch(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """A (B, 1, h, w) and auxiliary logits (B, K) of features g (B, c, h, w)."""
+        """Return A (B, 1, h, w) and auxiliary logits (B, K) of features g (B, c, h, w)."""
         responses = self.responses(self.stage(features))
         return self.attention(responses), self.auxiliary(responses).mean((2, 3))
 
 
-def _at_stride_1(stage: nn.Module) -> nn.Module:
-    """A copy whose convolutions have stride 1, with new weights where its modules draw them."""
+def _copy_at_stride_1(stage: nn.Module) -> nn.Module:
+    """Copy a stage with stride 1, and with new weights where its modules draw them."""
     stage = copy.deepcopy(stage).requires_grad_(True)
     for module in stage.modules():
         if isinstance(module, nn.Conv2d):
@@ -164,8 +161,8 @@ def _at_stride_1(stage: nn.Module) -> nn.Module:
     return stage
 
 
-def _check(branch: AttentionBranch, features: Tensor, stage: str) -> None:
-    """That the branch keeps the size of the features, and leaves them as they are."""
+def _check_branch(branch: AttentionBranch, features: Tensor, stage: str) -> None:
+    """Refuse a branch that changes the size of the features, or writes into them."""
     version, size = features._version, features.shape[2:]
     try:
         with untouched(branch), torch.no_grad():

@@ -1,186 +1,143 @@
-"""`Backbone`: a copy of a classifier to build a head around, and where in it a head belongs."""
+"""`Backbone`: a copy of a classifier to attach a head to, and where in it a head belongs."""
 
 from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Literal, TypeAlias, TypeVar
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from xcam._explain.run import check_headless
-from xcam.core import TrainableMethod
+from xcam.core import Headed, TrainableMethod, check_headless
 from xcam.engine import Layer, find_module, untouched, unwrap
 from xcam.engine.layout import Layout, norm_widths
+from xcam.engine.trace import Call, Trace, record_pass
 from xcam.errors import LayerError, UnknownNameError
-from xcam.methods.trainable.logits import logits_of
+from xcam.methods.trainable.logits import require_logits
+from xcam.methods.trainable.taps import Place
 from xcam.models import Normalized, default_layer
 
-__all__ = ["Backbone", "Call", "Place", "images_of"]
+__all__ = ["Backbone"]
 
-Place: TypeAlias = Literal["input", "output"]
 M = TypeVar("M", bound=nn.Module)
-Size: TypeAlias = tuple[int, int]
 
 _SIDE = 224  # of the blank image for a net that does not say what it was made for
 # How a net fails on images of a size that it does not take: torchvision's transformers assert it.
 _FAILURES = (AssertionError, IndexError, RuntimeError, ValueError)
 
-_size: ContextVar[Size | None] = ContextVar("xcam_images_of", default=None)
 
-
-@contextmanager
-def images_of(size: Size | None) -> Iterator[None]:
-    """Within it heads are attached for images (H, W), whatever the nets say; None: as they say."""
-    token = _size.set(size)
-    try:
-        yield
-    finally:
-        _size.reset(token)
-
-
-@dataclass(frozen=True)
-class Call:
-    """A module's last call in a pass of the blank image.
-
-    Attributes:
-        name: Of the module.
-        inputs: The shape of its first argument; None if that is no tensor.
-        outputs: The shape of what it returned; None if that is no tensor.
-        first: Whether its argument is the image itself.
-        convolves: Whether it is, or holds, a convolution.
-        times: How often it was called.
-    """
-
-    name: str
-    inputs: torch.Size | None
-    outputs: torch.Size | None
-    first: bool
-    convolves: bool
-    times: int
-
-
-@dataclass(frozen=True, eq=False)
 class Backbone:
-    """A copy of a classifier, for a head to be built around; the classifier stays as it was.
+    """A copy of a classifier, for a head to be attached to; the classifier stays as it was.
+
+    Args:
+        model: The classifier, in any wrapper.
+        like: See `TrainableMethod.attach`.
 
     Attributes:
-        given: The classifier, without wrappers.
-        root: The copy.
-        net: What is inside the copy's normalisation, the copy itself if it has none: the head
-            takes its place, so that it sees normalised images.
-        size: (H, W) of the images that the head is for, where `images_of` says it.
+        net: The copy, without its normalization: the head sees normalized images.
+
+    Raises:
+        ValueError: The classifier carries a head already.
     """
 
-    given: nn.Module
-    root: nn.Module
-    net: nn.Module
-    size: Size | None
-
-    @classmethod
-    def copied(cls, model: nn.Module) -> Backbone:
-        """Of a classifier in any wrapper.
-
-        Raises:
-            ValueError: It carries a head already.
-        """
+    def __init__(self, model: nn.Module, like: Tensor | None = None) -> None:
         check_headless(model)
-        given = unwrap(model)
-        root = copy.deepcopy(given)
-        return cls(given, root, _inside(root), _size.get())
+        self._given = unwrap(model)
+        self._root = copy.deepcopy(self._given)
+        self.net = _inside(self._root)
+        self._like = like
+
+    @cached_property
+    def _stem(self) -> nn.Conv2d | None:
+        return next((m for m in self.net.modules() if isinstance(m, nn.Conv2d)), None)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """Return (C, H, W) of the images that the head is for; None if nobody says it."""
+        if self._like is not None:
+            channels, height, width = self._like.shape[1:]
+            return channels, height, width
+        size = self._root.input_size if isinstance(self._root, Normalized) else None
+        return None if size is None or self._stem is None else (self._stem.in_channels, *size)
 
     @cached_property
     def blank(self) -> Tensor:
-        """One image of zeros such as `net` takes, (1, C, H, W).
-
-        It is of the head's `size`, or else of the normalisation's `input_size`, or else of 224
-        pixels a side.
+        """Return one image of zeros such as the net takes, (1, C, H, W), of 224 pixels by default.
 
         Raises:
             LayerError: The net has no convolution.
         """
-        stem = next((m for m in self.net.modules() if isinstance(m, nn.Conv2d)), None)
-        if stem is None:
+        if self._stem is None:
             raise LayerError(
                 f"{type(self.net).__name__} has no convolution, and so no feature map for a head "
                 "to read; give a convolutional net"
             )
-        made_for = self.root.input_size if isinstance(self.root, Normalized) else None
-        size = self.size or made_for or (_SIDE, _SIDE)
-        weight = stem.weight
-        return torch.zeros(1, stem.in_channels, *size, dtype=weight.dtype, device=weight.device)
+        weight = self._stem.weight
+        shape = self.image_shape or (self._stem.in_channels, _SIDE, _SIDE)
+        return torch.zeros(1, *shape, dtype=weight.dtype, device=weight.device)
 
     @cached_property
-    def calls(self) -> tuple[Call, ...]:
-        """The modules that a pass of the blank image calls, in the order of return."""
-        return self._passed[0]
+    def trace(self) -> Trace:
+        """Return a recorded pass of the blank image, whose output is logits."""
+        try:
+            with untouched(self.net), torch.no_grad():
+                trace = record_pass(self.net, self.blank)
+        except _FAILURES as error:
+            raise ValueError(
+                f"{type(self.net).__name__} does not run on a blank image of shape "
+                f"{tuple(self.blank.shape)} ({error}); say what images it takes: "
+                "xcam.models.Normalized(model, mean, std, input_size=(H, W))"
+            ) from error
+        require_logits(self.net, trace.output, 1)
+        return trace
 
     @cached_property
-    def classes(self) -> int:
-        """The number of logits."""
-        return self._passed[1]
-
-    @cached_property
-    def _passed(self) -> tuple[tuple[Call, ...], int]:
-        calls: dict[str, Call] = {}
-        with ExitStack() as stack:
-            stack.enter_context(untouched(self.net))
-            stack.enter_context(torch.no_grad())
-            for name, module in self.net.named_modules():
-                if name:
-                    hook = partial(_record, calls, name, self.blank)
-                    stack.callback(module.register_forward_hook(hook).remove)
-            try:
-                output = self.net(self.blank)
-            except _FAILURES as error:
-                raise ValueError(
-                    f"{type(self.net).__name__} does not run on a blank image of shape "
-                    f"{tuple(self.blank.shape)} ({error}); say what images it takes: "
-                    "xcam.models.Normalized(model, mean, std, input_size=(H, W))"
-                ) from error
-        return tuple(calls.values()), logits_of(self.net, output, 1).shape[1]
+    def num_classes(self) -> int:
+        """Return the number of logits."""
+        return require_logits(self.net, self.trace.output, 1).shape[1]
 
     def layer(self, given: Layer) -> str:
-        """The name in `net` of a layer of the classifier; names that start outside of it will do.
+        """Return the name in `net` of a layer of the given classifier.
+
+        A name that starts outside of the normalization, such as `"model.layer4"`, is understood.
 
         Raises:
             UnknownNameError: There is no such layer; the nearest names are listed.
             LayerError: A module that is not part of the model, or more than one.
         """
-        net = _inside(self.given)
+        net = _inside(self._given)
         try:
             return find_module(net, given)[0]
         except UnknownNameError:
-            if net is self.given or not isinstance(given, str):
+            if net is self._given or not isinstance(given, str):
                 raise
             return find_module(net, given.removeprefix("model."))[0]
 
-    def shape(self, layer: str, place: Place = "output") -> torch.Size:
-        """(1, C, h, w): what a layer gives, or takes, for the blank image.
+    def shape(self, place: Place) -> torch.Size:
+        """Return the shape (1, C, h, w) of the feature map at a place, for the blank image.
 
         Raises:
             LayerError: That is no map, channels first, of more than one cell, or one of several; or
                 it is the image that the layer takes.
         """
+        layer, side = place
         module = self.net.get_submodule(layer)  # it may have several names, and a call has one
-        named = (call for call in self.calls if self.net.get_submodule(call.name) is module)
-        call = next(named, None)
+        call = next((call for call in self.trace.calls if call.module is module), None)
         if call is not None and call.times > 1:
-            other = self.default_layer() if place == "output" else self.last_stage()
+            other = self.default_layer() if side == "output" else self.last_stage()
             raise LayerError(
                 f"layer {layer!r} is called {call.times} times in a forward pass, and a head needs "
                 f"one that is called once{f', such as {other!r}' if other else ''}"
             )
-        shape = None if call is None else call.outputs if place == "output" else call.inputs
+        shape = None
+        if call is not None:
+            shape = _output_shape(call) if side == "output" else _input_shape(call)
         if call is None or shape is None or self._order(shape) != "NCHW":
             kind = "of no tensor" if shape is None else f"of shape {tuple(shape)}"
-            got = "is not called" if call is None else f"has an {place} {kind}"
+            got = "is not called" if call is None else f"has an {side} {kind}"
             remedy = "choose another layer, before pooling and flattening"
             if shape is not None and self._order(shape) is not None:  # tokens, or channels last
                 remedy = "choose a convolutional net, or a layer that gives such a map"
@@ -188,7 +145,7 @@ class Backbone:
                 "a head needs a feature map (B, C, h, w) of more than one cell, and layer "
                 f"{layer!r} {got} for an image of shape {tuple(self.blank.shape)}; {remedy}"
             )
-        if place == "input" and self._reads_image(call):
+        if side == "input" and self._reads_image(call):
             other = self.last_stage()
             raise LayerError(
                 f"layer {layer!r} reads the image, and a head needs features that a convolution "
@@ -197,25 +154,25 @@ class Backbone:
         return shape
 
     def default_layer(self) -> str:
-        """The features that the classifier reads, see `xcam.models.default_layer`.
+        """Return the layer that gives the last features, see `xcam.models.default_layer`.
 
         Modules that are called several times are left out, as if they were functions: behind a
         shared ReLU it is the layer before its last call.
         """
-        repeated = [call.name for call in self.calls if call.times > 1]
+        repeated = [call.name for call in self.trace.calls if call.times > 1]
         return default_layer(self.net, self.blank, without=repeated)
 
     def last_stage(self) -> str | None:
-        """The outermost module with convolutions that ends them, working at one resolution.
+        """Return the outermost module with convolutions that ends them at one resolution.
 
         It reads a feature map, not the image, at most twice as large a side as the map it gives. So
         it is `layer4` of a ResNet, the last dense block of a DenseNet, without the norm behind it,
         `features.7` of torchvision's ConvNeXt, and the last convolution where the net has no
         stages, as VGG. None if nothing is like that.
         """
-        for call in reversed(self.calls):
-            before, after = call.inputs, call.outputs
-            if before is None or after is None or call.times > 1 or not call.convolves:
+        for call in reversed(self.trace.calls):
+            before, after = _input_shape(call), _output_shape(call)
+            if before is None or after is None or call.times > 1 or not _convolves(call):
                 continue
             one_resolution = len(before) == 4 == len(after) and all(
                 side <= 2 * smaller for side, smaller in zip(before[2:], after[2:], strict=True)
@@ -227,66 +184,66 @@ class Backbone:
         return None
 
     def _order(self, shape: torch.Size) -> str | None:
-        """In which order a tensor holds a map, see `Layout`; None if it holds none."""
+        """Return in which order a tensor holds a map, see `Layout`; None if it holds none."""
         layout = Layout.of(shape, self.blank.shape, norm_widths(self.net))
         return None if layout is None else layout.order
 
     def _reads_image(self, call: Call) -> bool:
-        """Whether it reads the image: itself, or as many channels before any convolution.
+        """Return whether a module reads the image: itself, or normalized or resized before.
 
-        So it is also where the net normalises or resizes the image before it.
+        What has as many channels, before any convolution, counts as the image.
         """
-        inside = {id(module) for module in self.net.get_submodule(call.name).modules()}
-        earlier = itertools.takewhile(lambda other: other is not call, self.calls)
-        convolved = any(
-            other.convolves and id(self.net.get_submodule(other.name)) not in inside
-            for other in earlier
-        )
-        channels = None if call.inputs is None else call.inputs[1:2]
-        return call.first or (not convolved and channels == self.blank.shape[1:2])
+        if call.inputs and call.inputs[0] is self.trace.images:
+            return True
+        inside = set(call.module.modules())
+        earlier = itertools.takewhile(lambda other: other is not call, self.trace.calls)
+        if any(_convolves(other) and other.module not in inside for other in earlier):
+            return False
+        shape = _input_shape(call)
+        return shape is not None and shape[1:2] == self.blank.shape[1:2]
 
-    def fitting(self, module: M) -> M:
-        """A head's part in the net's dtype and mode, on its device."""
-        return module.to(self.blank.device, self.blank.dtype).train(self.net.training)
+    def with_head(
+        self, head: nn.Module, method: TrainableMethod, frozen: Sequence[str] = ()
+    ) -> nn.Module:
+        """Return the copy with a head attached, which is not yet fitted.
 
-    def carrying(self, head: nn.Module, method: TrainableMethod) -> nn.Module:
-        """The copy with the head in place of `net`: it carries the method, not yet fitted.
-
-        Where nothing normalises, the head says for which images it was attached: its `input_size`.
+        The head takes the dtype, the device and the mode of the net.
 
         Args:
-            head: Around `net`; from images to logits.
-            method: With every field filled in.
+            head: What the method adds.
+            method: With every field filled in that shapes the head.
+            frozen: Names of parts that never learn, see `Headed`.
         """
-        head.training = self.net.training
-        root = self.root if isinstance(self.root, Normalized) else head
-        if isinstance(self.root, Normalized):
-            self.root.model = head
-        else:
-            head.input_size = self.size  # type: ignore[assignment]
-        root.method, root.fitted = method, False  # type: ignore[assignment]
-        return root
+        headed = Headed(self.net, self.adapt(head), method, self.image_shape, frozen)
+        if not isinstance(self._root, Normalized):
+            return headed
+        self._root.model = headed
+        self._root.input_size = self._root.input_size or headed.input_size
+        return self._root
+
+    def adapt(self, module: M) -> M:
+        """Move a part of the head to the net's dtype, device and mode."""
+        like = next((p for p in self.net.parameters() if p.is_floating_point()), None)
+        if like is not None:
+            module = module.to(like.device, like.dtype)
+        return module.train(self.net.training)
 
 
 def _inside(net: nn.Module) -> nn.Module:
     return net.model if isinstance(net, Normalized) else net
 
 
-def _record(
-    calls: dict[str, Call],
-    name: str,
-    image: Tensor,
-    module: nn.Module,
-    inputs: tuple[object, ...],
-    output: object,
-) -> None:
-    given = inputs[0] if inputs else None
-    earlier = calls.pop(name, None)
-    calls[name] = Call(
-        name=name,
-        inputs=given.shape if isinstance(given, Tensor) else None,
-        outputs=output.shape if isinstance(output, Tensor) else None,
-        first=given is image,
-        convolves=any(isinstance(inner, nn.Conv2d) for inner in module.modules()),
-        times=1 if earlier is None else earlier.times + 1,
-    )
+def _input_shape(call: Call) -> torch.Size | None:
+    """Return the shape of a module's first argument; None if that is no tensor."""
+    first = call.inputs[0] if call.inputs else None
+    return first.shape if isinstance(first, Tensor) else None
+
+
+def _output_shape(call: Call) -> torch.Size | None:
+    """Return the shape of what a module returned; None if that is no tensor."""
+    return call.output.shape if isinstance(call.output, Tensor) else None
+
+
+def _convolves(call: Call) -> bool:
+    """Return whether a module is, or holds, a convolution."""
+    return any(isinstance(module, nn.Conv2d) for module in call.module.modules())

@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xcam.core import MethodSpec, Target, TrainableMethod, extract_logits
+from xcam.core import MethodSpec, Target, TrainableMethod, extract_logits, find_headed
 from xcam.engine import Layer
 from xcam.methods.cam.features import activations
-from xcam.methods.trainable import heads
 from xcam.methods.trainable.backbone import Backbone
-from xcam.methods.trainable.lcam_attention import AttentionMechanism, area, own, variation
+from xcam.methods.trainable.heads import check_same_head
+from xcam.methods.trainable.lcam_masks import area, make_masks, select, variation
+from xcam.methods.trainable.taps import Place, check_map, tapped
 
 __all__ = ["LCAMFm", "LCAMImg"]
 
@@ -27,7 +28,7 @@ _PAPER = "Gkartzonika et al., 2022, arXiv:2209.11189"
 
 @dataclass(frozen=True)
 class LCAM(TrainableMethod):
-    """What both share: the settings, the head, the loss of its masks, the maps."""
+    """The settings, the head, the loss of its masks and the maps that both variants share."""
 
     layer: Layer | None = None
     labels: Labels = "predicted"
@@ -40,7 +41,7 @@ class LCAM(TrainableMethod):
     sigmoid: bool = False
 
     def __post_init__(self) -> None:
-        """Refuses values out of their range."""
+        """Refuse values out of their range."""
         for name, choices in (("labels", get_args(Labels)), ("mask_reg", get_args(Regularized))):
             value = getattr(self, name)
             if value not in choices:
@@ -53,33 +54,44 @@ class LCAM(TrainableMethod):
         if not self.area_power > 0:
             raise ValueError(f"area_power must be above 0, got {self.area_power!r}")
 
-    def attach(self, model: nn.Module) -> nn.Module:
-        """See `TrainableMethod.attach`."""
-        backbone = Backbone.copied(model)
+    def attach(self, model: nn.Module, like: Tensor | None = None) -> nn.Module:
+        """Return the frozen classifier with the head; see `TrainableMethod.attach`."""
+        backbone = Backbone(model, like)
         given = self.layer
         layer = backbone.default_layer() if given is None else backbone.layer(given)
-        attention = nn.Conv2d(backbone.shape(layer)[1], backbone.classes, kernel_size=1)
+        channels = backbone.shape(Place(layer))[1]
+        head = nn.Conv2d(channels, backbone.num_classes, kernel_size=1)
         if self.zero_init:
-            nn.init.zeros_(attention.weight)
-            nn.init.zeros_(cast(Tensor, attention.bias))
-        head = AttentionMechanism(backbone.net, layer, backbone.fitting(attention))
-        return backbone.carrying(head, dataclasses.replace(self, layer=layer))
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(cast(Tensor, head.bias))
+        return backbone.with_head(head, dataclasses.replace(self, layer=layer), ["classifier"])
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """See `Method.maps`; gives (B, h, w) at the layer's size."""
-        heads.same_head(self, model, free=self.parameters().keys() - {"layer"})
-        head = heads.part(model, AttentionMechanism)
-        layer = head.backbone.get_submodule(head.tap.layer)
+        """Return maps (B, h, w) at the layer's size; see `Method.maps`."""
+        check_same_head(self, model, free=self.parameters().keys() - {"layer"})
+        headed = find_headed(model)
+        layer = headed.classifier.get_submodule(headed.method.parameters()["layer"])
         features = activations(model, images, target, layer)
-        raw = head.attention(features.to(head.attention.weight.dtype))
+        raw: Tensor = headed.head(features.to(next(headed.head.parameters()).dtype))
         raw = raw.sigmoid() if self.sigmoid else raw
         if target.classes is not None:
-            return own(raw, target.classes)[:, 0]
+            return select(raw, target.classes)[:, 0]
         return torch.einsum("bk,bkhw->bhw", _slopes(target).to(raw.dtype), raw)
 
+    def _read(self, net: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits (B, K) and the features (B, C, h, w) of a clean pass."""
+        place, found = _place(net), []
+
+        def keep(features: Tensor) -> None:
+            check_map(features, place)
+            found.append(features)
+
+        with torch.no_grad():
+            return tapped(net, images, {place: keep}), found[0]
+
     def _weighted(self, masks: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss; `masks` (B, K, h, w) of all classes, `logits` of what they let through."""
-        chosen = own(masks, labels) if self.mask_reg == "own_label" else masks[:, labels]
+        """Return the loss of the masks (B, K, h, w) of all classes and the logits behind them."""
+        chosen = select(masks, labels) if self.mask_reg == "own_label" else masks[:, labels]
         return (
             self.tv_weight * variation(chosen)
             + self.area_weight * area(chosen, self.area_power)
@@ -143,20 +155,22 @@ class LCAMFm(LCAM):
         name="lcam_fm", title="L-CAM-Fm", paper=_PAPER, family="trainable", cost="1 forward"
     )
 
-    def loss(self, module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """See `TrainableMethod.loss`."""
-        head = heads.part(module, AttentionMechanism)
+    def loss(self, net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the loss of masked features; see `TrainableMethod.loss`."""
+        clean = None
         if self.labels == "predicted":
-            labels = head.seen(module, images)[0].argmax(1)
-        labels = _one_class(labels)
-        found: list[Tensor] = []
+            clean, _ = self._read(net, images)
+            labels = clean.argmax(1)
+        labels = _require_one_class(labels)
+        head, place, found = find_headed(net).head, _place(net), []
 
         def mask(features: Tensor) -> Tensor:
-            found.append(head.masks(features))
-            return features * own(found[0], labels).to(features.dtype)
+            check_map(features, place)
+            found.append(make_masks(head, features))
+            return features * select(found[0], labels).to(features.dtype)
 
-        logits = head.tap.run(module, images, mask)
-        return self._weighted(found[0], logits, labels)
+        logits = tapped(net, images, {place: mask})
+        return self._weighted(found[0], logits, labels), clean
 
 
 @dataclass(frozen=True)
@@ -192,20 +206,23 @@ class LCAMImg(LCAM):
         name="lcam_img", title="L-CAM-Img", paper=_PAPER, family="trainable", cost="1 forward"
     )
 
-    def loss(self, module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """See `TrainableMethod.loss`."""
-        head = heads.part(module, AttentionMechanism)
-        seen, features = head.seen(module, images)
-        labels = _one_class(seen.argmax(1) if self.labels == "predicted" else labels)
-        masks = head.masks(features)
+    def loss(self, net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss of masked images; see `TrainableMethod.loss`."""
+        clean, features = self._read(net, images)
+        labels = _require_one_class(clean.argmax(1) if self.labels == "predicted" else labels)
+        masks = make_masks(find_headed(net).head, features)
         size = images.shape[2:]
-        large = F.interpolate(own(masks, labels), size, mode="bilinear", align_corners=False)
-        logits = extract_logits(module(images * large.to(images.dtype)), len(images))
-        return self._weighted(masks, logits, labels)
+        large = F.interpolate(select(masks, labels), size, mode="bilinear", align_corners=False)
+        logits = extract_logits(net(images * large.to(images.dtype)), len(images))
+        return self._weighted(masks, logits, labels), clean
+
+
+def _place(net: nn.Module) -> Place:
+    return Place(find_headed(net).method.parameters()["layer"])
 
 
 def _slopes(target: Target) -> Tensor:
-    """(B, K): how the score of a callable target changes with each class's logit."""
+    """Return the slopes (B, K) of a callable target's score in the logits of the classes."""
     with torch.inference_mode(False), torch.enable_grad():
         logits = cast(Tensor, target.logits).clone().requires_grad_()  # the net gives no other
         scores = target.scores(logits)
@@ -218,7 +235,7 @@ def _slopes(target: Target) -> Tensor:
         return torch.autograd.grad(scores.sum(), logits)[0]
 
 
-def _one_class(labels: Tensor) -> Tensor:
+def _require_one_class(labels: Tensor) -> Tensor:
     if labels.ndim != 1:
         raise ValueError(
             f"labels='given' takes one class an image, got labels of shape {tuple(labels.shape)}, "

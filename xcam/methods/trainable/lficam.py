@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xcam.core import MethodSpec, Target, TrainableMethod, extract_logits
+from xcam.core import Headed, MethodSpec, Target, TrainableMethod, extract_logits
 from xcam.engine import Layer
 from xcam.errors import LayerError
-from xcam.methods.trainable import heads
 from xcam.methods.trainable.backbone import Backbone
-from xcam.models.cifar.stages import StagedNet, conv
+from xcam.methods.trainable.heads import check_same_head, read_head
+from xcam.methods.trainable.taps import Place, check_map, tapped
+from xcam.models.cifar.stages import conv
 
 __all__ = ["LFICAM"]
 
@@ -53,7 +54,7 @@ class LFICAM(TrainableMethod):
             and `layer4.0.bn1` of resnet50.
         fin_relu: Whether a ReLU follows `"every"` batch norm of FIN, or the second and the fourth,
             `"alternate"`. The published code has the one in its nets for ImageNet, the other in
-            those for CIFAR. None for `"alternate"` in xcam's CIFAR nets, `"every"` in all others.
+            those for CIFAR, as xcam's recipes have it. None for `"every"`.
         stem_stride: What the stride of the first convolution, `conv1`, is set to, 1 or 2: the
             published ResNets for ImageNet have 1, and maps of 14x14 instead of 7x7. None leaves
             it.
@@ -75,52 +76,42 @@ class LFICAM(TrainableMethod):
         cost="1 forward",
         class_specific=False,
         signed=False,
+        alters_prediction=True,
     )
 
-    def attach(self, model: nn.Module) -> nn.Module:
-        """See `TrainableMethod.attach`."""
-        backbone = Backbone.copied(model)
+    def attach(self, model: nn.Module, like: Tensor | None = None) -> nn.Module:
+        """Return the net with FIN attached; see `TrainableMethod.attach`."""
+        backbone = Backbone(model, like)
         if self.stem_stride is not None:
             _set_stem(backbone.net, self.stem_stride)
         layer = _last_features(backbone) if self.layer is None else backbone.layer(self.layer)
-        relu = self.fin_relu
-        if relu is None:
-            relu = "alternate" if isinstance(backbone.net, StagedNet) else "every"
-        elif relu not in get_args(Rectified):
+        relu = self.fin_relu or "every"
+        if relu not in get_args(Rectified):
             raise ValueError(f"fin_relu must be 'every', 'alternate' or None, got {relu!r}")
-        importance = FeatureImportance(backbone.shape(layer)[1], relu)
-        head = LFICAMNet(backbone.net, layer, backbone.fitting(importance))
-        return backbone.carrying(head, dataclasses.replace(self, layer=layer, fin_relu=relu))
+        head = FeatureImportance(backbone.shape(Place(layer))[1], relu)
+        return backbone.with_head(head, dataclasses.replace(self, layer=layer, fin_relu=relu))
 
-    def loss(self, module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """The cross-entropy; see `TrainableMethod.loss`."""
-        return F.cross_entropy(extract_logits(module(images), len(images)), labels)
-
-    def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """See `Method.maps`; gives A, (B, h, w) at the layer's size."""
-        heads.same_head(self, model)
-        importance = heads.part(model, FeatureImportance)
-        return heads.read(model, importance, images, target)[:, 0]
-
-
-class LFICAMNet(nn.Module):
-    """The backbone with F (1 + A) in place of F."""
-
-    def __init__(self, backbone: nn.Module, layer: str, importance: FeatureImportance) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.importance = importance
-        self.tap = heads.Tap(backbone, layer)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, K) of normalised images (B, C, H, W)."""
-        gray = images.mean(1, keepdim=True)  # now: the backbone may work in place on the images
+    def logits(self, net: Headed, images: Tensor) -> Tensor:
+        """Return the logits of the classifier that goes on with F (1 + A)."""
+        place = Place(self.parameters()["layer"])
+        gray = images.mean(1, keepdim=True)  # now: the classifier may work in place on the images
 
         def attend(features: Tensor) -> Tensor:
-            attention: Tensor = self.importance(features, gray)
+            check_map(features, place)
+            attention: Tensor = net.head(features, gray)
             return features * (1 + attention.to(features.dtype))
 
-        return self.tap.run(self.backbone, images, attend)
+        return tapped(net, images, {place: attend})
+
+    def loss(self, net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the cross-entropy; see `TrainableMethod.loss`."""
+        logits = extract_logits(net(images), len(images))
+        return F.cross_entropy(logits, labels), logits
+
+    def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
+        """Return A, (B, h, w) at the layer's size; see `Method.maps`."""
+        check_same_head(self, model)
+        return read_head(model, images, target)[:, 0]
 
 
 class FeatureImportance(nn.Module):
@@ -144,19 +135,19 @@ class FeatureImportance(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, features: Tensor, gray: Tensor) -> Tensor:
-        """The attention (B, 1, h, w) of features (B, C, h, w) of grey images (B, 1, H, W)."""
+        """Return A (B, 1, h, w) of features (B, C, h, w) and gray images (B, 1, H, W)."""
         exact = torch.promote_types(features.dtype, torch.float32)
         wide = features.to(exact)
         small = F.interpolate(gray.to(exact), wide.shape[2:], mode="bilinear", align_corners=False)
-        masked = _stretched(wide).where(wide != 0, 0) * small
+        masked = _stretch(wide).where(wide != 0, 0) * small
         scores = self.fin(masked.to(features.dtype)).to(exact).mean((2, 3))
         weights = scores.softmax(1)[:, :, None, None]
         raw = (weights * wide).sum(1, keepdim=True).relu()
-        return _stretched(raw, flat=raw)
+        return _stretch(raw, flat=raw)
 
 
-def _stretched(maps: Tensor, flat: Tensor | None = None) -> Tensor:
-    """Each (h, w) map over its range, into [0, 1]; where it has none, `flat`, or 1.
+def _stretch(maps: Tensor, flat: Tensor | None = None) -> Tensor:
+    """Divide each (h, w) map by its range, into [0, 1]; where it has none, give `flat`, or 1.
 
     A quotient's gradient is one over the range. Below the root of the smallest normal number the
     sums and squares of such gradients overflow, and so that stands for no range.
@@ -169,7 +160,7 @@ def _stretched(maps: Tensor, flat: Tensor | None = None) -> Tensor:
 
 
 def _last_features(backbone: Backbone) -> str:
-    """The last stage, or the default layer where that is a single convolution, as in VGG."""
+    """Return the last stage, or the default layer where that is a single convolution, as in VGG."""
     stage = backbone.last_stage()
     if stage is None or isinstance(backbone.net.get_submodule(stage), nn.Conv2d):
         return backbone.default_layer()

@@ -1,4 +1,4 @@
-"""The logits of a net that a head is put around."""
+"""The logits in the output of a classifier that carries a head."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from xcam.core import extract_logits
 from xcam.errors import ModelOutputError
 
-__all__ = ["logits_of"]
+__all__ = ["require_logits"]
 
 
-def logits_of(net: nn.Module, output: object, rows: int) -> Tensor:
-    """The logits (rows, K) in an output of a net that has a head, or is to have one.
+def require_logits(net: nn.Module, output: object, rows: int) -> Tensor:
+    """Return the logits (rows, K) in an output of a net that has a head, or is to have one.
 
     Raises:
         ModelOutputError: There are none, or more than one tensor could be.

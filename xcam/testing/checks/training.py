@@ -10,10 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from xcam._explain.run import attached_method
 from xcam._explain.verb import explain
 from xcam.checkpoints import save
-from xcam.core import TrainableMethod, extract_logits
+from xcam.core import TrainableMethod, attached_method, extract_logits
 from xcam.errors import NotFittedError
 from xcam.models import Normalized
 from xcam.testing.checks.facets import FACETS, World, mixed
@@ -106,8 +105,6 @@ def _shapes(net: nn.Module) -> dict[str, torch.Size]:
 def needs_fitting(method: TrainableMethod) -> None:
     """A model without the head, or with an untrained one, is a `NotFittedError`."""
     untrained = method.attach(ProbeNet())
-    if attached_method(untrained) is None:
-        untrained.method = method  # type: ignore[assignment]
     for net, what in ((ProbeNet(), "without its head"), (untrained, "with an untrained head")):
         try:
             explain(net, pictures(1), method=method)
@@ -133,13 +130,32 @@ def measures_new_images(method: TrainableMethod) -> None:
     net = carrier(method, ProbeNet()).eval()
     try:
         with torch.no_grad():
-            loss = method.loss(net, pictures(), torch.tensor(CLASSES))
+            _, logits = _run_loss(method, net)
     except RuntimeError as error:
         raise ContractError(
             f"{method.spec.name}: the loss fails where no gradients are recorded, as on validation "
             f"images: {error}"
         ) from error
-    _check_scalar(method, loss)
+    if logits is None:
+        return
+    if not torch.allclose(logits, extract_logits(net(pictures()), len(CLASSES)), atol=1e-5):
+        raise ContractError(
+            f"{method.spec.name}: the loss returns other logits than the net gives for the images; "
+            "return None if it meets none of them"
+        )
+
+
+def tells_whether_it_alters_the_prediction(method: TrainableMethod) -> None:
+    """The net gives other logits than the classifier if, and only if, the spec says so."""
+    probe = ProbeNet()
+    with torch.no_grad():
+        altered = not torch.equal(carrier(method, probe)(pictures()), probe(pictures()))
+    if altered != method.spec.alters_prediction:
+        verb = "changes" if altered else "does not change"
+        raise ContractError(
+            f"{method.spec.name}: the head {verb} the logits of the classifier; set "
+            f"spec.alters_prediction={altered}"
+        )
 
 
 def dead_features_give_finite_gradients(method: TrainableMethod) -> None:
@@ -155,8 +171,7 @@ def _gradients(method: TrainableMethod, net: nn.Module) -> dict[str, Tensor]:
     names, trainable = zip(
         *((n, p) for n, p in net.named_parameters() if p.requires_grad), strict=True
     )
-    loss = method.loss(net.train(), pictures(), torch.tensor(CLASSES))
-    _check_scalar(method, loss)
+    loss, _ = _run_loss(method, net.train())
     found = torch.autograd.grad(loss, trainable, allow_unused=True)
     for name, gradient in zip(names, found, strict=True):
         if gradient is None:
@@ -169,9 +184,18 @@ def _gradients(method: TrainableMethod, net: nn.Module) -> dict[str, Tensor]:
     return dict(zip(names, found, strict=True))
 
 
-def _check_scalar(method: TrainableMethod, loss: Tensor) -> None:
+def _run_loss(method: TrainableMethod, net: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Return the loss and the logits of five pictures, if they are a finite scalar and a tensor."""
+    found = method.loss(net, pictures(), torch.tensor(CLASSES))
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise ContractError(
+            f"{method.spec.name}: the loss must return a scalar and the logits of net(images), or "
+            f"None in their place, got {type(found).__name__}"
+        )
+    loss, logits = found
     if loss.ndim or not bool(loss.isfinite()):
         raise ContractError(f"{method.spec.name}: the loss must be a finite scalar, got {loss}")
+    return loss, logits
 
 
 def keeps_no_features(method: TrainableMethod) -> None:
@@ -228,7 +252,7 @@ def runs_in_half_precision(method: TrainableMethod) -> None:
     """Under autocast to bfloat16 the loss is finite."""
     net = carrier(method, ProbeNet()).train()
     with torch.autocast("cpu", torch.bfloat16):
-        loss = method.loss(net, pictures(), torch.tensor(CLASSES))
+        loss, _ = method.loss(net, pictures(), torch.tensor(CLASSES))
     if not bool(loss.isfinite()):
         raise ContractError(f"{method.spec.name}: the loss is not finite in half precision")
 
@@ -240,6 +264,7 @@ CHECKS = (
     needs_fitting,
     gradients_reach_the_head,
     measures_new_images,
+    tells_whether_it_alters_the_prediction,
     dead_features_give_finite_gradients,
     keeps_no_features,
     survives_copying,

@@ -1,0 +1,142 @@
+"""`Headed`: a classifier with the head of a trainable method, and which method a model carries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from xcam.core.method import Method, TrainableMethod
+from xcam.errors import NotFittedError
+
+__all__ = ["Headed", "attached_method", "check_fitted", "check_headless", "find_headed", "unwrap"]
+
+
+class Headed(nn.Module):
+    """A classifier that carries the head of a trainable method; made by the method's `attach`.
+
+    It maps images to logits, as `method.logits` says. Where the classifier normalizes its images,
+    this is inside the `xcam.models.Normalized`, and sees normalized images; that one hands on
+    `method`, `fitted`, `head` and `classifier`.
+
+    Args:
+        classifier: From images to scores, without its normalization. Where `method.replaces` it
+            is what the method goes on with, such as the features alone.
+        head: What the method adds.
+        method: With every field that shapes the head filled in.
+        image_shape: (C, H, W) of the images that the head was attached for, if they are known.
+        frozen: The names of parts, such as `"classifier"`, that never learn: they have
+            `requires_grad=False`, and stay in eval mode whatever mode the net is in.
+
+    Attributes:
+        fitted: Whether the head has been trained; `xcam.fit` and `xcam.load` set it, and
+            `xcam.explain` refuses a head that is not.
+    """
+
+    def __init__(
+        self,
+        classifier: nn.Module,
+        head: nn.Module,
+        method: TrainableMethod,
+        image_shape: tuple[int, int, int] | None = None,
+        frozen: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.classifier, self.head, self.method = classifier, head, method
+        self.image_shape, self.frozen = image_shape, tuple(frozen)
+        self.fitted = False
+        self.training = classifier.training
+        for name in self.frozen:
+            self.get_submodule(name).requires_grad_(False)
+        self._freeze_modes()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits (B, K) of normalized images (B, C, H, W)."""
+        return self.method.logits(self, images)
+
+    def train(self, mode: bool = True) -> Headed:
+        """Set the mode of all parts but the frozen ones."""
+        super().train(mode)
+        self._freeze_modes()
+        return self
+
+    def _freeze_modes(self) -> None:
+        # Without gradients alone, batch norm would still update its statistics, and dropout drop.
+        for name in self.frozen:
+            self.get_submodule(name).eval()
+
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """Return (H, W) of the images that the head was attached for, if it is known."""
+        return None if self.image_shape is None else self.image_shape[1:]
+
+    def extra_repr(self) -> str:
+        """Describe what is no module: the method, and whether its head is trained."""
+        return f"method={self.method!r}, fitted={self.fitted}"
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the net inside `DataParallel`, `DistributedDataParallel` and compiled wrappers."""
+    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    while True:
+        inner = model.module if isinstance(model, parallel) else getattr(model, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def find_headed(net: nn.Module) -> Headed:
+    """Return the `Headed` that a net is, or has inside.
+
+    Raises:
+        NotFittedError: There is none.
+    """
+    headed = next((module for module in net.modules() if isinstance(module, Headed)), None)
+    if headed is None:
+        raise NotFittedError(
+            f"the {type(net).__name__} carries no head; give a net that xcam.fit, or the method's "
+            "attach, has made"
+        )
+    return headed
+
+
+def attached_method(model: nn.Module) -> TrainableMethod | None:
+    """Return the method whose head a model carries, in any wrapper; None if it carries none."""
+    method = getattr(unwrap(model), "method", None)
+    return method if isinstance(method, TrainableMethod) else None
+
+
+def check_fitted(method: Method, model: nn.Module) -> None:
+    """Refuse a trainable method on a model that does not carry its trained head.
+
+    Raises:
+        NotFittedError: The model lacks the head, or has it untrained.
+    """
+    if not isinstance(method, TrainableMethod):
+        return
+    name, attached = method.spec.name, attached_method(model)
+    if attached is None or attached.spec.name != name:
+        head = "no head" if attached is None else f"the head of {attached.spec.name}"
+        raise NotFittedError(
+            f"{name} needs a model with its head, and this one has {head}; explain the net that "
+            f"xcam.fit(model, data, method={name!r}) returns"
+        )
+    if not getattr(unwrap(model), "fitted", False):
+        raise NotFittedError(
+            f"the head of {name} on this model is not trained; xcam.fit(model, data, "
+            f"method={name!r}) trains one"
+        )
+
+
+def check_headless(model: nn.Module) -> None:
+    """Refuse a model that carries a head already.
+
+    Raises:
+        ValueError: It does.
+    """
+    attached = attached_method(model)
+    if attached is not None:
+        remedy = "give the classifier that it was made from"
+        if not attached.replaces:
+            remedy += " or, as trained with the head, net.classifier"
+        raise ValueError(f"the model carries the head of {attached!r} already; {remedy}")
