@@ -64,7 +64,8 @@ def test_trained_nets_are_trained(run):
     out, _ = run
     for method in example.METHODS:
         maps = [
-            StoredMaps(out / kind / method / "0").of("000000") for kind in ("trained", "untrained")
+            StoredMaps(out / kind / method / "0").load("000000")
+            for kind in ("trained", "untrained")
         ]
         assert not torch.equal(*maps)
 

@@ -31,20 +31,20 @@ def stored(folder, **arrays):
 class TestChannels:
     @pytest.mark.parametrize("values", [CHANNELS, np.moveaxis(CHANNELS, 0, -1)])
     def test_are_summed_first_or_last(self, tmp_path, values):
-        found = StoredMaps(stored(tmp_path, x=values)).of("x")
+        found = StoredMaps(stored(tmp_path, x=values)).load("x")
         np.testing.assert_allclose(found, CHANNELS.sum(0), rtol=1e-6)
 
     def test_may_be_any_number_of_features(self, tmp_path):
         features = np.random.default_rng(2).random((64, 5, 7)).astype(np.float32)
-        found = StoredMaps(stored(tmp_path, x=features)).of("x")
+        found = StoredMaps(stored(tmp_path, x=features)).load("x")
         np.testing.assert_allclose(found, features.sum(0), rtol=1e-5)
 
     @pytest.mark.parametrize("side", [1, 3, 4])
     def test_an_axis_of_one_is_theirs_however_small_the_map(self, tmp_path, side):
         single = np.arange(side**2, dtype=np.float32).reshape(side, side)
         maps = StoredMaps(stored(tmp_path, first=single[None], last=single[..., None]))
-        assert np.array_equal(maps.of("first"), single)
-        assert np.array_equal(maps.of("last"), single)
+        assert np.array_equal(maps.load("first"), single)
+        assert np.array_equal(maps.load("last"), single)
 
     @pytest.mark.parametrize(
         "shape", [(3, 5, 3), (4, 5, 3), (3, 4, 4), (3, 3, 3), (7, 3, 3), (64, 4, 4), (9, 3, 4)]
@@ -54,13 +54,13 @@ class TestChannels:
         maps = StoredMaps(stored(tmp_path, x=np.ones(shape, kind)))
         sentence = r"x.npy' must hold \(h, w\) or \(C, h, w\), got \(.*\), whose channels may be f"
         with pytest.raises(ValueError, match=sentence):
-            maps.of("x")
+            maps.load("x")
 
     @pytest.mark.parametrize("shape", [(0, 5), (0, 5, 7), (5,), (1, 1, 5, 7)])
     def test_other_shapes_are_refused(self, tmp_path, shape):
         maps = StoredMaps(stored(tmp_path, x=np.ones(shape)))
         with pytest.raises(ValueError, match=rf"got \({shape[0]},"):
-            maps.of("x")
+            maps.load("x")
 
     @pytest.mark.parametrize("layout", LAYOUTS)
     @pytest.mark.parametrize("kind", ["floats", "bytes"])
@@ -78,7 +78,7 @@ class TestChannels:
 class TestBytes:
     @pytest.mark.parametrize("layout", LAYOUTS)
     def test_stay_bytes(self, tmp_path, layout):
-        found = StoredMaps(stored(tmp_path, x=LAYOUTS[layout](BYTES[0]))).of("x")
+        found = StoredMaps(stored(tmp_path, x=LAYOUTS[layout](BYTES[0]))).load("x")
         assert found.dtype == torch.uint8
         assert np.array_equal(found, BYTES[0])
 
@@ -107,5 +107,5 @@ class TestBytes:
     def test_are_no_truth_values(self, tmp_path):
         """A mask is a map of 0 and 1, stretched as any."""
         mask = BYTES[0] > 100
-        found = StoredMaps(stored(tmp_path, x=mask)).of("x")
+        found = StoredMaps(stored(tmp_path, x=mask)).load("x")
         assert torch.equal(found, torch.from_numpy(mask).float())

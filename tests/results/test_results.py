@@ -13,7 +13,7 @@ from recorded import COUNT, METHODS, METRICS, Plain, fail, records, spec, values
 from xcam.core import MetricSpec
 from xcam.errors import XcamWarning
 from xcam.results import Results, rows
-from xcam.results.latex import escaped
+from xcam.results.latex import escape
 from xcam.results.store import SCHEMA
 
 
@@ -251,4 +251,4 @@ class TestOtherViews:
         assert r"{\scriptsize [" in results.to_latex()
 
     def test_latex_letters(self):
-        assert escaped(r"a_b%\~^") == (r"a\_b\%\textbackslash{}\textasciitilde{}\textasciicircum{}")
+        assert escape(r"a_b%\~^") == (r"a\_b\%\textbackslash{}\textasciitilde{}\textasciicircum{}")

@@ -81,11 +81,13 @@ class TestFolder:
             Results(tmp_path)
         entry["parameters"] = {"power": 2}
         (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-        with pytest.raises(ValueError, match=r"cannot make .* again: .*; give metrics="):
+        with pytest.raises(ValueError, match=r"cannot make .* again: .*; pass metrics="):
             Results(tmp_path)
 
     def test_metrics_that_are_not_given(self, results):
-        with pytest.raises(ValueError, match="metrics that are not given: best, neutral, plain"):
+        with pytest.raises(
+            ValueError, match="other metrics than those given: best, neutral, plain"
+        ):
             Results(results.folder, {"area": Area()})
 
     def test_one_that_is_unfinished(self, found, tmp_path):
@@ -138,7 +140,7 @@ class TestFolder:
     def test_no_manifest(self, found, tmp_path):
         write(tmp_path, found)
         (tmp_path / "manifest.json").unlink()
-        with pytest.raises(FileFormatError, match="is no manifest to read"):
+        with pytest.raises(FileFormatError, match="is no manifest that can be read"):
             Results(tmp_path)
 
     def test_values_of_another_shape(self, found, tmp_path):

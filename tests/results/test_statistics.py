@@ -8,8 +8,8 @@ import pytest
 import scipy.stats
 import torch
 
-from xcam.results.bootstrap import Estimate, Sample, estimate, jackknife, per_image, resampled
-from xcam.results.significance import holm, student
+from xcam.results.bootstrap import Estimate, Sample, estimate, finish_each, jackknife, resample
+from xcam.results.significance import adjust_holm, compute_student_p
 
 
 def drawn(*shape, seed=0):
@@ -72,19 +72,19 @@ class TestSample:
 class TestResampled:
     def test_each_resample_draws_as_many_images_as_there_are(self):
         sample = Sample.of(torch.eye(7))
-        (counts,) = resampled([sample], lambda mean: mean * 7, 500)
+        (counts,) = resample([sample], lambda mean: mean * 7, 500)
         assert counts.sum(1).allclose(torch.full((500,), 7.0).double())
         assert counts.frac().abs().minimum(1 - counts.frac().abs()).max() < 1e-9
         assert abs(counts.mean(0) - 1).max() < 0.2
 
     def test_samples_share_their_resamples(self):
         values = drawn(30)
-        first, second = resampled([Sample.of(values), Sample.of(2 * values + 1)], itself, 100)
+        first, second = resample([Sample.of(values), Sample.of(2 * values + 1)], itself, 100)
         torch.testing.assert_close(second, 2 * first + 1)
 
     def test_many_images_and_many_resamples_go_in_parts(self):
         values = drawn(60_000, 2)
-        (means,) = resampled([Sample.of(values)], itself, 90)
+        (means,) = resample([Sample.of(values)], itself, 90)
         assert means.shape == (90, 2)
         torch.testing.assert_close(means.mean(0), values.double().mean(0), atol=1e-3, rtol=0)
         expected = values.double().std(0) / 60_000**0.5
@@ -92,15 +92,15 @@ class TestResampled:
 
     def test_seed(self):
         sample = Sample.of(drawn(20))
-        runs = [resampled([sample], itself, 50, seed)[0] for seed in (0, 0, 1)]
+        runs = [resample([sample], itself, 50, seed)[0] for seed in (0, 0, 1)]
         assert runs[0].equal(runs[1])
         assert not runs[0].equal(runs[2])
 
     def test_bad_input(self):
         with pytest.raises(ValueError, match=r"of the same images, got \[3, 4\] images"):
-            resampled([Sample.of(drawn(3)), Sample.of(drawn(4))], itself)
+            resample([Sample.of(drawn(3)), Sample.of(drawn(4))], itself)
         with pytest.raises(ValueError, match="resamples must be at least 1, got 0"):
-            resampled([Sample.of(drawn(3))], itself, 0)
+            resample([Sample.of(drawn(3))], itself, 0)
 
     @pytest.mark.skipif(not peaks.STATUS.exists(), reason="needs Linux's /proc")
     @pytest.mark.parametrize(
@@ -110,12 +110,12 @@ class TestResampled:
         """R × C weights would be 160 MB or more, R × S means 240 MB; 49 or 7 MB are usual."""
         code = (
             "import torch\n"
-            "from xcam.results.bootstrap import Sample, resampled\n"
+            "from xcam.results.bootstrap import Sample, resample\n"
             f"sample = Sample.of(torch.rand({images}, {width}))\n"
             "best = lambda mean: mean.amax(-1)\n"
-            "resampled([sample], best, 2)\n"
+            "resample([sample], best, 2)\n"
             "with rise():\n"
-            f"    resampled([sample], best, {resamples})\n"
+            f"    resample([sample], best, {resamples})\n"
         )
         assert peaks.risen(code) < 80
 
@@ -132,11 +132,11 @@ class TestJackknife:
     def test_an_image_without_rows_has_none(self):
         sample = Sample.of(drawn(4), present=torch.tensor([True, True, False, True]))
         assert jackknife(sample, itself).isnan().tolist() == [False, False, True, False]
-        assert per_image(sample, itself).isnan().tolist() == [False, False, True, False]
+        assert finish_each(sample, itself).isnan().tolist() == [False, False, True, False]
 
     def test_results_of_single_images(self):
         sample = Sample.of(torch.tensor([[1.0, 2], [3, 4], [5, 8]]), torch.tensor([0, 1, 1]))
-        assert per_image(sample, ratio).tolist() == pytest.approx([0.5, 8 / 12])
+        assert finish_each(sample, ratio).tolist() == pytest.approx([0.5, 8 / 12])
 
 
 class TestInterval:
@@ -287,7 +287,7 @@ class TestDifference:
         """None of 98 lies below zero, whatever the t-test says."""
         jackknifed = torch.linspace(0.8, 1.2, 50).double()
         found = Estimate(1.0, torch.linspace(0.5, 1.5, 98).double(), jackknifed, images=50)
-        assert student(1.0, jackknifed) > 2 / 100
+        assert compute_student_p(1.0, jackknifed) > 2 / 100
         assert found.p_value() == pytest.approx(2 / 100)
 
     def test_p_is_no_smaller_than_the_images_allow(self):
@@ -301,23 +301,25 @@ class TestStudent:
     def test_equals_the_t_test_without_skewness(self):
         values = torch.tensor([-1.0, 0, 1, 2, 3, 4]).double()
         expected = scipy.stats.ttest_1samp(values.numpy(), 0).pvalue
-        found = student(float(values.mean()), jackknife(Sample.of(values), itself))
+        found = compute_student_p(float(values.mean()), jackknife(Sample.of(values), itself))
         assert found == pytest.approx(expected, rel=1e-9)
 
     def test_is_not_too_sure_of_skewed_rows(self):
         """60 exponential rows without a difference: p < 0.001 in 0.58 % by the t-test."""
         generator = torch.Generator().manual_seed(8)
         rows = torch.empty(4000, 60).double().exponential_(generator=generator) - 1
-        found = [student(float(row.mean()), jackknife(Sample.of(row), itself)) for row in rows]
+        found = [
+            compute_student_p(float(row.mean()), jackknife(Sample.of(row), itself)) for row in rows
+        ]
         assert sum(p < 1e-3 for p in found) < 12
 
 
 class TestHolm:
     def test_by_hand(self):
-        got = holm([0.01, 0.04, 0.03, 0.005])
+        got = adjust_holm([0.01, 0.04, 0.03, 0.005])
         assert got == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
     def test_stays_a_probability_and_leaves_nan(self):
-        assert holm([0.9, float("nan"), 0.8])[::2] == [1, 1]
-        assert np.isnan(holm([0.9, float("nan")])[1])
-        assert holm([]) == []
+        assert adjust_holm([0.9, float("nan"), 0.8])[::2] == [1, 1]
+        assert np.isnan(adjust_holm([0.9, float("nan")])[1])
+        assert adjust_holm([]) == []

@@ -49,10 +49,10 @@ class TestRows:
     def test_done_is_what_is_there_whole(self, tmp_path):
         store = Store(tmp_path)
         store.open({})
-        assert store.done() == set()
+        assert store.list_done() == set()
         store.write(3, [row()])
         (tmp_path / "rows" / ".batch-00000004.parquet.123.part").write_bytes(b"PAR1")
-        assert store.done() == {3}
+        assert store.list_done() == {3}
 
     def test_clean_takes_its_own_temporary_files_alone(self, tmp_path):
         store = Store(tmp_path)
@@ -84,12 +84,12 @@ class TestRows:
 class TestMapFolders:
     def test_are_named_by_their_labels(self, tmp_path):
         store = Store(tmp_path)
-        assert store.maps("net", "gradcam") == tmp_path / "maps" / "net" / "gradcam"
-        assert store.maps("RISE(n_masks=10)").name == "RISE(n_masks=10)"
+        assert store.maps_folder("net", "gradcam") == tmp_path / "maps" / "net" / "gradcam"
+        assert store.maps_folder("RISE(n_masks=10)").name == "RISE(n_masks=10)"
 
     @pytest.mark.parametrize("label", ["../../etc", "a/b", "..", "", "x" * 300])
     def test_stay_where_they_are(self, tmp_path, label):
-        path = Store(tmp_path).maps(label)
+        path = Store(tmp_path).maps_folder(label)
         assert path.parent == tmp_path / "maps"
         assert path.name not in ("", ".", "..")
 
@@ -200,18 +200,18 @@ class TestStoredMaps:
         stored = StoredMaps(tmp_path)
         found = stored(images, ["cat", "cat"], torch.tensor([3, 0]))
         assert [float(one[0, 0]) for one in found] == [2.0, 1.0]
-        with pytest.raises(ValueError, match=r"image 'cat' is of class 0, 3, and class 1 is asked"):
+        with pytest.raises(ValueError, match=r"image 'cat' is of class 0, 3, and class 1 is needed"):
             stored(images[:1], ["cat"], torch.tensor([1]))
 
     def test_of_no_class_count_for_any(self, tmp_path, images):
         path, ids, maps = tmp_path / "x.safetensors", ["cat", "dog"], torch.eye(3).expand(2, 3, 3)
         write_maps(path, maps, ids, [0, 3], class_specific=False)
         assert len(StoredMaps(tmp_path)(images, ids, torch.tensor([7, 8]))) == 2
-        assert torch.equal(StoredMaps(tmp_path).of("dog"), maps[1])
+        assert torch.equal(StoredMaps(tmp_path).load("dog"), maps[1])
         older = {"xcam.maps": json.dumps({"format": 1, "ids": ids})}  # which does not say it
         save_file(load_file(path), path, older)
         assert len(StoredMaps(tmp_path)(images, ids, torch.tensor([0, 3]))) == 2
-        with pytest.raises(ValueError, match="is of class 3, and class 8 is asked for"):
+        with pytest.raises(ValueError, match="is of class 3, and class 8 is needed"):
             StoredMaps(tmp_path)(images, ids, torch.tensor([0, 8]))
 
     def test_are_found_as_arrays_by_id(self, tmp_path, images):
@@ -229,7 +229,7 @@ class TestStoredMaps:
         stored = StoredMaps(tmp_path)
         (found,) = stored(image, ["cat.png"], torch.tensor([2]))
         assert torch.equal(found, explanation.raw[0])
-        with pytest.raises(ValueError, match="is of class 2, and class 0 is asked for"):
+        with pytest.raises(ValueError, match="is of class 2, and class 0 is needed"):
             stored(image, ["cat.png"], torch.tensor([0]))
 
     def test_of_two_methods_are_refused(self, tmp_path):

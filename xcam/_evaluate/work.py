@@ -95,7 +95,7 @@ class Work:
             processes.wait()
             if not processes.is_main:
                 store.open(self.describe(), joining=True)
-            done = store.done()
+            done = store.list_done()
             missing = [number for number in range(len(self.batches.groups)) if number not in done]
             share = missing[processes.rank :: processes.count]
             processes.wait()  # all must see the same folder before anybody writes
@@ -181,7 +181,7 @@ class Work:
         if explained.result is None:
             return
         labels = [scorer.name, label] if len(self.comparison.models) > 1 else [label]
-        path = store.maps(*labels) / f"batch-{scorer.batch.number:08d}.safetensors"
+        path = store.maps_folder(*labels) / f"batch-{scorer.batch.number:08d}.safetensors"
         write_maps(
             path,
             explained.result.reduced,

@@ -34,15 +34,15 @@ def write_maps(
     targets: Sequence[int],
     class_specific: bool = True,
 ) -> None:
-    """Writes the maps of a batch in half precision, each divided by its largest magnitude.
+    """Write the maps of a batch in half precision, each divided by its largest magnitude.
 
     Args:
         path: The file; its folder is made where it is missing.
         maps: (B, h, w), at their own resolution.
         ids: Of the images.
         targets: The class that each map is of.
-        class_specific: Whether it would be another map for another class, as the method's spec
-            says; a map that would not counts for any class.
+        class_specific: Whether the map depends on the class, as the method's spec says; a map that
+            does not counts for any class.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     scale = maps.abs().flatten(1).amax(1)
@@ -57,7 +57,7 @@ def write_maps(
 
 
 def write_array(path: Path, single: Tensor) -> None:
-    """Writes a map (h, w) as `.npy`, float32 as it is; its folder is made where it is missing."""
+    """Write a map (h, w) as `.npy`, float32 as it is; its folder is made where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()
     np.save(content, single.detach().float().cpu().numpy(), allow_pickle=False)
@@ -78,7 +78,7 @@ class _Place:
 class StoredMaps:
     """The maps of a folder by image id.
 
-    Read are what an evaluation with `save_maps=True` wrote; an `Explanation` of one image saved as
+    They are what an evaluation with `save_maps=True` wrote; an `Explanation` of one image saved as
     `<id>.safetensors`; and arrays in `<id>.npy`. An id may have slashes, and its file may lack the
     suffix of the picture: `n01/cat.jpg` is in `n01/cat.jpg.npy` or `n01/cat.npy`. Maps of a method
     that is not class-specific count for any class, and so do arrays.
@@ -113,22 +113,22 @@ class StoredMaps:
         self._held: tuple[Path, list[Tensor], int | None] | None = None
 
     def __call__(self, images: Tensor, ids: Sequence[str], target: Tensor) -> list[Tensor]:
-        """The map of each image, (h, w) float32, each at its own resolution.
+        """Return the map of each image, (h, w) float32, each at its own resolution.
 
         Raises:
             FileNotFoundError: An image has no map here.
-            ValueError: A map was made for another class than the one that is asked for, or is none.
+            ValueError: A map was made for another class than the one that is explained, or is none.
         """
         pairs = zip(ids, target.tolist(), strict=True)
-        return [self._one(name, wanted).float() for name, wanted in pairs]
+        return [self._find_map(name, wanted).float() for name, wanted in pairs]
 
     @property
     def ids(self) -> list[str]:
-        """The images of which there are maps, sorted."""
+        """Return the ids of the images that have maps, sorted."""
         return sorted({name for name, _ in self._places})
 
-    def of(self, name: str) -> Tensor:
-        """The map of an image, (h, w), whatever class it is of.
+    def load(self, name: str) -> Tensor:
+        """Load the map of an image, (h, w), of whatever class.
 
         Bytes stay uint8, other integers become int64, all else float32.
 
@@ -138,7 +138,7 @@ class StoredMaps:
         """
         keys = [key for key in self._places if key[0] == name]
         if not keys:
-            raise _missing(name, 0, [], self.folder)
+            raise _make_missing_error(name, 0, [], self.folder)
         if len(keys) > 1:
             classes = ", ".join(str(of) for _, of in keys)
             raise ValueError(
@@ -146,10 +146,10 @@ class StoredMaps:
                 "give a folder with one map an image"
             )
         place = self._places[keys[0]]
-        return _at(place, self._read(place.path)[0])
+        return _select(place, self._read(place.path)[0])
 
     def digest(self) -> str:
-        """A hash of the files' names and sizes, and of the first one's content."""
+        """Hash the files' names and sizes, and the content of the first one."""
         paths = sorted({place.path for place in self._places.values()})
         listed = (
             f"{path.relative_to(self.folder).as_posix()} {path.stat().st_size}".encode()
@@ -159,7 +159,7 @@ class StoredMaps:
 
     def _add(self, path: Path) -> None:
         name = path.relative_to(self.folder).with_suffix("").as_posix()
-        content = _content(path) if path.suffix == ".safetensors" else None
+        content = _read_keys(path) if path.suffix == ".safetensors" else None
         keys: list[_Key] = [(name, None)] if content is None else content
         for row, key in enumerate(keys):
             place = _Place(path, None if content is None else row)
@@ -171,27 +171,27 @@ class StoredMaps:
                     "give a folder with the maps of one method"
                 )
 
-    def _one(self, name: str, wanted: int) -> Tensor:
+    def _find_map(self, name: str, wanted: int) -> Tensor:
         bare = Path(name).with_suffix("").as_posix()
         keys: list[_Key] = [(name, wanted), (name, None), (bare, None)]
         place = next((self._places[key] for key in keys if key in self._places), None)
         if place is None:
             others = sorted(of for image, of in self._places if image == name and of is not None)
-            raise _missing(name, wanted, others, self.folder)
+            raise _make_missing_error(name, wanted, others, self.folder)
         maps, target = self._read(place.path)
-        single = _at(place, maps)
+        single = _select(place, maps)
         if target is not None and target != wanted:
-            raise _missing(name, wanted, [target], self.folder)
+            raise _make_missing_error(name, wanted, [target], self.folder)
         return single
 
     def _read(self, path: Path) -> tuple[list[Tensor], int | None]:
         if self._held is None or self._held[0] != path:  # a batch's maps are mostly in one file
-            read = _array if path.suffix == ".npy" else _tensors
+            read = _read_array if path.suffix == ".npy" else _read_tensors
             self._held = (path, *read(path))
         return self._held[1:]
 
 
-def _at(place: _Place, maps: list[Tensor]) -> Tensor:
+def _select(place: _Place, maps: list[Tensor]) -> Tensor:
     if place.row is not None:
         return maps[place.row]
     if len(maps) != 1:
@@ -199,76 +199,76 @@ def _at(place: _Place, maps: list[Tensor]) -> Tensor:
     return maps[0]
 
 
-def _missing(name: str, wanted: int, others: Sequence[int], folder: Path) -> Exception:
+def _make_missing_error(name: str, wanted: int, others: Sequence[int], folder: Path) -> Exception:
     if not others:
         return FileNotFoundError(f"no map of image {name!r} in {str(folder)!r}")
     return ValueError(
         f"the map of image {name!r} is of class {', '.join(map(str, others))}, and class {wanted} "
-        "is asked for; score with the target and the model that the maps were made for"
+        "is needed; score with the target and the model that the maps were made for"
     )
 
 
-def _content(path: Path) -> list[_Key] | None:
-    """The image and class of each map in a file of a batch's maps; None for an explanation."""
+def _read_keys(path: Path) -> list[_Key] | None:
+    """Return the image and class of each map in a file of a batch; None for an explanation."""
     try:
         with safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get(_HEADER)
             if header is None:
                 return None
             targets = file.get_tensor("target").tolist()
-        said = json.loads(header)
-        ids = list(map(str, said["ids"]))
-        if not said.get("class_specific", True):  # older files do not say it
+        fields = json.loads(header)
+        ids = list(map(str, fields["ids"]))
+        if not fields.get("class_specific", True):
             targets = [None] * len(targets)
         return list(zip(ids, targets, strict=True))
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise FileFormatError(f"{str(path)!r} is damaged, or no file of maps: {error}") from error
 
 
-def _tensors(path: Path) -> tuple[list[Tensor], int | None]:
-    """The maps of a file, and the class of that of an explanation."""
-    if _content(path) is None:
+def _read_tensors(path: Path) -> tuple[list[Tensor], int | None]:
+    """Read the maps of a file, and the class of the map of an explanation."""
+    if _read_keys(path) is None:
         explanation = load_explanation(path)
-        return list(explanation.reduced), _class_of(explanation)
+        return list(explanation.reduced), _find_class(explanation)
     with safe_open(path, framework="pt") as file:
         maps, scale = file.get_tensor("maps"), file.get_tensor("scale")
     return list(maps.float() * scale[:, None, None]), None
 
 
-def _class_of(explanation: Explanation) -> int | None:
-    """The class that the first map is of; None if it counts for any."""
+def _find_class(explanation: Explanation) -> int | None:
+    """Return the class that the first map explains; None if it counts for any."""
     method, target = explanation.method, explanation.target
     of_any = isinstance(method, Method) and not method.spec.class_specific
     return None if of_any or target is None else int(target[0])
 
 
-def _array(path: Path) -> tuple[list[Tensor], None]:
+def _read_array(path: Path) -> tuple[list[Tensor], None]:
     try:
-        values = torch.from_numpy(_numbers(np.load(path, allow_pickle=False)))
+        values = torch.from_numpy(_cast_numbers(np.load(path, allow_pickle=False)))
     except (EOFError, OSError, TypeError, ValueError) as error:
         raise FileFormatError(f"{str(path)!r} is damaged, or no array: {error}") from error
     try:
-        return [_single(values)], None
+        return [_extract_map(values)], None
     except ValueError as error:
         raise ValueError(f"{str(path)!r} must hold (h, w) or (C, h, w), {error}") from error
 
 
-def _numbers(values: NDArray[Any]) -> NDArray[Any]:
-    """Bytes as they are, other integers as int64, all else as float32."""
+def _cast_numbers(values: NDArray[Any]) -> NDArray[Any]:
+    """Return bytes as they are, other integers as int64, all else as float32."""
     if values.dtype == np.uint8:
         return np.ascontiguousarray(values)
     whole = np.issubdtype(values.dtype, np.integer)
     return np.ascontiguousarray(values, np.int64 if whole else np.float32)
 
 
-def _single(values: Tensor) -> Tensor:
-    """The map (h, w) of an array; the error goes on with "must hold …"."""
+def _extract_map(values: Tensor) -> Tensor:
+    """Return the map (h, w) of an array; its errors are completed by the caller."""
     shape = tuple(values.shape)
     if len(shape) not in (2, 3) or 0 in shape:
         raise ValueError(f"got {shape}")
     if len(shape) == 2:
         return values
-    axis = _channels(shape)
+    axis = _find_channel_axis(shape)
     if values.dtype != torch.uint8:
         return values.sum(axis)
     gray = values.select(axis, 0)
@@ -280,8 +280,8 @@ def _single(values: Tensor) -> Tensor:
     return gray
 
 
-def _channels(shape: tuple[int, ...]) -> int:
-    """The axis of the channels: that of 1; else the last if it is of 3 or 4; else the first."""
+def _find_channel_axis(shape: tuple[int, ...]) -> int:
+    """Return the axis of the channels: that of 1; else the last if of 3 or 4; else the first."""
     first, middle, last = shape
     if first == 1 or (last != 1 and last not in _COLORS):
         return 0

@@ -28,7 +28,7 @@ def stability_iou(
     mode: Mode = "pixel",
     size: int | tuple[int, int] | None = None,
 ) -> Tensor:
-    """How far two models look at the same pixels: the IoU of their maps, an image each.
+    """Measure how far two models look at the same pixels: the IoU of their maps, for each image.
 
     A = a > threshold, B = b > threshold, IoU = |A ∩ B| / |A ∪ B|, and 1 where both are empty (Lee
     et al., 2021, LFI-CAM, arXiv:2105.00937, for models that were trained with different
@@ -70,7 +70,7 @@ def stability_iou(
         TypeError: Not two tensors or two folders, or maps of another dtype.
         ValueError: Other shapes than (N, h, w), two that differ without a `size` for both, or
             numbers that are not finite; images that are in one folder alone; files that hold no
-            map; a threshold, mode or size that there is not.
+            map; a threshold, mode or size that is not allowed.
         FileNotFoundError: No such folder, or no maps in it.
         FileFormatError: A damaged file.
     """
@@ -79,11 +79,11 @@ def stability_iou(
     _check_threshold(threshold)
     sides = None if size is None else parse_size(size)
     if isinstance(maps_a, Tensor) and isinstance(maps_b, Tensor):
-        found, names = _agreement(maps_a, maps_b, threshold, mode, sides), ("maps_a", "maps_b")
+        found, names = _compare_maps(maps_a, maps_b, threshold, mode, sides), ("maps_a", "maps_b")
     elif isinstance(maps_a, str | Path) and isinstance(maps_b, str | Path):
         first, second = StoredMaps(maps_a), StoredMaps(maps_b)
-        images = _shared(first, second)
-        parts = [_of_image(name, first, second, threshold, mode, sides) for name in images]
+        images = _list_shared_images(first, second)
+        parts = [_compare_image(name, first, second, threshold, mode, sides) for name in images]
         found = _Agreement(*map(torch.cat, zip(*parts, strict=True)))
         names = (repr(str(maps_a)), repr(str(maps_b)))
     else:
@@ -91,14 +91,14 @@ def stability_iou(
             "maps_a and maps_b must be two tensors or two folders, got "
             f"{type(maps_a).__name__} and {type(maps_b).__name__}"
         )
-    note = _note(found, *names)
+    note = _describe_empty_maps(found, *names)
     if note:
         warnings.warn(note, XcamWarning, stacklevel=2)
     return found.iou
 
 
 class _Agreement(NamedTuple):
-    """Of each image (N,): the IoU, and what of it is no agreement.
+    """The IoU of each image (N,), and whether it comes from maps that show nothing.
 
     Attributes:
         iou: float32.
@@ -113,8 +113,8 @@ class _Agreement(NamedTuple):
     empty: Tensor
 
 
-def _note(found: _Agreement, name_a: str, name_b: str) -> str:
-    """The sentence on maps that show nothing; empty if there are none."""
+def _describe_empty_maps(found: _Agreement, name_a: str, name_b: str) -> str:
+    """Return a sentence on maps that show nothing; empty if there are none."""
     count = len(found.iou)
     parts = [
         f"{int(flat.sum())} of {count} maps of {name} are flat, they point nowhere"
@@ -137,20 +137,20 @@ def _check_threshold(threshold: float) -> None:
         raise ValueError(f"threshold must be 0 or in [1, 255), as of bytes, got {threshold!r}")
 
 
-def _shared(first: StoredMaps, second: StoredMaps) -> list[str]:
-    """The images of both folders, which must be the same."""
+def _list_shared_images(first: StoredMaps, second: StoredMaps) -> list[str]:
+    """Return the images of both folders, which must be the same."""
     for one, other in ((first, second), (second, first)):
         alone = sorted(set(one.ids) - set(other.ids))
         if alone:
             more = f" and {len(alone) - 5} more" if len(alone) > 5 else ""
             raise ValueError(
                 f"{str(other.folder)!r} has no maps of {', '.join(alone[:5])}{more}, which "
-                f"{str(one.folder)!r} has; dump both of the same images, by the same names"
+                f"{str(one.folder)!r} has; store maps of the same images in both, by the same names"
             )
     return first.ids
 
 
-def _of_image(
+def _compare_image(
     name: str,
     first: StoredMaps,
     second: StoredMaps,
@@ -159,12 +159,12 @@ def _of_image(
     size: tuple[int, int] | None,
 ) -> _Agreement:
     try:
-        return _agreement(first.of(name)[None], second.of(name)[None], threshold, mode, size)
+        return _compare_maps(first.load(name)[None], second.load(name)[None], threshold, mode, size)
     except (TypeError, ValueError) as error:
         raise type(error)(f"image {name!r}: {error}") from error
 
 
-def _agreement(
+def _compare_maps(
     a: Tensor, b: Tensor, threshold: float, mode: Mode, size: tuple[int, int] | None
 ) -> _Agreement:
     if a.ndim != 3 or b.ndim != 3 or len(a) != len(b):
@@ -176,21 +176,21 @@ def _agreement(
             f"maps must be of the same size, got {tuple(a.shape)} and {tuple(b.shape)}; give the "
             "images' size, such as size=224 or --size 224, to compare both at that"
         )
-    values_a, values_b = _in_bytes(a, size), _in_bytes(b, size).to(a.device)
+    values_a, values_b = _scale_to_bytes(a, size), _scale_to_bytes(b, size).to(a.device)
     above_a, above_b = values_a > threshold, values_b > threshold
     axes = (1, 2) if mode == "pixel" else (2,)
-    both = (above_a & above_b).sum(axes)
-    either = (above_a | above_b).sum(axes)
+    intersection = (above_a & above_b).sum(axes)
+    union = (above_a | above_b).sum(axes)
     if mode == "pixel":
-        iou = torch.where(either > 0, both / either.clamp(min=1), 1)
+        iou = torch.where(union > 0, intersection / union.clamp(min=1), 1)
     else:
-        iou = ((both + _EPSILON) / (either + _EPSILON)).mean(1)
+        iou = ((intersection + _EPSILON) / (union + _EPSILON)).mean(1)
     empty = ~(above_a | above_b).flatten(1).any(1)
     return _Agreement(iou, is_flat(values_a), is_flat(values_b), empty)
 
 
-def _in_bytes(maps: Tensor, size: tuple[int, int] | None) -> Tensor:
-    """Maps (N, h, w), at a size if one is given, in [0, 255]: (N, h, w) float32."""
+def _scale_to_bytes(maps: Tensor, size: tuple[int, int] | None) -> Tensor:
+    """Return maps (N, h, w), resized if a size is given, in [0, 255], as float32."""
     if maps.dtype != torch.uint8 and not maps.is_floating_point():
         raise TypeError(
             f"maps must be floating point or uint8, got {maps.dtype}; give bytes, 0 to 255, as "

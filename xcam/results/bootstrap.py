@@ -1,4 +1,4 @@
-"""How certain a result is: the bootstrap over images, from sums, and tests of differences."""
+"""The bootstrap over images: intervals and tests of a result, from sums of its statistics."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.special import ndtr, ndtri
 
-from xcam.results.significance import student
+from xcam.results.significance import compute_student_p
 
-__all__ = ["Estimate", "Sample", "estimate", "jackknife", "per_image", "resampled"]
+__all__ = ["Estimate", "Sample", "estimate", "finish_each", "jackknife", "resample"]
 
 Finish: TypeAlias = Callable[[Tensor], Tensor]
 """From means (…, *statistic shape) to results, such as `Metric.finish`."""
@@ -38,7 +38,7 @@ class Sample:
 
     @staticmethod
     def of(values: Tensor, images: Tensor | None = None, present: Tensor | None = None) -> Sample:
-        """Adds up rows by image.
+        """Add up rows by image.
 
         Args:
             values: (N, *statistic shape) floating point, a row each.
@@ -68,7 +68,7 @@ class Sample:
         return Sample(sums, sizes.new_zeros(count).index_add_(0, images, sizes))
 
     def mean(self, weights: Tensor | None = None) -> Tensor:
-        """Means over all rows, in which an image may count several times or not at all.
+        """Return means over all rows, in which an image may count several times or not at all.
 
         m = Σ_c w_c sums_c / Σ_c w_c sizes_c
 
@@ -83,7 +83,7 @@ class Sample:
         flat = self.sums.reshape(len(self.sums), -1)
         total = torch.zeros(len(weights), flat.shape[1], dtype=torch.float64)
         rows = torch.zeros(len(weights), dtype=torch.float64)
-        for part in _blocks(*flat.shape):
+        for part in _split_rows(*flat.shape):
             drawn = weights[:, part].double()
             total.addmm_(drawn, flat[part].double())
             rows.addmv_(drawn, self.sizes[part])
@@ -92,7 +92,7 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """A result with what its uncertainty is read from; the difference of two is another.
+    """A result with its bootstrap replicates; the difference of two is another.
 
     Attributes:
         value: The result on all images; NaN if it is undefined.
@@ -109,11 +109,11 @@ class Estimate:
 
     @property
     def undefined(self) -> int:
-        """How many replicates an interval leaves out; none where the result itself is undefined."""
+        """Return how many replicates an interval leaves out; 0 where the result itself is NaN."""
         return int((~self.replicates.isfinite()).sum()) if self.value == self.value else 0
 
     def __sub__(self, other: Estimate) -> Estimate:
-        """The difference, paired: both must come from the same images, resamples and seed."""
+        """Return the paired difference: both must come from the same images, resamples and seed."""
         return Estimate(
             self.value - other.value,
             self.replicates - other.replicates,
@@ -122,7 +122,7 @@ class Estimate:
         )
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """The BCa bootstrap interval (Efron, 1987, doi:10.1080/01621459.1987.10478410).
+        """Return the BCa bootstrap interval (Efron, 1987, doi:10.1080/01621459.1987.10478410).
 
         Its ends are the quantiles Φ(z₀ + z / (1 − a z)) of the replicates, z = z₀ + Φ⁻¹(α), with
         the bias z₀ = Φ⁻¹(share of replicates below the value, ties half) and the acceleration
@@ -140,42 +140,42 @@ class Estimate:
         """
         if not 0 < level < 1:
             raise ValueError(f"level must be between 0 and 1, got {level}")
-        draws = self._draws()
+        draws = self._usable_replicates()
         if not len(draws):
             return float("nan"), float("nan")
-        bias, acceleration = self._corrections(draws)
+        bias, acceleration = self._correct_for_skew(draws)
         z = bias + ndtri(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64))
         ends = ndtr(bias + z / (1 - acceleration * z).clamp(min=1e-12))
         low, high = torch.quantile(draws, ends).tolist()
         return low, high
 
     def p_value(self) -> float:
-        """Two-sided p that the result is zero: 1 − the level whose interval just reaches zero.
+        """Return the two-sided p for a result of zero: 1 − the level whose interval reaches zero.
 
         The share of replicates below zero, (count + 1) / (R + 2) with ties half, is corrected as
         in `interval`, to no less than 2 / (R + 2). Where all replicates lie on one side, R is too
-        few to tell how small p is, and it is that of `significance.student` if that is smaller. No
-        p is below 2^(1 − C), the sign test's where all C images agree.
+        few to tell how small p is, and it is that of `compute_student_p` if that is smaller. No p
+        is below 2^(1 − C), the sign test's where all C images agree.
         """
-        draws = self._draws()
+        draws = self._usable_replicates()
         if not len(draws):
             return float("nan")
-        bias, acceleration = self._corrections(draws)
+        bias, acceleration = self._correct_for_skew(draws)
         below = ((draws < 0).sum() + (draws <= 0).sum()) / 2
         z = ndtri((below.double() + 1) / (len(draws) + 2)) - bias
         tail = float(ndtr(z / (1 + acceleration * z).clamp(min=1e-12) - bias))
         p = max(2 * min(tail, 1 - tail), 2 / (len(draws) + 2))
         if below in (0, len(draws)):
-            p = min(p, student(self.value, self.jackknife))
+            p = min(p, compute_student_p(self.value, self.jackknife))
         return max(p, 2.0 ** (1 - self.images))
 
-    def _draws(self) -> Tensor:
-        """The replicates that can be read; none if there is no uncertainty to be had."""
+    def _usable_replicates(self) -> Tensor:
+        """Return the finite replicates; none if an interval cannot be estimated."""
         usable = self.replicates[self.replicates.isfinite()]
         return usable if self.images > 1 and self.value == self.value else usable[:0]
 
-    def _corrections(self, draws: Tensor) -> tuple[Tensor, Tensor]:
-        """Bias and acceleration; the bias stays finite if all draws lie on one side."""
+    def _correct_for_skew(self, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """Return bias and acceleration; the bias stays finite if all draws lie on one side."""
         count = len(draws)
         below = ((draws < self.value).sum() + (draws <= self.value).sum()).double() / (2 * count)
         bias = ndtri(below.clamp(1 / (count + 1), count / (count + 1)))
@@ -189,7 +189,7 @@ class Estimate:
 def estimate(
     samples: Sequence[Sample], finish: Finish, resamples: int = 2000, seed: int = 0
 ) -> list[Estimate]:
-    """What `finish` reads off the mean of each sample, with its uncertainty.
+    """Estimate what `finish` computes from the mean of each sample.
 
     Args:
         samples: Statistics of the same C images; they share the resamples, and are thus paired.
@@ -200,7 +200,7 @@ def estimate(
     Raises:
         ValueError: Samples of different numbers of images, or no resamples.
     """
-    replicates = resampled(samples, finish, resamples, seed)
+    replicates = resample(samples, finish, resamples, seed)
     return [
         Estimate(
             float(finish(sample.mean())),
@@ -212,10 +212,10 @@ def estimate(
     ]
 
 
-def resampled(
+def resample(
     samples: Sequence[Sample], read: Finish, resamples: int = 2000, seed: int = 0
 ) -> list[Tensor]:
-    """What `read` makes of the means over images drawn with replacement.
+    """Apply `read` to the means over images drawn with replacement.
 
     Neither the R × C weights nor the R means are held at once: 50,000 images with 1000 numbers
     each take the memory of their rows and little more.
@@ -237,9 +237,10 @@ def resampled(
         raise ValueError(f"samples must be of the same images, got {sorted(counts)} images")
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, got {resamples}")
-    found: list[Tensor] = []  # whole from the first: parts would lie between what is freed
+    # Allocated whole at once: parts would fragment the memory that is freed in between.
+    found: list[Tensor] = []
     done = 0
-    for weights in (part for count in counts for part in _weights(count, resamples, seed)):
+    for weights in (part for count in counts for part in _draw_weights(count, resamples, seed)):
         parts = [read(sample.mean(weights)) for sample in samples]
         found = found or [part.new_empty(resamples, *part.shape[1:]) for part in parts]
         for whole, part in zip(found, parts, strict=True):
@@ -249,52 +250,53 @@ def resampled(
 
 
 def jackknife(sample: Sample, finish: Finish) -> Tensor:
-    """The result without each image in turn, (C,) float64; NaN for images without rows."""
+    """Compute the result without each image, (C,) float64; NaN for images without rows."""
     rows = sample.sizes.sum()
     total = sample.mean() * rows
-    return _over_images(
-        sample, lambda sums, sizes: finish((total - sums) / _like(rows - sizes, sums))
+    return _read_each_image(
+        sample, lambda sums, sizes: finish((total - sums) / _align(rows - sizes, sums))
     )
 
 
-def per_image(sample: Sample, finish: Finish) -> Tensor:
-    """The result of each image by itself, (C,) float64; NaN for images without rows."""
-    return _over_images(sample, lambda sums, sizes: finish(sums / _like(sizes, sums)))
+def finish_each(sample: Sample, finish: Finish) -> Tensor:
+    """Compute the result of each image alone, (C,) float64; NaN for images without rows."""
+    return _read_each_image(sample, lambda sums, sizes: finish(sums / _align(sizes, sums)))
 
 
-def _weights(count: int, resamples: int, seed: int) -> Iterator[Tensor]:
-    """How often each of `count` images is drawn, (R, count) uint8 in parts of some resamples."""
+def _draw_weights(count: int, resamples: int, seed: int) -> Iterator[Tensor]:
+    """Yield how often each of `count` images is drawn, (R, count) uint8, some resamples a part."""
     generator = torch.Generator().manual_seed(seed)
     for start in range(0, resamples, _RESAMPLES):
         parts = [
-            _draws(part.stop - part.start, count, generator)
-            for part in _blocks(min(_RESAMPLES, resamples - start), count)
+            _count_draws(part.stop - part.start, count, generator)
+            for part in _split_rows(min(_RESAMPLES, resamples - start), count)
         ]
         yield torch.cat(parts)
 
 
-def _draws(resamples: int, count: int, generator: torch.Generator) -> Tensor:
-    """(resamples, count) uint8: no image is drawn 256 times but with a chance of 1 / 256!."""
+def _count_draws(resamples: int, count: int, generator: torch.Generator) -> Tensor:
+    """Draw images and count them: (resamples, count) uint8."""
+    # An image is drawn 256 times, which would wrap to 0, with a chance of 1 / 256! only.
     drawn = torch.randint(count, (resamples, count), generator=generator)
     drawn += torch.arange(resamples)[:, None] * count
     times = drawn.flatten().bincount(minlength=resamples * count)
     return times.reshape(resamples, count).to(torch.uint8)
 
 
-def _over_images(sample: Sample, read: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """What `read` makes of sums and sizes, block by block, for each image that has rows."""
+def _read_each_image(sample: Sample, read: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Apply `read` to sums and sizes of images, block by block; NaN for images without rows."""
     found = torch.empty(len(sample.sizes), dtype=torch.float64)
-    for part in _blocks(len(found), sample.sums[0].numel()):
+    for part in _split_rows(len(found), sample.sums[0].numel()):
         found[part] = read(sample.sums[part].double(), sample.sizes[part])
     return found.where(sample.sizes > 0, torch.nan)
 
 
-def _like(sizes: Tensor, sums: Tensor) -> Tensor:
-    """(C,) ready to divide (C, *statistic shape)."""
+def _align(sizes: Tensor, sums: Tensor) -> Tensor:
+    """Return (C,) sizes in a shape that divides (C, *statistic shape) sums."""
     return sizes.reshape(-1, *[1] * (sums.ndim - 1))
 
 
-def _blocks(count: int, width: int) -> Iterator[slice]:
-    """Slices of `count` rows of `width` numbers, a block of numbers each."""
+def _split_rows(count: int, width: int) -> Iterator[slice]:
+    """Split `count` rows of `width` numbers into slices of about a block of numbers."""
     step = max(1, _BLOCK // max(width, 1))
     return (slice(start, min(start + step, count)) for start in range(0, count, step))

@@ -31,7 +31,7 @@ def make_estimates(
     resamples: int,
     seed: int,
 ) -> Estimates:
-    """Estimate the results of a portion of the rows; see `Rows.portions`.
+    """Estimate the results of a portion of the rows; see `Rows.split_groups`.
 
     Args:
         rows: Of the evaluation.
@@ -42,7 +42,7 @@ def make_estimates(
         seed: Of the bootstrap.
     """
     found: Estimates = {}
-    for label, batch in rows.batches(portion, only).items():
+    for label, batch in rows.read_batches(portion, only).items():
         results = estimate(batch.samples, metrics[label].finish, resamples, seed)
         keys = ((label, group) for group in batch.groups)
         found.update(zip(keys, zip(results, batch.present, strict=True), strict=True))
@@ -75,7 +75,7 @@ def tabulate(
 ) -> pd.DataFrame:
     """Return the table of `Results.table`."""
     found: dict[tuple[str, Group], Estimate] = {}
-    for portion in rows.portions({label: rows.groups(label) for label in metrics}):
+    for portion in rows.split_groups({label: rows.list_groups(label) for label in metrics}):
         part = make_estimates(rows, metrics, portion, resamples=resamples, seed=seed)
         found |= {key: result for key, (result, _) in part.items()}
     undefined = ((label, result.undefined) for (label, _), result in found.items())

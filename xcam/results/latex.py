@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-__all__ = ["escaped", "table"]
+__all__ = ["escape", "render_table"]
 
 _ARROWS = {"higher": r" $\uparrow$", "lower": r" $\downarrow$", "neither": ""}
 _SPECIAL = {
@@ -15,17 +15,17 @@ _SPECIAL = {
 }
 
 
-def table(results: pd.DataFrame, intervals: bool, digits: int) -> str:
-    """A booktabs tabular: a line a method, a column a metric, the best of each in bold.
+def render_table(results: pd.DataFrame, intervals: bool, digits: int) -> str:
+    """Return a booktabs tabular: a line a method, a column a metric, the best of each in bold.
 
     Args:
-        results: What `Results.table` gives.
+        results: What `Results.table` returns.
         intervals: Print the interval behind each value.
         digits: After the point.
     """
     columns = results.drop_duplicates("metric")
     heads = [
-        escaped(metric) + _ARROWS[direction]
+        escape(metric) + _ARROWS[direction]
         for metric, direction in zip(columns["metric"], columns["direction"], strict=True)
     ]
     lines = [
@@ -37,40 +37,40 @@ def table(results: pd.DataFrame, intervals: bool, digits: int) -> str:
     for model, part in models:
         lines.append(r"\midrule")
         if len(models) > 1:
-            lines += [rf"\multicolumn{{{len(heads) + 1}}}{{l}}{{{escaped(str(model))}}} \\"]
-        lines += _body(part, list(columns["metric"]), intervals, digits)
+            lines += [rf"\multicolumn{{{len(heads) + 1}}}{{l}}{{{escape(str(model))}}} \\"]
+        lines += _make_lines(part, list(columns["metric"]), intervals, digits)
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
-def escaped(text: str) -> str:
-    """The text as LaTeX prints it."""
+def escape(text: str) -> str:
+    """Replace what LaTeX would not print as it is."""
     return "".join(_SPECIAL.get(letter, letter) for letter in text)
 
 
-def _body(part: pd.DataFrame, metrics: list[str], intervals: bool, digits: int) -> list[str]:
-    """The lines of one model, the controls last."""
+def _make_lines(part: pd.DataFrame, metrics: list[str], intervals: bool, digits: int) -> list[str]:
+    """Return the lines of one model, the controls last."""
     cells = {
-        (line["method"], line["metric"]): _cell(line, intervals, digits)
-        for line in _marked(part).to_dict("records")
+        (line["method"], line["metric"]): _format_cell(line, intervals, digits)
+        for line in _mark_best(part).to_dict("records")
     }
     lines: list[str] = []
     for control, methods in part.groupby("control")["method"]:
         if control and lines:
             lines.append(r"\addlinespace")
         for method in sorted(methods.unique()):
-            row = [escaped(method), *(cells.get((method, metric), "--") for metric in metrics)]
+            row = [escape(method), *(cells.get((method, metric), "--") for metric in metrics)]
             lines.append(" & ".join(row) + r" \\")
     return lines
 
 
-def _marked(part: pd.DataFrame) -> pd.DataFrame:
-    """With a column `best`: no other method has a better value of this metric."""
+def _mark_best(part: pd.DataFrame) -> pd.DataFrame:
+    """Add a column `best`: whether no other method has a better value of the metric."""
     sign = part["direction"].map({"higher": 1.0, "lower": -1.0, "neither": float("nan")})
     score = sign * part["value"]
     return part.assign(best=score == score.groupby(part["metric"]).transform("max"))
 
 
-def _cell(line: dict[str, object], intervals: bool, digits: int) -> str:
+def _format_cell(line: dict[str, object], intervals: bool, digits: int) -> str:
     value, low, high = (float(str(line[name])) for name in ("value", "low", "high"))
     if value != value:
         return "--"

@@ -1,4 +1,4 @@
-"""What the manifest of an evaluation says of its methods, its metrics and its images."""
+"""Methods, metrics and images of an evaluation, read from its manifest."""
 
 from __future__ import annotations
 
@@ -11,28 +11,30 @@ from xcam.core import Metric
 from xcam.errors import FileFormatError
 from xcam.registry import get_metric, installed
 
-__all__ = ["controls", "images", "metrics"]
+__all__ = ["count_images", "load_controls", "load_metrics"]
 
 
-def metrics(folder: Path) -> dict[str, Metric]:
-    """The metrics by label, made again from their names and settings.
+def load_metrics(folder: Path) -> dict[str, Metric]:
+    """Return the metrics by label, made again from their names and settings.
 
     Raises:
         FileFormatError: The manifest is missing or damaged.
         UnknownNameError: A metric is not installed.
         ValueError: A setting that no file can hold, such as a tensor.
     """
-    return {label: _metric(label, entry) for label, entry in _entries(folder, "metrics").items()}
+    return {
+        label: _make_metric(label, entry) for label, entry in _read_part(folder, "metrics").items()
+    }
 
 
-def controls(folder: Path) -> set[str]:
-    """The labels of the methods that are controls; one that is not installed counts as none.
+def load_controls(folder: Path) -> set[str]:
+    """Return the labels of the methods that are controls; of those that are installed here.
 
     Raises:
         FileFormatError: The manifest is missing or damaged.
     """
     known = installed().methods
-    names = {label: entry["name"] for label, entry in _entries(folder, "methods").items()}
+    names = {label: entry["name"] for label, entry in _read_part(folder, "methods").items()}
     return {
         label
         for label, name in names.items()
@@ -40,19 +42,19 @@ def controls(folder: Path) -> set[str]:
     }
 
 
-def images(folder: Path) -> int:
-    """How many images the evaluation is of, whether or not it is finished.
+def count_images(folder: Path) -> int:
+    """Return how many images the evaluation is of, whether or not it is finished.
 
     Raises:
         FileFormatError: The manifest is missing or damaged.
     """
     try:
-        return int(_entries(folder, "images")["count"])
+        return int(_read_part(folder, "images")["count"])
     except (KeyError, TypeError, ValueError) as error:
         raise FileFormatError(f"the manifest in {str(folder)!r} counts no images") from error
 
 
-def _metric(label: str, entry: Mapping[str, Any]) -> Metric:
+def _make_metric(label: str, entry: Mapping[str, Any]) -> Metric:
     kind = get_metric(entry["name"])
     settings = {
         name: tuple(value) if isinstance(value, list) else value
@@ -61,18 +63,20 @@ def _metric(label: str, entry: Mapping[str, Any]) -> Metric:
     try:
         found = kind(**settings)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"cannot make {entry['repr']} again: {error}; give metrics=") from error
+        raise ValueError(f"cannot make {entry['repr']} again: {error}; pass metrics=") from error
     if repr(found) != entry["repr"]:
-        raise ValueError(f"{label!r} was {entry['repr']} and would be {found!r}; give metrics=")
+        raise ValueError(f"{label!r} was {entry['repr']} and would be {found!r}; pass metrics=")
     return found
 
 
-def _entries(folder: Path, part: str) -> dict[str, Any]:
+def _read_part(folder: Path, part: str) -> dict[str, Any]:
     path = folder / "manifest.json"
     try:
         entries = json.loads(path.read_bytes())[part]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FileFormatError(f"{str(path)!r} is no manifest to read: {error!r}") from error
+        raise FileFormatError(
+            f"{str(path)!r} is no manifest that can be read: {error!r}"
+        ) from error
     if not isinstance(entries, dict):
         raise FileFormatError(f"{str(path)!r} has no {part} by label")
     return entries

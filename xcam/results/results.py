@@ -1,4 +1,4 @@
-"""`Results`: what an evaluation says, how certain, and against which controls."""
+"""`Results`: tables, intervals and comparisons from the rows of an evaluation."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from xcam.core import Metric
 from xcam.results import figures, latex, manifest
-from xcam.results.bootstrap import Sample, resampled
-from xcam.results.contrasts import By, compare, pairs_of, wins
+from xcam.results.bootstrap import Sample, resample
+from xcam.results.contrasts import By, choose_pairs, tabulate_differences, tabulate_wins
 from xcam.results.estimates import tabulate
 from xcam.results.rows import Group, Rows
 
@@ -25,7 +25,7 @@ __all__ = ["Results"]
 
 
 class Results:
-    """The rows of an evaluation, and what can be read off them.
+    """The results of an evaluation, read from the rows in its folder.
 
     Nothing is held but the folder and a summary: each call reads the rows it needs, each part once
     unless they would take too much memory. Intervals are 95 % BCa bootstrap intervals over images;
@@ -37,7 +37,7 @@ class Results:
     """
 
     def __init__(self, folder: str | Path, metrics: Mapping[str, Metric] | None = None) -> None:
-        """Opens a folder that `evaluate` wrote.
+        """Open a folder that `evaluate` wrote.
 
         Args:
             folder: Holds `manifest.json` and `rows/`.
@@ -52,19 +52,19 @@ class Results:
         self.folder = Path(folder)
         self._rows = Rows(self.folder)
         labels = self._rows.summary["metric"].unique()
-        self.metrics = dict(manifest.metrics(self.folder) if metrics is None else metrics)
+        self.metrics = dict(manifest.load_metrics(self.folder) if metrics is None else metrics)
         missing = [label for label in labels if label not in self.metrics]
         if missing:
-            raise ValueError(f"the rows are of metrics that are not given: {', '.join(missing)}")
+            raise ValueError(f"the rows hold other metrics than those given: {', '.join(missing)}")
         self.metrics = {label: self.metrics[label] for label in sorted(labels)}
-        self._controls = manifest.controls(self.folder)
-        self._images = manifest.images(self.folder)
+        self._controls = manifest.load_controls(self.folder)
+        self._images = manifest.count_images(self.folder)
         self._tables: dict[tuple[int, int], pd.DataFrame] = {}
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the reader should know, a sentence each: which maps are flat."""
-        count, flat = len(self._rows.index), self._flat()
+        """Return a sentence for each model and method with flat maps."""
+        count, flat = len(self._rows.index), self._count_flat_maps()
         return tuple(
             f"{number} of {count} maps of {method!r} are flat, they point nowhere ({model})"
             for (model, method), number in flat[flat > 0].items()
@@ -72,9 +72,9 @@ class Results:
 
     @property
     def first_errors(self) -> tuple[str, ...]:
-        """The first error of each method, one sentence for all of a model that have the same."""
+        """Return the first error of each method, a sentence for all of a model that share it."""
         who: dict[tuple[str, str], list[str]] = {}
-        for (model, method), error in self._rows.first_errors().items():
+        for (model, method), error in self._rows.find_first_errors().items():
             who.setdefault((model, error), []).append(method)
         return tuple(
             f"first error of {', '.join(methods)} ({model}): {error}"
@@ -82,7 +82,7 @@ class Results:
         )
 
     def table(self, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
-        """Every result with its interval.
+        """Return every result with its interval.
 
         Args:
             resamples: Of the bootstrap.
@@ -112,7 +112,7 @@ class Results:
         resamples: int = 10_000,
         seed: int = 0,
     ) -> pd.DataFrame:
-        """Differences between methods, or models, on the same images.
+        """Compare methods, or models, on the same images.
 
         Give `a` and `b` for that pair, `reference` for every other one against it, nothing for all
         pairs. A row counts if it worked for both.
@@ -138,11 +138,11 @@ class Results:
         if by not in ("method", "model"):
             raise ValueError(f"by must be 'method' or 'model', got {by!r}")
         names = sorted(self._rows.summary[by].unique())
-        pairs = pairs_of(names, a, b, reference)
-        return compare(self._rows, self.metrics, pairs, by, resamples, seed)
+        pairs = choose_pairs(names, a, b, reference)
+        return tabulate_differences(self._rows, self.metrics, pairs, by, resamples, seed)
 
     def ranks(self) -> pd.DataFrame:
-        """The methods' places, 1 the best and ties sharing theirs, by model.
+        """Rank the methods by each metric, 1 the best, ties sharing a rank, a model at a time.
 
         Returns:
             A line for each model and method (the index), a column for each metric that has a
@@ -160,7 +160,7 @@ class Results:
         return ranks.sort_values(["model", "mean", "method"])
 
     def wins(self, metric: str, model: str | None = None) -> pd.DataFrame:
-        """Win %: the share of images on which a method (line) is better than another (column).
+        """Return the percentage of images on which a method (line) is better than another (column).
 
         Ties count half, so that a method beats itself on 50 %.
 
@@ -177,11 +177,13 @@ class Results:
             raise ValueError(f"say which model: there are {', '.join(models)}")
         if model is not None and model not in models:
             raise ValueError(f"no results of {model!r}; there are {', '.join(models)}")
-        samples = self._samples(metric, model)
-        return wins(metric, self._metric(metric), ((method, one) for (_, method), one in samples))
+        samples = self._read_samples(metric, model)
+        return tabulate_wins(
+            metric, self._find_metric(metric), ((method, one) for (_, method), one in samples)
+        )
 
     def curves(self, metric: str, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
-        """The curve behind a metric, with 95 % percentile bootstrap intervals at each point.
+        """Return the curve behind a metric, with 95 % percentile bootstrap intervals at each point.
 
         Returns:
             A line for each model, method and point: `x`, `y`, `low`, `high`.
@@ -189,13 +191,13 @@ class Results:
         Raises:
             ValueError: No such metric, or one without a curve.
         """
-        read = self._metric(metric).curve
+        read = self._find_metric(metric).curve
         frames = []
-        for (model, method), sample in self._samples(metric):
+        for (model, method), sample in self._read_samples(metric):
             curve = read(sample.mean())
             if curve is None:
                 raise ValueError(f"{metric!r} has no curve")
-            (draws,) = resampled([sample], lambda mean: _ordinates(read(mean)), resamples, seed)
+            (draws,) = resample([sample], lambda mean: _read_ordinates(read(mean)), resamples, seed)
             low, high = draws.double().nanquantile(torch.tensor([0.025, 0.975]).double(), 0)
             points = {"x": curve[0], "y": curve[1], "low": low, "high": high}
             columns = {name: values.double().numpy() for name, values in points.items()}
@@ -204,38 +206,38 @@ class Results:
         return pd.concat(frames, ignore_index=True)
 
     def plot_curves(self, metric: str, path: str | Path | None = None) -> Figure:
-        """Draws `curves`, a picture a model, the intervals as bands.
+        """Draw `curves`, a panel a model, the intervals as bands.
 
         Args:
             metric: One with a curve.
-            path: Where to write the picture, of the kind that its suffix says.
+            path: Where to write the picture, in the format of its suffix.
 
         Raises:
-            ValueError: See `curves`; or matplotlib writes no such kind of file.
+            ValueError: See `curves`; or matplotlib does not write the format.
         """
-        return figures.draw_curves(self.curves(metric), self._metric(metric).spec.title, path)
+        return figures.draw_curves(self.curves(metric), self._find_metric(metric).spec.title, path)
 
     def costs(self) -> pd.DataFrame:
-        """What an image cost: a line for each model, method and metric.
+        """Return what an image cost: a line for each model, method and metric.
 
         Returns:
             `model`, `method`, `metric`, `seconds` and `passes` (images through the model) to
-            score one image, `explain_seconds` and `explain_passes` to explain it once. What a
-            metric says of the model alone is scored for the first method, and free for the others.
+            score one image, `explain_seconds` and `explain_passes` to explain it once. A metric
+            that reads no maps is scored for the first method, and free for the others.
         """
         return self._rows.summary.drop(columns=["rows", "errors", "flat"])
 
     def errors(self) -> pd.DataFrame:
-        """The rows that failed: `index`, `image`, `model`, `method`, `metric`, `error`."""
+        """Return the rows that failed: `index`, `image`, `model`, `method`, `metric`, `error`."""
         columns = ["index", "image", "model", "method", "metric", "error"]
-        return self._rows.frame(failed=True)[columns]
+        return self._rows.to_frame(failed=True)[columns]
 
     def to_pandas(self, metric: str | None = None) -> pd.DataFrame:
-        """The rows as they are, of one metric or all; they take the memory they take."""
-        return self._rows.frame(metric)
+        """Return the rows of one metric, or all, unreduced: they may need much memory."""
+        return self._rows.to_frame(metric)
 
     def to_latex(self, intervals: bool = True, digits: int = 3) -> str:
-        """The table in LaTeX: a line a method, a column a metric, the best in bold.
+        """Return the table in LaTeX: a line a method, a column a metric, the best in bold.
 
         It needs the package booktabs.
 
@@ -243,53 +245,57 @@ class Results:
             intervals: Print the 95 % interval behind each value.
             digits: After the point.
         """
-        return latex.table(self.table(), intervals, digits)
+        return latex.render_table(self.table(), intervals, digits)
 
     def __str__(self) -> str:
-        """The table, how many rows failed, and why the first of each method did."""
+        """Return the table, how many rows failed, and the first error of each method."""
         shown = self.table().to_string(index=False, float_format="{:.4f}".format)
-        return "\n".join([shown, self._counts(), *self.first_errors])
+        return "\n".join([shown, self._describe_counts(), *self.first_errors])
 
     def __repr__(self) -> str:
-        """Where the results are and what they are of; `print` shows the table."""
-        return f"<Results in {str(self.folder)!r}: {self._counts()}>"
+        """Return the folder and what is in it; `print` shows the table."""
+        return f"<Results in {str(self.folder)!r}: {self._describe_counts()}>"
 
     def _repr_html_(self) -> str:
-        """The table, for notebooks."""
+        """Return the table for notebooks."""
         shown = self.table().to_html(index=False, float_format="{:.4f}".format)
-        lines = (f"<p>{html.escape(line)}</p>" for line in (self._counts(), *self.first_errors))
+        lines = (
+            f"<p>{html.escape(line)}</p>" for line in (self._describe_counts(), *self.first_errors)
+        )
         return "\n".join([shown, *lines])
 
-    def _counts(self) -> str:
+    def _describe_counts(self) -> str:
         summary = self._rows.summary
         counts = {name: summary[name].nunique() for name in ("model", "method", "metric")}
         names = (f"{count} {name}{'s' * (count > 1)}" for name, count in counts.items())
         failed, done = int(summary["errors"].sum()), len(self._rows.index)
         rows = f"{done}" if done == self._images else f"unfinished: {done} of {self._images}"
-        flat = int(self._flat().sum())
+        flat = int(self._count_flat_maps().sum())
         more = f", {flat} flat maps" if flat else ""
         return f"{', '.join(names)}, {rows} rows each, {failed} errors{more}"
 
-    def _flat(self) -> pd.Series[int]:
-        """How many maps of each model and method are flat; each metric's rows say the same."""
+    def _count_flat_maps(self) -> pd.Series[int]:
+        """Count the flat maps of each model and method, the same in each metric's rows."""
         return self._rows.summary.groupby(["model", "method"])["flat"].max()
 
-    def _metric(self, label: str) -> Metric:
+    def _find_metric(self, label: str) -> Metric:
         if label not in self.metrics:
             raise ValueError(f"no results of {label!r}; there are {', '.join(self.metrics)}")
         return self.metrics[label]
 
-    def _samples(self, label: str, model: str | None = None) -> Iterator[tuple[Group, Sample]]:
-        """The statistics of each group, of one model alone if it is named."""
-        groups = [group for group in self._rows.groups(label) if model is None or group[0] == model]
-        for portion in self._rows.portions({label: groups}):
-            batch = self._rows.batches(portion)[label]
+    def _read_samples(self, label: str, model: str | None = None) -> Iterator[tuple[Group, Sample]]:
+        """Yield the statistics of each group, of one model alone if it is named."""
+        groups = [
+            group for group in self._rows.list_groups(label) if model is None or group[0] == model
+        ]
+        for portion in self._rows.split_groups({label: groups}):
+            batch = self._rows.read_batches(portion)[label]
             yield from zip(batch.groups, batch.samples, strict=True)
             del batch  # before the next is read
 
 
-def _ordinates(curve: tuple[Tensor, Tensor] | None) -> Tensor:
-    """The (…, P) ordinates of a metric that is known to have a curve."""
+def _read_ordinates(curve: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Return the (…, P) ordinates of a curve, which must be there."""
     if curve is None:
-        raise ValueError("the metric has a curve of some means and not of others")
+        raise ValueError("the metric's curve() returns None for some means only")
     return curve[1]

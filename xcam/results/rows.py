@@ -1,4 +1,4 @@
-"""The rows of an evaluation, read from their Parquet parts without holding more than is asked."""
+"""The rows of an evaluation, read from Parquet parts a portion at a time."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Rows:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Opens the parts and counts their rows.
+        """Open the parts and count their rows.
 
         Raises:
             FileNotFoundError: There are none.
@@ -71,43 +71,45 @@ class Rows:
             raise FileNotFoundError(
                 f"no rows in {str(folder)!r}: its rows/batch-*.parquet are what `evaluate` writes"
             )
-        with self._readable():
+        with self._translate_errors():
             self._data = ds.dataset([str(part) for part in parts], format="parquet")
             missing = [name for name in SCHEMA.names if name not in self._data.schema.names]
             if missing:
                 raise FileFormatError(f"the rows in {str(folder)!r} lack {', '.join(missing)}")
-            self.summary = self._summary()
+            self.summary = self._summarize()
         doubled = self.summary["rows"] + self.summary["errors"] > len(self.index)
         if self._ids.index.has_duplicates or doubled.any():
             raise FileFormatError(f"{str(folder)!r} holds several evaluations, or rows twice")
 
     @cached_property
     def index(self) -> Tensor:
-        """(N,) int64, the position in the data set of each row of a group, ascending."""
+        """Return (N,) int64: the position in the data set of each row of a group, ascending."""
         return torch.from_numpy(self._ids.index.to_numpy(copy=True))
 
     @cached_property
     def images(self) -> Tensor | None:
-        """(N,) int64, which image each row of a group is of; None if each has its own."""
+        """Return (N,) int64: the number of each row's image; None if each row has its own."""
         codes, ids = pd.factorize(self._ids)
         return None if len(ids) == len(codes) else torch.from_numpy(codes.astype(np.int64))
 
-    def groups(self, metric: str) -> list[Group]:
-        """The models and methods of which there is a row of this metric that worked."""
+    def list_groups(self, metric: str) -> list[Group]:
+        """List the models and methods that have a row of this metric without an error."""
         found = self.summary[(self.summary["metric"] == metric) & (self.summary["rows"] > 0)]
         return list(zip(found["model"], found["method"], strict=True))
 
-    def portions(self, wanted: Mapping[str, Sequence[Group]]) -> Iterator[dict[str, list[Group]]]:
-        """As much of what is wanted at a time as the memory's budget has room for.
+    def split_groups(
+        self, wanted: Mapping[str, Sequence[Group]]
+    ) -> Iterator[dict[str, list[Group]]]:
+        """Split groups into portions whose statistics fit the memory budget.
 
         Args:
-            wanted: Groups of each metric, such as `groups` gives.
+            wanted: Groups of each metric, such as `list_groups` returns.
         """
         portion: dict[str, list[Group]] = {}
         room = _BUDGET
         pairs = [(metric, group) for metric, groups in wanted.items() for group in groups]
         for metric, group in pairs:
-            numbers = len(self.index) * max(math.prod(self._shape(metric, group[0])), 1)
+            numbers = len(self.index) * max(math.prod(self._read_shape(metric, group[0])), 1)
             if portion and numbers > room:
                 yield portion
                 portion, room = {}, _BUDGET
@@ -116,19 +118,19 @@ class Rows:
         if portion:
             yield portion
 
-    def batches(
+    def read_batches(
         self, portion: Mapping[str, Sequence[Group]], only: Tensor | None = None
     ) -> dict[str, Batch]:
-        """The statistics of some metrics, by their labels, from one reading of the parts.
+        """Read the statistics of some metrics, by label, in one pass over the parts.
 
         Args:
-            portion: Groups of each metric with a row that worked, such as `portions` gives.
+            portion: Groups of each metric with a row that worked, such as `split_groups` yields.
             only: (N,) bool, the rows to take; all that worked by default.
 
         Raises:
             FileFormatError: A part is damaged, or holds statistics of another shape.
         """
-        values, found = self._values(portion), {}
+        values, found = self._read_statistics(portion), {}
         for metric, groups in portion.items():
             read = [values[metric, group] for group in groups]
             if only is not None:
@@ -139,23 +141,23 @@ class Rows:
             found[metric] = Batch(list(groups), samples, torch.stack([flags for _, flags in read]))
         return found
 
-    def frame(self, metric: str | None = None, failed: bool = False) -> pd.DataFrame:
-        """The rows as they are, of one metric or all; or those that failed alone."""
+    def to_frame(self, metric: str | None = None, failed: bool = False) -> pd.DataFrame:
+        """Return the rows of one metric, or all; or only those that failed."""
         chosen = pc.scalar(True)
         if metric is not None:
             chosen &= ds.field("metric") == metric
         if failed:
             chosen &= ds.field("error").is_valid()
-        with self._readable():
+        with self._translate_errors():
             return self._data.to_table(filter=chosen).to_pandas()
 
-    def first_errors(self) -> dict[Group, str]:
-        """The error of the first row that failed of each model and method with such rows."""
+    def find_first_errors(self) -> dict[Group, str]:
+        """Find the first error of each model and method that has any."""
         failed = self.summary[self.summary["errors"] > 0]
         found: dict[Group, str] = {}
         for model, method in dict.fromkeys(zip(failed["model"], failed["method"], strict=True)):
             chosen = ds.field("error").is_valid() & (ds.field("model") == model)
-            with self._readable():
+            with self._translate_errors():
                 first = self._data.head(
                     1, columns=["error"], filter=chosen & (ds.field("method") == method)
                 )
@@ -164,12 +166,12 @@ class Rows:
 
     @cached_property
     def _ids(self) -> pd.Series[str]:
-        """The image id of each position in the data set."""
-        with self._readable():
+        """Return the image id of each position in the data set."""
+        with self._translate_errors():
             found = self._aggregate(["index", "image"], [("image", "hash_count", None, "rows")])
         return found.set_index("index")["image"].sort_index()
 
-    def _summary(self) -> pd.DataFrame:
+    def _summarize(self) -> pd.DataFrame:
         keys = ["model", "method", "metric"]
         valid = pc.CountOptions(mode="only_valid")
         counts = [
@@ -184,7 +186,7 @@ class Rows:
     def _aggregate(
         self, keys: list[str], asked: list[tuple[str, str, object, str]]
     ) -> pd.DataFrame:
-        """A line for each value of the keys, from one pass over the parts."""
+        """Compute a line for each value of the keys, in one pass over the parts."""
         names = dict.fromkeys([*keys, *(column for column, *_ in asked)])
         columns = {name: ds.field(name) for name in names}
         scan = acero.Declaration("scan", acero.ScanNodeOptions(self._data, columns=columns))
@@ -193,41 +195,41 @@ class Rows:
         total = acero.Declaration("aggregate", acero.AggregateNodeOptions(asked, keys))
         return acero.Declaration.from_sequence([scan, chosen, total]).to_table().to_pandas()
 
-    def _shape(self, metric: str, model: str) -> tuple[int, ...]:
-        """The shape of a metric's statistic of a model's rows, that of the first one."""
+    def _read_shape(self, metric: str, model: str) -> tuple[int, ...]:
+        """Read the shape of a metric's statistic from a model's first row."""
         if (metric, model) not in self._shapes:
-            chosen = _worked([metric]) & (ds.field("model") == model)
-            with self._readable():
+            chosen = _has_worked([metric]) & (ds.field("model") == model)
+            with self._translate_errors():
                 first = self._data.head(1, columns=["shape"], filter=chosen)
             self._shapes[metric, model] = tuple(first["shape"][0].as_py())
         return self._shapes[metric, model]
 
-    def _values(
+    def _read_statistics(
         self, portion: Mapping[str, Sequence[Group]]
     ) -> dict[tuple[str, Group], tuple[Tensor, Tensor]]:
-        """(N, *shape) float32 statistics of each metric's groups and (N,) bool, which there are."""
+        """Read each group's (N, *shape) float32 statistics, and (N,) bool: which rows there are."""
         blocks, found = {}, {}
         for metric, groups in portion.items():
             for model in dict.fromkeys(model for model, _ in groups):
                 methods = [method for other, method in groups if other == model]
                 room = len(methods), len(self.index)
-                values = torch.zeros(*room, *self._shape(metric, model))
+                values = torch.zeros(*room, *self._read_shape(metric, model))
                 present = torch.zeros(*room, dtype=torch.bool)
                 blocks[metric, model] = methods, values, present
                 views = zip(methods, values, present, strict=True)
                 found.update({(metric, (model, name)): (v, p) for name, v, p in views})
         wanted = sorted({method for methods, *_ in blocks.values() for method in methods})
-        chosen = _worked(list(portion)) & ds.field("method").isin(wanted)
+        chosen = _has_worked(list(portion)) & ds.field("method").isin(wanted)
         columns = ["index", "model", "method", "metric", "values"]
-        with self._readable():
+        with self._translate_errors():
             for part in self._data.to_batches(columns=columns, filter=chosen, **_AHEAD):
                 for (metric, model), block in blocks.items():
                     of_metric = pc.equal(part["metric"], metric)
                     rows = part.filter(pc.and_(of_metric, pc.equal(part["model"], model)))
-                    self._take(rows, metric, *block)
+                    self._copy_statistics(rows, metric, *block)
         return found
 
-    def _take(
+    def _copy_statistics(
         self,
         rows: pa.RecordBatch,
         metric: str,
@@ -235,10 +237,10 @@ class Rows:
         values: Tensor,
         present: Tensor,
     ) -> None:
-        """Puts what some rows of a metric and a model hold where it belongs, by method."""
-        place = {method: number for number, method in enumerate(methods)}
+        """Copy the statistics of some rows of a metric and a model to their places."""
+        position = {method: number for number, method in enumerate(methods)}
         names = rows["method"].to_pylist()
-        method = torch.tensor([place.get(name, -1) for name in names], dtype=torch.int64)
+        method = torch.tensor([position.get(name, -1) for name in names], dtype=torch.int64)
         taken = method >= 0
         shape = values.shape[2:]
         flat = rows["values"].flatten().to_numpy(zero_copy_only=False)
@@ -250,8 +252,8 @@ class Rows:
         values[at], present[at] = statistics, True
 
     @contextmanager
-    def _readable(self) -> Iterator[None]:
-        """Says in a sentence that a part is damaged, and gives back what Arrow has read it into."""
+    def _translate_errors(self) -> Iterator[None]:
+        """Turn errors of Arrow into a sentence, and release the memory that it read into."""
         try:
             yield
         except (pa.ArrowException, OSError) as error:
@@ -262,5 +264,5 @@ class Rows:
             pa.default_memory_pool().release_unused()  # the bootstrap needs the room
 
 
-def _worked(metrics: list[str]) -> ds.Expression:
+def _has_worked(metrics: list[str]) -> ds.Expression:
     return ds.field("metric").isin(metrics) & ds.field("error").is_null()

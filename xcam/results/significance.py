@@ -1,4 +1,4 @@
-"""p-values where counting resamples no longer tells, and for many tests at once."""
+"""p-values smaller than resamples can tell, and for many tests at once."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["holm", "student"]
+__all__ = ["adjust_holm", "compute_student_p"]
 
 
-def student(value: float, jackknife: Tensor) -> float:
-    """Two-sided p that a result is zero, without resamples: as far out as one likes.
+def compute_student_p(value: float, jackknife: Tensor) -> float:
+    """Compute the two-sided p for a result of zero without resamples, however small.
 
     Student's t = value / s has C − 1 degrees of freedom, s² = (C − 1)/C Σ d² with the jackknife's
     deviations d from their mean (Tukey, 1958); of a mean it is the t-test. Skewness makes that too
@@ -39,8 +39,8 @@ def student(value: float, jackknife: Tensor) -> float:
     return 2 * float(stdtr(len(known) - 1, -least))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values for a whole table of tests (Holm, 1979); NaN stays and counts as no test.
+def adjust_holm(p_values: Sequence[float]) -> list[float]:
+    """Correct the p-values of a table of tests (Holm, 1979); NaN stays, and counts as no test.
 
     The i-th smallest of m becomes the largest (m − j + 1) p_j of j ≤ i, at most 1: calling all
     below 0.05 significant errs in any of them with a probability of at most 5 %.

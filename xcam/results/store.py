@@ -1,4 +1,4 @@
-"""Where an evaluation lives: a manifest, and its rows in Parquet parts, one part a batch.
+"""The folder of an evaluation: a manifest, and its rows in Parquet parts, one part a batch.
 
 A part is written whole or not at all, so that a part that exists is a batch that is done: nothing
 else keeps track of progress, and nothing is lost or doubled whenever the writer dies.
@@ -49,7 +49,7 @@ _PART = re.compile(r"batch-(\d{8})\.parquet")
 
 @dataclass(frozen=True)
 class Row:
-    """What one metric says of one method's map of one image.
+    """The statistic of one metric for one method's map of one image.
 
     Attributes:
         index: The image's position in the data set.
@@ -86,8 +86,8 @@ class Row:
     flat: bool | None = None
     error: str | None = None
 
-    def place(self) -> tuple[int, str, str, str]:
-        """Where the row stands in its part."""
+    def sort_key(self) -> tuple[int, str, str, str]:
+        """Return the key by which rows are sorted in their part."""
         return self.index, self.model, self.method, self.metric
 
 
@@ -107,11 +107,11 @@ class Store:
         """Return the folder as that of a resumable work."""
         return RunFolder(self.folder, "evaluation", ("rows/batch-*.parquet", "maps"))
 
-    def open(self, said: Mapping[str, Any], joining: bool = False) -> None:
-        """Starts the folder with a manifest, or goes on with one that holds the same.
+    def open(self, content: Mapping[str, Any], joining: bool = False) -> None:
+        """Start the folder with a manifest, or resume one that holds the same.
 
         Args:
-            said: The manifest.
+            content: Of the manifest.
             joining: Another process has started the folder.
 
         Raises:
@@ -119,31 +119,31 @@ class Store:
             FileFormatError: It holds rows without a manifest, or a damaged one.
         """
         self._rows.mkdir(parents=True, exist_ok=True)
-        self.run.settle(said, joining=joining)
+        self.run.settle(content, joining=joining)
 
     def clean(self) -> None:
-        """Removes the temporary files of writers that were killed, and no other files."""
-        inside = [path for path in self.maps().rglob("*") if path.is_dir()]
-        self.run.clean(self._rows, self.maps(), *inside)
+        """Remove the temporary files of writers that were killed, and no other files."""
+        inside = [path for path in self.maps_folder().rglob("*") if path.is_dir()]
+        self.run.clean(self._rows, self.maps_folder(), *inside)
 
-    def done(self) -> set[int]:
-        """The numbers of the batches whose rows are here."""
+    def list_done(self) -> set[int]:
+        """List the numbers of the batches whose rows are here."""
         found = (_PART.fullmatch(path.name) for path in self._rows.iterdir())
         return {int(match[1]) for match in found if match}
 
     def write(self, number: int, rows: Iterable[Row]) -> None:
-        """Writes all rows of a batch, sorted, and thereby marks it as done.
+        """Write all rows of a batch, sorted, which marks it as done.
 
         Raises:
             OSError: The folder cannot be written to.
         """
-        records = [vars(row) for row in sorted(rows, key=Row.place)]
+        records = [vars(row) for row in sorted(rows, key=Row.sort_key)]
         content = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(records, SCHEMA), content, compression="zstd")
         files.write(self._rows / f"batch-{number:08d}.parquet", content.getvalue())
 
-    def maps(self, *labels: str) -> Path:
-        """The folder of a method's maps; a label that is no name for one is hashed."""
+    def maps_folder(self, *labels: str) -> Path:
+        """Return the folder of a method's maps; a label that cannot name a folder is hashed."""
         names = (
             label if _FOLDER.fullmatch(label) else sha256(label.encode()).hexdigest()[:16]
             for label in labels
