@@ -207,7 +207,7 @@ def test_wrong_pictures_are_one_sentence(net, picture, tmp_path):
     out = ["--out", tmp_path]
     assert "no picture at" in refused("explain", tmp_path / "none.png", *out)
     assert "is not a picture that can be read" in refused("explain", tmp_path / "text.png", *out)
-    assert "two pictures would go to" in refused("explain", picture, twin, *out)
+    assert "two overlays would be written to" in refused("explain", picture, twin, *out)
     assert "exists" in refused("explain", picture, "--out", picture)
 
 
@@ -223,7 +223,7 @@ def test_traceback_on_request(net, picture):
      ("'5'", "5"), ("a=b", "a=b"), ("layer4.1", "layer4.1"), ("", "")],
 )  # fmt: skip
 def test_parameter_values_are_literals_or_strings(text, value):
-    parsed = cli.explaining._parameters([f"name={text}"])
+    parsed = cli.explaining._parse_parameters([f"name={text}"])
     assert parsed == {"name": value}
     assert type(parsed["name"]) is type(value)
 
@@ -234,5 +234,5 @@ def test_truths_are_written_alike_everywhere(net, picture, tmp_path):
     assert done.exit_code == 0, done.output
     assert "relu=True" in done.stdout
     seen = []
-    cli.evaluating._recipes("--methods", "a(b=true, c=false)", lambda *one: seen.append(one))
+    cli.evaluating._parse_calls("--methods", "a(b=true, c=false)", lambda *one: seen.append(one))
     assert seen == [("a", {"b": True, "c": False})]

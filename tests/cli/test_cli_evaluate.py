@@ -213,7 +213,7 @@ def test_control_c_says_that_it_goes_on(nets, pictures, tmp_path, monkeypatch):
 
     monkeypatch.setattr(xcam, "evaluate", interrupted)
     done = run("evaluate", "--data", pictures, "--out", tmp_path / "out")
-    assert (done.exit_code, done.stderr) == (130, "xcam: stopped; the same command goes on\n")
+    assert (done.exit_code, done.stderr) == (130, "xcam: stopped; the same command resumes\n")
     done = run("evaluate", "--data", pictures)
     assert (done.exit_code, done.stderr) == (130, "xcam: stopped\n")
 
@@ -251,14 +251,16 @@ def test_models_of_different_sizes_need_one(monkeypatch, pictures):
         return Normalized(GapNet(), (0.5,), (0.5,), input_size=int(name))
 
     monkeypatch.setattr(xcam.models, "load", load)
-    sentence = "the models take pictures of sides [16, 24]; give one --size"
+    sentence = "the models take pictures of different sides, [16, 24]; give one --size"
     assert sentence in refused("evaluate", "--data", pictures, "--model", "16", "--model", "24")
 
 
 def test_settings_are_literals_or_words():
     seen = []
-    evaluating._recipes("--x", "a, b(c=[1, 2], d=word), e(f=-0.5)", lambda *one: seen.append(one))
+    evaluating._parse_calls(
+        "--x", "a, b(c=[1, 2], d=word), e(f=-0.5)", lambda *one: seen.append(one)
+    )
     assert seen == [("a", {}), ("b", {"c": [1, 2], "d": "word"}), ("e", {"f": -0.5})]
     seen.clear()
-    evaluating._recipes("--x", "my-cam, other.cam", lambda *one: seen.append(one))
+    evaluating._parse_calls("--x", "my-cam, other.cam", lambda *one: seen.append(one))
     assert seen == [("my-cam", {}), ("other.cam", {})]

@@ -191,7 +191,7 @@ def test_only_the_main_process_prints(rank, told, capsys, monkeypatch):
     parted = []
     team = Processes(rank=rank, count=2, disconnect=lambda: parted.append(rank))
     monkeypatch.setattr(processes, "get_processes", lambda: team)
-    fitting._tell(["a", "b"])
+    fitting._print_lines(["a", "b"])
     assert capsys.readouterr().out == told
     assert parted == [rank]
 
@@ -201,7 +201,7 @@ def test_a_long_table_is_left_in_its_file(tmp_path):
     for rows, printed in ((21, 22), (22, 2)):
         table = pd.DataFrame({"class": range(rows), "accuracy": 0.5})
         table.to_csv(tmp_path / "test.csv", index=False)
-        shown, *more, net = fitting._outcome(tmp_path)
+        shown, *more, net = fitting._describe_outcome(tmp_path)
         assert len(shown.splitlines()) == printed
         assert more == [f"each class -> {tmp_path / 'test.csv'}"] * (rows > 21)
         assert net == f"net -> {tmp_path / 'last.safetensors'}"
@@ -218,9 +218,9 @@ def test_a_net_of_other_classes_is_not_measured(digits, recipe, tmp_path):
 def test_refusals(digits, recipe, tmp_path):
     command = ("fit", "--recipe", recipe, "--root", digits)
     out = ("--out", tmp_path / "run")
-    assert refused(*command) == "a training takes --out, its folder, and no --weights"
+    assert refused(*command) == "a training needs --out, its folder, and takes no --weights"
     assert refused(*command, *out, "--weights", "a") == refused(*command)
-    assert refused(*command, "--evaluate").endswith("takes --weights, or the --out of a run")
+    assert refused(*command, "--evaluate").endswith("needs --weights, or the --out of a run")
     assert refused(*command, *out, "--evaluate").startswith("neither best.safetensors nor last")
     assert refused(*command, *out, "--set", "epochs").endswith("such as epochs=2, got 'epochs'")
     assert refused(*command, *out, "--set", "=2").endswith("got '=2'")
@@ -255,6 +255,6 @@ def test_the_commands_of_the_page_exist(tmp_path, monkeypatch):
     for words in lines:
         given = dict(itertools.pairwise(words))
         changes = [after for word, after in itertools.pairwise(words) if word == "--set"]
-        xcam.recipes.read(given["--recipe"], fitting._changes(changes))
+        xcam.recipes.read(given["--recipe"], fitting._parse_changes(changes))
         for option in (word for word in words if word.startswith("--")):
             assert f"  {option} " in options, option

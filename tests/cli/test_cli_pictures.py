@@ -38,7 +38,7 @@ def as_tested(photo):
 
 
 def loaded(path, net, size=None, resize=256, root=None):
-    return pictures.loader_of(path, root, size, resize, {"net": net}, 1, 0).dataset
+    return pictures.make_loader(path, root, size, resize, {"net": net}, 1, 0).dataset
 
 
 def test_a_folder_and_a_list_are_as_the_recipes_test(net, photo, tmp_path):
@@ -110,6 +110,6 @@ def test_refusals(net, photo, tmp_path):
     assert sentence in refused("explain", photo, "--resize", "200", "--out", tmp_path)
     net.input_size = None
     said = refused("explain", photo, "--resize", "256", "--out", tmp_path)
-    assert "--resize is for models that name a size to crop, and this one has none" in said
+    assert "--resize needs a model with a fixed input size, and this one takes any" in said
     said = refused("evaluate", "--data", photo.parent, "--size", "0")
     assert "size must be a positive int, got 0" in said

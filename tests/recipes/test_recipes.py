@@ -385,7 +385,7 @@ class TestPages:
             if "--recipe" in words or words[0] == "--set":
                 named = [after for word, after in pairs if word == "--recipe"]
                 changes = [after for word, after in pairs if word == "--set"]
-                recipes.read(*named or ["lcam_fm_vgg16"], fitting._changes(changes))
+                recipes.read(*named or ["lcam_fm_vgg16"], fitting._parse_changes(changes))
             told = helps["fit" if words[0] == "--set" else words[1]]
             options = [word for word in words if word.startswith("--")]
             assert all(re.search(rf"(  |/ ){option} ", told) for option in options)

@@ -200,7 +200,9 @@ class TestStoredMaps:
         stored = StoredMaps(tmp_path)
         found = stored(images, ["cat", "cat"], torch.tensor([3, 0]))
         assert [float(one[0, 0]) for one in found] == [2.0, 1.0]
-        with pytest.raises(ValueError, match=r"image 'cat' is of class 0, 3, and class 1 is needed"):
+        with pytest.raises(
+            ValueError, match=r"image 'cat' is of class 0, 3, and class 1 is needed"
+        ):
             stored(images[:1], ["cat"], torch.tensor([1]))
 
     def test_of_no_class_count_for_any(self, tmp_path, images):

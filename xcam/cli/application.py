@@ -1,4 +1,4 @@
-"""The application that the commands belong to, and what it makes of mistakes."""
+"""The application that the commands belong to, and how it reports errors."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from xcam.cli.printing import sentences
+from xcam.cli.printing import print_warnings
 
 __all__ = ["app"]
 
 
 class _Commands(TyperGroup):
-    """The commands; what users get wrong is a sentence on stderr and exit code 2."""
+    """The commands; an error of the user is a sentence on stderr and exit code 2."""
 
-    # Any: releases of typer differ in whose Context it is.
+    # Any: releases of typer differ in the class of Context.
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401
         from xcam.errors import XcamError
 
         try:
-            with sentences():
+            with print_warnings():
                 return super().invoke(ctx)
         except (XcamError, ImportError, OSError, TypeError, ValueError) as error:
             if ctx.params.get("traceback"):
@@ -50,10 +50,13 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def main(
     version: Annotated[
-        bool, typer.Option("--version", help="Print it.", callback=_print_version, is_eager=True)
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=_print_version, is_eager=True
+        ),
     ] = False,
     traceback: Annotated[
-        bool, typer.Option("--traceback", help="Show where an error comes from.")
+        bool, typer.Option("--traceback", help="Show the traceback of an error.")
     ] = False,
 ) -> None:
     """Explain image classifiers: which pixels speak for a class?"""

@@ -1,4 +1,4 @@
-"""The command `stability`: two folders of maps in, how far they agree out."""
+"""The command `stability`: how far the maps in two folders agree."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from xcam.cli.application import app
 __all__ = ["stability"]
 
 _Folder = Annotated[
-    Path, typer.Argument(help="Maps by image name, .npy or of `evaluate`.", show_default=False)
+    Path,
+    typer.Argument(
+        help="Maps by image name: .npy files, or maps stored by `evaluate`.", show_default=False
+    ),
 ]
 
 
@@ -21,16 +24,17 @@ def stability(
     a: _Folder,
     b: _Folder,
     threshold: Annotated[
-        float, typer.Option(help="What is high: above this, 0 to 255 and no share of 1.")
+        float, typer.Option(help="Values above this are high; maps are scaled to 0 to 255.")
     ] = 100,
-    mode: Annotated[str, typer.Option(help="pixel, or row: as LFI-CAM's code.")] = "pixel",
+    mode: Annotated[str, typer.Option(help="pixel; or row, as in LFI-CAM's code.")] = "pixel",
     size: Annotated[
-        int | None, typer.Option(help="Side to compare at: the images'.", show_default="the maps'")
+        int | None,
+        typer.Option(help="Side to resize maps to, such as the images'.", show_default="the maps'"),
     ] = None,
 ) -> None:
-    """Print how far two models look at the same pixels.
+    """Compare the maps of two models.
 
-    It is the IoU of their maps above the threshold, the mean over images. Maps are written by
+    Prints the IoU of the pixels above the threshold, the mean over images. Maps are written by
     `xcam explain … --npy FOLDER`, at the images' size, or by `xcam evaluate … --save-maps`, at the
     maps' own: then give --size to compare them at the images'.
     """
@@ -48,7 +52,7 @@ def stability(
     )
     if mode == "row":
         typer.echo(
-            "xcam: rows without any high pixel count as 1; to be compared with LFI-CAM's own "
-            "numbers alone",
+            "xcam: rows without any high pixel count as 1; compare this with LFI-CAM's own numbers "
+            "only",
             err=True,
         )

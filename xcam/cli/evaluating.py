@@ -1,4 +1,4 @@
-"""The commands `evaluate` and `score`: a data set in, a table out."""
+"""The commands `evaluate` and `score`: print the table of an evaluation."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from xcam.cli.application import app
-from xcam.cli.literals import literal
-from xcam.cli.nets import loaded
-from xcam.cli.pictures import loader_of
+from xcam.cli.literals import parse_literal
+from xcam.cli.nets import load_model
+from xcam.cli.pictures import make_loader
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader, Dataset
@@ -29,45 +29,53 @@ T = TypeVar("T")
 _Data = Annotated[
     Path,
     typer.Option(
-        help="A folder of pictures, a list: file, label, truth a line, or the name of a set in "
-        "--root, such as cifar10: its test images."
+        help="A folder of pictures; a list with file, label, truth in each line; or the name of a "
+        "data set in --root, such as cifar10, whose test images are used."
     ),
 ]
 _Models = Annotated[
     list[str],
-    typer.Option(help="As provider:name, or a .safetensors file of xcam's; may be repeated."),
+    typer.Option(help="provider:name, or a .safetensors file that xcam wrote; repeatable."),
 ]
 _Weights = Annotated[
-    list[str], typer.Option(help="A name of the provider's, a file, or 'none'; one, or one each.")
+    list[str],
+    typer.Option(
+        help="A name that the provider knows, a file, or none; once, or for each --model."
+    ),
 ]
 _Methods = Annotated[
     str | None,
     typer.Option(
-        help='See `xcam methods`: a,b or "a,b(setting=1)".',
+        help='Methods, such as a,b or "a,b(setting=1)"; see `xcam methods`.',
         show_default="the model's own, or gradcam",
     ),
 ]
-_Metrics = Annotated[str, typer.Option(help='See `xcam metrics`: a,b or "a,b(setting=1)".')]
+_Metrics = Annotated[
+    str, typer.Option(help='Metrics, such as a,b or "a,b(setting=1)"; see `xcam metrics`.')
+]
 _Table = Annotated[
-    str | None, typer.Option(help="lcam: AD, IC and accuracy as in L-CAM, in place of --metrics.")
+    str | None, typer.Option(help="Table of a paper instead of --metrics; lcam: AD, IC, accuracy.")
 ]
 _Figure = Annotated[
-    Path | None, typer.Option(help="Also draw six pictures by each method, AD and IC below.")
+    Path | None,
+    typer.Option(help="Also draw six pictures by each method, with AD and IC, to this file."),
 ]
-_Maps = Annotated[list[Path], typer.Option(help="A folder of maps by image id; may be repeated.")]
-_Target = Annotated[str, typer.Option(help="The class that is explained: predicted or label.")]
+_Maps = Annotated[list[Path], typer.Option(help="A folder of maps by image id; repeatable.")]
+_Target = Annotated[str, typer.Option(help="The class to explain: predicted or label.")]
 _Out = Annotated[
-    Path | None, typer.Option(help="Folder for the rows; the same command goes on with it.")
+    Path | None, typer.Option(help="Folder for the rows; the same command resumes it.")
 ]
-_Root = Annotated[Path | None, typer.Option(help="Where the files of a list, or a set, are.")]
+_Root = Annotated[
+    Path | None, typer.Option(help="Folder of the files of a list, or of a data set.")
+]
 _Size = Annotated[
     int | None, typer.Option(help="Side of the pictures.", show_default="the model's, or 224")
 ]
 _Resize = Annotated[
-    int | None, typer.Option(help="Shorter side to crop the size from, bilinear, as recipes test.")
+    int | None, typer.Option(help="Resize the shorter side to this, bilinear, before cropping.")
 ]
-_Controls = Annotated[bool, typer.Option(help="Also random, center_gaussian and sobel.")]
-_Fraction = Annotated[float, typer.Option(help="The share of the pictures to use.")]
+_Controls = Annotated[bool, typer.Option(help="Also evaluate random, center_gaussian and sobel.")]
+_Fraction = Annotated[float, typer.Option(help="Fraction of the pictures to use.")]
 _Load = Annotated[int, typer.Option(help="Pictures loaded, explained and stored together.")]
 _Workers = Annotated[int, typer.Option(help="Processes that load pictures.")]
 _BatchSize = Annotated[int | None, typer.Option(help="Pictures through the model at a time.")]
@@ -75,8 +83,10 @@ _Precision = Annotated[str, typer.Option(help="full, bf16 or fp16.")]
 _Device = Annotated[
     str | None, typer.Option(help="cpu, cuda …", show_default="the launcher's, or cpu")
 ]
-_Seed = Annotated[int, typer.Option(help="Of all that is drawn and names no seed of its own.")]
-_DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what it would take.")]
+_Seed = Annotated[int, typer.Option(help="Seed of methods and metrics that are given none.")]
+_DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only print what would be done and estimate the time.")
+]
 
 _MODEL, _WEIGHTS, _METRICS = ["torchvision:resnet50"], ["DEFAULT"], "insertion,deletion"
 
@@ -102,29 +112,31 @@ def evaluate(
     precision: _Precision = "full",
     device: _Device = None,
     seed: _Seed = 0,
-    save_maps: Annotated[bool, typer.Option("--save-maps", help="Store the maps, too.")] = False,
+    save_maps: Annotated[
+        bool, typer.Option("--save-maps", help="Also store the maps in --out.")
+    ] = False,
     table: _Table = None,
     figure: _Figure = None,
     dry_run: _DryRun = False,
 ) -> None:
     """Score methods by metrics on a data set.
 
-    An evaluation that was stopped, or killed, goes on where it was. `accelerate launch
-    --multi_gpu --num_processes 2 -m xcam evaluate …` shares it among processes, on CPUs too.
+    The same command resumes an evaluation that was stopped or killed. `accelerate launch
+    --multi_gpu --num_processes 2 -m xcam evaluate …` shares it among processes, also on CPUs.
     """
     from xcam._evaluate.comparison import resolve_methods
     from xcam.results import figures
 
-    nets = _nets(model, weights, device)
-    loader = loader_of(data, root, size, resize, nets, load, workers)
-    chosen = None if methods is None else _methods(methods)
+    nets = _load_models(model, weights, device)
+    loader = make_loader(data, root, size, resize, nets, load, workers)
+    chosen = None if methods is None else _parse_methods(methods)
     if figure and len(nets) > 1:
         raise ValueError(f"--figure draws one model, got {len(nets)}")
     if figure and not figure.parent.is_dir():
         raise FileNotFoundError(f"no folder {str(figure.parent)!r} for --figure")
     if table and metrics != _METRICS:
-        raise ValueError("a --table has its own metrics; leave --metrics out")
-    layout = None if table is None else _layout(table, nets, loader.dataset)
+        raise ValueError("--table has its own metrics; leave --metrics out")
+    layout = None if table is None else _make_layout(table, nets, loader.dataset)
 
     def report(results: Results) -> None:
         typer.echo(layout.render(results) if layout else str(results))
@@ -137,7 +149,9 @@ def evaluate(
                 "precision": precision,
             }
             figures.draw_samples(net, loader.dataset, resolved, figure, **settings)
-            without = f" (without {', '.join(_folders(maps) or ())}: stored maps)" if maps else ""
+            without = (
+                f" (without {', '.join(_label_folders(maps) or ())}: stored maps)" if maps else ""
+            )
             typer.echo(f"figure -> {figure}{without}")
 
     _run(
@@ -145,8 +159,8 @@ def evaluate(
         loader,
         report,
         methods=chosen,
-        metrics=layout.metrics if layout else _metrics(metrics, seed),
-        maps=_folders(maps),
+        metrics=layout.metrics if layout else _parse_metrics(metrics, seed),
+        maps=_label_folders(maps),
         target=target,
         out=out,
         controls=controls,
@@ -186,14 +200,14 @@ def score(
     A map is `<id>.npy`, (h, w), where the id is the picture's path in the folder or the list, with
     or without its suffix; or what `xcam evaluate --save-maps` stored.
     """
-    nets = _nets(model, weights, device)
+    nets = _load_models(model, weights, device)
     _run(
         nets,
-        loader_of(data, root, size, resize, nets, load, workers),
+        make_loader(data, root, size, resize, nets, load, workers),
         lambda results: typer.echo(str(results)),
         methods=(),
-        metrics=_metrics(metrics, seed),
-        maps=_folders(maps),
+        metrics=_parse_metrics(metrics, seed),
+        maps=_label_folders(maps),
         target=target,
         out=out,
         controls=controls,
@@ -218,8 +232,8 @@ def _run(
     try:
         results = xcam.evaluate(nets, loader, progress=sys.stderr.isatty(), **arguments)
     except KeyboardInterrupt:
-        goes_on = arguments["out"] and not arguments["dry_run"]
-        typer.echo("xcam: stopped" + ("; the same command goes on" if goes_on else ""), err=True)
+        resumable = arguments["out"] and not arguments["dry_run"]
+        typer.echo("xcam: stopped" + ("; the same command resumes" if resumable else ""), err=True)
         raise typer.Exit(130) from None
     team = get_processes()
     if team.is_main and not arguments["dry_run"]:
@@ -227,17 +241,19 @@ def _run(
     team.disconnect()
 
 
-def _nets(models: Sequence[str], weights: Sequence[str], device: str | None) -> dict[str, Any]:
+def _load_models(
+    models: Sequence[str], weights: Sequence[str], device: str | None
+) -> dict[str, Any]:
     from xcam.runs.processes import get_processes
 
     if len(weights) not in (1, len(models)):
         raise ValueError(f"give --weights once, or one for each of the {len(models)} models")
     place = get_processes().device if device is None else device
     each = list(weights) * (len(models) if len(weights) == 1 else 1)
-    return {name: loaded(name, one, place) for name, one in zip(models, each, strict=True)}
+    return {name: load_model(name, one, place) for name, one in zip(models, each, strict=True)}
 
 
-def _layout(name: str, nets: Mapping[str, Normalized], data: Dataset[Any]) -> Layout:
+def _make_layout(name: str, nets: Mapping[str, Normalized], data: Dataset[Any]) -> Layout:
     """Return the layout of a table, made for the model with the fewest classes."""
     from xcam._evaluate.work import count_classes
     from xcam.results.tables import LAYOUTS
@@ -248,36 +264,36 @@ def _layout(name: str, nets: Mapping[str, Normalized], data: Dataset[Any]) -> La
     return LAYOUTS[name](min(count_classes(net, first) for net in nets.values()))
 
 
-def _folders(maps: Sequence[Path]) -> dict[str, Path] | None:
+def _label_folders(maps: Sequence[Path]) -> dict[str, Path] | None:
     labels = {path.resolve().name: path for path in maps}
     if len(labels) < len(maps):
         raise ValueError("two folders of maps have the same name, which is their name in the table")
     return labels or None
 
 
-def _methods(text: str) -> list[Any]:
+def _parse_methods(text: str) -> list[Any]:
     from xcam._evaluate.comparison import NamedArguments
 
-    return _recipes("--methods", text, NamedArguments)
+    return _parse_calls("--methods", text, NamedArguments)
 
 
-def _metrics(text: str, seed: int) -> list[Any]:
+def _parse_metrics(text: str, seed: int) -> list[Any]:
     from xcam._evaluate.comparison import seed_arguments
     from xcam.registry import get_metric
 
     def make(name: str, settings: dict[str, Any]) -> Any:  # noqa: ANN401
         return get_metric(name)(**(seed_arguments(get_metric(name), seed) | settings))
 
-    return _recipes("--metrics", text, make)
+    return _parse_calls("--metrics", text, make)
 
 
-def _recipes(option: str, text: str, make: Callable[[str, dict[str, Any]], T]) -> list[T]:
-    """`a,b(setting=1)` as objects; a setting is a Python literal, or else a word."""
+def _parse_calls(option: str, text: str, make: Callable[[str, dict[str, Any]], T]) -> list[T]:
+    """Parse `a,b(setting=1)` and make objects; a setting is a Python literal, or else a word."""
     if "(" not in text:
         return [make(name.strip(), {}) for name in text.split(",") if name.strip()]
     try:
         entries = ast.parse(f"[{text}]", mode="eval").body
-        found = [_entry(node) for node in getattr(entries, "elts", [])]
+        found = [_parse_call(node) for node in getattr(entries, "elts", [])]
     except (SyntaxError, ValueError) as error:
         raise ValueError(
             f'{option} takes names, with settings as in "a,b(setting=1)", got {text!r}'
@@ -285,9 +301,9 @@ def _recipes(option: str, text: str, make: Callable[[str, dict[str, Any]], T]) -
     return [make(name, settings) for name, settings in found]
 
 
-def _entry(node: ast.expr) -> tuple[str, dict[str, Any]]:
+def _parse_call(node: ast.expr) -> tuple[str, dict[str, Any]]:
     if isinstance(node, ast.Name):
         return node.id, {}
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)) or node.args:
         raise ValueError(ast.unparse(node))
-    return node.func.id, {str(word.arg): literal(word.value) for word in node.keywords}
+    return node.func.id, {str(word.arg): parse_literal(word.value) for word in node.keywords}

@@ -1,4 +1,4 @@
-"""The command `explain`: pictures in, overlays out."""
+"""The command `explain`: write overlays of pictures, and their maps."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xcam.cli.application import app
-from xcam.cli.literals import literal_or_text
-from xcam.cli.nets import loaded
-from xcam.cli.pictures import as_tested
+from xcam.cli.literals import parse_value
+from xcam.cli.nets import load_model
+from xcam.cli.pictures import make_test_transform
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,49 +26,60 @@ __all__ = ["explain"]
 
 @app.command()
 def explain(
-    images: Annotated[list[Path], typer.Argument(help="Pictures.", show_default=False)],
+    images: Annotated[list[Path], typer.Argument(help="Files of pictures.", show_default=False)],
     model: Annotated[
-        str, typer.Option(help="As provider:name, or a .safetensors file of xcam's.")
+        str, typer.Option(help="provider:name, or a .safetensors file that xcam wrote.")
     ] = "torchvision:resnet50",
     weights: Annotated[
-        str, typer.Option(help="A name of the provider's, a file, or 'none'.")
+        str, typer.Option(help="A name that the provider knows, a file, or none.")
     ] = "DEFAULT",
     method: Annotated[
         str | None,
-        typer.Option(help="See `xcam methods`.", show_default="the model's own, or gradcam"),
+        typer.Option(
+            help="A method; `xcam methods` lists them.", show_default="the model's own, or gradcam"
+        ),
     ] = None,
-    target: Annotated[str, typer.Option(help="The number of a class.")] = "predicted",
-    layer: Annotated[str | None, typer.Option(help="Of the model.", show_default="choose")] = None,
+    target: Annotated[
+        str, typer.Option(help="The number of the class to explain, or predicted.")
+    ] = "predicted",
+    layer: Annotated[
+        str | None,
+        typer.Option(help="Layer of the model to explain.", show_default="chosen by xcam"),
+    ] = None,
     resize: Annotated[
         int | None,
-        typer.Option(help="Shorter side to crop the size from, bilinear, as recipes test."),
+        typer.Option(help="Resize the shorter side to this, bilinear, before cropping."),
     ] = None,
     param: Annotated[
-        list[str] | None, typer.Option(help="Of the method: name=value; may be repeated.")
+        list[str] | None, typer.Option(help="Parameter of the method, name=value; repeatable.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the overlays.")] = Path(),
-    save: Annotated[Path | None, typer.Option(help="Also write the maps (.safetensors).")] = None,
-    npy: Annotated[
-        Path | None, typer.Option(help="Also write each map, as PICTURE.npy into this folder.")
+    save: Annotated[
+        Path | None, typer.Option(help="Also save the explanation to this .safetensors file.")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images at a time.")] = None,
+    npy: Annotated[
+        Path | None, typer.Option(help="Also write each map to this folder, as PICTURE.npy.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images through the model at a time.")
+    ] = None,
     precision: Annotated[str, typer.Option(help="full, bf16 or fp16.")] = "full",
     device: Annotated[str, typer.Option(help="cpu, cuda …")] = "cpu",
 ) -> None:
-    """Explain pictures; write overlays.
+    """Explain pictures and write overlays.
 
-    Each picture gets a PNG of its map in colour over it.
+    Each overlay is a PNG: the picture under its map in color.
     """
     import xcam
     from xcam._explain.prepare import requested_method
 
-    params = _parameters(param or []) | ({} if layer is None else {"layer": layer})
-    aim = _target(target)
+    params = _parse_parameters(param or []) | ({} if layer is None else {"layer": layer})
+    aim = _parse_target(target)
     if save and not save.parent.is_dir():
         raise FileNotFoundError(f"no folder {str(save.parent)!r} for --save")
-    net = loaded(model, weights, device)
+    net = load_model(model, weights, device)
     chosen = requested_method(net, method)
-    paths = _outputs(images, out, chosen if isinstance(chosen, str) else chosen.spec.name)
+    paths = _make_paths(images, out, chosen if isinstance(chosen, str) else chosen.spec.name)
     batch = _read(images, net, resize).to(device)
     explanation = xcam.explain(
         net,
@@ -83,7 +94,7 @@ def explain(
     typer.echo(repr(explanation.method))
     _write_overlays(explanation, batch, paths)
     for image, (source, path) in enumerate(zip(images, paths, strict=True)):
-        typer.echo(f"{source}: {_classes(explanation, image, net.categories)} -> {path}")
+        typer.echo(f"{source}: {_describe_classes(explanation, image, net.categories)} -> {path}")
     if save:
         explanation.save(save)
         typer.echo(f"maps -> {save}")
@@ -92,18 +103,18 @@ def explain(
         typer.echo(f"maps -> {npy}")
 
 
-def _parameters(pairs: Sequence[str]) -> dict[str, Any]:
-    """`name=value` pairs; a value is a Python literal, or else a string."""
+def _parse_parameters(pairs: Sequence[str]) -> dict[str, Any]:
+    """Parse `name=value` pairs; a value is a Python literal, or else a string."""
     params: dict[str, Any] = {}
     for pair in pairs:
         name, sign, value = pair.partition("=")
         if not (sign and name.isidentifier()):
             raise ValueError(f"--param takes name=value, such as n_masks=500, got {pair!r}")
-        params[name] = literal_or_text(value)
+        params[name] = parse_value(value)
     return params
 
 
-def _target(text: str) -> int | None:
+def _parse_target(text: str) -> int | None:
     if text == "predicted":
         return None
     try:
@@ -114,12 +125,14 @@ def _target(text: str) -> int | None:
         ) from error
 
 
-def _outputs(images: Sequence[Path], out: Path, method: str) -> list[Path]:
-    """Where each overlay goes: no two to the same file, and the folder is there."""
+def _make_paths(images: Sequence[Path], out: Path, method: str) -> list[Path]:
+    """Return the file of each overlay, no two the same, and make the folder."""
     paths = [out / f"{image.stem}.{method}.png" for image in images]
     for path in paths:
         if paths.count(path) > 1:
-            raise ValueError(f"two pictures would go to {str(path)!r}: rename one, or call twice")
+            raise ValueError(
+                f"two overlays would be written to {str(path)!r}: rename a picture, or call twice"
+            )
     out.mkdir(parents=True, exist_ok=True)
     return paths
 
@@ -133,11 +146,13 @@ def _read(images: Sequence[Path], net: Normalized, resize: int | None) -> Tensor
     if resize is None:
         pictures = [read_image(path, size) for path in images]
     elif size is None:
-        raise ValueError("--resize is for models that name a size to crop, and this one has none")
+        raise ValueError("--resize needs a model with a fixed input size, and this one takes any")
     else:
-        pictures = [as_tested(resize, size)(read_pixels(path)) for path in images]
+        pictures = [make_test_transform(resize, size)(read_pixels(path)) for path in images]
     if len({picture.shape for picture in pictures}) > 1:
-        raise ValueError("the pictures differ in size and the model does not name one; call each")
+        raise ValueError(
+            "the pictures differ in size and the model takes any size; explain them one by one"
+        )
     return torch.stack(pictures)
 
 
@@ -160,8 +175,8 @@ def _write_arrays(explanation: Explanation, images: Sequence[Path], folder: Path
         write_array(folder / f"{image.stem}.npy", single)
 
 
-def _classes(explanation: Explanation, image: int, categories: Sequence[str]) -> str:
-    """The three most probable classes, and the explained one if it is another."""
+def _describe_classes(explanation: Explanation, image: int, categories: Sequence[str]) -> str:
+    """Return the three most probable classes, and the explained one if it is another."""
     if explanation.logits is None or explanation.target is None:
         return "no classes"
     logits = explanation.logits[image]

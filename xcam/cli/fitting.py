@@ -1,4 +1,4 @@
-"""The commands `fit` and `recipes`: a training by a recipe, and its accuracy."""
+"""The commands `fit` and `recipes`: train a classifier by a recipe, and test it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Annotated, Any
 import typer
 
 from xcam.cli.application import app
-from xcam.cli.printing import table
+from xcam.cli.printing import print_table
 
 __all__ = ["fit", "recipes"]
 
-_ROWS = 21  # of the table that a training prints whole: 20 classes and all of them
+_ROWS = 21  # more classes than 20, and the mean, are not printed
 
 
 @app.command()
 def fit(
     recipe: Annotated[str, typer.Option(help="A name from `xcam recipes`, or a .toml file.")],
-    root: Annotated[Path, typer.Option(help="Where the data are.")],
+    root: Annotated[Path, typer.Option(help="Folder of the data.")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the run; the same command goes on with it.")
+        Path | None, typer.Option(help="Folder of the run; the same command resumes it.")
     ] = None,
     changes: Annotated[
         list[str],
@@ -31,40 +31,42 @@ def fit(
         ),
     ] = [],  # noqa: B006 - typer hands out a copy
     evaluate: Annotated[
-        bool, typer.Option("--evaluate", help="Train nothing: the accuracy on the test images.")
+        bool,
+        typer.Option("--evaluate", help="Do not train; print the accuracy on the test images."),
     ] = False,
     weights: Annotated[
-        Path | None, typer.Option(help="For --evaluate.", show_default="the best of --out, or last")
+        Path | None,
+        typer.Option(help="File of the net for --evaluate.", show_default="best or last of --out"),
     ] = None,
     board_path: Annotated[Path | None, typer.Option(help="Folder for TensorBoard.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes that load pictures.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes that load images.")] = 0,
     device: Annotated[
         str | None,
-        typer.Option(help="cpu, cuda …", show_default="the launcher's, or the fastest there is"),
+        typer.Option(help="cpu, cuda …", show_default="the launcher's, or the fastest"),
     ] = None,
     precision: Annotated[
         str | None, typer.Option(help="full, bf16 or fp16.", show_default="the recipe's, or full")
     ] = None,
-    download: Annotated[bool, typer.Option("--download", help="Fetch data not there.")] = False,
+    download: Annotated[bool, typer.Option("--download", help="Download missing data.")] = False,
 ) -> None:
     """Train a classifier by a recipe.
 
-    A training that was stopped, or killed, goes on where it was. `accelerate launch -m xcam fit …`
-    shares it among processes. A value of --set is TOML, a bare word is text, and none takes the
-    setting away.
+    The same command resumes a training that was stopped or killed. `accelerate launch -m xcam
+    fit …` shares it among processes. A value of --set is TOML, a bare word is text, and none
+    removes the setting.
     """
     import xcam
 
-    chosen = xcam.recipes.read(recipe, _changes(changes))
+    chosen = xcam.recipes.read(recipe, _parse_changes(changes))
     settings: dict[str, Any] = {"device": device, "workers": workers, "download": download}
     if precision is not None:
         settings["precision"] = precision
     if evaluate:
-        accuracy = xcam.recipes.accuracy(chosen, root, _weights(weights, out), **settings)
-        _tell([accuracy.to_string(index=False)])
+        accuracy = xcam.recipes.accuracy(chosen, root, _find_weights(weights, out), **settings)
+        _print_lines([accuracy.to_string(index=False)])
         return
     if weights or not out:
-        raise ValueError("a training takes --out, its folder, and no --weights")
+        raise ValueError("a training needs --out, its folder, and takes no --weights")
     settings |= {"board_path": board_path, "progress": sys.stderr.isatty()}
     _train(chosen, root, out, settings)
 
@@ -76,10 +78,10 @@ def recipes() -> None:
 
     names = xcam.recipes.names()
     found = [(name, xcam.recipes.read(name)) for name in names]
-    table(("name", "title", "source"), [(name, r["title"], r["source"]) for name, r in found])
+    print_table(("name", "title", "source"), [(name, r["title"], r["source"]) for name, r in found])
 
 
-def _changes(pairs: Sequence[str]) -> dict[str, Any]:
+def _parse_changes(pairs: Sequence[str]) -> dict[str, Any]:
     from xcam.recipes.reading import value
 
     changes = {}
@@ -91,12 +93,12 @@ def _changes(pairs: Sequence[str]) -> dict[str, Any]:
     return changes
 
 
-def _weights(weights: Path | None, out: Path | None) -> Path:
-    """The file that is given, or the best of a run, or else its last."""
+def _find_weights(weights: Path | None, out: Path | None) -> Path:
+    """Return the given file, or the best of a run, or else its last."""
     if weights:
         return weights
     if not out:
-        raise ValueError("--evaluate takes --weights, or the --out of a run")
+        raise ValueError("--evaluate needs --weights, or the --out of a run")
     for name in ("best", "last"):
         if (out / f"{name}.safetensors").is_file():
             return out / f"{name}.safetensors"
@@ -109,13 +111,13 @@ def _train(recipe: dict[str, Any], root: Path, out: Path, settings: dict[str, An
     try:
         xcam.recipes.fit(recipe, root, out, **settings)
     except KeyboardInterrupt as stop:
-        typer.echo(f"xcam: {str(stop) or 'stopped; the same command goes on'}", err=True)
+        typer.echo(f"xcam: {str(stop) or 'stopped; the same command resumes'}", err=True)
         raise typer.Exit(130) from None
-    _tell(_outcome(out))
+    _print_lines(_describe_outcome(out))
 
 
-def _outcome(out: Path) -> Iterator[str]:
-    """The accuracy on the test images, if there are any, and where the net is."""
+def _describe_outcome(out: Path) -> Iterator[str]:
+    """Yield the accuracy on the test images, if there are any, and the file of the net."""
     import pandas as pd
 
     if (out / "test.csv").is_file():
@@ -125,11 +127,11 @@ def _outcome(out: Path) -> Iterator[str]:
         else:
             yield accuracy.tail(1).to_string(index=False)
             yield f"each class -> {out / 'test.csv'}"
-    yield f"net -> {_weights(None, out)}"
+    yield f"net -> {_find_weights(None, out)}"
 
 
-def _tell(lines: Iterable[str]) -> None:
-    """Prints in the main process, and ends the connection of those that were launched."""
+def _print_lines(lines: Iterable[str]) -> None:
+    """Print lines in the main process, and disconnect the processes that were launched."""
     from xcam.runs.processes import get_processes
 
     team = get_processes()

@@ -1,4 +1,4 @@
-"""What there is: methods, metrics, plugins; and whether it keeps its contract."""
+"""The commands `methods`, `metrics` and `plugins`, which list what is installed; and `check`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from xcam.cli.application import app
-from xcam.cli.printing import table
+from xcam.cli.printing import print_table
 
 __all__ = ["check", "methods", "metrics", "plugins"]
 
@@ -20,7 +20,7 @@ def methods() -> None:
     registry = installed()
     specs = [cls.spec for _, cls in sorted(registry.methods.items())]
     rows = [(s.name, s.title, s.family, s.cost, registry.owners[s.name]) for s in specs]
-    table(("name", "title", "family", "cost", "from"), rows)
+    print_table(("name", "title", "family", "cost", "from"), rows)
 
 
 @app.command()
@@ -43,7 +43,7 @@ def metrics(
             (*row, cls.spec.formula, cls.spec.paper, repr(cls()))
             for row, cls in zip(rows, classes, strict=True)
         ]
-    table(header, rows)
+    print_table(header, rows)
 
 
 @app.command()
@@ -57,7 +57,7 @@ def plugins() -> None:
         brought[owner] += 1
     rows = [(owner, f"brings {count}") for owner, count in brought.items()]
     rows += [(owner, f"failed: {why}") for owner, why in registry.failures.items()]
-    table(("plugin", "state"), rows)
+    print_table(("plugin", "state"), rows)
 
 
 @app.command()
@@ -70,6 +70,6 @@ def check(name: Annotated[str, typer.Argument(help="A method or a metric.")]) ->
     from xcam.testing import check_method, check_metric
 
     results = check_metric(name) if find_name(name) in list_metrics() else check_method(name)
-    table(("check", "outcome", ""), [(r.check, r.outcome, r.message) for r in results])
+    print_table(("check", "outcome", ""), [(r.check, r.outcome, r.message) for r in results])
     if any(result.outcome == "broken" for result in results):
         raise typer.Exit(1)

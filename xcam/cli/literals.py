@@ -1,17 +1,17 @@
-"""Values on the command line: Python's literals, and words."""
+"""Values on the command line: Python literals, and words."""
 
 from __future__ import annotations
 
 import ast
 from typing import Any
 
-__all__ = ["literal", "literal_or_text"]
+__all__ = ["parse_literal", "parse_value"]
 
 _TRUTHS = {"true": True, "false": False}  # as in recipes
 
 
-def literal(node: ast.expr) -> Any:  # noqa: ANN401 - whatever a literal is
-    """What an expression says; a word is text, but for `true` and `false`.
+def parse_literal(node: ast.expr) -> Any:  # noqa: ANN401 - whatever a literal is
+    """Return the value of an expression; a word is text, except `true` and `false`.
 
     Raises:
         ValueError: It is neither a literal nor a word.
@@ -21,9 +21,9 @@ def literal(node: ast.expr) -> Any:  # noqa: ANN401 - whatever a literal is
     return ast.literal_eval(node)
 
 
-def literal_or_text(text: str) -> Any:  # noqa: ANN401 - whatever a literal is
-    """What a text says; one that says nothing in Python is itself."""
+def parse_value(text: str) -> Any:  # noqa: ANN401 - whatever a literal is
+    """Return the value of a text; a text that is no Python literal is returned as it is."""
     try:
-        return literal(ast.parse(text.strip(), mode="eval").body)
+        return parse_literal(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, ValueError):
         return text

@@ -1,4 +1,4 @@
-"""The model of a command."""
+"""The model that a command works on."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from xcam.models import Normalized
 
-__all__ = ["loaded"]
+__all__ = ["load_model"]
 
 
-def loaded(model: str, weights: str, device: str) -> Normalized:
-    """The model of a name, with weights unless they are `"none"`, on a device.
+def load_model(model: str, weights: str, device: str) -> Normalized:
+    """Load a model by name, with weights unless they are `"none"`, onto a device.
 
     A name that ends in `.safetensors` is a file that `xcam.save` or a training wrote, with its
     weights.
@@ -19,11 +19,11 @@ def loaded(model: str, weights: str, device: str) -> Normalized:
     import xcam
 
     if model.endswith(".safetensors"):
-        return _moved(_of_file(model, weights), device)
-    return _moved(xcam.models.load(model, weights), device)
+        return _move(_load_file(model, weights), device)
+    return _move(xcam.models.load(model, weights), device)
 
 
-def _of_file(path: str, weights: str) -> Normalized:
+def _load_file(path: str, weights: str) -> Normalized:
     from xcam.checkpoints import load_net
     from xcam.models import Normalized
 
@@ -32,13 +32,13 @@ def _of_file(path: str, weights: str) -> Normalized:
     net = load_net(path)
     if not isinstance(net, Normalized):
         raise ValueError(
-            f"{path!r} does not say how its images are normalised; wrap the net in "
+            f"{path!r} does not say how its images are normalized; wrap the net in "
             "xcam.models.Normalized before training or saving it"
         )
     return net
 
 
-def _moved(net: Normalized, device: str) -> Normalized:
+def _move(net: Normalized, device: str) -> Normalized:
     try:
         return net.to(device)
     except (AssertionError, RuntimeError) as error:  # torch without CUDA asserts that it has it

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from xcam.data.transforms import Pipeline
     from xcam.models import Normalized
 
-__all__ = ["as_tested", "loader_of"]
+__all__ = ["make_loader", "make_test_transform"]
 
 
-def loader_of(
+def make_loader(
     path: Path,
     root: Path | None,
     size: int | None,
@@ -24,18 +24,18 @@ def loader_of(
     load: int,
     workers: int,
 ) -> DataLoader[Any]:
-    """The pictures in batches, of the size that all models take.
+    """Return the pictures in batches, of the size that all models take.
 
-    `resize`, if any, is the shorter side from which that size is cropped; see `as_tested`.
+    `resize`, if any, is the shorter side from which that size is cropped.
     """
     from torch.utils.data import DataLoader
 
-    pictures = _opened(path, root, _side(nets) if size is None else size, resize)
+    pictures = _open(path, root, _find_side(nets) if size is None else size, resize)
     return DataLoader(pictures, batch_size=load, num_workers=workers)
 
 
-def as_tested(resize: int, size: int | tuple[int, int]) -> Pipeline:
-    """What the recipes do to test: the shorter side resized, bilinear, and the centre cropped."""
+def make_test_transform(resize: int, size: int | tuple[int, int]) -> Pipeline:
+    """Return the recipes' test transform: shorter side resized, bilinear, center cropped."""
     from xcam.data.transforms import make_pipeline, make_size_steps
 
     side = size if isinstance(size, int) else max(size)
@@ -44,12 +44,12 @@ def as_tested(resize: int, size: int | tuple[int, int]) -> Pipeline:
     return make_pipeline(make_size_steps(resize, size)[1])
 
 
-def _opened(path: Path, root: Path | None, side: int, resize: int | None) -> Dataset[Any]:
-    """A path that exists is a folder or a list, whatever its name."""
+def _open(path: Path, root: Path | None, side: int, resize: int | None) -> Dataset[Any]:
+    """Open a data set; a path that exists is a folder or a list, whatever its name."""
     from xcam import data
     from xcam.data.arrays import ARRAYS
 
-    transform = None if resize is None else as_tested(resize, side)
+    transform = None if resize is None else make_test_transform(resize, side)
     if path.is_dir():
         return data.folder(path, side, transform)
     if str(path) not in ARRAYS or path.exists():
@@ -60,9 +60,11 @@ def _opened(path: Path, root: Path | None, side: int, resize: int | None) -> Dat
     return cast("Dataset[Any]", found.test)
 
 
-def _side(nets: Mapping[str, Normalized]) -> int:
-    """The side of the square that all models were made for."""
+def _find_side(nets: Mapping[str, Normalized]) -> int:
+    """Return the side of the square images that all models take."""
     sides = {side for net in nets.values() for side in net.input_size or (224,)}
     if len(sides) > 1:
-        raise ValueError(f"the models take pictures of sides {sorted(sides)}; give one --size")
+        raise ValueError(
+            f"the models take pictures of different sides, {sorted(sides)}; give one --size"
+        )
     return sides.pop()

@@ -1,4 +1,4 @@
-"""What is printed: tables, and warnings as plain lines."""
+"""Printing of tables, and of warnings as plain lines."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import TextIO
 
 import typer
 
-__all__ = ["sentences", "table"]
+__all__ = ["print_table", "print_warnings"]
 
 
 @contextmanager
-def sentences() -> Iterator[None]:
-    """Warnings of ours as plain lines on stderr, each once."""
+def print_warnings() -> Iterator[None]:
+    """Print xcam's own warnings in the block as plain lines on stderr, each once."""
     from xcam.errors import XcamWarning
 
-    show, said = warnings.showwarning, set[str]()
+    show, printed = warnings.showwarning, set[str]()
 
-    def one_line(
+    def print_once(
         message: Warning | str,
         category: type[Warning],
         filename: str,
@@ -29,18 +29,18 @@ def sentences() -> Iterator[None]:
     ) -> None:
         if not issubclass(category, XcamWarning):
             show(message, category, filename, lineno, file, line)
-        elif str(message) not in said:
-            said.add(str(message))
+        elif str(message) not in printed:
+            printed.add(str(message))
             typer.echo(f"xcam: {message}", err=True)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", XcamWarning)
-        warnings.showwarning = one_line
+        warnings.showwarning = print_once
         yield
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints left-aligned columns, the last one without trailing blanks."""
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print left-aligned columns, without trailing blanks."""
     lines = [header, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     for line in lines:
