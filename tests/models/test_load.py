@@ -245,7 +245,7 @@ def test_missing_file_is_refused():
     ("name", "weights", "message"),
     [
         ("resnet50", None, "must be 'provider:name', such as 'torchvision:resnet50'"),
-        ("net.safetensors", None, "is a file, and here belongs 'provider:name'.*with xcam.load"),
+        ("net.safetensors", None, "is a file; give 'provider:name'.*with xcam.load"),
         ("torchvison:resnet50", None, "'torchvison'; the nearest are torchvision"),
         ("torchvision:resnet5", None, "'resnet5'; the nearest are resnet"),
         ("torchvision:fcn_resnet50", None, "no torchvision classifier is called 'fcn_resnet50'"),

@@ -17,8 +17,8 @@ from xcam.data import datasets
 
 __all__ = ["Batch", "Batches", "Unreadable"]
 
-DATASET_BATCH = 16  # images a batch where a data set comes without a loader: what a kill can cost
-_TRIES = 16  # images that may be unreadable before the data set is taken to be wrong
+DATASET_BATCH = 16  # without a loader; a killed process loses one batch of work
+_TRIES = 16  # unreadable images in a row before the data set itself is refused
 
 _Groups: TypeAlias = Sequence[Sequence[int]]
 _Loaded: TypeAlias = tuple[Any, Mapping[int, str]]

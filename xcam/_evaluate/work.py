@@ -43,7 +43,7 @@ class Work:
         sample_digest: A hash of the first and the last image, their labels and truth.
         seed: The seed of all that is drawn.
         save_maps: Whether to keep the methods' maps.
-        notes: Collects what is to be said of the evaluation as a whole.
+        notes: Collects the warnings about the evaluation as a whole.
     """
 
     comparison: Comparison

@@ -113,13 +113,13 @@ def folder(root: str | Path, size: int = 224, transform: Transform | None = None
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {str(root)!r}")
     names = list_class_folders(root)
-    beside = sorted(path for path in root.iterdir() if _is_picture(path.name))
-    if names and beside:
+    unsorted = sorted(path for path in root.iterdir() if _is_picture(path.name))
+    if names and unsorted:
         raise ValueError(
-            f"{str(root)!r} has pictures, such as {beside[0].name!r}, beside folders, such as "
-            f"{names[0]!r}: put each into the folder of its class, or all into one without folders"
+            f"{str(root)!r} has pictures, such as {unsorted[0].name!r}, beside folders, such as "
+            f"{names[0]!r}: move each picture into the folder of its class, or remove the folders"
         )
-    pictures = _find_pictures(root, names) if names else [(path, 0) for path in beside]
+    pictures = _find_pictures(root, names) if names else [(path, 0) for path in unsorted]
     if not pictures:
         raise FileNotFoundError(f"no pictures in {str(root)!r}, of {', '.join(IMG_EXTENSIONS)}")
     paths = tuple(path for path, _ in pictures)

@@ -90,7 +90,11 @@ def _parse_lines(path: Path, root: Path, categories: int) -> Iterator[_Line]:
             raise ValueError(f"{place} must be 'file label' or 'file label truth', got {text!r}")
         file = root / columns[0]
         if not file.is_file():
-            blank = "" if _is_number(columns[1]) else "; a name with blanks takes columns by commas"
+            blank = (
+                ""
+                if _is_number(columns[1])
+                else "; if a name has blanks, separate columns by commas"
+            )
             raise FileNotFoundError(f"{place}: no picture at {str(file)!r}{blank}")
         label = _parse_label(columns[1], categories, place)
         yield _Line(place, number, file, columns[0], label, _parse_truth(columns[2:], root, place))

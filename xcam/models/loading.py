@@ -92,9 +92,8 @@ def load(
     if not colon:
         if Path(name).suffix or Path(name).exists():
             raise UnknownNameError(
-                f"model {name!r} is a file, and here belongs 'provider:name', such as "
-                "'torchvision:resnet50'; give the file as its weights, or load a net that xcam.fit "
-                "has saved with xcam.load"
+                f"model {name!r} is a file; give 'provider:name', such as 'torchvision:resnet50', "
+                "and the file as its weights, or load a net that xcam.fit saved with xcam.load"
             )
         raise UnknownNameError(
             f"model {name!r} must be 'provider:name', such as 'torchvision:{name}'; the providers "

@@ -66,6 +66,7 @@ class Normalized(nn.Module):
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
         for name, values in (("mean", means), ("std", deviations)):
             buffer = torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1)
+            # Not in the state dict, so that weights of the model alone can be loaded.
             self.register_buffer(name, buffer, persistent=False)
         self.training = model.training
 

@@ -60,7 +60,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     with path.open("rb") as file:
         try:
             content = load_file(path) if path.suffix == ".safetensors" else _unpickle(file)
-        except Exception as error:  # bytes that are no weights may raise whatever there is
+        except Exception as error:  # damaged bytes may raise any error
             raise FileFormatError(_describe_error(str(path), error)) from error
     state = content.get("state_dict", content) if isinstance(content, Mapping) else content
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):

@@ -18,14 +18,14 @@ __all__ = ["GapNet", "LinearNet", "SmallCNN", "TokenNet"]
 class GapNet(nn.Module):
     """Two 3x3 convolutions, global average pooling, one linear layer: the net of the CAM paper.
 
-    On it CAM, Grad-CAM and HiResCAM are the same map up to a positive scale. The map's layer is
-    `features`, at half the image's size; the classifier is `fc`.
+    CAM, Grad-CAM and HiResCAM of it are the same map up to a positive scale. The layer of the maps
+    is `features`, at half the image's size; the classifier is `fc`.
 
     Args:
-        channels: channels of the images.
-        num_classes: number of logits.
-        seed: of the weights.
-        relu: whether to have ReLUs; without, activations are signed and the logits are affine in
+        channels: The number of channels of the images.
+        num_classes: The number of logits.
+        seed: The seed of the weights.
+        relu: Whether to have ReLUs; without, activations are signed and the logits are affine in
             the image.
     """
 
@@ -54,9 +54,9 @@ class LinearNet(nn.Module):
     """Logits that are affine in the pixels, f(x) = W·x + b: every attribution has a closed form.
 
     Args:
-        shape: (C, H, W) of one image.
-        num_classes: number of logits.
-        seed: of the weights.
+        shape: The shape (C, H, W) of one image.
+        num_classes: The number of logits.
+        seed: The seed of the weights.
     """
 
     def __init__(
@@ -81,11 +81,11 @@ class SmallCNN(nn.Module):
     before they are flattened: any image of at least 4 pixels a side (with two blocks) will do.
 
     Args:
-        channels: channels of the images.
-        num_classes: number of logits.
-        seed: of the weights and statistics.
-        widths: channels of each block; each halves the map.
-        inplace: whether the ReLUs work in place.
+        channels: The number of channels of the images.
+        num_classes: The number of logits.
+        seed: The seed of the weights and statistics.
+        widths: The number of channels of each block; each block halves the map.
+        inplace: Whether the ReLUs work in place.
     """
 
     def __init__(
@@ -123,13 +123,13 @@ class TokenNet(nn.Module):
     sides are multiples of `patch` will do.
 
     Args:
-        channels: channels of the images.
-        num_classes: number of logits.
-        seed: of the weights.
-        patch: side of a patch, in pixels.
-        width: of a token; a multiple of `heads`.
-        depth: number of blocks.
-        heads: of the attention.
+        channels: The number of channels of the images.
+        num_classes: The number of logits.
+        seed: The seed of the weights.
+        patch: The side of a patch in pixels.
+        width: The width of a token; a multiple of `heads`.
+        depth: The number of blocks.
+        heads: The number of attention heads.
     """
 
     def __init__(
@@ -199,7 +199,7 @@ class _Attention(nn.Module):
 
 @torch.no_grad()
 def _fill(net: nn.Module, seed: int) -> None:
-    """Draw every parameter and running statistic from one generator of its own; go to eval mode."""
+    """Draw all parameters and running statistics from a generator of their own; set eval mode."""
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in net.state_dict().items():
         noise = torch.randn(tensor.shape, generator=generator)
