@@ -9,13 +9,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from xcam._explain.choose import resolve_method
 from xcam.core import Method, TrainableMethod, attached_method
 from xcam.engine import find_module, untouched
 from xcam.engine.layers import default_layer
-from xcam.registry import find_name
+from xcam.registry import find_name, get_method
 
-__all__ = ["Prepared", "prepare", "requested_method"]
+__all__ = ["Prepared", "prepare", "requested_method", "resolve_method"]
 
 _DEFAULT = "gradcam"
 
@@ -55,7 +54,7 @@ def prepare(
         UnknownNameError: No such method or layer.
         LayerError: The model has no layer that gives a map.
     """
-    chosen = resolve_method(requested_method(model, method), dict(params or {}))
+    chosen = resolve_method(requested_method(model, method), params or {})
     if isinstance(chosen, TrainableMethod):
         return Prepared(model, _filled_in(chosen, attached_method(model)))
     if "layer" not in chosen.parameters():
@@ -67,6 +66,21 @@ def prepare(
     with untouched(model):
         name = default_layer(model, images)
     return Prepared(model, dataclasses.replace(chosen, layer=name), name)  # type: ignore[type-var]
+
+
+def resolve_method(method: str | Method, params: Mapping[str, Any]) -> Method:
+    """Return the method of a name, or a method object, with some parameters.
+
+    Raises:
+        TypeError: Neither a name nor a method, or a parameter of the wrong name or kind.
+        ValueError: A parameter out of its range.
+        UnknownNameError: No such method.
+    """
+    if isinstance(method, str):
+        return get_method(method)(**params)
+    if not isinstance(method, Method):
+        raise TypeError(f"method must be a name or a Method object, got {method!r}")
+    return dataclasses.replace(method, **params) if params else method  # type: ignore[type-var]
 
 
 def requested_method(model: nn.Module, method: str | Method | None) -> str | Method:
