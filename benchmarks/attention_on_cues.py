@@ -149,7 +149,7 @@ def accuracies(nets: Mapping[str, nn.Module], test: TensorDataset) -> Iterator[d
             yield {"images": "one cue", "judge": name, "metric": metric, **row, "n": found["n"]}
 
 
-def maps_of(net: nn.Module) -> Source:
+def read_maps(net: nn.Module) -> Source:
     """The maps of the method that a net was trained with, for `evaluate`."""
     return lambda images, ids, target: xcam.explain(net, images, target).maps
 
@@ -162,7 +162,7 @@ def sources(nets: Mapping[str, nn.Module], seed: int) -> dict[str, Source]:
         found[f"{method}, new head"] = new_head(nets[method].classifier, method, seed)
         found[f"{method}, new net"] = new_head(new_net(seed), method, seed)
     found["lcam, new head"] = new_head(nets["plain"], "lcam_fm", seed)
-    return {name: maps_of(net) for name, net in found.items()}
+    return {name: read_maps(net) for name, net in found.items()}
 
 
 def scored(nets: Mapping[str, nn.Module], data: PlantedCues, seed: int, kind: str) -> pd.DataFrame:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from xcam.core import Explanation, Metric
 from xcam.engine.forward import Precision, run_settings
 from xcam.metrics import Deletion, Insertion, PixelFlipping
-from xcam.metrics.removal.insertion_deletion import blurred
+from xcam.metrics.removal.insertion_deletion import blur_images
 from xcam.models import load
 
 Candidate = Callable[[], object]
@@ -95,7 +95,7 @@ def plain_curves(model: nn.Module, images: Tensor, maps: Tensor, size: int) -> T
     order = maps.flatten(1).argsort(dim=1, descending=True)
     index = torch.arange(len(images), device=images.device)[:, None]
     curves = []
-    soft = blurred(images, "rise", 11, 5.0)
+    soft = blur_images(images, "rise", 11, 5.0)
     for start, finish in ((soft, images), (images, torch.zeros_like(images))):
         shown, scores = start.clone(), []
         for step in range(29):

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from xcam.core import Explanation, Metric, MetricSpec
 from xcam.engine import forward, untouched
-from xcam.metrics.inputs import maps_of, target_of
+from xcam.metrics.inputs import read_maps, read_target
 from xcam.testing import check_metric
 
 
 def left(model: nn.Module, images: Tensor, maps: Tensor, explanation: Explanation) -> Tensor:
     """The honest work of the metrics here, (B,): the class's probability behind the map."""
-    target = target_of(explanation, images)
+    target = read_target(explanation, images)
     low, high = maps.flatten(1).aminmax(dim=1)
     masks = (maps - low[:, None, None]) / (high - low).clamp(min=1e-6)[:, None, None]
 
@@ -55,7 +55,7 @@ class Good(Metric):
         explanation: Explanation,
         truth: Tensor | None = None,
     ) -> Tensor:
-        maps = maps_of(explanation, images)
+        maps = read_maps(explanation, images)
         with untouched(model), torch.no_grad():
             return left(model, images, maps, explanation)
 

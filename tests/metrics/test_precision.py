@@ -8,7 +8,7 @@ from torch.utils._pytree import tree_leaves
 
 import xcam
 from xcam.metrics import precision
-from xcam.metrics.precision import finest, precise
+from xcam.metrics.precision import find_finest_dtype, to_finest
 from xcam.testing import quick
 from xcam.testing.metrics.case import made, scored
 
@@ -28,10 +28,10 @@ class NoFloat64(TorchDispatchMode):
 
 
 def test_float64_wherever_there_is_any():
-    kinds = {name: finest(torch.device(name)) for name in ("cpu", "cuda", "xpu", "mps")}
+    kinds = {name: find_finest_dtype(torch.device(name)) for name in ("cpu", "cuda", "xpu", "mps")}
     assert kinds.pop("mps") == torch.float32
     assert set(kinds.values()) == {torch.float64}
-    assert precise(torch.ones(2)).dtype == torch.float64
+    assert to_finest(torch.ones(2)).dtype == torch.float64
 
 
 @pytest.mark.parametrize("name", [n for n in xcam.list_metrics() if n not in ON_THE_HOST])

@@ -16,8 +16,8 @@ from xcam.metrics import (
     ROADMoRF,
     Selectivity,
 )
-from xcam.metrics.inputs import target_of
-from xcam.metrics.reading import among_top, reads_hit
+from xcam.metrics.inputs import read_target
+from xcam.metrics.reading import is_among_top, make_hit_reader
 
 CLASSES = torch.arange(5)
 ONE_OF = torch.tensor([1.0, 0, 0, 0, 0])
@@ -31,14 +31,14 @@ class Silent(nn.Module):
 
 
 def among(logits, classes, top=1):
-    return among_top(torch.tensor(logits), torch.tensor(classes), top).tolist()
+    return is_among_top(torch.tensor(logits), torch.tensor(classes), top).tolist()
 
 
 def hits(logits, classes):
     logits = torch.tensor(logits)
     images = torch.zeros(len(logits), 1, 1, 1)
-    target = target_of(explained(images[:, 0], classes), images)
-    return reads_hit(target)(logits, torch.arange(len(logits))).tolist()
+    target = read_target(explained(images[:, 0], classes), images)
+    return make_hit_reader(target)(logits, torch.arange(len(logits))).tolist()
 
 
 class TestAmongTop:
@@ -47,7 +47,7 @@ class TestAmongTop:
         classes = torch.arange(200) % 7
         for top in range(1, 7):
             expected = (logits.topk(top, 1).indices == classes[:, None]).any(1)
-            assert among_top(logits, classes, top).equal(expected)
+            assert is_among_top(logits, classes, top).equal(expected)
 
     def test_of_equals_the_first_is_the_decision(self):
         equal = [[0.0, 0.0, 0.0]] * 3

@@ -10,7 +10,7 @@ import torch
 from good_metric import Good, assert_caught, spec
 
 from xcam.core import Metric, MetricSpec
-from xcam.metrics.inputs import maps_of
+from xcam.metrics.inputs import read_maps
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class HidesItsPasses(Good):
 @dataclass(frozen=True)
 class ClaimsPasses(Good):
     def score(self, model, images, explanation, truth=None):
-        return maps_of(explanation, images).flatten(1).mean(1).sigmoid()
+        return read_maps(explanation, images).flatten(1).mean(1).sigmoid()
 
 
 class Thawed(Good):

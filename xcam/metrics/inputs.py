@@ -12,7 +12,7 @@ from xcam.engine.forward import note
 from xcam.imaging import is_flat
 from xcam.models.normalized import Normalized
 
-__all__ = ["Space", "in_space", "maps_of", "target_of"]
+__all__ = ["Space", "enter_space", "read_maps", "read_target"]
 
 Space: TypeAlias = Literal["input", "normalized"]
 """Where images are masked: as the model takes them, or after its own normalisation.
@@ -22,7 +22,7 @@ data set's mean colour. A model without normalisation of its own takes what it t
 """
 
 
-def in_space(model: nn.Module, images: Tensor, space: Space) -> tuple[nn.Module, Tensor]:
+def enter_space(model: nn.Module, images: Tensor, space: Space) -> tuple[nn.Module, Tensor]:
     """The model and the images (B, C, H, W) it takes, before or after its own normalisation."""
     inner = unwrap(model)
     if space == "normalized" and isinstance(inner, Normalized):
@@ -30,7 +30,7 @@ def in_space(model: nn.Module, images: Tensor, space: Space) -> tuple[nn.Module,
     return model, images
 
 
-def maps_of(explanation: Explanation, images: Tensor, order: bool = False) -> Tensor:
+def read_maps(explanation: Explanation, images: Tensor, order: bool = False) -> Tensor:
     """The maps (B, H, W) of an explanation, if they are of these images.
 
     Args:
@@ -57,7 +57,7 @@ def maps_of(explanation: Explanation, images: Tensor, order: bool = False) -> Te
     return maps
 
 
-def target_of(explanation: Explanation, images: Tensor) -> Target:
+def read_target(explanation: Explanation, images: Tensor) -> Target:
     """The classes that were explained, as a target for these images.
 
     Raises:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["finest", "precise"]
+__all__ = ["find_finest_dtype", "to_finest"]
 
 
-def finest(device: torch.device) -> torch.dtype:
+def find_finest_dtype(device: torch.device) -> torch.dtype:
     """Float64; float32 on the devices of Apple's Metal, which have no other."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def precise(values: Tensor) -> Tensor:
+def to_finest(values: Tensor) -> Tensor:
     """The values as precise as their device computes."""
-    return values.to(finest(values.device))
+    return values.to(find_finest_dtype(values.device))

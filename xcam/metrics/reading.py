@@ -11,7 +11,14 @@ from torch import Tensor
 from xcam.core import Output, Target, extract_logits
 from xcam.errors import ModelOutputError
 
-__all__ = ["Read", "among_top", "check_finite", "reads_hit", "reads_score", "reads_score_and_hit"]
+__all__ = [
+    "Read",
+    "check_finite",
+    "is_among_top",
+    "make_hit_reader",
+    "make_score_and_hit_reader",
+    "make_score_reader",
+]
 
 Read: TypeAlias = Callable[[object, Tensor], Tensor]
 """From the output for R rows, and the image of each, (R,) int64, to (R, …)."""
@@ -20,7 +27,7 @@ Read: TypeAlias = Callable[[object, Tensor], Tensor]
 _TIE = 1e-5
 
 
-def among_top(logits: Tensor, classes: Tensor, top: int = 1) -> Tensor:
+def is_among_top(logits: Tensor, classes: Tensor, top: int = 1) -> Tensor:
     """Whether a class is among the `top` highest logits; for one, whether the model decides for it.
 
     Of equals the first class goes first, as with argmax: a model that tells no class from another
@@ -43,9 +50,9 @@ def among_top(logits: Tensor, classes: Tensor, top: int = 1) -> Tensor:
     return ahead.sum(1) < top
 
 
-def reads_score(target: Target, output: Output) -> Read:
+def make_score_reader(target: Target, output: Output) -> Read:
     """Reads the score of the class that was explained: (R,)."""
-    checked = _reads_logits(target)
+    checked = _make_logits_reader(target)
 
     def read(prediction: object, rows: Tensor) -> Tensor:
         logits, _ = checked(prediction, rows)
@@ -54,24 +61,24 @@ def reads_score(target: Target, output: Output) -> Read:
     return read
 
 
-def reads_hit(target: Target) -> Read:
+def make_hit_reader(target: Target) -> Read:
     """Reads whether the model decides for the class that was explained: (R,) 0 or 1.
 
-    By the rule of `among_top`. A single logit is for its class if it is positive.
+    By the rule of `is_among_top`. A single logit is for its class if it is positive.
     """
-    checked = _reads_logits(target)
+    checked = _make_logits_reader(target)
 
     def read(prediction: object, rows: Tensor) -> Tensor:
         logits, classes = checked(prediction, rows)
-        hits = among_top(logits, classes) if logits.shape[1] > 1 else logits[:, 0] > 0
+        hits = is_among_top(logits, classes) if logits.shape[1] > 1 else logits[:, 0] > 0
         return hits.to(logits.dtype)
 
     return read
 
 
-def reads_score_and_hit(target: Target) -> Read:
+def make_score_and_hit_reader(target: Target) -> Read:
     """Reads the probability of the class that was explained and whether it is a hit: (R, 2)."""
-    score, hit = reads_score(target, "prob"), reads_hit(target)
+    score, hit = make_score_reader(target, "prob"), make_hit_reader(target)
 
     def read(prediction: object, rows: Tensor) -> Tensor:
         return torch.stack([score(prediction, rows), hit(prediction, rows)], 1)
@@ -90,7 +97,7 @@ def check_finite(found: Tensor) -> Tensor:
     return found
 
 
-def _reads_logits(target: Target) -> Callable[[object, Tensor], tuple[Tensor, Tensor]]:
+def _make_logits_reader(target: Target) -> Callable[[object, Tensor], tuple[Tensor, Tensor]]:
     """Reads the logits (R, K), and the class that was explained in each row, (R,)."""
     classes = target.classes
     if classes is None:

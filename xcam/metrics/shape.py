@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from xcam.core import Explanation, Metric, MetricSpec
-from xcam.metrics.inputs import maps_of
+from xcam.metrics.inputs import read_maps
 
 __all__ = ["Entropy", "Sparseness"]
 
@@ -41,7 +41,7 @@ class Sparseness(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """See `Metric.score`; gives (B,) indices."""
-        values = maps_of(explanation, images).abs().flatten(1).sort(1).values
+        values = read_maps(explanation, images).abs().flatten(1).sort(1).values
         count = values.shape[1]
         ranks = torch.arange(1, count + 1, device=values.device, dtype=values.dtype)
         total = values.sum(1)
@@ -80,7 +80,7 @@ class Entropy(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """See `Metric.score`; gives (B,) entropies."""
-        values = maps_of(explanation, images).abs().flatten(1)
+        values = read_maps(explanation, images).abs().flatten(1)
         total = values.sum(1, keepdim=True)
         shares = torch.where(total > 0, values, 1) / total.where(total > 0, values.shape[1])
         entropies: Tensor = torch.special.entr(shares).sum(1)

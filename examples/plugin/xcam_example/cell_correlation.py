@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from xcam import Explanation, Metric, MetricSpec
 from xcam.core import Output
 from xcam.engine import untouched
-from xcam.metrics.inputs import maps_of, target_of
+from xcam.metrics.inputs import read_maps, read_target
 from xcam_example.occlusion import Occlusion, cell_grid
 
 __all__ = ["CellCorrelation"]
@@ -56,7 +56,7 @@ class CellCorrelation(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """See `Metric.score`; gives (B,) correlations."""
-        maps, target = maps_of(explanation, images), target_of(explanation, images)
+        maps, target = read_maps(explanation, images), read_target(explanation, images)
         with untouched(model), torch.no_grad():
             falls = Occlusion(self.cells, self.output).maps(model, images, target)
         places = cell_grid(images, self.cells).flatten()

@@ -11,7 +11,7 @@ from xcam.methods.cam import projection
 from xcam.models.toy import GapNet
 
 
-def principal_projection(features):
+def project_on_principal_axis(features):
     return projection.principal_projection(features, features.mean(1))
 
 
@@ -31,7 +31,7 @@ def correlation(a, b):
 )
 def test_projection_is_that_of_the_svd(shape):
     features = torch.randn(3, *shape, generator=torch.Generator().manual_seed(1)) + 0.3
-    for one, got in zip(features, principal_projection(features), strict=True):
+    for one, got in zip(features, project_on_principal_axis(features), strict=True):
         expected = torch.from_numpy(svd_projection(one.double().numpy()))
         expected = expected if correlation(expected, one.mean(0).double()) >= 0 else -expected
         torch.testing.assert_close(got, expected.float(), rtol=1e-5, atol=1e-5)
@@ -42,7 +42,7 @@ def test_map_is_positive_where_a_planted_object_is():
     generator = torch.Generator().manual_seed(2)
     features = 0.1 * torch.rand(20, 30, 8, 8, generator=generator)
     features[:, :, 2:5, 3:6] += 1 + torch.rand(20, 30, 1, 1, generator=generator)
-    maps = principal_projection(features)
+    maps = project_on_principal_axis(features)
     inside = torch.zeros(8, 8, dtype=torch.bool)
     inside[2:5, 3:6] = True
     assert bool((maps[:, inside] > 0).all())
@@ -53,7 +53,7 @@ def test_sign_follows_the_mean_channel_not_the_extreme_value():
     """A dark hole: the value of largest magnitude is negative, and stays so."""
     features = torch.ones(1, 5, 4, 4)
     features[:, :, 1, 1] = 0
-    [got] = principal_projection(features)
+    [got] = project_on_principal_axis(features)
     assert got[1, 1] < 0 < got[0, 0]
     assert got.abs().argmax() == 5
 
@@ -64,33 +64,33 @@ def test_sign_without_a_guide_follows_the_extreme_value():
     blob[2, 3] = 1
     noise = 1e-8 * torch.randn(50, 2, 4, 4, generator=torch.Generator().manual_seed(3))
     features = torch.stack([blob, -blob]).expand(50, 2, 4, 4) + noise
-    assert bool((principal_projection(features)[:, 2, 3] > 0).all())
-    assert bool((principal_projection(-features)[:, 2, 3] > 0).all())
+    assert bool((project_on_principal_axis(features)[:, 2, 3] > 0).all())
+    assert bool((project_on_principal_axis(-features)[:, 2, 3] > 0).all())
 
 
 def test_images_of_a_batch_keep_apart():
     features = torch.randn(6, 12, 5, 4, generator=torch.Generator().manual_seed(4))
     order = torch.tensor([3, 0, 5, 1, 4, 2])
     torch.testing.assert_close(
-        principal_projection(features[order]), principal_projection(features)[order]
+        project_on_principal_axis(features[order]), project_on_principal_axis(features)[order]
     )
-    singles = torch.cat([principal_projection(one[None]) for one in features])
-    torch.testing.assert_close(singles, principal_projection(features))
+    singles = torch.cat([project_on_principal_axis(one[None]) for one in features])
+    torch.testing.assert_close(singles, project_on_principal_axis(features))
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -3.3])
 @pytest.mark.parametrize("shape", [(30, 4, 5), (6, 9, 8)], ids=["wide", "tall"])
 def test_constant_features_give_zeros(value, shape):
     constant = torch.full((2, *shape), value) * torch.arange(1, shape[0] + 1)[:, None, None]
-    assert principal_projection(constant).abs().max() == 0
+    assert project_on_principal_axis(constant).abs().max() == 0
 
 
 def test_features_that_are_not_finite_give_nan_for_their_image_alone():
     features = torch.randn(3, 4, 3, 3, generator=torch.Generator().manual_seed(5))
     features[1, 2, 0, 0] = torch.inf
-    maps = principal_projection(features)
+    maps = project_on_principal_axis(features)
     assert bool(maps[1].isnan().all())
-    torch.testing.assert_close(maps[[0, 2]], principal_projection(features[[0, 2]]))
+    torch.testing.assert_close(maps[[0, 2]], project_on_principal_axis(features[[0, 2]]))
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_eigengradcam_reads_gradients_times_activations(images):
     with torch.no_grad():
         features = net.features(images)
     slope = net.fc.weight[2].detach() / features[0, 0].numel()
-    expected = principal_projection(features * slope[:, None, None])
+    expected = project_on_principal_axis(features * slope[:, None, None])
     got = xcam.explain(net, images, 2, EigenGradCAM()).raw
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
     hires = xcam.explain(net, images, 2, HiResCAM()).raw

@@ -10,7 +10,7 @@ import torchvision
 import xcam
 from xcam import imaging
 from xcam.methods import ScoreCAM
-from xcam.methods.perturbation.scorecam import varied
+from xcam.methods.perturbation.scorecam import find_varying_channels
 from xcam.models.toy import GapNet, SmallCNN
 
 
@@ -129,7 +129,7 @@ def test_a_channel_of_low_contrast_is_a_mask():
     assert_close(found, expected.to(found.dtype))
     channels = torch.ones(1, 2, 4, 4)
     channels[0, :, 0, 0] += torch.tensor([1e-5, 2e-7])  # the second is a rounding
-    assert varied(channels).tolist() == [[True, False]]
+    assert find_varying_channels(channels).tolist() == [[True, False]]
 
 
 @pytest.mark.parametrize("weighting", ["prob", "softmax_logit", "cic"])

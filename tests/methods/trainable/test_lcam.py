@@ -39,7 +39,7 @@ def fitted(method, net=None):
     return net
 
 
-def maps_of(net, images):
+def read_maps(net, images):
     """c of every class, (B, K, h, w), of a net whose backbone is a GapNet."""
     headed = find_headed(net)
     return headed.head(headed.classifier.features(images))
@@ -78,7 +78,7 @@ class TestLoss:
         method, images = LCAMFm(labels="given", mask_reg="own_label"), pictures()
         net = attached(method)
         features = net.classifier.features(images)
-        mask = maps_of(net, images).sigmoid()[torch.arange(3), LABELS][:, None]
+        mask = read_maps(net, images).sigmoid()[torch.arange(3), LABELS][:, None]
         logits = net.classifier.fc((mask * features).mean((2, 3)))
         wanted = (
             0.01 * variation(mask)
@@ -111,7 +111,7 @@ class TestLoss:
         images, terms = pictures(), {"labels": "given", "ce_weight": 0.0}
         own, batch = (method(mask_reg=reg, **terms) for reg in ("own_label", "batch_labels"))
         net = attached(own)
-        masks = maps_of(net, images).sigmoid()
+        masks = read_maps(net, images).sigmoid()
         wanted = 0.01 * variation(masks[:, LABELS]) + 2 * area(masks[:, LABELS], 0.3)
         assert torch.allclose(batch.loss(net, images, LABELS)[0], wanted)
         assert not torch.allclose(own.loss(net, images, LABELS)[0], wanted)
@@ -142,7 +142,7 @@ class TestLoss:
             chosen = method(labels="given", mask_reg="own_label", **zeros | weights)
             return chosen.loss(net, images, LABELS)[0].item()
 
-        mask = maps_of(net, images).sigmoid()[torch.arange(3), LABELS][:, None]
+        mask = read_maps(net, images).sigmoid()[torch.arange(3), LABELS][:, None]
         assert loss(tv_weight=1.0) == pytest.approx(variation(mask).item())
         assert loss(area_weight=1.0, area_power=1.0) == pytest.approx(mask.mean().item() + 0.0005)
         assert loss(ce_weight=1.0) == pytest.approx(loss(ce_weight=2.0) / 2)
@@ -256,7 +256,7 @@ class TestMaps:
     @BOTH
     def test_are_the_channels_of_the_classes(self, method):
         net, images = fitted(method()), pictures()
-        c = maps_of(net, images)
+        c = read_maps(net, images)
         for classes in ([4, 0, 2], [1, 1, 1]):
             found = xcam.explain(net, images, classes, method=None)
             assert torch.allclose(found.raw, c[torch.arange(3), classes], atol=1e-6)
@@ -269,7 +269,7 @@ class TestMaps:
     def test_of_a_callable_target(self, method):
         """One class against another: the slopes of the score in the logits are 1 and -2."""
         net, images = fitted(method()), pictures()
-        c = maps_of(net, images)
+        c = read_maps(net, images)
         found = xcam.explain(net, images, lambda z, rows: z[:, 0] - 2 * z[:, 3], method=None)
         assert torch.allclose(found.raw, c[:, 0] - 2 * c[:, 3], atol=1e-5)
         with torch.inference_mode():
@@ -320,10 +320,10 @@ class TestMaps:
     @BOTH
     def test_zeros_start_every_map_at_one_half(self, method):
         net, drawn_as_ever = (attached(method(zero_init=zero)) for zero in (True, False))
-        assert not maps_of(net, pictures()).any()
+        assert not read_maps(net, pictures()).any()
         net.fitted = True
         assert (xcam.explain(net, pictures(), 1, sigmoid=True).raw == 0.5).all()
-        assert maps_of(drawn_as_ever, pictures()).any()
+        assert read_maps(drawn_as_ever, pictures()).any()
 
     def test_a_file_holds_the_whole_net(self, tmp_path):
         torch.manual_seed(0)

@@ -11,8 +11,8 @@ from torch.testing import assert_close
 
 from xcam.imaging import normalize
 from xcam.metrics.localization.boxes import MaxBoxAcc, MaxBoxAccV2
-from xcam.metrics.localization.score_maps import score_maps
-from xcam.metrics.localization.truth import boxes_of, pad_boxes
+from xcam.metrics.localization.score_maps import make_score_maps
+from xcam.metrics.localization.truth import find_boxes, pad_boxes
 
 BOTH = [MaxBoxAcc(), MaxBoxAccV2()]
 
@@ -135,7 +135,7 @@ class TestKnownValues:
         maps = torch.zeros(1, 40, 40)
         maps[0, 10:20, 10:20] = 0.4
         maps[0, 14:17, 14:17] = 1
-        truth = boxes_of(torch.tensor([[10.0, 10, 17, 20]]), torch.zeros(1, 3, 40, 40))
+        truth = find_boxes(torch.tensor([[10.0, 10, 17, 20]]), torch.zeros(1, 3, 40, 40))
         assert_close(result(MaxBoxAccV2(deltas=(8 / 11,)), maps, truth), 100.0)
         assert result(MaxBoxAccV2(deltas=(8 / 11 + 1e-9,)), maps, truth) == 0
         assert_close(result(MaxBoxAccV2(deltas=(8 / 11, 0.9)), maps, truth), 50.0)
@@ -193,24 +193,24 @@ class TestScoreMaps:
 
     def test_bilinear_are_the_maps(self):
         explanation = explanation_of(noise(2, 7, 7), size=(28, 28))
-        found = score_maps(explanation, self.IMAGES, "bilinear")
+        found = make_score_maps(explanation, self.IMAGES, "bilinear")
         assert_close(found, normalize(explanation.maps.double()))
 
     def test_bicubic_as_opencv(self):
         raw = noise(2, 7, 7)
-        found = score_maps(explanation_of(raw, size=(28, 28)), self.IMAGES, "bicubic")
+        found = make_score_maps(explanation_of(raw, size=(28, 28)), self.IMAGES, "bicubic")
         for map_, image in zip(found, raw.double().numpy(), strict=True):
             expected = cv2.resize(image, (28, 28), interpolation=cv2.INTER_CUBIC)
             assert_close(map_, normalize(torch.from_numpy(expected)), rtol=0, atol=1e-6)
 
     def test_map_at_the_input_size(self):
         explanation = explanation_of(noise(2, 28, 28))
-        maps = [score_maps(explanation, self.IMAGES, how) for how in ("bilinear", "bicubic")]
+        maps = [make_score_maps(explanation, self.IMAGES, how) for how in ("bilinear", "bicubic")]
         assert maps[0].equal(maps[1])
 
     @pytest.mark.parametrize("resize", ["bilinear", "bicubic"])
     def test_rounding_is_no_shape(self, resize):
-        maps = score_maps(
+        maps = make_score_maps(
             explanation_of(torch.full((2, 7, 7), 0.1), size=(28, 28)), self.IMAGES, resize
         )
         assert not maps.any()
@@ -218,8 +218,8 @@ class TestScoreMaps:
     def test_bicubic_of_channels(self):
         channels = noise(2, 3, 7, 7)
         summed = explanation_of(channels.sum(1), size=(28, 28))
-        found = score_maps(replace(summed, raw=channels), self.IMAGES, "bicubic")
-        assert_close(found, score_maps(summed, self.IMAGES, "bicubic"))
+        found = make_score_maps(replace(summed, raw=channels), self.IMAGES, "bicubic")
+        assert_close(found, make_score_maps(summed, self.IMAGES, "bicubic"))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from by_hand import seeded
 from example_maps import explanation_of
 from torch.testing import assert_close
 
-from xcam.metrics.localization.score_maps import score_maps
+from xcam.metrics.localization.score_maps import make_score_maps
 
 
 @pytest.mark.parametrize("size", [None, (24, 30)])
@@ -16,7 +16,7 @@ def test_are_normalised_in_double_precision(resize, size):
     """In single precision a value can come to lie on the other side of a threshold."""
     explanation = explanation_of(3 * seeded(4, 8, 10) - 1, size=size)
     images = torch.zeros(4, 3, *explanation.maps.shape[1:])
-    found = score_maps(explanation, images, resize)
+    found = make_score_maps(explanation, images, resize)
     assert found.dtype == torch.float64
     exact = explanation.maps.double()
     if resize == "bicubic" and size:

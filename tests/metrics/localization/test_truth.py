@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from xcam.metrics.localization.truth import boxes_of, objects_of, pad_boxes, with_ignored
+from xcam.metrics.localization.truth import find_boxes, find_objects, ignore_in_boxes, pad_boxes
 
 NAN = float("nan")
 IMAGES = torch.zeros(2, 3, 6, 8)
@@ -19,7 +19,7 @@ def masks(dtype=torch.uint8):
 
 class TestConversion:
     def test_boxes_to_masks(self):
-        objects, ignored = objects_of(BOXES, IMAGES)
+        objects, ignored = find_objects(BOXES, IMAGES)
         expected = torch.zeros(2, 6, 8, dtype=torch.bool)
         expected[0, 0:3, 0:2] = True
         expected[0, 1:6, 4:8] = True
@@ -29,31 +29,31 @@ class TestConversion:
 
     def test_one_box_an_image(self):
         one = torch.tensor([[0.0, 0, 2, 3], [1, 2, 3, 4]])
-        assert boxes_of(one, IMAGES).equal(one[:, None])
-        assert objects_of(one, IMAGES)[0].equal(objects_of(one[:, None], IMAGES)[0])
+        assert find_boxes(one, IMAGES).equal(one[:, None])
+        assert find_objects(one, IMAGES)[0].equal(find_objects(one[:, None], IMAGES)[0])
 
     def test_pixel_belongs_by_its_centre(self):
         box = torch.tensor([[0.5, 0.6, 1.5, 2.4]]).expand(2, 4)
-        objects, _ = objects_of(box, IMAGES)
+        objects, _ = find_objects(box, IMAGES)
         assert objects[0].nonzero().tolist() == [[1, 0]]
 
     @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8])
     def test_masks_to_boxes(self, dtype):
         expected = torch.tensor([[[2.0, 1, 5, 3]], [[7, 5, 8, 6]]])
-        assert boxes_of(masks(dtype), IMAGES).equal(expected)
+        assert find_boxes(masks(dtype), IMAGES).equal(expected)
 
     def test_and_back(self):
         boxes = torch.tensor([[[2.0, 1, 5, 3]], [[0, 0, 8, 6]]])
-        assert boxes_of(objects_of(boxes, IMAGES)[0], IMAGES).equal(boxes)
+        assert find_boxes(find_objects(boxes, IMAGES)[0], IMAGES).equal(boxes)
 
     def test_ignored_pixels_are_no_object(self):
         marked = masks()
         marked[0, 0] = 255
-        objects, ignored = objects_of(marked, IMAGES)
+        objects, ignored = find_objects(marked, IMAGES)
         assert objects.equal(masks() == 1)
         assert ignored.sum() == 8
         assert ignored[0, 0].all()
-        assert boxes_of(marked, IMAGES).equal(boxes_of(masks(), IMAGES))
+        assert find_boxes(marked, IMAGES).equal(find_boxes(masks(), IMAGES))
 
 
 class TestPadding:
@@ -84,7 +84,7 @@ class TestIgnoring:
     def test_background_in_boxes(self, dtype):
         boxes = pad_boxes([[[0, 0, 4, 2]], [[0, 0, 1, 1]]])
         boxes[1] = NAN
-        marked = with_ignored(masks(dtype), boxes)
+        marked = ignore_in_boxes(masks(dtype), boxes)
         expected = masks()
         expected[0, 0:2, 0:4] = 255
         expected[0, 1, 2:4] = 1  # the object stays
@@ -93,11 +93,11 @@ class TestIgnoring:
     def test_what_was_ignored_stays(self):
         marked = masks()
         marked[1, 0, 0] = 255
-        assert with_ignored(marked, torch.full((2, 1, 4), NAN)).equal(marked)
+        assert ignore_in_boxes(marked, torch.full((2, 1, 4), NAN)).equal(marked)
 
     def test_refuses_as_any_box(self):
         with pytest.raises(ValueError, match=r"box 0 of image 1 is .* outside"):
-            with_ignored(masks(), torch.tensor([[0.0, 0, 1, 1], [0, 0, 1, 7]]))
+            ignore_in_boxes(masks(), torch.tensor([[0.0, 0, 1, 1], [0, 0, 1, 7]]))
 
 
 def changed(index, values):
@@ -141,7 +141,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-@pytest.mark.parametrize("read", [objects_of, boxes_of])
+@pytest.mark.parametrize("read", [find_objects, find_boxes])
 def test_bad_input(case, read):
     truth, error, sentence = BAD[case]
     with pytest.raises(error, match=sentence):
@@ -150,6 +150,6 @@ def test_bad_input(case, read):
 
 def test_box_between_centres_has_no_pixel():
     boxes = changed((1, 0), [0.6, 0, 1.4, 6])
-    assert boxes_of(boxes, IMAGES).nan_to_num(-1).equal(boxes.nan_to_num(-1))
+    assert find_boxes(boxes, IMAGES).nan_to_num(-1).equal(boxes.nan_to_num(-1))
     with pytest.raises(ValueError, match="image 1 has no object pixel"):
-        objects_of(boxes, IMAGES)
+        find_objects(boxes, IMAGES)

@@ -18,8 +18,8 @@ from xcam.engine.forward import run_settings
 from xcam.errors import XcamWarning
 from xcam.imaging import normalize
 from xcam.metrics import ADCC, ARCC, ROAD, Coherency, Complexity
-from xcam.metrics.masked.adcc import harmonic
-from xcam.metrics.masked.coherency import coherency, correlation
+from xcam.metrics.masked.adcc import compute_harmonic_mean
+from xcam.metrics.masked.coherency import correlate, measure_coherency
 from xcam.models import Normalized
 from xcam.models.toy import GapNet, LinearNet, SmallCNN
 
@@ -29,30 +29,30 @@ class TestCorrelation:
         first, second = seeded(4, 6, 7), seeded(4, 6, 7, seed=1)
         pairs = zip(first.flatten(1).numpy(), second.flatten(1).numpy(), strict=True)
         wanted = [np.corrcoef(a, b)[0, 1] for a, b in pairs]
-        assert_close(correlation(first, second), torch.tensor(wanted).float())
+        assert_close(correlate(first, second), torch.tensor(wanted).float())
 
     @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
     def test_like_and_unlike(self, scale):
         maps = seeded(2, 6, 7)
-        assert_close(correlation(maps, scale * maps), torch.ones(2))
-        assert_close(correlation(maps, -scale * maps), -torch.ones(2))
+        assert_close(correlate(maps, scale * maps), torch.ones(2))
+        assert_close(correlate(maps, -scale * maps), -torch.ones(2))
 
     def test_flat_map_is_like_nothing(self):
         maps, flat = seeded(1, 6, 7), torch.full((1, 6, 7), 0.3)
-        assert correlation(maps, flat).item() == -1
-        assert correlation(flat, flat).item() == -1
+        assert correlate(maps, flat).item() == -1
+        assert correlate(flat, flat).item() == -1
 
 
 class TestHarmonic:
     def test_mean(self):
         terms = [torch.tensor([x]) for x in (1.0, 0.5, 0.25)]
-        assert harmonic(*terms).item() == pytest.approx(3 / 7)
+        assert compute_harmonic_mean(*terms).item() == pytest.approx(3 / 7)
 
     @pytest.mark.parametrize("place", [0, 1, 2])
     def test_zero_where_a_term_is(self, place):
         terms = [torch.tensor([0.5, 0.5]) for _ in range(3)]
         terms[place][0] = 0
-        assert harmonic(*terms).tolist() == [0, pytest.approx(0.5)]
+        assert compute_harmonic_mean(*terms).tolist() == [0, pytest.approx(0.5)]
 
 
 class TestComplexity:
@@ -76,7 +76,9 @@ class TestCoherency:
     def test_what_hides_nothing_is_explained_alike(self, space):
         net = Normalized(GapNet(), (0.4, 0.5, 0.6), (0.2, 0.3, 0.2))
         explanation = xcam.explain(net, self.images, [0, 1, 2, 3])
-        found = coherency(net, self.images, explanation, torch.ones(4, 12, 12), "zero", space)
+        found = measure_coherency(
+            net, self.images, explanation, torch.ones(4, 12, 12), "zero", space
+        )
         assert_close(found, torch.ones(4))
 
     @pytest.mark.parametrize("space", ["input", "normalized"])

@@ -15,7 +15,7 @@ from xcam.engine.forward import run_settings
 from xcam.errors import ModelOutputError
 from xcam.imaging import normalize, resize
 from xcam.metrics import AverageDrop, AverageGain, IncreaseInConfidence
-from xcam.metrics.masked.confidence import confidences, relative_drop
+from xcam.metrics.masked.confidence import compute_relative_drop, measure_confidences
 from xcam.metrics.masked.muting import mute
 from xcam.models import Normalized
 from xcam.models.toy import GapNet, LinearNet, SmallCNN
@@ -93,7 +93,7 @@ class TestClosedForm:
 
     def test_relative_drop(self):
         p, o = torch.tensor([0.5, 0.5, 0.0, 1.0]), torch.tensor([0.1, 0.9, 0.5, 0.0])
-        assert_close(relative_drop(p, o), torch.tensor([0.8, 0.0, 0.0, 1.0]))
+        assert_close(compute_relative_drop(p, o), torch.tensor([0.8, 0.0, 0.0, 1.0]))
 
 
 class TestMapOfOnes:
@@ -190,7 +190,7 @@ class TestPlainLoop:
 
     def test_class_is_the_one_explained(self):
         explanation = xcam.explain(self.net, self.images, [0, 1, 2, 3, 4, 0])
-        p, o = confidences(self.net, self.images, explanation, explanation.normalized())
+        p, o = measure_confidences(self.net, self.images, explanation, explanation.normalized())
         clean = self.net(self.images).softmax(1)[range(6), [0, 1, 2, 3, 4, 0]]
         assert_close(p, clean.detach())
         assert (p != o).all()
@@ -204,7 +204,7 @@ class TestModels:
     def test_a_single_logit_is_a_sigmoid(self):
         net = Wrapped(LinearNet(num_classes=5), lambda logits: logits[:, :1])
         images, explanation = seeded(3, 3, 8, 8), explained(seeded(3, 8, 8), [0, 0, 0])
-        p, _ = confidences(net, images, explanation, explanation.maps)
+        p, _ = measure_confidences(net, images, explanation, explanation.maps)
         assert_close(p.float(), net(images).sigmoid()[:, 0].detach())
 
     @pytest.mark.parametrize("cls", METRICS)
@@ -273,7 +273,7 @@ class TestOtherCodes:
         maps = explanation.normalized()
         targets = [ClassifierOutputSoftmaxTarget(c) for c in explanation.target.tolist()]
         theirs = torch.from_numpy(DropInConfidence()(self.images, maps.numpy(), targets, self.net))
-        p, _ = confidences(self.net, self.images, explanation, maps)
+        p, _ = measure_confidences(self.net, self.images, explanation, maps)
         ours = AverageDrop(normalize=None).score(
             self.net, self.images, explained(maps, explanation.target)
         )

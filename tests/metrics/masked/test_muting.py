@@ -11,7 +11,7 @@ from torch.testing import assert_close
 import xcam
 from xcam.errors import XcamWarning
 from xcam.imaging import normalize, resize
-from xcam.metrics.masked.muting import masks_of, mute
+from xcam.metrics.masked.muting import make_masks, mute
 from xcam.models.toy import GapNet
 
 
@@ -81,8 +81,8 @@ class TestMasks:
     def test_before_or_after_the_resize(self):
         explanation = self.made()
         assert explanation.raw.shape[1:] == (6, 5)
-        before = masks_of(explanation, self.images, "before_resize")
-        after = masks_of(explanation, self.images, "after_resize")
+        before = make_masks(explanation, self.images, "before_resize")
+        after = make_masks(explanation, self.images, "after_resize")
         assert_close(before, resize(normalize(explanation.raw), (12, 10)))
         assert_close(after, normalize(resize(explanation.raw, (12, 10))))
         assert not torch.allclose(before, after, atol=1e-3)
@@ -91,16 +91,16 @@ class TestMasks:
         images = seeded(2, 3, 8, 8)
         signed = xcam.explain(GapNet(), images, 1, "input_x_gradient", reduce="sum")
         largest = xcam.explain(GapNet(), images, 1, "input_x_gradient", reduce="abs_max")
-        assert_close(masks_of(signed, images), normalize(signed.raw.sum(1)))
-        assert_close(masks_of(largest, images), normalize(largest.raw.abs().amax(1)))
+        assert_close(make_masks(signed, images), normalize(signed.raw.sum(1)))
+        assert_close(make_masks(largest, images), normalize(largest.raw.abs().amax(1)))
 
     def test_none_takes_maps_as_they_are(self):
         maps = seeded(2, 12, 10)
-        assert torch.equal(masks_of(explained(maps, [0, 1]), self.images, None), maps)
+        assert torch.equal(make_masks(explained(maps, [0, 1]), self.images, None), maps)
 
     def test_binary(self):
         maps = seeded(2, 12, 10)
-        masks = masks_of(explained(maps, [0, 1]), self.images, muted=0.75, binary=True)
+        masks = make_masks(explained(maps, [0, 1]), self.images, muted=0.75, binary=True)
         for scores, mask in zip(maps, masks, strict=True):
             assert mask.unique().tolist() == [0, 1]
             assert set(mask.flatten().nonzero().flatten().tolist()) == set(
@@ -112,7 +112,7 @@ class TestMasks:
         maps = seeded(2, 12, 10)
         maps[1] = 0.4
         with pytest.warns(XcamWarning, match="^image 1: the map is flat, as a mask it hides every"):
-            masks = masks_of(explained(maps, [0, 1]), self.images, normalize)
+            masks = make_masks(explained(maps, [0, 1]), self.images, normalize)
         assert not masks[1].any()
 
     @pytest.mark.parametrize("value", [-0.1, 1.1, float("inf")])
@@ -120,19 +120,19 @@ class TestMasks:
         maps = torch.rand(2, 12, 10)
         maps[1, 3, 3] = value
         with pytest.raises(ValueError, match=r"image 1( is not finite|; set normalize='after)"):
-            masks_of(explained(maps, [0, 1]), self.images, None)
+            make_masks(explained(maps, [0, 1]), self.images, None)
 
     def test_refuses_raw_maps_that_are_not_finite(self):
         explanation = explained(seeded(2, 12, 10), [0, 1])
         broken = explanation.raw.clone()
         broken[1, 0, 0] = float("nan")
         with pytest.raises(ValueError, match="image 1 is not finite"):
-            masks_of(replace(explanation, raw=broken), self.images)
+            make_masks(replace(explanation, raw=broken), self.images)
 
     def test_follow_raw_maps_that_were_replaced(self):
         mine = seeded(2, 12, 10, seed=5)
         replaced = replace(self.made(), raw=mine)
-        assert torch.equal(masks_of(replaced, self.images), normalize(mine))
+        assert torch.equal(make_masks(replaced, self.images), normalize(mine))
 
 
 @pytest.mark.parametrize(

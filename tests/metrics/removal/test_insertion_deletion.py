@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from xcam.engine.forward import run_settings
 from xcam.errors import ModelOutputError, XcamWarning
 from xcam.metrics import Deletion, Insertion, Selectivity
-from xcam.metrics.removal.insertion_deletion import blurred, kernel_line
+from xcam.metrics.removal.insertion_deletion import blur_images, make_kernel_line
 from xcam.models import Normalized
 from xcam.models.toy import GapNet, LinearNet, SmallCNN
 
@@ -72,9 +72,9 @@ class TestEnds:
         net = Normalized(inner, MEAN, STD)
         hidden = torch.zeros(3, 3, 12, 10)
         empty, start = (
-            (net(hidden), net(blurred(IMAGES, "rise", 11, 5.0)))
+            (net(hidden), net(blur_images(IMAGES, "rise", 11, 5.0)))
             if space == "input"
-            else (inner(hidden), inner(blurred(normalized(IMAGES), "rise", 11, 5.0)))
+            else (inner(hidden), inner(blur_images(normalized(IMAGES), "rise", 11, 5.0)))
         )
         clean, empty, start = (z.softmax(1)[range(3), CLASSES] for z in (net(IMAGES), empty, start))
         deleted = curves(Deletion(space=space), net)
@@ -87,7 +87,7 @@ class TestEnds:
     @pytest.mark.parametrize("kernel", ["rise", "gaussian"])
     def test_inserts_into_the_blur_of_its_kernel(self, kernel):
         found = curves(Insertion(kernel=kernel, size=7, sigma=1.5), SmallCNN())
-        line = kernel_line(kernel, 7, 1.5).float()
+        line = make_kernel_line(kernel, 7, 1.5).float()
         weights = torch.outer(line, line).expand(3, 1, 7, 7)
         soft = nn.functional.conv2d(IMAGES, weights, padding=3, groups=3)
         start = SmallCNN()(soft).softmax(1)[range(3), CLASSES].detach()
@@ -203,7 +203,7 @@ class TestPresets:
 class TestKernel:
     def test_published_vector(self):
         half = [0.08796, 0.08890, 0.09047, 0.09219, 0.09349, 0.09398]
-        line = kernel_line("rise", 11, 5.0)
+        line = make_kernel_line("rise", 11, 5.0)
         assert_close(
             line, torch.tensor(half + half[-2::-1], dtype=torch.float64), atol=6e-6, rtol=0
         )
@@ -216,23 +216,23 @@ class TestKernel:
     def test_scipy_filter_of_a_single_one(self, size, sigma):
         one = np.zeros((size, size))
         one[size // 2, size // 2] = 1
-        line = kernel_line("rise", size, sigma)
+        line = make_kernel_line("rise", size, sigma)
         expected = torch.from_numpy(gaussian_filter(one, sigma))
         assert_close(torch.outer(line, line), expected, atol=1e-12, rtol=0)
 
     def test_castream_is_nearly_a_box(self):
-        line = kernel_line("rise", 5, 5.0)
+        line = make_kernel_line("rise", 5, 5.0)
         weights = torch.outer(line, line)
         assert (weights - 0.04).abs().max() < 1e-5
 
     def test_gaussian(self):
-        line = kernel_line("gaussian", 5, 1.5)
+        line = make_kernel_line("gaussian", 5, 1.5)
         assert line.sum() == pytest.approx(1)
         assert line[0] / line[2] == pytest.approx(np.exp(-0.5 * (2 / 1.5) ** 2))
         assert line.equal(line.flip(0))
 
     def test_padded_with_zeros(self):
-        soft = blurred(torch.ones(1, 2, 12, 9), "rise", 3, 100.0)
+        soft = blur_images(torch.ones(1, 2, 12, 9), "rise", 3, 100.0)
         assert_close(soft[0, 0, 5, 4], torch.tensor(1.0))
         assert_close(soft[0, 1, 0, 4], torch.tensor(2 / 3), atol=1e-4, rtol=0)
         assert_close(soft[0, 0, 0, 0], torch.tensor(4 / 9), atol=1e-4, rtol=0)

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 import xcam
 from xcam.engine.forward import run_settings
 from xcam.metrics import IROF
-from xcam.metrics.removal.superpixels import grid, slic
+from xcam.metrics.removal.superpixels import divide_into_grid, segment_by_slic
 from xcam.models import Normalized
 from xcam.models.toy import SmallCNN
 
@@ -56,7 +56,11 @@ def test_closed_form_where_every_segment_counts_the_same():
 def test_as_a_loop_in_place(segments):
     found = curves(IROF(segments=segments, n_segments=9))
     assert found.shape == (3, 10)
-    labels = slic(IMAGES, 9, 0.1) if segments == "slic" else [grid((24, 20), 9)[0]] * 3
+    labels = (
+        segment_by_slic(IMAGES, 9, 0.1)
+        if segments == "slic"
+        else [divide_into_grid((24, 20), 9)[0]] * 3
+    )
     for i, target in enumerate(CLASSES):
         assert len(labels[i].unique()) == 9
         expected = by_loop(IMAGES[i], MAPS[i], labels[i], target)
@@ -83,7 +87,7 @@ def test_superpixels_that_ran_empty_take_no_step():
     images, maps = seeded(2, 3, 16, 21), seeded(2, 16, 21, seed=1) - 0.5
     found = curves(IROF(n_segments=40, compactness=0.01), images=images, maps=maps, classes=[1, 2])
     for i, used in enumerate((40, 42)):
-        labels = slic(images, 40, 0.01)[i]
+        labels = segment_by_slic(images, 40, 0.01)[i]
         assert len(labels.unique()) == used
         expected = by_loop(images[i], maps[i], labels, i + 1)[torch.arange(41) * used // 40]
         assert_close(found[i], expected, atol=1e-5, rtol=1e-5)

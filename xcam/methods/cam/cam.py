@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from xcam.core import Method, MethodSpec, Target
 from xcam.engine import Layer, Trace, capture, find_module, record_pass, unwrap
 from xcam.errors import LayerError
-from xcam.methods.cam.features import named, read, weighted
+from xcam.methods.cam.features import read, require_layer, weight_channels
 
 __all__ = ["CAM"]
 
@@ -49,7 +49,7 @@ class CAM(Method):
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, h, w) at the layer's size."""
         linear = _linear_layers(unwrap(model), self.classifier)
-        with capture(model, named(self.layer), grad=False) as tap:
+        with capture(model, require_layer(self.layer), grad=False) as tap:
             passed = record_pass(unwrap(model), images, run=tap, modules=linear)
             target.bind(passed.output)
             activation = read(tap.activation, images, model)
@@ -64,7 +64,7 @@ class CAM(Method):
                 f"and no linear layer{outputs} reads its {activation.shape[1]} "
                 "channels' means; use gradcam, which needs none, or name the layer before pooling"
             )
-        maps = weighted(activation, _weights(model, images, target, linear, fitting[-1]))
+        maps = weight_channels(activation, _weights(model, images, target, linear, fitting[-1]))
         return maps.relu() if self.relu else maps
 
 

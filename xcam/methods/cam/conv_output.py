@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from xcam.core import Method, MethodSpec, Target
 from xcam.engine import Layer
-from xcam.methods.cam.features import activations
+from xcam.methods.cam.features import capture_activations
 
 __all__ = ["ConvOutput"]
 
@@ -41,5 +41,5 @@ class ConvOutput(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, h, w) at the layer's size."""
-        maps = activations(model, images, target, self.layer).mean(1)
+        maps = capture_activations(model, images, target, self.layer).mean(1)
         return maps.relu() if self.relu else maps

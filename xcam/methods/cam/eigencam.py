@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from xcam.core import Method, MethodSpec, Target
 from xcam.engine import Layer
-from xcam.methods.cam.features import activations
-from xcam.methods.cam.projection import principal_projection
+from xcam.methods.cam.features import capture_activations
+from xcam.methods.cam.projection import project_on_principal_axis
 
 __all__ = ["EigenCAM"]
 
@@ -44,6 +44,6 @@ class EigenCAM(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, h, w) at the layer's size."""
-        activation = activations(model, images, target, self.layer)
-        maps = principal_projection(activation, activation.relu().mean(1))
+        activation = capture_activations(model, images, target, self.layer)
+        maps = project_on_principal_axis(activation, activation.relu().mean(1))
         return maps.relu() if self.relu else maps

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from xcam.core import Method, MethodSpec, Output, Target
 from xcam.engine import Layer
-from xcam.methods.cam.features import activations_and_gradients
-from xcam.methods.cam.projection import principal_projection
+from xcam.methods.cam.features import capture_activations_and_gradients
+from xcam.methods.cam.projection import project_on_principal_axis
 
 __all__ = ["EigenGradCAM"]
 
@@ -45,9 +45,9 @@ class EigenGradCAM(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, h, w) at the layer's size."""
-        activation, gradient = activations_and_gradients(
+        activation, gradient = capture_activations_and_gradients(
             model, images, target, self.layer, self.output
         )
         product = gradient * activation
-        maps = principal_projection(product, product.mean(1))
+        maps = project_on_principal_axis(product, product.mean(1))
         return maps.relu() if self.relu else maps

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from xcam.core import Method, MethodSpec, Output, Target
 from xcam.engine import Layer
-from xcam.methods.cam.features import activations_and_gradients, weighted
+from xcam.methods.cam.features import capture_activations_and_gradients, weight_channels
 
 __all__ = ["GradCAM"]
 
@@ -43,8 +43,8 @@ class GradCAM(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, h, w) at the layer's size."""
-        activation, gradient = activations_and_gradients(
+        activation, gradient = capture_activations_and_gradients(
             model, images, target, self.layer, self.output
         )
-        maps = weighted(activation, gradient.mean((2, 3)))
+        maps = weight_channels(activation, gradient.mean((2, 3)))
         return maps.relu() if self.relu else maps

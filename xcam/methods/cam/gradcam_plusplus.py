@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from xcam.core import Method, MethodSpec, NonNegative, Target
 from xcam.engine import Layer
-from xcam.methods.cam.features import activations_and_gradients, weighted
+from xcam.methods.cam.features import capture_activations_and_gradients, weight_channels
 
 __all__ = ["GradCAMPlusPlus"]
 
@@ -49,8 +49,10 @@ class GradCAMPlusPlus(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, h, w) at the layer's size."""
-        activation, gradient = activations_and_gradients(model, images, target, self.layer, "logit")
-        maps = weighted(activation, self._weights(activation, gradient))
+        activation, gradient = capture_activations_and_gradients(
+            model, images, target, self.layer, "logit"
+        )
+        maps = weight_channels(activation, self._weights(activation, gradient))
         return maps.relu() if self.relu else maps
 
     def _weights(self, activation: Tensor, gradient: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from xcam.core import Method, MethodSpec, Output, Target
 from xcam.engine import Layer
-from xcam.methods.cam.features import activations_and_gradients
+from xcam.methods.cam.features import capture_activations_and_gradients
 
 __all__ = ["HiResCAM"]
 
@@ -42,7 +42,7 @@ class HiResCAM(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, h, w) at the layer's size."""
-        activation, gradient = activations_and_gradients(
+        activation, gradient = capture_activations_and_gradients(
             model, images, target, self.layer, self.output
         )
         maps = (gradient * activation).sum(1)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from xcam.core import Method, MethodSpec, Output, Positive, Target
 from xcam.engine import Layer
-from xcam.methods.cam.features import activations_and_gradients
+from xcam.methods.cam.features import capture_activations_and_gradients
 
 __all__ = ["LayerCAM"]
 
@@ -43,7 +43,7 @@ class LayerCAM(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, h, w) at the layer's size."""
-        activation, gradient = activations_and_gradients(
+        activation, gradient = capture_activations_and_gradients(
             model, images, target, self.layer, self.output
         )
         maps = (gradient.relu() * activation).sum(1)

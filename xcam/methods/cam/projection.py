@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["principal_projection"]
+__all__ = ["project_on_principal_axis"]
 
 # Below this fraction of what it could be, agreement with the guide is rounding noise.
 _NO_AGREEMENT = 1e-4
 
 
-def principal_projection(features: Tensor, guide: Tensor) -> Tensor:
+def project_on_principal_axis(features: Tensor, guide: Tensor) -> Tensor:
     """Projects the positions of each image on its first right singular vector.
 
     X is the (h·w × C) matrix of an image's features, centred over the positions; the result is X v

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from xcam.core import Method, MethodSpec, Output, Target
 from xcam.engine import Layer
-from xcam.methods.cam.features import activations_and_gradients, weighted
+from xcam.methods.cam.features import capture_activations_and_gradients, weight_channels
 
 __all__ = ["XGradCAM"]
 
@@ -48,12 +48,12 @@ class XGradCAM(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, h, w) at the layer's size."""
-        activation, gradient = activations_and_gradients(
+        activation, gradient = capture_activations_and_gradients(
             model, images, target, self.layer, self.output
         )
         mass, total = (gradient * activation).sum((2, 3)), activation.sum((2, 3))
         weights = torch.where(total != 0, mass / total.where(total != 0, 1), 0)
         if self.bounded:
             weights = weights.clamp(gradient.amin((2, 3)), gradient.amax((2, 3)))
-        maps = weighted(activation, weights)
+        maps = weight_channels(activation, weights)
         return maps.relu() if self.relu else maps

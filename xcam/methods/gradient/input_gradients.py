@@ -13,22 +13,22 @@ from xcam.engine import eager, forward, gradients
 from xcam.errors import ModelOutputError
 
 __all__ = [
-    "clean_pass",
-    "copy_gradients",
-    "input_gradients",
-    "no_gradient",
-    "noisy_gradients",
-    "summed_gradient",
+    "bind_clean_pass",
+    "compute_input_gradients",
+    "differentiate_sum",
+    "iterate_copy_gradients",
+    "iterate_noisy_gradients",
+    "make_no_gradient_error",
 ]
 
 
-def clean_pass(model: nn.Module, images: Tensor, target: Target) -> None:
+def bind_clean_pass(model: nn.Module, images: Tensor, target: Target) -> None:
     """Binds the target with a pass over the images as they are, without a graph."""
     with torch.no_grad():
         target.bind(forward.call(model, images))
 
 
-def input_gradients(
+def compute_input_gradients(
     model: nn.Module, images: Tensor, target: Target, output: Output, rows: Tensor | None = None
 ) -> Tensor:
     """∂ score / ∂ image, under the caller's `no_grad` or `inference_mode` too.
@@ -56,10 +56,10 @@ def input_gradients(
         prediction = forward.call(model, leaf)
         if not target.bound:
             target.bind(prediction)
-        return summed_gradient(target.scores(prediction, rows, output), leaf)
+        return differentiate_sum(target.scores(prediction, rows, output), leaf)
 
 
-def summed_gradient(scores: Tensor, leaf: Tensor) -> Tensor:
+def differentiate_sum(scores: Tensor, leaf: Tensor) -> Tensor:
     """∂ Σ scores / ∂ leaf, of the leaf's shape.
 
     Raises:
@@ -69,11 +69,11 @@ def summed_gradient(scores: Tensor, leaf: Tensor) -> Tensor:
     if scores.requires_grad:
         (gradient,) = torch.autograd.grad(scores.sum(), leaf, allow_unused=True)
     if gradient is None:
-        raise no_gradient()
+        raise make_no_gradient_error()
     return gradient
 
 
-def no_gradient() -> ModelOutputError:
+def make_no_gradient_error() -> ModelOutputError:
     """What to raise where the score does not depend on the images."""
     return ModelOutputError(
         "the score has no gradient at the images: the model cuts the graph (no_grad, detach, "
@@ -82,7 +82,7 @@ def no_gradient() -> ModelOutputError:
     )
 
 
-def copy_gradients(
+def iterate_copy_gradients(
     model: nn.Module,
     images: Tensor,
     target: Target,
@@ -109,14 +109,14 @@ def copy_gradients(
         pairs = range(part.start, part.stop)
         numbers = [pair // len(images) for pair in pairs]
         rows = torch.tensor([pair % len(images) for pair in pairs], device=images.device)
-        gradient = input_gradients(model, change(rows, numbers), target, output, rows)
+        gradient = compute_input_gradients(model, change(rows, numbers), target, output, rows)
         return numbers, rows, gradient.to(torch.promote_types(gradient.dtype, torch.float32))
 
     for _, found in forward.chunks(len(images) * copies, step, images, "gradients"):
         yield found
 
 
-def noisy_gradients(
+def iterate_noisy_gradients(
     model: nn.Module,
     images: Tensor,
     target: Target,
@@ -139,7 +139,7 @@ def noisy_gradients(
         noises = torch.stack([drawn[copy] for copy in copies]).to(images)
         return images[rows] + sigma[rows] * noises
 
-    return copy_gradients(model, images, target, output, samples, change)
+    return iterate_copy_gradients(model, images, target, output, samples, change)
 
 
 def _normal(shape: torch.Size, seed: int, index: int) -> Tensor:

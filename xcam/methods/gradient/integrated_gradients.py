@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from xcam import imaging
 from xcam.core import Count, Method, MethodSpec, Output, Reduce, Target
 from xcam.imaging import Fill
-from xcam.methods.gradient.input_gradients import clean_pass, copy_gradients
+from xcam.methods.gradient.input_gradients import bind_clean_pass, iterate_copy_gradients
 
 __all__ = ["IntegratedGradients", "Rule"]
 
@@ -81,14 +81,14 @@ class IntegratedGradients(Method):
         images = images.detach()
         baseline = imaging.make_fill(images, self.baseline)
         way = images - baseline
-        clean_pass(model, images, target)
+        bind_clean_pass(model, images, target)
         points, weights = (torch.tensor(v).to(images) for v in _quadrature(self.rule, self.n_steps))
 
         def between(rows: Tensor, steps: list[int]) -> Tensor:
             return baseline[rows] + points[steps, None, None, None] * way[rows]
 
         total = torch.zeros_like(images, dtype=torch.promote_types(images.dtype, torch.float32))
-        for steps, rows, gradient in copy_gradients(
+        for steps, rows, gradient in iterate_copy_gradients(
             model, images, target, self.output, self.n_steps, between
         ):
             total.index_add_(0, rows, gradient * weights[steps, None, None, None])

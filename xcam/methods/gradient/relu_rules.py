@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from xcam.core import Output, Target
 from xcam.engine import find_module, forward, unwrap
 from xcam.engine.trace import hooks
-from xcam.methods.gradient.input_gradients import input_gradients
+from xcam.methods.gradient.input_gradients import compute_input_gradients
 
 __all__ = ["Rule", "rectified_gradients"]
 
@@ -62,7 +62,7 @@ def rectified_gradients(
         if within is not None:
             stack.enter_context(hooks(module, mode.enter_module, mode.leave_module))
         stack.enter_context(mode)
-        gradient = input_gradients(net, images, target, output)
+        gradient = compute_input_gradients(net, images, target, output)
     if not mode.calls:
         where = "the model" if within is None else f"module {within!r}"
         forward.note(

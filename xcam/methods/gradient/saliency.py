@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from xcam.core import Method, MethodSpec, Output, Reduce, Target
-from xcam.methods.gradient.input_gradients import input_gradients
+from xcam.methods.gradient.input_gradients import compute_input_gradients
 
 __all__ = ["Saliency"]
 
@@ -39,4 +39,4 @@ class Saliency(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives the signed gradient, (B, C, H, W)."""
-        return input_gradients(model, images, target, self.output)
+        return compute_input_gradients(model, images, target, self.output)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from xcam.core import Count, Method, MethodSpec, NonNegative, Output, Range, Reduce, Target
-from xcam.methods.gradient.input_gradients import clean_pass, noisy_gradients
+from xcam.methods.gradient.input_gradients import bind_clean_pass, iterate_noisy_gradients
 
 __all__ = ["SmoothGradSquared"]
 
@@ -49,9 +49,9 @@ class SmoothGradSquared(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, C, H, W), nowhere negative."""
-        clean_pass(model, images, target)
+        bind_clean_pass(model, images, target)
         total = torch.zeros_like(images, dtype=torch.promote_types(images.dtype, torch.float32))
-        for _, rows, gradient in noisy_gradients(
+        for _, rows, gradient in iterate_noisy_gradients(
             model, images, target, self.output, self.n_samples, self.noise, self.seed
         ):
             total.index_add_(0, rows, gradient.square())

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from xcam.core import Method, MethodSpec, NonNegative, Output, Range, Reduce, Target
-from xcam.methods.gradient.input_gradients import clean_pass, noisy_gradients
+from xcam.methods.gradient.input_gradients import bind_clean_pass, iterate_noisy_gradients
 
 __all__ = ["VarGrad"]
 
@@ -50,10 +50,10 @@ class VarGrad(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, C, H, W), nowhere negative."""
-        clean_pass(model, images, target)
+        bind_clean_pass(model, images, target)
         first = torch.zeros_like(images, dtype=torch.promote_types(images.dtype, torch.float32))
         total, squares = torch.zeros_like(first), torch.zeros_like(first)
-        for samples, rows, gradient in noisy_gradients(
+        for samples, rows, gradient in iterate_noisy_gradients(
             model, images, target, self.output, self.n_samples, self.noise, self.seed
         ):
             new = samples.count(0)  # the rows of a first sample come before all others

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from xcam.core import Method, MethodSpec, Output, Target
 from xcam.engine import Layer, capture, forward, replace_output
 from xcam.engine.layout import read_map
-from xcam.methods.cam.features import named, read, weighted
+from xcam.methods.cam.features import read, require_layer, weight_channels
 
 __all__ = ["AblationCAM"]
 
@@ -51,7 +51,7 @@ class AblationCAM(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, h, w) at the layer's size."""
-        with capture(model, named(self.layer), grad=False) as tap:
+        with capture(model, require_layer(self.layer), grad=False) as tap:
             target.bind(tap(images))
             activation = read(tap.activation, images, model)
         live = (activation != self._ablated(activation)).flatten(2).any(2)
@@ -63,7 +63,7 @@ class AblationCAM(Method):
         clean = scores[channels < 0]
         fall = (clean[rows] - scores) / (clean[rows].abs() + torch.finfo(scores.dtype).eps)
         weights = fall.new_zeros(live.shape).masked_scatter(live, fall[channels >= 0])
-        maps = weighted(activation, weights)
+        maps = weight_channels(activation, weights)
         return maps.relu() if self.relu else maps
 
     def _ablated(self, channels: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ class AblationCAM(Method):
             view[each, channels] = torch.where(none, kept, self._ablated(kept))
             return changed
 
-        with replace_output(model, named(self.layer), ablate) as run:
+        with replace_output(model, require_layer(self.layer), ablate) as run:
 
             def step(part: slice) -> Tensor:
                 nonlocal rows, channels, call

@@ -12,8 +12,8 @@ from xcam.core import Count, Method, MethodSpec, Output, Positive, Target
 from xcam.engine import Layer, eager, forward, gradients
 from xcam.engine.masking import blend
 from xcam.imaging import Fill, normalize, resize
-from xcam.methods.cam.features import activations_and_scores, weighted
-from xcam.methods.gradient.input_gradients import summed_gradient
+from xcam.methods.cam.features import capture_activations_and_scores, weight_channels
+from xcam.methods.gradient.input_gradients import differentiate_sum
 
 __all__ = ["OptiCAM"]
 
@@ -74,7 +74,9 @@ class OptiCAM(Method):
 
     def _best(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """The best map (1, H, W) of one image (1, C, H, W)."""
-        channels, clean = activations_and_scores(model, images, target, self.layer, self.output)
+        channels, clean = capture_activations_and_scores(
+            model, images, target, self.layer, self.output
+        )
         with gradients(model), eager():
             # Copies, since what was made under inference_mode cannot be saved for a backward pass.
             images, channels, clean = images.detach().clone(), channels.clone(), clean.clone()
@@ -89,14 +91,14 @@ class OptiCAM(Method):
                 better = gain > best
                 best = torch.where(better, gain, best).detach()
                 best_maps = torch.where(better[:, None, None], maps, best_maps).detach()
-                mixture.grad = summed_gradient(-gain, mixture)
+                mixture.grad = differentiate_sum(-gain, mixture)
                 adam.step()
             return best_maps
 
     def _map(self, mixture: Tensor, channels: Tensor, images: Tensor) -> Tensor:
         """The maps (B, H, W) in [0, 1] of the mixtures' logits (B, K)."""
         size = (images.shape[2], images.shape[3])
-        maps = resize(weighted(channels, mixture.softmax(1)), size)
+        maps = resize(weight_channels(channels, mixture.softmax(1)), size)
         if self.normalize == "minmax":
             return normalize(maps)
         if self.normalize == "sigmoid":

@@ -13,9 +13,9 @@ from xcam.core import Method, MethodSpec, Output, Target
 from xcam.engine import Layer
 from xcam.engine.masking import masked_scores
 from xcam.imaging import Fill, normalize
-from xcam.methods.cam.features import activations, weighted
+from xcam.methods.cam.features import capture_activations, weight_channels
 
-__all__ = ["ScoreCAM", "varied"]
+__all__ = ["ScoreCAM", "find_varying_channels"]
 
 Weighting = Literal["prob", "softmax_logit", "cic"]
 
@@ -63,8 +63,8 @@ class ScoreCAM(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """See `Method.maps`; gives (B, h, w) at the layer's size."""
-        activation = activations(model, images, target, self.layer)
-        alive = varied(activation)
+        activation = capture_activations(model, images, target, self.layer)
+        alive = find_varying_channels(activation)
         pairs = alive.nonzero()  # (R, 2): image, channel
 
         def masks(part: slice) -> tuple[Tensor, Tensor]:
@@ -80,7 +80,7 @@ class ScoreCAM(Method):
             filled_in = filled_in - self._hidden_scores(model, images, target)[:, None]
         if self.weighting == "softmax_logit":
             filled_in = filled_in.masked_fill(~alive, -torch.inf).softmax(1)
-        maps = weighted(activation, torch.where(alive, filled_in, 0))
+        maps = weight_channels(activation, torch.where(alive, filled_in, 0))
         return maps.relu() if self.relu else maps
 
     def _masks(self, channels: Tensor, images: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ class ScoreCAM(Method):
         return masked_scores(model, images, target, len(images), masks, "prob", self.fill)
 
 
-def varied(activation: Tensor) -> Tensor:
+def find_varying_channels(activation: Tensor) -> Tensor:
     """Which channels of (B, C, h, w) vary by more than rounding, (B, C) bool."""
     lowest, highest = activation.flatten(2).aminmax(dim=2)
     return highest - lowest > 1e-6 * torch.maximum(lowest.abs(), highest.abs())

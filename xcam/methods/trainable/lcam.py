@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from xcam.core import MethodSpec, Target, TrainableMethod, extract_logits, find_headed
 from xcam.engine import Layer
-from xcam.methods.cam.features import activations
+from xcam.methods.cam.features import capture_activations
 from xcam.methods.trainable.backbone import Backbone
 from xcam.methods.trainable.heads import check_same_head
 from xcam.methods.trainable.lcam_masks import area, make_masks, select, variation
@@ -71,7 +71,7 @@ class LCAM(TrainableMethod):
         check_same_head(self, model, free=self.parameters().keys() - {"layer"})
         headed = find_headed(model)
         layer = headed.classifier.get_submodule(headed.method.parameters()["layer"])
-        features = activations(model, images, target, layer)
+        features = capture_activations(model, images, target, layer)
         raw: Tensor = headed.head(features.to(next(headed.head.parameters()).dtype))
         raw = raw.sigmoid() if self.sigmoid else raw
         if target.classes is not None:

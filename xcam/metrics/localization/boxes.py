@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xcam.core import Explanation, Metric, MetricSpec, Range
-from xcam.metrics.localization.score_maps import Resize, Step, score_maps, thresholds
-from xcam.metrics.localization.truth import boxes_of
+from xcam.metrics.localization.score_maps import Resize, Step, list_thresholds, make_score_maps
+from xcam.metrics.localization.truth import find_boxes
 
 __all__ = ["MaxBoxAcc", "MaxBoxAccV2"]
 
@@ -64,7 +64,7 @@ class MaxBoxAcc(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """See `Metric.score`; gives (B, 1, L) hits at each level that thresholds fall on."""
-        maps, boxes = score_maps(explanation, images, self.resize), boxes_of(truth, images)
+        maps, boxes = make_score_maps(explanation, images, self.resize), find_boxes(truth, images)
         return _hits(maps, boxes, self.step, [self.delta], largest=True).to(images.device)
 
     def finish(self, mean: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ class MaxBoxAccV2(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """See `Metric.score`; gives (B, deltas, L) hits at each level that thresholds fall on."""
-        maps, boxes = score_maps(explanation, images, self.resize), boxes_of(truth, images)
+        maps, boxes = make_score_maps(explanation, images, self.resize), find_boxes(truth, images)
         return _hits(maps, boxes, self.step, self.deltas, largest=False).to(images.device)
 
     def finish(self, mean: Tensor) -> Tensor:
@@ -149,7 +149,7 @@ def _levels(step: float) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     A normalised map reaches level 255 (or is zeros, and above no level), so that thresholds of
     one level agree on every image: to keep their hits apart would make rows longer, not richer.
     """
-    every = np.array(thresholds(step))
+    every = np.array(list_thresholds(step))
     levels, first = np.unique((every * 255).astype(np.intp), return_index=True)
     return every[first], levels
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from xcam.core import Explanation, Metric, MetricSpec, Positive
 from xcam.engine.forward import note
-from xcam.metrics.inputs import maps_of, target_of
-from xcam.metrics.localization.truth import objects_of
+from xcam.metrics.inputs import read_maps, read_target
+from xcam.metrics.localization.truth import find_objects
 
 __all__ = ["EnergyPointingGame", "PointingGame", "RelevanceRank"]
 
@@ -56,8 +56,8 @@ class PointingGame(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """See `Metric.score`; gives (B, 2, K), hits and images by class, or (B,) hits."""
-        maps = maps_of(explanation, images, order=True)
-        objects, ignored = objects_of(truth, images)
+        maps = read_maps(explanation, images, order=True)
+        objects, ignored = find_objects(truth, images)
         hits = self._hits(maps.masked_fill(ignored, -torch.inf), objects)
         if not self.per_class:
             return hits
@@ -83,7 +83,7 @@ class PointingGame(Metric):
 
 def _one_hot(explanation: Explanation, images: Tensor) -> Tensor:
     """The classes that were explained, (B, K) of 0 and 1."""
-    logits, target = explanation.logits, target_of(explanation, images)
+    logits, target = explanation.logits, read_target(explanation, images)
     if logits is None or target.classes is None:
         raise ValueError(
             "the mean over classes needs the explanation's logits for the number of classes, and "
@@ -122,8 +122,8 @@ class EnergyPointingGame(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """See `Metric.score`; gives (B,) shares."""
-        maps = maps_of(explanation, images)
-        objects, ignored = objects_of(truth, images)
+        maps = read_maps(explanation, images)
+        objects, ignored = find_objects(truth, images)
         mass = maps.clamp(min=0).masked_fill(ignored, 0)
         inside, total = (mass * objects).sum((1, 2)), mass.sum((1, 2))
         for image in (total == 0).nonzero().flatten().tolist():
@@ -163,8 +163,8 @@ class RelevanceRank(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """See `Metric.score`; gives (B,) shares."""
-        maps = maps_of(explanation, images, order=True)
-        objects, ignored = objects_of(truth, images)
+        maps = read_maps(explanation, images, order=True)
+        objects, ignored = find_objects(truth, images)
         maps, objects = maps.masked_fill(ignored, -torch.inf).flatten(1), objects.flatten(1)
         order = maps.sort(dim=1, descending=True, stable=True).indices
         found = objects.gather(1, order).cumsum(1)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from xcam.core import Explanation, Metric, MetricSpec
-from xcam.metrics.localization.score_maps import Resize, Step, score_maps, thresholds
-from xcam.metrics.localization.truth import objects_of
-from xcam.metrics.precision import precise
+from xcam.metrics.localization.score_maps import Resize, Step, list_thresholds, make_score_maps
+from xcam.metrics.localization.truth import find_objects
+from xcam.metrics.precision import to_finest
 
 __all__ = ["PxAP"]
 
@@ -58,9 +58,11 @@ class PxAP(Metric):
 
         Bin i holds the pixels in [τ_i, τ_{i+1}), the last one those at 1.
         """
-        maps = score_maps(explanation, images, self.resize)
-        objects, ignored = objects_of(truth, images)
-        edges = torch.tensor([*thresholds(self.step), 1.0], device=maps.device, dtype=maps.dtype)
+        maps = make_score_maps(explanation, images, self.resize)
+        objects, ignored = find_objects(truth, images)
+        edges = torch.tensor(
+            [*list_thresholds(self.step), 1.0], device=maps.device, dtype=maps.dtype
+        )
         bins = torch.bucketize(maps, edges, right=True) - 1
         side = torch.where(ignored, 2, (~objects).long())
         image = torch.arange(len(maps), device=maps.device)[:, None, None]
@@ -70,7 +72,7 @@ class PxAP(Metric):
 
     def finish(self, mean: Tensor) -> Tensor:
         """The area under the pooled precision and recall, from (…, 2, bins)."""
-        reached = precise(mean).flip(-1).cumsum(-1)
+        reached = to_finest(mean).flip(-1).cumsum(-1)
         objects, all_pixels = reached.select(-2, 0), reached.sum(-2)
         precision = objects / all_pixels.where(all_pixels > 0, 1)
         recall = objects / objects[..., -1:]

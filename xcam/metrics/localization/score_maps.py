@@ -10,10 +10,10 @@ from torch import Tensor
 
 from xcam.core import Explanation, Range
 from xcam.imaging import is_flat, normalize
-from xcam.metrics.inputs import maps_of
-from xcam.metrics.precision import precise
+from xcam.metrics.inputs import read_maps
+from xcam.metrics.precision import to_finest
 
-__all__ = ["Resize", "Step", "score_maps", "thresholds"]
+__all__ = ["Resize", "Step", "list_thresholds", "make_score_maps"]
 
 Step: TypeAlias = Annotated[float, Range(above=0, most=1)]
 """Between two thresholds on maps in [0, 1]."""
@@ -26,21 +26,21 @@ al. do. A map that a method gave at the images' size is the same in both.
 """
 
 
-def score_maps(explanation: Explanation, images: Tensor, resize: Resize) -> Tensor:
+def make_score_maps(explanation: Explanation, images: Tensor, resize: Resize) -> Tensor:
     """Min-max normalised maps (B, H, W), float64 where there is any; a flat one is zeros.
 
     Raises:
         ValueError: The maps do not fit the images.
     """
-    frozen = maps_of(explanation, images)
+    frozen = read_maps(explanation, images)
     maps, size = frozen, frozen.shape[1:]
     if resize == "bicubic" and explanation.raw.shape[-2:] != size:
-        raw = precise(explanation.reduced.to(images.device))
+        raw = to_finest(explanation.reduced.to(images.device))
         maps = F.interpolate(raw[:, None], tuple(size), mode="bicubic", align_corners=False)[:, 0]
     # Flatness is told by the float32 maps: in float64, rounding would look like a shape.
-    return normalize(precise(maps)).masked_fill(is_flat(frozen)[:, None, None], 0)
+    return normalize(to_finest(maps)).masked_fill(is_flat(frozen)[:, None, None], 0)
 
 
-def thresholds(step: float) -> list[float]:
+def list_thresholds(step: float) -> list[float]:
     """0, step, 2 step, … below 1."""
     return [index * step for index in range(math.ceil(1 / step))]

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["IGNORED", "boxes_of", "objects_of", "pad_boxes", "with_ignored"]
+__all__ = ["IGNORED", "find_boxes", "find_objects", "ignore_in_boxes", "pad_boxes"]
 
 IGNORED = 255
 """What a uint8 mask holds where a pixel is neither object nor background."""
 
 
-def objects_of(truth: Tensor | None, images: Tensor) -> tuple[Tensor, Tensor]:
+def find_objects(truth: Tensor | None, images: Tensor) -> tuple[Tensor, Tensor]:
     """Which pixels are the object's, and which are to be ignored.
 
     A pixel belongs to a box if its centre does.
@@ -50,7 +50,7 @@ def objects_of(truth: Tensor | None, images: Tensor) -> tuple[Tensor, Tensor]:
     return objects, ignored
 
 
-def boxes_of(truth: Tensor | None, images: Tensor) -> Tensor:
+def find_boxes(truth: Tensor | None, images: Tensor) -> Tensor:
     """The boxes of the objects; of a mask, the one that just holds all its object pixels.
 
     Args:
@@ -67,7 +67,7 @@ def boxes_of(truth: Tensor | None, images: Tensor) -> Tensor:
     truth = _tensor(truth, images)
     if truth.is_floating_point():
         return _boxes(truth, images)
-    objects, _ = objects_of(truth, images)
+    objects, _ = find_objects(truth, images)
     x0, x1 = _extent(objects.any(1))
     y0, y1 = _extent(objects.any(2))
     return torch.stack([x0, y0, x1, y1], 1)[:, None].float()
@@ -93,7 +93,7 @@ def pad_boxes(boxes: Sequence[Tensor | Sequence[Sequence[float]]]) -> Tensor:
     return torch.nn.utils.rnn.pad_sequence(each, batch_first=True, padding_value=torch.nan)
 
 
-def with_ignored(masks: Tensor, boxes: Tensor) -> Tensor:
+def ignore_in_boxes(masks: Tensor, boxes: Tensor) -> Tensor:
     """Masks in which the background inside of boxes is ignored, (B, H, W) uint8.
 
     Args:

@@ -12,9 +12,9 @@ from xcam.core import Count, Explanation, Metric, MetricSpec, extract_logits
 from xcam.engine import forward, untouched
 from xcam.engine.masking import masked_passes
 from xcam.imaging import Fill
-from xcam.metrics.inputs import Space, in_space, maps_of
-from xcam.metrics.masked.muting import Muted, Normalise, masks_of
-from xcam.metrics.reading import Read, among_top
+from xcam.metrics.inputs import Space, enter_space, read_maps
+from xcam.metrics.masked.muting import MaskNormalization, Muted, make_masks
+from xcam.metrics.reading import Read, is_among_top
 
 __all__ = ["Accuracy", "MaskedAccuracy"]
 
@@ -55,8 +55,8 @@ class Accuracy(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """See `Metric.score`; gives (B,) hits, 0 or 1, from (B,) labels."""
-        maps_of(explanation, images)  # which refuses an explanation of other images
-        read = reads_top(labels_of(truth, images), self.top)
+        read_maps(explanation, images)  # which refuses an explanation of other images
+        read = make_top_reader(check_labels(truth, images), self.top)
 
         def step(part: slice) -> Tensor:
             rows = torch.arange(part.start, part.stop, device=images.device)
@@ -92,7 +92,7 @@ class MaskedAccuracy(Metric):
 
     top: Count = 1
     muted: Muted = 0.0
-    normalize: Normalise = "before_resize"
+    normalize: MaskNormalization = "before_resize"
     binary: bool = False
     fill: Fill = "zero"
     space: Space = "input"
@@ -116,9 +116,9 @@ class MaskedAccuracy(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """See `Metric.score`; gives (B,) hits, 0 or 1, from (B,) labels."""
-        read = reads_top(labels_of(truth, images), self.top)
-        masks = masks_of(explanation, images, self.normalize, self.muted, self.binary)
-        inner, shown = in_space(model, images, self.space)
+        read = make_top_reader(check_labels(truth, images), self.top)
+        masks = make_masks(explanation, images, self.normalize, self.muted, self.binary)
+        inner, shown = enter_space(model, images, self.space)
 
         def one_each(part: slice) -> tuple[Tensor, Tensor]:
             rows = torch.arange(part.start, part.stop, device=images.device)
@@ -132,7 +132,7 @@ class MaskedAccuracy(Metric):
         return mean
 
 
-def labels_of(truth: Tensor | None, images: Tensor) -> Tensor:
+def check_labels(truth: Tensor | None, images: Tensor) -> Tensor:
     """The true classes (B,) of these images.
 
     Raises:
@@ -150,10 +150,10 @@ def labels_of(truth: Tensor | None, images: Tensor) -> Tensor:
     return truth.to(images.device).long()
 
 
-def reads_top(labels: Tensor, top: int) -> Read:
+def make_top_reader(labels: Tensor, top: int) -> Read:
     """Reads whether an image's label is among the `top` highest logits: (R,) 0 or 1.
 
-    By the rule of `among_top`. A single logit is for class 1 if it is positive, else for class 0.
+    By the rule of `is_among_top`. A single logit means class 1 if it is positive, else class 0.
     """
     highest = int(labels.max())
 
@@ -166,6 +166,6 @@ def reads_top(labels: Tensor, top: int) -> Read:
             raise ValueError(f"label {highest} is out of range: the model has {count} classes")
         if top >= count:
             raise ValueError(f"top must be below the model's number of classes, {count}, got {top}")
-        return among_top(logits, labels[rows], top).to(logits.dtype)
+        return is_among_top(logits, labels[rows], top).to(logits.dtype)
 
     return read

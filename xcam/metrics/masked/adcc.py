@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from xcam.core import Explanation, Metric, MetricSpec, NonNegative
 from xcam.imaging import Fill
 from xcam.metrics.inputs import Space
-from xcam.metrics.masked.coherency import coherency, complexity
-from xcam.metrics.masked.confidence import confidences, relative_drop
-from xcam.metrics.masked.muting import Normalise, masks_of
+from xcam.metrics.masked.coherency import measure_coherency, measure_complexity
+from xcam.metrics.masked.confidence import compute_relative_drop, measure_confidences
+from xcam.metrics.masked.muting import MaskNormalization, make_masks
 from xcam.metrics.removal.road import ROAD, Fractions
 
-__all__ = ["ADCC", "ARCC", "harmonic"]
+__all__ = ["ADCC", "ARCC", "compute_harmonic_mean"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -36,7 +36,7 @@ class ADCC(Metric):
             normalisation.
     """
 
-    normalize: Normalise = "before_resize"
+    normalize: MaskNormalization = "before_resize"
     fill: Fill = "zero"
     space: Space = "input"
 
@@ -58,12 +58,14 @@ class ADCC(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """See `Metric.score`; gives (B, 4): ADCC, coherency, complexity, drop."""
-        masks = masks_of(explanation, images, self.normalize)
-        similar = coherency(model, images, explanation, masks, self.fill, self.space)
-        covered = complexity(masks)
-        p, o = confidences(model, images, explanation, masks, self.fill, self.space)
-        drop = relative_drop(p, o).to(covered.dtype)
-        return torch.stack([harmonic(similar, 1 - covered, 1 - drop), similar, covered, drop], 1)
+        masks = make_masks(explanation, images, self.normalize)
+        similar = measure_coherency(model, images, explanation, masks, self.fill, self.space)
+        covered = measure_complexity(masks)
+        p, o = measure_confidences(model, images, explanation, masks, self.fill, self.space)
+        drop = compute_relative_drop(p, o).to(covered.dtype)
+        return torch.stack(
+            [compute_harmonic_mean(similar, 1 - covered, 1 - drop), similar, covered, drop], 1
+        )
 
     def finish(self, mean: Tensor) -> Tensor:
         """The mean ADCC; the mean terms follow it in the statistic."""
@@ -91,7 +93,7 @@ class ARCC(Metric):
         seed: Of that noise, and of the order of equal values.
     """
 
-    normalize: Normalise = "before_resize"
+    normalize: MaskNormalization = "before_resize"
     fill: Fill = "zero"
     space: Space = "input"
     fractions: Fractions = (0.2, 0.4, 0.6, 0.8)
@@ -119,19 +121,21 @@ class ARCC(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """See `Metric.score`; gives (B, 4): ARCC, coherency, complexity, 2·ROAD cut to [0, 1]."""
-        masks = masks_of(explanation, images, self.normalize)
-        similar = coherency(model, images, explanation, masks, self.fill, self.space)
-        covered = complexity(masks)
+        masks = make_masks(explanation, images, self.normalize)
+        similar = measure_coherency(model, images, explanation, masks, self.fill, self.space)
+        covered = measure_complexity(masks)
         road = self._road()
         gap = (2 * road.finish(road.score(model, images, explanation))).clamp(0, 1).float()
-        return torch.stack([harmonic(similar, 1 - covered, gap), similar, covered, gap], 1)
+        return torch.stack(
+            [compute_harmonic_mean(similar, 1 - covered, gap), similar, covered, gap], 1
+        )
 
     def finish(self, mean: Tensor) -> Tensor:
         """The mean ARCC; the mean terms follow it in the statistic."""
         return mean[..., 0]
 
 
-def harmonic(*terms: Tensor) -> Tensor:
+def compute_harmonic_mean(*terms: Tensor) -> Tensor:
     """The harmonic mean of terms ≥ 0, 0 where one of them is 0."""
     stacked = torch.stack(terms)
     mean = len(terms) / (1 / stacked.where(stacked > 0, 1)).sum(0)

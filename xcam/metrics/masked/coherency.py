@@ -14,12 +14,12 @@ from xcam.core import Explanation, Method, Metric, MetricSpec
 from xcam.engine import unwrap
 from xcam.engine.masking import blend
 from xcam.imaging import Fill, normalize
-from xcam.metrics.inputs import Space, in_space, maps_of, target_of
-from xcam.metrics.masked.muting import Normalise, masks_of
-from xcam.metrics.precision import precise
+from xcam.metrics.inputs import Space, enter_space, read_maps, read_target
+from xcam.metrics.masked.muting import MaskNormalization, make_masks
+from xcam.metrics.precision import to_finest
 from xcam.models.normalized import Normalized
 
-__all__ = ["Coherency", "Complexity", "coherency", "complexity", "correlation"]
+__all__ = ["Coherency", "Complexity", "correlate", "measure_coherency", "measure_complexity"]
 
 _PAPER = "Poppi et al., 2021, arXiv:2104.10252"
 
@@ -42,7 +42,7 @@ class Coherency(Metric):
             normalisation.
     """
 
-    normalize: Normalise = "before_resize"
+    normalize: MaskNormalization = "before_resize"
     fill: Fill = "zero"
     space: Space = "input"
 
@@ -68,8 +68,8 @@ class Coherency(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """See `Metric.score`; gives (B,) similarities."""
-        masks = masks_of(explanation, images, self.normalize)
-        return coherency(model, images, explanation, masks, self.fill, self.space)
+        masks = make_masks(explanation, images, self.normalize)
+        return measure_coherency(model, images, explanation, masks, self.fill, self.space)
 
     def finish(self, mean: Tensor) -> Tensor:
         """The mean itself."""
@@ -87,7 +87,7 @@ class Complexity(Metric):
             or None for maps that lie in [0, 1].
     """
 
-    normalize: Normalise = "before_resize"
+    normalize: MaskNormalization = "before_resize"
 
     spec: ClassVar[MetricSpec] = MetricSpec(
         name="complexity",
@@ -107,14 +107,14 @@ class Complexity(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """See `Metric.score`; gives (B,) means."""
-        return complexity(masks_of(explanation, images, self.normalize))
+        return measure_complexity(make_masks(explanation, images, self.normalize))
 
     def finish(self, mean: Tensor) -> Tensor:
         """The mean itself."""
         return mean
 
 
-def coherency(
+def measure_coherency(
     model: nn.Module,
     images: Tensor,
     explanation: Explanation,
@@ -133,15 +133,17 @@ def coherency(
             f"coherency explains the masked images, but {method.name!r} is not installed here: "
             "install what brings it, or explain again"
         )
-    target = target_of(explanation, images)
-    hidden = masked(model, images, masks, fill, space)
+    target = read_target(explanation, images)
+    hidden = mask_images(model, images, masks, fill, space)
     again = run(prepare(model, hidden, method), hidden, target)
-    return (correlation(maps_of(explanation, images), again.maps) + 1) / 2
+    return (correlate(read_maps(explanation, images), again.maps) + 1) / 2
 
 
-def masked(model: nn.Module, images: Tensor, masks: Tensor, fill: Fill, space: Space) -> Tensor:
+def mask_images(
+    model: nn.Module, images: Tensor, masks: Tensor, fill: Fill, space: Space
+) -> Tensor:
     """The masked images (B, C, H, W) as the model takes them, wherever they were masked."""
-    inner, shown = in_space(model, images, space)
+    inner, shown = enter_space(model, images, space)
     hidden = blend(shown, masks, fill)
     outer = unwrap(model)
     if inner is not model and isinstance(outer, Normalized):
@@ -149,14 +151,14 @@ def masked(model: nn.Module, images: Tensor, masks: Tensor, fill: Fill, space: S
     return hidden
 
 
-def complexity(masks: Tensor) -> Tensor:
+def measure_complexity(masks: Tensor) -> Tensor:
     """The mean (B,) of masks (B, H, W) in [0, 1]."""
     return masks.flatten(1).mean(1)
 
 
-def correlation(first: Tensor, second: Tensor) -> Tensor:
+def correlate(first: Tensor, second: Tensor) -> Tensor:
     """Pearson's ρ (B,) over the pixels of maps (B, H, W); −1 if either is flat."""
-    a, b = (precise(normalize(maps)).flatten(1) for maps in (first, second))
+    a, b = (to_finest(normalize(maps)).flatten(1) for maps in (first, second))
     a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
     scale = a.norm(dim=1) * b.norm(dim=1)
     found = (a * b).sum(1) / scale.where(scale > 0, 1)

@@ -13,22 +13,28 @@ from xcam.core import Explanation, Metric, MetricSpec, extract_logits
 from xcam.engine import untouched
 from xcam.engine.masking import masked_passes
 from xcam.imaging import Fill
-from xcam.metrics.inputs import Space, in_space, target_of
-from xcam.metrics.masked.muting import Muted, Normalise, masks_of
-from xcam.metrics.precision import precise
-from xcam.metrics.reading import check_finite, reads_score
+from xcam.metrics.inputs import Space, enter_space, read_target
+from xcam.metrics.masked.muting import MaskNormalization, Muted, make_masks
+from xcam.metrics.precision import to_finest
+from xcam.metrics.reading import check_finite, make_score_reader
 
 _NO_GAIN = {
     "random above inverse": "neither shows enough of the object for the probability to rise"
 }
 
-__all__ = ["AverageDrop", "AverageGain", "IncreaseInConfidence", "confidences", "relative_drop"]
+__all__ = [
+    "AverageDrop",
+    "AverageGain",
+    "IncreaseInConfidence",
+    "compute_relative_drop",
+    "measure_confidences",
+]
 
 # Batches of different sizes change a probability by less.
 _ROUNDING = 1e-6
 
 
-def confidences(
+def measure_confidences(
     model: nn.Module,
     images: Tensor,
     explanation: Explanation,
@@ -57,8 +63,8 @@ def confidences(
     Raises:
         ModelOutputError: A probability is not finite.
     """
-    probability = reads_score(target_of(explanation, images), "prob")
-    inner, shown = in_space(model, images, space)
+    probability = make_score_reader(read_target(explanation, images), "prob")
+    inner, shown = enter_space(model, images, space)
 
     def pairs(part: slice) -> tuple[Tensor, Tensor]:
         index = torch.arange(part.start, part.stop, device=images.device)
@@ -66,7 +72,7 @@ def confidences(
         return index // 2, masks[index // 2].masked_fill(clean, 1)
 
     def read(output: object, rows: Tensor) -> Tensor:
-        return probability(precise(extract_logits(output, len(rows))), rows)
+        return probability(to_finest(extract_logits(output, len(rows))), rows)
 
     with untouched(model):
         found = masked_passes(
@@ -76,7 +82,7 @@ def confidences(
     return p, torch.where((masks == 1).flatten(1).all(1), p, o)
 
 
-def relative_drop(p: Tensor, o: Tensor) -> Tensor:
+def compute_relative_drop(p: Tensor, o: Tensor) -> Tensor:
     """max(0, p − o) / p, in [0, 1]: what share of p is lost; 0 where there was none to lose."""
     return (p - o).clamp(min=0) / p.where(p > 0, 1)
 
@@ -86,7 +92,7 @@ class _Confidence(Metric):
     """A share of each image, in percent, of its probability clean and behind the map."""
 
     muted: Muted = 0.0
-    normalize: Normalise = "before_resize"
+    normalize: MaskNormalization = "before_resize"
     binary: bool = False
     fill: Fill = "zero"
     space: Space = "input"
@@ -99,9 +105,9 @@ class _Confidence(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """See `Metric.score`; gives (B,) percentages."""
-        masks = masks_of(explanation, images, self.normalize, self.muted, self.binary)
+        masks = make_masks(explanation, images, self.normalize, self.muted, self.binary)
         return 100 * self._share(
-            *confidences(model, images, explanation, masks, self.fill, self.space)
+            *measure_confidences(model, images, explanation, masks, self.fill, self.space)
         )
 
     def finish(self, mean: Tensor) -> Tensor:
@@ -149,7 +155,7 @@ class AverageDrop(_Confidence):
     )
 
     def _share(self, p: Tensor, o: Tensor) -> Tensor:
-        return relative_drop(p, o)
+        return compute_relative_drop(p, o)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -181,7 +187,7 @@ class AverageGain(_Confidence):
     )
 
     def _share(self, p: Tensor, o: Tensor) -> Tensor:
-        return relative_drop(1 - p, 1 - o)
+        return compute_relative_drop(1 - p, 1 - o)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

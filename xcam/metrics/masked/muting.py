@@ -11,21 +11,21 @@ from xcam import imaging
 from xcam.core import Explanation, Range
 from xcam.engine.forward import note
 from xcam.imaging import is_flat, resize
-from xcam.metrics.inputs import maps_of
+from xcam.metrics.inputs import read_maps
 
-__all__ = ["Muted", "Normalise", "masks_of", "mute"]
+__all__ = ["MaskNormalization", "Muted", "make_masks", "mute"]
 
 Muted: TypeAlias = Annotated[float, Range(least=0, below=1)]
 """What fraction of the pixels is hidden wholly, the lowest of the map."""
 
-Normalise: TypeAlias = Literal["before_resize", "after_resize"] | None
+MaskNormalization: TypeAlias = Literal["before_resize", "after_resize"] | None
 """When a map is min-maxed: at its own size, as L-CAM does, or at the image's; None for never."""
 
 
-def masks_of(
+def make_masks(
     explanation: Explanation,
     images: Tensor,
-    normalize: Normalise = "before_resize",
+    normalize: MaskNormalization = "before_resize",
     muted: float = 0.0,
     binary: bool = False,
 ) -> Tensor:
@@ -44,7 +44,7 @@ def masks_of(
     Raises:
         ValueError: The maps do not fit the images, or leave [0, 1] and are not to be normalised.
     """
-    masks = maps_of(explanation, images)
+    masks = read_maps(explanation, images)
     if normalize is not None:
         for image in is_flat(masks).nonzero().flatten().tolist():
             note(f"image {image}: the map is flat, as a mask it hides everything")

@@ -12,11 +12,17 @@ from torch import Tensor, nn
 from xcam.core import Count, Explanation, Metric, MetricSpec, Output, Positive
 from xcam.engine import untouched
 from xcam.imaging import Fill
-from xcam.metrics.inputs import Space, in_space, maps_of, target_of
-from xcam.metrics.reading import reads_score
-from xcam.metrics.removal.pixels import Step, area, counts_by, progressive, ranks
+from xcam.metrics.inputs import Space, enter_space, read_maps, read_target
+from xcam.metrics.reading import make_score_reader
+from xcam.metrics.removal.pixels import (
+    Step,
+    compute_area,
+    count_by_step,
+    rank_values,
+    remove_progressively,
+)
 
-__all__ = ["Deletion", "Insertion", "Kernel", "blurred"]
+__all__ = ["Deletion", "Insertion", "Kernel", "blur_images"]
 
 Kernel = Literal["rise", "gaussian"]
 
@@ -74,16 +80,18 @@ class Deletion(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """See `Metric.score`; gives the curves (B, P), from the clean image to the fill."""
-        places = ranks(maps_of(explanation, images, order=True))
-        counts = counts_by(self.step, places[0].numel())
-        read = reads_score(target_of(explanation, images), self.output)
+        places = rank_values(read_maps(explanation, images, order=True))
+        counts = count_by_step(self.step, places[0].numel())
+        read = make_score_reader(read_target(explanation, images), self.output)
         with untouched(model), torch.no_grad():
-            inner, seen = in_space(model, images, self.space)
-            return progressive(inner, seen, places, counts, read, self.fill, label="deletion")
+            inner, seen = enter_space(model, images, self.space)
+            return remove_progressively(
+                inner, seen, places, counts, read, self.fill, label="deletion"
+            )
 
     def finish(self, mean: Tensor) -> Tensor:
         """The area under the mean curve, which is the mean of the areas."""
-        return area(mean)
+        return compute_area(mean)
 
     def curve(self, mean: Tensor) -> tuple[Tensor, Tensor]:
         """The score over the share of pixels that are gone."""
@@ -147,35 +155,35 @@ class Insertion(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """See `Metric.score`; gives the curves (B, P), from the blurred image to the clean one."""
-        places = ranks(maps_of(explanation, images, order=True))
-        counts = counts_by(self.step, places[0].numel())
-        read = reads_score(target_of(explanation, images), self.output)
+        places = rank_values(read_maps(explanation, images, order=True))
+        counts = count_by_step(self.step, places[0].numel())
+        read = make_score_reader(read_target(explanation, images), self.output)
         with untouched(model), torch.no_grad():
-            inner, seen = in_space(model, images, self.space)
+            inner, seen = enter_space(model, images, self.space)
             start = self.fill
             if start is None:
-                start = blurred(seen, self.kernel, self.size, self.sigma)
-            return progressive(inner, seen, places, counts, read, start, True, "insertion")
+                start = blur_images(seen, self.kernel, self.size, self.sigma)
+            return remove_progressively(inner, seen, places, counts, read, start, True, "insertion")
 
     def finish(self, mean: Tensor) -> Tensor:
         """The area under the mean curve, which is the mean of the areas."""
-        return area(mean)
+        return compute_area(mean)
 
     def curve(self, mean: Tensor) -> tuple[Tensor, Tensor]:
         """The score over the share of pixels that are back."""
         return torch.linspace(0, 1, mean.shape[-1], device=mean.device), mean
 
 
-def blurred(images: Tensor, kernel: Kernel, size: int, sigma: float) -> Tensor:
+def blur_images(images: Tensor, kernel: Kernel, size: int, sigma: float) -> Tensor:
     """Images (B, C, H, W) under a `size` × `size` kernel, padded with zeros."""
-    line = kernel_line(kernel, size, sigma).to(images)
+    line = make_kernel_line(kernel, size, sigma).to(images)
     channels = images.shape[1]
     row = line.expand(channels, 1, 1, size)
     images = F.conv2d(images, row, padding=(0, size // 2), groups=channels)
     return F.conv2d(images, row.mT, padding=(size // 2, 0), groups=channels)
 
 
-def kernel_line(kernel: Kernel, size: int, sigma: float) -> Tensor:
+def make_kernel_line(kernel: Kernel, size: int, sigma: float) -> Tensor:
     """The (size,) float64 vector, of sum 1, whose outer product with itself is the kernel.
 
     The authors filter a single 1 in the middle of `size` zeros by SciPy's Gaussian, which is cut

@@ -11,10 +11,14 @@ from torch import Tensor, nn
 from xcam.core import Count, Explanation, Metric, MetricSpec, Positive
 from xcam.engine import untouched
 from xcam.imaging import Fill
-from xcam.metrics.inputs import Space, in_space, maps_of, target_of
-from xcam.metrics.reading import reads_score
-from xcam.metrics.removal.pixels import area, progressive, ranks
-from xcam.metrics.removal.superpixels import grid, segment_means, slic
+from xcam.metrics.inputs import Space, enter_space, read_maps, read_target
+from xcam.metrics.reading import make_score_reader
+from xcam.metrics.removal.pixels import compute_area, rank_values, remove_progressively
+from xcam.metrics.removal.superpixels import (
+    compute_segment_means,
+    divide_into_grid,
+    segment_by_slic,
+)
 
 __all__ = ["IROF", "Segments"]
 
@@ -69,30 +73,34 @@ class IROF(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """See `Metric.score`; gives (B, n_segments + 1) ratios f_j / f_0."""
-        maps, target = maps_of(explanation, images), target_of(explanation, images)
+        maps, target = read_maps(explanation, images), read_target(explanation, images)
         with untouched(model), torch.no_grad():
-            inner, pixels = in_space(model, images, self.space)
+            inner, pixels = enter_space(model, images, self.space)
             places, used = self._places(pixels, maps)
             points = torch.arange(self.n_segments + 1, device=images.device)
             counts = points * used[:, None] // self.n_segments
-            read = reads_score(target, "prob")
-            scores = progressive(inner, pixels, places, counts, read, self.fill, label="irof")
+            read = make_score_reader(target, "prob")
+            scores = remove_progressively(
+                inner, pixels, places, counts, read, self.fill, label="irof"
+            )
         return scores / scores[:, :1].clamp(min=_LEAST)
 
     def _places(self, pixels: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
         """When each pixel's segment goes, (B, H, W), and how many segments there are, (B,)."""
-        cells, (rows, columns) = grid((pixels.shape[2], pixels.shape[3]), self.n_segments)
+        cells, (rows, columns) = divide_into_grid(
+            (pixels.shape[2], pixels.shape[3]), self.n_segments
+        )
         if self.segments == "slic":
-            labels = slic(pixels, self.n_segments, self.compactness)
+            labels = segment_by_slic(pixels, self.n_segments, self.compactness)
         else:
             labels = cells.to(pixels.device).expand_as(maps)
-        means, sizes = segment_means(maps[:, None], labels, rows * columns)
-        order = ranks(means[:, 0].where(sizes > 0, -torch.inf))  # those unused come last
+        means, sizes = compute_segment_means(maps[:, None], labels, rows * columns)
+        order = rank_values(means[:, 0].where(sizes > 0, -torch.inf))  # those unused come last
         return order.gather(1, labels.flatten(1)).view_as(labels), (sizes > 0).sum(1)
 
     def finish(self, mean: Tensor) -> Tensor:
         """One minus the area under the mean curve."""
-        return 1 - area(mean)
+        return 1 - compute_area(mean)
 
     def curve(self, mean: Tensor) -> tuple[Tensor, Tensor]:
         """The mean ratio over the share of segments removed."""

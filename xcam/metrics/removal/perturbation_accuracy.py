@@ -11,9 +11,15 @@ from torch import Tensor, nn
 from xcam.core import Explanation, Metric, MetricSpec
 from xcam.engine import untouched
 from xcam.imaging import Fill
-from xcam.metrics.inputs import Space, in_space, maps_of, target_of
-from xcam.metrics.reading import reads_hit
-from xcam.metrics.removal.pixels import Fractions, check_ascending, counts_at, progressive, ranks
+from xcam.metrics.inputs import Space, enter_space, read_maps, read_target
+from xcam.metrics.reading import make_hit_reader
+from xcam.metrics.removal.pixels import (
+    Fractions,
+    check_ascending,
+    count_at_fractions,
+    rank_values,
+    remove_progressively,
+)
 
 __all__ = ["NegativePerturbation", "PositivePerturbation"]
 
@@ -44,12 +50,14 @@ class _Perturbation(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """See `Metric.score`; gives (B, P), 1 where the class survived and 0 where not."""
-        first = self.sign * maps_of(explanation, images, order=True)
-        counts = counts_at(self.fractions, first[0].numel())
-        read, name = reads_hit(target_of(explanation, images)), self.spec.name
+        first = self.sign * read_maps(explanation, images, order=True)
+        counts = count_at_fractions(self.fractions, first[0].numel())
+        read, name = make_hit_reader(read_target(explanation, images)), self.spec.name
         with untouched(model), torch.no_grad():
-            inner, seen = in_space(model, images, self.space)
-            return progressive(inner, seen, ranks(first), counts, read, self.fill, label=name)
+            inner, seen = enter_space(model, images, self.space)
+            return remove_progressively(
+                inner, seen, rank_values(first), counts, read, self.fill, label=name
+            )
 
     def finish(self, mean: Tensor) -> Tensor:
         """The mean over k."""

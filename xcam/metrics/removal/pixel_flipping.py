@@ -11,9 +11,15 @@ from torch import Tensor, nn
 from xcam.core import Explanation, Metric, MetricSpec, Output
 from xcam.engine import untouched
 from xcam.imaging import Fill
-from xcam.metrics.inputs import Space, in_space, maps_of, target_of
-from xcam.metrics.reading import reads_score
-from xcam.metrics.removal.pixels import Step, area, counts_by, progressive, ranks
+from xcam.metrics.inputs import Space, enter_space, read_maps, read_target
+from xcam.metrics.reading import make_score_reader
+from xcam.metrics.removal.pixels import (
+    Step,
+    compute_area,
+    count_by_step,
+    rank_values,
+    remove_progressively,
+)
 
 __all__ = ["PixelFlipping"]
 
@@ -59,16 +65,18 @@ class PixelFlipping(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """See `Metric.score`; gives the curves (B, P), from the clean image to the fill."""
-        places = ranks(maps_of(explanation, images, order=True))
-        counts = counts_by(self.step, places[0].numel())
-        read = reads_score(target_of(explanation, images), self.output)
+        places = rank_values(read_maps(explanation, images, order=True))
+        counts = count_by_step(self.step, places[0].numel())
+        read = make_score_reader(read_target(explanation, images), self.output)
         with untouched(model), torch.no_grad():
-            inner, seen = in_space(model, images, self.space)
-            return progressive(inner, seen, places, counts, read, self.fill, label=self.spec.name)
+            inner, seen = enter_space(model, images, self.space)
+            return remove_progressively(
+                inner, seen, places, counts, read, self.fill, label=self.spec.name
+            )
 
     def finish(self, mean: Tensor) -> Tensor:
         """The area under the mean curve, which is the mean of the areas."""
-        return area(mean)
+        return compute_area(mean)
 
     def curve(self, mean: Tensor) -> tuple[Tensor, Tensor]:
         """The score over the share of pixels that are black."""

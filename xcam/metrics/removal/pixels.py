@@ -23,12 +23,12 @@ from xcam.metrics.reading import Read, check_finite
 __all__ = [
     "Fractions",
     "Step",
-    "area",
     "check_ascending",
-    "counts_at",
-    "counts_by",
-    "progressive",
-    "ranks",
+    "compute_area",
+    "count_at_fractions",
+    "count_by_step",
+    "rank_values",
+    "remove_progressively",
 ]
 
 
@@ -38,7 +38,7 @@ Step: TypeAlias = Annotated[int, Range(least=1)] | Annotated[float, Range(above=
 Fractions: TypeAlias = tuple[Annotated[float, Range(above=0, below=1)], ...]
 
 
-def ranks(maps: Tensor) -> Tensor:
+def rank_values(maps: Tensor) -> Tensor:
     """The place of each value of (B, …) maps among its image's, (B, …) int64: 0 is the highest.
 
     Equal values follow each other in scan order.
@@ -48,7 +48,7 @@ def ranks(maps: Tensor) -> Tensor:
     return torch.empty_like(order).scatter_(1, order, places).view(maps.shape)
 
 
-def counts_by(step: int | float, pixels: int) -> Tensor:
+def count_by_step(step: int | float, pixels: int) -> Tensor:
     """How many of an image's pixels are changed at each point: (P,) int64, from 0 to all.
 
     Args:
@@ -59,15 +59,15 @@ def counts_by(step: int | float, pixels: int) -> Tensor:
     """
     if isinstance(step, int | np.integer):
         return torch.tensor([*range(0, pixels, int(step)), pixels])
-    return counts_at([*(i * step for i in range(math.ceil(1 / step - 1e-9))), 1.0], pixels)
+    return count_at_fractions([*(i * step for i in range(math.ceil(1 / step - 1e-9))), 1.0], pixels)
 
 
-def counts_at(fractions: Sequence[float], pixels: int) -> Tensor:
+def count_at_fractions(fractions: Sequence[float], pixels: int) -> Tensor:
     """The whole number of pixels at or below each fraction of them, (P,) int64."""
     return torch.tensor([math.floor(fraction * pixels + 1e-6) for fraction in fractions])
 
 
-def progressive(
+def remove_progressively(
     model: nn.Module,
     images: Tensor,
     ranks: Tensor,
@@ -114,7 +114,7 @@ def progressive(
     return check_finite(found.view(batch, points, *found.shape[1:]))
 
 
-def area(curve: Tensor) -> Tensor:
+def compute_area(curve: Tensor) -> Tensor:
     """The area (…) under curves (…, P) of P ≥ 2 points, by trapezoids over a width of 1.
 
     (Σ s − s_0/2 − s_last/2) / (P − 1), all steps alike also if the last one is shorter.

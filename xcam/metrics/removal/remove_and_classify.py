@@ -11,9 +11,15 @@ from torch import Tensor, nn
 from xcam.core import Explanation, Metric, MetricSpec
 from xcam.engine import untouched
 from xcam.imaging import Fill
-from xcam.metrics.inputs import Space, in_space, maps_of, target_of
-from xcam.metrics.reading import reads_hit
-from xcam.metrics.removal.pixels import Fractions, check_ascending, counts_at, progressive, ranks
+from xcam.metrics.inputs import Space, enter_space, read_maps, read_target
+from xcam.metrics.reading import make_hit_reader
+from xcam.metrics.removal.pixels import (
+    Fractions,
+    check_ascending,
+    count_at_fractions,
+    rank_values,
+    remove_progressively,
+)
 
 __all__ = ["RemoveAndClassify"]
 
@@ -65,17 +71,17 @@ class RemoveAndClassify(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """See `Metric.score`; gives hits (B, 2, P), those of the map and of random erasure."""
-        maps = maps_of(explanation, images, order=True)
+        maps = read_maps(explanation, images, order=True)
         pixels = maps[0].numel()
         order = torch.randperm(pixels, generator=torch.Generator().manual_seed(self.seed))
         chance = order.view(1, *maps.shape[1:]).to(maps.device).expand_as(maps)
-        counts = counts_at(self.fractions, pixels)
-        read, name = reads_hit(target_of(explanation, images)), self.spec.name
+        counts = count_at_fractions(self.fractions, pixels)
+        read, name = make_hit_reader(read_target(explanation, images)), self.spec.name
         with untouched(model), torch.no_grad():
-            inner, seen = in_space(model, images, self.space)
+            inner, seen = enter_space(model, images, self.space)
             hits = [
-                progressive(inner, seen, places, counts, read, self.fill, label=name)
-                for places in (ranks(maps), chance)
+                remove_progressively(inner, seen, places, counts, read, self.fill, label=name)
+                for places in (rank_values(maps), chance)
             ]
         return torch.stack(hits, 1)
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from xcam.core import Explanation, Metric, MetricSpec, NonNegative, Share
 from xcam.engine import forward, untouched
-from xcam.metrics.inputs import Space, in_space, maps_of, target_of
-from xcam.metrics.reading import check_finite, reads_score_and_hit
+from xcam.metrics.inputs import Space, enter_space, read_maps, read_target
+from xcam.metrics.reading import check_finite, make_score_and_hit_reader
 from xcam.metrics.removal.imputation import impute
-from xcam.metrics.removal.pixels import counts_at, ranks
+from xcam.metrics.removal.pixels import count_at_fractions, rank_values
 
 __all__ = ["ROAD", "Fractions", "Output", "ROADLeRF", "ROADMoRF"]
 
@@ -60,18 +60,18 @@ class _Imputed(Metric):
 
         (B, P, 2) of a single order, (B, 2, P, 2) of both, most relevant first.
         """
-        maps, target = maps_of(explanation, images), target_of(explanation, images)
+        maps, target = read_maps(explanation, images), read_target(explanation, images)
         pixels = maps[0].numel()
         # Of n pixels, those of rank r < k go first, or those of n − 1 − r < k.
         places = _shuffled_ranks(maps, self.seed)
         each = torch.stack(
             [places if order == "morf" else pixels - 1 - places for order in self.orders], 1
         )
-        limits = counts_at(self.fractions, pixels).to(images.device)
-        read = reads_score_and_hit(target)
+        limits = count_at_fractions(self.fractions, pixels).to(images.device)
+        read = make_score_and_hit_reader(target)
         shape = (len(images), len(self.orders), len(limits))
         with untouched(model), torch.no_grad():
-            inner, seen = in_space(model, images, self.space)
+            inner, seen = enter_space(model, images, self.space)
             noise = self.noise * _noise(seen, self.seed)
 
             def step(part: slice) -> Tensor:
@@ -193,7 +193,7 @@ def _shuffled_ranks(maps: Tensor, seed: int) -> Tensor:
     """
     generator = torch.Generator().manual_seed(seed)
     shuffle = torch.randperm(maps[0].numel(), generator=generator).to(maps.device)
-    return ranks(maps.flatten(1)[:, shuffle])[:, shuffle.argsort()].view_as(maps)
+    return rank_values(maps.flatten(1)[:, shuffle])[:, shuffle.argsort()].view_as(maps)
 
 
 def _noise(images: Tensor, seed: int) -> Tensor:

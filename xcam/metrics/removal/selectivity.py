@@ -14,9 +14,14 @@ from xcam._explain.run import run
 from xcam.core import Count, Explanation, Method, Metric, MetricSpec, Target
 from xcam.engine import forward, untouched, unwrap
 from xcam.imaging import Fill, make_fill
-from xcam.metrics.inputs import Space, in_space, maps_of, target_of
-from xcam.metrics.reading import check_finite, reads_score_and_hit
-from xcam.metrics.removal.pixels import area, counts_at, progressive, ranks
+from xcam.metrics.inputs import Space, enter_space, read_maps, read_target
+from xcam.metrics.reading import check_finite, make_score_and_hit_reader
+from xcam.metrics.removal.pixels import (
+    compute_area,
+    count_at_fractions,
+    rank_values,
+    remove_progressively,
+)
 from xcam.models.normalized import Normalized
 
 __all__ = ["Selectivity", "Unit"]
@@ -99,24 +104,24 @@ class Selectivity(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """See `Metric.score`; gives (B, steps + 1, 2), the probability and 1 for a hit."""
-        maps_of(explanation, images, order=True)
-        target = target_of(explanation, images)
+        read_maps(explanation, images, order=True)
+        target = read_target(explanation, images)
         values = self._values(explanation, images)
         counts = self._counts(values[0].numel())
-        read = reads_score_and_hit(target)
+        read = make_score_and_hit_reader(target)
         with untouched(model):
             if self.recompute:
                 return self._recomputed(model, images, target, _method(explanation), counts)
-            inner, seen = in_space(model, images, self.space)
-            places = self._spread(ranks(values), images)
+            inner, seen = enter_space(model, images, self.space)
+            places = self._spread(rank_values(values), images)
             with torch.no_grad():
-                return progressive(
+                return remove_progressively(
                     inner, seen, places, counts, read, self.fill, label="selectivity"
                 )
 
     def finish(self, mean: Tensor) -> Tensor:
         """The area under the mean curve, which is the mean of the areas."""
-        return area(self.curve(mean)[1])
+        return compute_area(self.curve(mean)[1])
 
     def curve(self, mean: Tensor) -> tuple[Tensor, Tensor]:
         """The probability or the accuracy over the step."""
@@ -126,7 +131,7 @@ class Selectivity(Metric):
     def _counts(self, units: int) -> Tensor:
         """How many of an image's units are gone after each step, (steps + 1,) int64."""
         if self.step is None:
-            return counts_at([done / self.steps for done in range(self.steps + 1)], units)
+            return count_at_fractions([done / self.steps for done in range(self.steps + 1)], units)
         return (torch.arange(self.steps + 1) * self.step).clamp(max=units)
 
     def _values(self, explanation: Explanation, images: Tensor) -> Tensor:
@@ -157,7 +162,7 @@ class Selectivity(Metric):
     ) -> Tensor:
         """As `score`, with the changed images explained again before each step."""
         hidden = self._hidden(model, images)
-        read = reads_score_and_hit(target)
+        read = make_score_and_hit_reader(target)
         rows = torch.arange(len(images), device=images.device)
         prepared, current, gone, found = prepare(model, images, method), images, None, []
         for more in counts.diff().tolist():
@@ -167,7 +172,7 @@ class Selectivity(Metric):
             if gone is None:
                 gone = torch.zeros_like(values, dtype=torch.bool)
             open_values = values.masked_fill(gone, -torch.inf) if self.exclude_removed else values
-            gone = gone | (ranks(open_values) < more)
+            gone = gone | (rank_values(open_values) < more)
             removed = self._spread(gone, images)
             current = torch.where(
                 removed if removed.ndim == 4 else removed[:, None], hidden, images
@@ -182,7 +187,7 @@ class Selectivity(Metric):
 
     def _hidden(self, model: nn.Module, images: Tensor) -> Tensor:
         """What stands behind the images, in their own space: methods explain the whole model."""
-        inner, seen = in_space(model, images, self.space)
+        inner, seen = enter_space(model, images, self.space)
         behind = make_fill(seen, self.fill)
         whole = unwrap(model)
         if inner is not model and isinstance(whole, Normalized):

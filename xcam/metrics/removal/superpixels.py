@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["grid", "segment_means", "slic"]
+__all__ = ["compute_segment_means", "divide_into_grid", "segment_by_slic"]
 
 _ROUNDS = 10  # of k-means, as in the paper
 
 
-def grid(size: tuple[int, int], count: int) -> tuple[Tensor, tuple[int, int]]:
+def divide_into_grid(size: tuple[int, int], count: int) -> tuple[Tensor, tuple[int, int]]:
     """Divides an image into about `count` rectangles, as square as they get.
 
     Args:
@@ -28,7 +28,7 @@ def grid(size: tuple[int, int], count: int) -> tuple[Tensor, tuple[int, int]]:
     return row[:, None] * columns + column, (rows, columns)
 
 
-def slic(images: Tensor, count: int, compactness: float) -> Tensor:
+def segment_by_slic(images: Tensor, count: int, compactness: float) -> Tensor:
     """SLIC (Achanta et al., 2012): k-means of colour and place, from a grid.
 
     D² = d_colour² + (compactness · d_place / S)², with the colour in units of the image's range
@@ -44,19 +44,19 @@ def slic(images: Tensor, count: int, compactness: float) -> Tensor:
         (B, H, W) int64 labels below the number of cells of `grid`, some of which may be unused.
     """
     size = (images.shape[2], images.shape[3])
-    cells, shape = grid(size, count)
+    cells, shape = divide_into_grid(size, count)
     cells = cells.to(images.device)
     nine = _around(cells, shape)
     side = (size[0] * size[1] / count) ** 0.5
     features = torch.cat([_colors(images), _places(images) * (compactness / side)], 1)
     labels = cells.expand(len(images), -1, -1)
     for _ in range(_ROUNDS):
-        means, sizes = segment_means(features, labels, shape[0] * shape[1])
+        means, sizes = compute_segment_means(features, labels, shape[0] * shape[1])
         labels = _nearest(features, means.where(sizes[:, None] > 0, torch.inf), nine)
     return labels
 
 
-def segment_means(values: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def compute_segment_means(values: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The mean of values over segments, the same bits in whichever order a device adds.
 
     Args:
