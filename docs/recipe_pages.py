@@ -1,8 +1,9 @@
-"""The recipes as Markdown: a page of the site, made from the TOML files."""
+"""Write the recipes as Markdown: a page of the site, made from the TOML files."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
+import re
 from typing import Any
 
 from catalogue import linked
@@ -13,11 +14,11 @@ TEXTS = ("title", "source", "command", "notes")
 
 
 def recipes_page() -> str:
-    """A table of all recipes, then a section each."""
+    """Return a table of all recipes, then a section each."""
     parts = [
         "# The recipes that come along",
-        "This page is made from the recipes' files. How they are run, changed and written is told "
-        "in [Recipes](../recipes.md).",
+        "This page is made from the recipes' files. [Recipes](../recipes.md) shows how to run, "
+        "change and write one.",
         recipes_table(),
         *map(section, recipes.names()),
     ]
@@ -25,7 +26,7 @@ def recipes_page() -> str:
 
 
 def recipes_table() -> str:
-    """A row a recipe: the original's command, ours, what `fit` is told, the source."""
+    """Return a row for each recipe: the original's command, ours, the settings, the source."""
     rows = ["| original command | xcam command | settings | source |", "|---|---|---|---|"]
     for name in recipes.names():
         recipe = recipes.read(name)
@@ -40,7 +41,7 @@ def recipes_table() -> str:
 
 
 def section(name: str) -> str:
-    """One recipe: the original's command and ours, what differs, its tables."""
+    """Return one recipe: the original's command and ours, what differs, its tables."""
     recipe = recipes.read(name)
     lines = [f"## {recipe['title']}", "", f"`{name}` · {linked(recipe['source'])}", ""]
     if recipe["command"]:
@@ -54,18 +55,39 @@ def section(name: str) -> str:
 
 
 def command(name: str) -> str:
-    """How a recipe is run."""
+    """Return the command that trains by a recipe."""
     return f"xcam fit --recipe {name} --root DATA --out RUN"
 
 
 def tables(name: str) -> str:
-    """The file of a recipe from its first table on."""
-    text = (Path(recipes.__file__).parent / f"{name}.toml").read_text(encoding="utf-8")
-    return text[text.index("[model]") :].strip()
+    """Return the tables of a recipe as TOML."""
+    recipe = recipes.read(name)
+    parts = []
+    for table in ("model", "data", "fit"):
+        lines = [assignment(key, value) for key, value in recipe[table].items()]
+        parts.append("\n".join([f"[{table}]", *lines]))
+    return "\n\n".join(parts)
+
+
+def assignment(key: str, value: Any) -> str:
+    """Return a key and its value as TOML; a key that is no word, such as a pattern, is quoted."""
+    name = key if re.fullmatch(r"[\w-]+", key, re.ASCII) else json.dumps(key)
+    return f"{name} = {toml(value)}"
+
+
+def toml(value: Any) -> str:
+    """Return a setting as TOML, in one line, or a line an entry in a long list."""
+    if isinstance(value, dict):
+        return f"{{ {', '.join(assignment(*item) for item in value.items())} }}"
+    if isinstance(value, list):
+        line = f"[{', '.join(map(toml, value))}]"
+        several = "".join(f"    {toml(entry)},\n" for entry in value)
+        return line if len(line) < 90 else f"[\n{several}]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def shown(value: Any) -> str:
-    """A setting as a call: `SGD(lr=0.1, momentum=0.9)`."""
+    """Return a setting as a call: `SGD(lr=0.1, momentum=0.9)`."""
     if isinstance(value, dict):
         rest = (f"{key}={shown(entry)}" for key, entry in value.items() if key != "name")
         return f"{value.get('name', '')}({', '.join(rest)})"

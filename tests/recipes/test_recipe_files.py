@@ -1,10 +1,17 @@
 import copy
+import sys
 
 import pytest
+import recipe_pages
 
 from xcam import recipes
 from xcam.errors import FileFormatError, UnknownNameError
-from xcam.recipes.reading import value
+from xcam.recipes.reading import parse_value
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 
 class TestChanges:
@@ -33,13 +40,38 @@ class TestChanges:
         ],
     )  # fmt: skip
     def test_a_text_is_toml_or_a_word(self, text, meaning):
-        assert value(text) == meaning
-        assert type(value(text)) is type(meaning)
+        assert parse_value(text) == meaning
+        assert type(parse_value(text)) is type(meaning)
 
     @pytest.mark.parametrize("text", ["", "[1, 2", "{a = }", "1e", "0.1.2", "1\nseed = 2", "'a"])
     def test_or_refused(self, text):
         with pytest.raises(ValueError, match=r"is neither a value of TOML nor a word"):
-            value(text)
+            parse_value(text)
+
+
+class TestVariants:
+    def test_variant_replaces_and_keeps_settings_of_its_file(self):
+        base, variant = map(recipes.read, ("cifar10_resnet110", "cifar100_wrn_28_10"))
+        assert variant["model"]["name"] == "xcam:cifar_wide_resnet"
+        assert variant["model"]["mean"] == base["model"]["mean"]
+        assert variant["data"] == {**base["data"], "name": "cifar100"}
+        assert variant["fit"]["schedule"]["milestones"] == [60, 120, 160]
+        assert variant["title"] != base["title"]
+
+    def test_file_of_variants_is_no_recipe_itself(self):
+        with pytest.raises(UnknownNameError, match="cifar_classifiers"):
+            recipes.read("cifar_classifiers")
+
+    def test_change_of_what_was_read_stays_there(self):
+        recipes.read("mnist_simple_cnn")["fit"]["optimizer"]["lr"] = 5.0
+        assert recipes.read("mnist_simple_cnn")["fit"]["optimizer"]["lr"] == 0.01
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_page_shows_the_settings_that_are_read(name):
+    recipe = recipes.read(name)
+    shown = tomllib.loads(recipe_pages.tables(name))
+    assert shown == {table: recipe[table] for table in ("model", "data", "fit")}
 
 
 class TestRefusals:

@@ -82,14 +82,14 @@ def recipes() -> None:
 
 
 def _parse_changes(pairs: Sequence[str]) -> dict[str, Any]:
-    from xcam.recipes.reading import value
+    from xcam.recipes.reading import parse_value
 
     changes = {}
     for pair in pairs:
         name, sign, text = pair.partition("=")
         if not (sign and name.strip()):
             raise ValueError(f"--set takes name=value, such as epochs=2, got {pair!r}")
-        changes[name.strip()] = value(text.strip())
+        changes[name.strip()] = parse_value(text.strip())
     return changes
 
 

@@ -1,12 +1,14 @@
-"""Recipes as files: which there are, what one says, and what is changed in it."""
+"""Recipes as TOML files: list them, read one, change settings in it."""
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["check", "names", "read", "value"]
+__all__ = ["check", "names", "parse_value", "read"]
 
 _FOLDER = Path(__file__).parent
 _WORD = re.compile(r"[A-Za-z./~_][\w./:~+ -]*")
@@ -35,12 +37,12 @@ _NOT_OF_FIT = {
 
 
 def names() -> list[str]:
-    """The names of xcam's own recipes, sorted."""
-    return sorted(path.stem for path in _FOLDER.glob("*.toml"))
+    """Return the names of xcam's own recipes, sorted."""
+    return sorted(_read_own())
 
 
 def read(recipe: str | Path, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """A recipe as nested dictionaries.
+    """Read a recipe as nested dictionaries.
 
     Its tables hold arguments by name: `["model"]` those of `xcam.models.load`, `["data"]` those of
     `xcam.data.load` (but `root` and `download`), `["fit"]` those of `xcam.fit` (but the data, and
@@ -60,16 +62,23 @@ def read(recipe: str | Path, changes: Mapping[str, Any] | None = None) -> dict[s
         FileFormatError: The file is no TOML, or lacks a table or the name in one.
         ValueError: A change of what lies inside a setting that is no table.
     """
-    path = _path(recipe)
-    found = _parsed(path)
+    if isinstance(recipe, str) and not recipe.endswith(".toml"):
+        if recipe not in names():
+            raise unknown("recipe", recipe, names())
+        found = copy.deepcopy(_read_own()[recipe])
+    else:
+        path = Path(recipe)
+        if not path.is_file():
+            raise FileNotFoundError(f"no recipe at {str(path)!r}")
+        found = _check_file(_parse(path), path)
     for key, value in (changes or {}).items():
         _change(found, key, value)
-    check(found, f"the recipe {str(path)!r}")
+    check(found, f"the recipe {str(recipe)!r}")
     return found
 
 
 def check(recipe: Mapping[str, Any], called: str = "the recipe") -> None:
-    """Refuses tables that lack what they must have, or have what their function does not take.
+    """Refuse tables that lack what they must have, or have what their function does not take.
 
     Raises:
         FileFormatError: `name` is missing in `[model]` or `[data]`, or `epochs` in `[fit]`.
@@ -78,19 +87,22 @@ def check(recipe: Mapping[str, Any], called: str = "the recipe") -> None:
     for table, needed in (("model", "name"), ("data", "name"), ("fit", "epochs")):
         if needed not in recipe.get(table, {}):
             raise FileFormatError(f"{called} lacks {needed!r} in [{table}]")
-    for name in recipe["fit"].keys() - _of_fit(recipe["fit"]):
+    for name in recipe["fit"].keys() - _list_fit_settings(recipe["fit"]):
         tables = {key: own for key, own in recipe["fit"].items() if isinstance(own, Mapping)}
         if inside := [f"{key}.{name}" for key, own in tables.items() if name in own]:
             raise TypeError(
                 f"[fit] of {called} has no setting {name!r}: did you mean {', '.join(inside)}?"
             )
-    known = {"data": _of(xcam.data.load) - _NOT_OF_DATA, "fit": _of_fit(recipe["fit"])}
+    known = {
+        "data": _list_parameters(xcam.data.load) - _NOT_OF_DATA,
+        "fit": _list_fit_settings(recipe["fit"]),
+    }
     for table, names in known.items():
         check_names(f"[{table}] of {called}", recipe[table], sorted(names))
 
 
-def value(text: str) -> Any:  # noqa: ANN401 - whatever TOML holds
-    """What a text says in TOML, such as `0.1` or `[1, 2]`; a bare word is text, and `none` None.
+def parse_value(text: str) -> Any:  # noqa: ANN401 - whatever TOML holds
+    """Parse a value of TOML, such as `0.1` or `[1, 2]`; a bare word is text, and `none` is None.
 
     Raises:
         ValueError: It is neither TOML nor a word.
@@ -106,22 +118,32 @@ def value(text: str) -> Any:  # noqa: ANN401 - whatever TOML holds
     return found["value"]
 
 
-def _path(recipe: str | Path) -> Path:
-    if isinstance(recipe, str) and not recipe.endswith(".toml"):
-        if recipe not in names():
-            raise unknown("recipe", recipe, names())
-        return _FOLDER / f"{recipe}.toml"
-    path = Path(recipe)
-    if not path.is_file():
-        raise FileNotFoundError(f"no recipe at {str(path)!r}")
-    return path
+@cache
+def _read_own() -> dict[str, dict[str, Any]]:
+    """Return xcam's own recipes by name: a file each, or a file for several variants of one.
+
+    A variant is the file's recipe with texts, and settings of its tables, added or replaced.
+    """
+    found = {}
+    for path in _FOLDER.glob("*.toml"):
+        recipe = _parse(path)
+        variants = recipe.pop("variants", None) or {path.stem: {}}
+        for name, changes in variants.items():
+            tables = {table: {**recipe[table], **changes.get(table, {})} for table in _TABLES}
+            found[name] = _check_file({**recipe, **changes, **tables}, path)
+    return found
 
 
-def _parsed(path: Path) -> dict[str, Any]:
+def _parse(path: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise FileFormatError(f"the recipe {str(path)!r} is no TOML: {error}") from error
+    return found
+
+
+def _check_file(found: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the recipe with the texts and tables that its file leaves out."""
     check_names(f"the recipe {str(path)!r}", found, [*_TEXTS, *_TABLES])
     _require(found, path, _TEXTS, str, "text")
     _require(found, path, _TABLES, dict, "a table")
@@ -137,31 +159,31 @@ def _require(
 
 
 def _change(recipe: dict[str, Any], key: str, value: object) -> None:
-    """Sets what a dotted name stands for, in the recipe itself."""
+    """Set what a dotted name stands for, in the recipe itself."""
     table, dot, rest = key.partition(".")
     if not dot or table not in _TABLES:
         table, rest = "fit", key
-    *way, last = rest.split(".")
-    place = recipe[table]
-    for step in way:
-        place = place.setdefault(step, {})
-        if not isinstance(place, dict):
-            raise ValueError(f"the change of {key!r} finds no table at {step!r}, but {place!r}")
+    *parents, last = rest.split(".")
+    inner = recipe[table]
+    for parent in parents:
+        inner = inner.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise ValueError(f"the change of {key!r} finds no table at {parent!r}, but {inner!r}")
     if value is None:
-        place.pop(last, None)
+        inner.pop(last, None)
     else:
-        place[last] = value
+        inner[last] = value
 
 
-def _of(function: Callable[..., Any]) -> set[str]:
+def _list_parameters(function: Callable[..., Any]) -> set[str]:
     parameters = inspect.signature(function).parameters.values()
     return {each.name for each in parameters if each.kind is not each.VAR_KEYWORD}
 
 
-def _of_fit(table: Mapping[str, Any]) -> set[str]:
-    """The settings of `xcam.fit`, and those of the method that is trained."""
+def _list_fit_settings(table: Mapping[str, Any]) -> set[str]:
+    """Return the settings of `xcam.fit`, and those of the method that is trained."""
     method = table.get("method")
     if not method:
-        return _of(xcam.fit) - _NOT_OF_FIT
+        return _list_parameters(xcam.fit) - _NOT_OF_FIT
     own = fields(xcam.get_method(method))  # type: ignore[arg-type]  # methods are dataclasses
-    return _of(xcam.fit) - _NOT_OF_FIT | {each.name for each in own}
+    return _list_parameters(xcam.fit) - _NOT_OF_FIT | {each.name for each in own}

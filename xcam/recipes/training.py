@@ -1,4 +1,4 @@
-"""The training by a recipe, and the accuracy of what it gave."""
+"""Training by a recipe, and the accuracy of the trained net."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def fit(
     download: bool = False,
     **settings: Any,  # noqa: ANN401 - those of xcam.fit
 ) -> nn.Module:
-    """Trains the recipe's model on its data; the same call goes on with a run that was stopped.
+    """Train the recipe's model on its data; the same call goes on with a run that was stopped.
 
     This is `xcam.fit(xcam.models.load(**model), data.train, …, out=out, **fit)` with the recipe's
     tables; the first weights are drawn by its seed, and the classes are named as the data name
@@ -55,12 +55,12 @@ def fit(
         ValueError: The data have no training images, or another number of classes than the model;
             or `out` is of a recipe with another model or other data, each difference named.
     """
-    chosen = _given(recipe)
-    splits = _splits(chosen, root, download)
+    chosen = _read_or_check(recipe)
+    splits = _load_splits(chosen, root, download)
     arguments = {**chosen["fit"], **settings}
-    predicted = _by_predictions(chosen, arguments)
-    net = _model(chosen, splits, arguments.get("seed", 0), predicted)
-    train = _there(splits.train, "training", chosen, root)
+    predicted = _learns_predictions(chosen, arguments)
+    net = _make_model(chosen, splits, arguments.get("seed", 0), predicted)
+    train = _require_part(splits.train, "training", chosen, root)
     folder = make_folder(out) if out and get_processes().is_main else None
     with folder.lock() if folder else nullcontext():
         if folder:
@@ -83,7 +83,7 @@ def accuracy(
     download: bool = False,
     **settings: Any,  # noqa: ANN401 - those of xcam.accuracy
 ) -> pd.DataFrame:
-    """The accuracy by class of a trained net on the test images of a recipe.
+    """Measure the accuracy by class of a trained net on the test images of a recipe.
 
     Args:
         recipe: A name, a `.toml` file, or what `read` gave.
@@ -95,29 +95,29 @@ def accuracy(
     Raises:
         ValueError: The data have no test images, or other classes than the net.
     """
-    chosen = _given(recipe)
+    chosen = _read_or_check(recipe)
     net = xcam.load(weights)
-    splits = _splits(chosen, root, download)
-    test = _there(splits.test, "test", chosen, root)
+    splits = _load_splits(chosen, root, download)
+    test = _require_part(splits.test, "test", chosen, root)
     _check_classes(tuple(getattr(net, "categories", ())), tuple(splits.classes), weights)
     if settings.get("device") is None and torch.accelerator.is_available():
         net.to(torch.accelerator.current_accelerator())  # as `fit` does
     return xcam.accuracy(net, test, **settings)
 
 
-def _given(recipe: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
+def _read_or_check(recipe: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(recipe, Mapping):
         return read(recipe)
     check(recipe)
     return recipe
 
 
-def _splits(recipe: Mapping[str, Any], root: str | Path, download: bool) -> Splits:
+def _load_splits(recipe: Mapping[str, Any], root: str | Path, download: bool) -> Splits:
     return xcam.data.load(root=root, download=download, **recipe["data"])
 
 
-def _by_predictions(recipe: Mapping[str, Any], arguments: Mapping[str, Any]) -> bool:
-    """Whether a head is trained on what its frozen classifier predicts, whatever the labels are.
+def _learns_predictions(recipe: Mapping[str, Any], arguments: Mapping[str, Any]) -> bool:
+    """Return whether a head is trained on what its frozen classifier predicts, not on labels.
 
     Raises:
         ValueError: Its classifier is as it is drawn, and so are its predictions.
@@ -136,14 +136,14 @@ def _by_predictions(recipe: Mapping[str, Any], arguments: Mapping[str, Any]) -> 
     return True
 
 
-def _model(
+def _make_model(
     recipe: Mapping[str, Any], splits: Splits, seed: int, predicted: bool = False
 ) -> Normalized:
-    """The recipe's net with weights drawn by the seed, whatever has been drawn before."""
+    """Return the recipe's net with weights drawn by the seed, whatever has been drawn before."""
     outputs, classes = recipe["model"].get("num_classes"), tuple(splits.classes)
     if classes and outputs not in (None, len(classes)):
         if predicted and len(classes) < outputs:  # the labels are not asked
-            return _model(recipe, replace(splits, classes=()), seed)
+            return _make_model(recipe, replace(splits, classes=()), seed)
         raise ValueError(
             f"the recipe's model tells {outputs} classes apart and the data have {len(classes)}: "
             f"change model.num_classes to {len(classes)}"
@@ -156,7 +156,7 @@ def _model(
 
 
 def _settle(folder: RunFolder, recipe: Mapping[str, Any]) -> None:
-    """Writes what the manifest of a training leaves out, or compares it with what is there."""
+    """Write what the manifest of a training leaves out, or compare it with what is there."""
     settings = {"model": recipe["model"], "data": recipe["data"]}
     folder.settle(settings, name="recipe.json")
 
@@ -169,7 +169,7 @@ def _check_classes(own: Sequence[str], given: Sequence[str], weights: str | Path
         )
 
 
-def _there(
+def _require_part(
     part: Dataset[Any] | None, kind: str, recipe: Mapping[str, Any], root: str | Path
 ) -> Dataset[Any]:
     if part is None:
