@@ -191,7 +191,7 @@ class TestListed:
 
     def test_a_first_line_with_blanks_in_its_name_is_no_header(self, write, images):
         save(images / "my cat.png")
-        with pytest.raises(FileNotFoundError, match=r"line 1 of .*; a name with blanks takes col"):
+        with pytest.raises(FileNotFoundError, match=r"line 1 of .*; if a name has blanks, separ"):
             listed(write("my cat.png 0", "b.png 0"))
         assert listed(write("file label x0 y0 x1 y1", "b.png 0")).ids == ("b.png",)
 
