@@ -13,8 +13,8 @@ from torch.testing import assert_close
 import xcam
 from xcam.models.toy import GapNet
 from xcam.testing import quick
-from xcam.testing.metrics.case import Case, made, scored
-from xcam.testing.probe import ProbeNet, carrier
+from xcam.testing.probe import ProbeNet
+from xcam.testing.subject import MetricSubject, attach_head
 
 IMAGES = pictures(3, size=16)
 TARGETS = [0, 3, 1]
@@ -24,7 +24,7 @@ CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA de
 
 
 def net_for(name):
-    return carrier(quick(xcam.get_method(name)()), GapNet())
+    return attach_head(quick(xcam.get_method(name)()), GapNet())
 
 
 def explained(name, model, images=IMAGES, **options):
@@ -122,15 +122,16 @@ class TestEveryMethod:
 @pytest.mark.parametrize("name", xcam.list_metrics())
 def test_metric_on_cuda(name):
     metric = quick(xcam.get_metric(name)())
-    case = made(metric)
-    expected = metric.finish(scored(metric, case))
+    subject = MetricSubject(metric)
+    case = subject.build_case()
+    expected = metric.finish(subject.run(case))
     moved = dataclasses.replace(
         case.explanation,
         **{part: getattr(case.explanation, part).to(DEVICE) for part in ("maps", "raw", "target")},
     )
     truth = None if case.truth is None else case.truth.to(DEVICE)
     net = ProbeNet().to(DEVICE)
-    rows = scored(metric, Case(case.images.to(DEVICE), moved, truth), net)
+    rows = metric.score(net, case.images.to(DEVICE), moved, truth)
     assert rows.device.type == DEVICE
     low, high = metric.spec.bounds
     atol = 1e-3 * (high - low if math.isfinite(high - low) else 1)

@@ -32,7 +32,7 @@ from xcam.errors import ModelOutputError, UnknownNameError, XcamWarning
 from xcam.methods import GradCAM
 from xcam.models.toy import GapNet
 from xcam.testing import quick
-from xcam.testing.probe import carrier
+from xcam.testing.subject import attach_head
 
 IMAGES = pictures(5, size=16)
 METHODS = xcam.list_methods()
@@ -225,7 +225,7 @@ def placed(name, prefix):
 
 def net_for(name, wrapper=None, *args):
     """Return the net that the method runs on, in a wrapper that carries the same head."""
-    net = carrier(made(name), GapNet())
+    net = attach_head(made(name), GapNet())
     wrapped = wrapper(net, *args) if wrapper else net
     if hasattr(net, "method"):
         wrapped.method, wrapped.fitted = net.method, True

@@ -10,7 +10,7 @@ import xcam
 from xcam.metrics import precision
 from xcam.metrics.precision import find_finest_dtype, to_finest
 from xcam.testing import quick
-from xcam.testing.metrics.case import made, scored
+from xcam.testing.subject import MetricSubject
 
 # Their kernel is made on the host, in float64, and moved to the device as what the images are.
 ON_THE_HOST = ["deletion", "insertion"]
@@ -37,13 +37,14 @@ def test_float64_wherever_there_is_any():
 @pytest.mark.parametrize("name", [n for n in xcam.list_metrics() if n not in ON_THE_HOST])
 def test_no_metric_needs_it(name, monkeypatch):
     metric = quick(xcam.get_metric(name)())
-    case = made(metric)
-    expected = scored(metric, case)
+    subject = MetricSubject(metric)
+    case = subject.build_case()
+    expected = subject.run(case)
     monkeypatch.setattr(precision, "finest", lambda device: torch.float32)
     with NoFloat64():
         with pytest.raises(TypeError, match="which this device lacks"):
             torch.ones(2).double()
-        rows = scored(metric, case)
+        rows = subject.run(case)
         result = metric.finish(rows.mean(0))
         metric.curve(rows.mean(0))
     assert rows.dtype == result.dtype == torch.float32

@@ -308,7 +308,7 @@ class ReadsCallableTwice(Method):
 
 
 @dataclass(frozen=True)
-class NormalisesOverBatch(Method):
+class NormalizesOverBatch(Method):
     spec: ClassVar[MethodSpec] = spec()
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
@@ -419,7 +419,7 @@ class Transposes(Method):
 
 
 @dataclass(frozen=True)
-class NeedsColour(Method):
+class NeedsColor(Method):
     spec: ClassVar[MethodSpec] = spec()
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
@@ -491,7 +491,7 @@ class LiesAboutUnsigned(Method):
 
 
 @dataclass(frozen=True)
-class LiesAboutNormalised(Method):
+class LiesAboutNormalized(Method):
     spec: ClassVar[MethodSpec] = spec(signed=False, normalized=True)
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
@@ -594,7 +594,7 @@ class HasNoSource(Method):
 
 @dataclass(frozen=True)
 class Excused(Method):
-    spec: ClassVar[MethodSpec] = spec(exceptions={"takes_grey_images": "needs three channels"})
+    spec: ClassVar[MethodSpec] = spec(exceptions={"takes_gray_images": "needs three channels"})
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         return gradient(model, images, target)[:, [0, 1, 2]]
@@ -602,7 +602,7 @@ class Excused(Method):
 
 @dataclass(frozen=True)
 class Unexplained(Method):
-    spec: ClassVar[MethodSpec] = spec(exceptions={"takes_grey_images": " "})
+    spec: ClassVar[MethodSpec] = spec(exceptions={"takes_gray_images": " "})
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         return gradient(model, images, target)[:, [0, 1, 2]]
@@ -610,7 +610,7 @@ class Unexplained(Method):
 
 @dataclass(frozen=True)
 class ExcusesNoSuchCheck(Method):
-    spec: ClassVar[MethodSpec] = spec(exceptions={"takes_gray_images": "spelt otherwise"})
+    spec: ClassVar[MethodSpec] = spec(exceptions={"takes_grey_images": "spelt otherwise"})
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         return gradient(model, images, target)
@@ -627,7 +627,7 @@ class ExcusesTheInexcusable(Method):
 
 @dataclass(frozen=True)
 class ExcusedWithoutNeed(Method):
-    spec: ClassVar[MethodSpec] = spec(exceptions={"takes_grey_images": "it never tried"})
+    spec: ClassVar[MethodSpec] = spec(exceptions={"takes_gray_images": "it never tried"})
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         return gradient(model, images, target)
@@ -660,17 +660,16 @@ CAUGHT: dict[type[Method], set[str]] = {
     SwallowsErrors: {"passes_errors_on"},
     IgnoresTarget: {"follows_the_target"},
     HidesThatItFollowsTheTarget: {"follows_the_target"},
-    MixesUpTargets: {"follows_the_target_of_each_image", "takes_a_callable", *_WHOLE_BATCH},
-    ForgetsRows: {"follows_the_target_of_each_image", *_WHOLE_BATCH},
+    MixesUpTargets: {"takes_a_callable", *_WHOLE_BATCH},
+    ForgetsRows: _WHOLE_BATCH,
     ExplainsAnotherPrediction: {"takes_every_kind_of_target"},
     ReadsCallableTwice: {"takes_a_callable"},
-    NormalisesOverBatch: {
+    NormalizesOverBatch: {
         "same_for_any_batch_size",
         "same_for_a_subset",
         "same_beside_other_images",
-        "follows_the_target_of_each_image",
     },
-    DrawsNoiseForTheBatch: {"follows_the_target_of_each_image", *_WHOLE_BATCH},
+    DrawsNoiseForTheBatch: _WHOLE_BATCH,
     IgnoresSeed: {"follows_its_seed"},
     HidesItsSeed: {"follows_its_seed"},
     DriftsFromCallToCall: {"keeps_nothing", "same_under_any_global_seed"},
@@ -679,7 +678,7 @@ CAUGHT: dict[type[Method], set[str]] = {
     DividesByGradient: {"takes_dead_features"},
     ReturnsNumbers: {"gives_maps"},
     Transposes: {"keeps_the_aspect"},
-    NeedsColour: {"takes_grey_images"},
+    NeedsColor: {"takes_gray_images"},
     AssumesAnAttribute: {"runs_or_refuses_clearly"},
     MovesToHost: {"stays_on_device"},
     MovesToHostByCpu: {"stays_on_device"},
@@ -688,25 +687,25 @@ CAUGHT: dict[type[Method], set[str]] = {
     MovesToHostAsList: {"stays_on_device"},
     LiesAboutSigned: {"tells_whether_signed"},
     LiesAboutUnsigned: {"tells_whether_signed"},
-    LiesAboutNormalised: {"tells_whether_normalised"},
+    LiesAboutNormalized: {"tells_whether_normalized"},
     HidesACopy: {"tells_whether_it_alters_the_model"},
     ClaimsACopy: {"tells_whether_it_alters_the_model"},
     NeedsGradMode: {"same_under_no_grad", "same_under_inference_mode"},
-    ReadsMemoryOrder: {"same_for_noncontiguous_images"},
+    ReadsMemoryOrder: {"same_for_noncontiguous_tensors"},
     KnowsOnlyReluModules: {
         "same_with_inplace_relu",
         "same_with_functional_relu",
         "same_with_reused_relu",
     },
     Thawed: {"is_a_frozen_dataclass"},
-    Tightlipped: {"shows_its_recipe"},
+    Tightlipped: {"shows_its_settings"},
     local_class(): {"survives_pickling"},
     Shouts: {"has_a_spec"},
     HasNoSource: {"has_a_spec"},
     Unexplained: {"excuses_little"},
     ExcusesNoSuchCheck: {"excuses_little"},
     ExcusesTheInexcusable: {"excuses_little", "leaves_hooks"},
-    ExcusedWithoutNeed: {"takes_grey_images"},
+    ExcusedWithoutNeed: {"takes_gray_images"},
 }
 
 
@@ -737,11 +736,11 @@ def test_every_check_catches_something():
 
 def test_exception_excuses_its_check_alone():
     results = {result.check: result for result in check_method(Excused())}
-    assert results["takes_grey_images"] == CheckResult(
-        "takes_grey_images", "excused", "needs three channels"
+    assert results["takes_gray_images"] == CheckResult(
+        "takes_gray_images", "excused", "needs three channels"
     )
-    assert {r.outcome for r in results.values() if r.check != "takes_grey_images"} == {"kept"}
-    (check,) = (c for c in method_checks(Excused()) if c.name == "takes_grey_images")
+    assert {r.outcome for r in results.values() if r.check != "takes_gray_images"} == {"kept"}
+    (check,) = (c for c in method_checks(Excused()) if c.name == "takes_gray_images")
     check()  # an excused check does not fail a plugin author's test
 
 

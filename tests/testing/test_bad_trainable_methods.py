@@ -18,7 +18,8 @@ from xcam.methods.trainable.heads import read_head
 from xcam.methods.trainable.taps import Place, tapped
 from xcam.testing import check_method, method_checks
 from xcam.testing.checks import training
-from xcam.testing.probe import ProbeNet, carrier, pictures
+from xcam.testing.probe import ProbeNet, sample_images
+from xcam.testing.subject import attach_head
 
 
 class Gate(nn.Module):
@@ -74,7 +75,7 @@ class Good(TrainableMethod):
 
 
 def part(net: nn.Module, kind: type[nn.Module]) -> nn.Module:
-    """The first part of the net that is of a class."""
+    """Return the first part of the net that is of a class."""
     return next(module for module in net.modules() if isinstance(module, kind))
 
 
@@ -274,8 +275,8 @@ def test_every_check_catches_something():
 
 def test_a_head_stands_where_it_is_put():
     """Features are changed in the head's own passes, and the classifier alone runs unchanged."""
-    probe, images = ProbeNet(), pictures(2)
-    net = carrier(Good(), probe)
+    probe, images = ProbeNet(), sample_images(2)
+    net = attach_head(Good(), probe)
     with torch.no_grad():
         features = probe.features(images)
         gated = features * net.head(features)

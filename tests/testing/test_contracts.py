@@ -8,7 +8,13 @@ import torch
 import xcam
 from xcam.registry import installed
 from xcam.testing import method_checks, quick
-from xcam.testing.probe import ProbeNet, carrier, explained, pictures
+from xcam.testing.probe import CLASSES, ProbeNet, sample_images
+from xcam.testing.subject import attach_head, explain_quietly
+
+
+def explain(method, net):
+    return explain_quietly(method, net, sample_images(), CLASSES)
+
 
 CHECKS = [check for name in xcam.list_methods() for check in method_checks(xcam.get_method(name)())]
 OWN = [name for name in xcam.list_methods() if installed().owners[name].startswith("xcam:")]
@@ -24,21 +30,21 @@ def test_contract(check):
 def test_state_of_the_model_makes_no_difference(name):
     """What `explain` does for every method: training mode, trainable or frozen parameters."""
     method = quick(xcam.get_method(name)())
-    reference = explained(method, ProbeNet()).raw
-    assert torch.equal(explained(method, ProbeNet().train()).raw, reference)
-    assert torch.equal(explained(method, ProbeNet().requires_grad_(False)).raw, reference)
+    reference = explain(method, ProbeNet()).raw
+    assert torch.equal(explain(method, ProbeNet().train()).raw, reference)
+    assert torch.equal(explain(method, ProbeNet().requires_grad_(False)).raw, reference)
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_trained_nets_come_back_from_a_file(name, tmp_path):
     """With the maps bit for bit, and with every field of the method."""
     method, path = xcam.get_method(name)(), tmp_path / "net.safetensors"
-    net = carrier(method, ProbeNet())
+    net = attach_head(method, ProbeNet())
     xcam.save(net, path)
     loaded = xcam.load(path, model=ProbeNet())
     assert loaded.method == net.method
-    assert torch.equal(explained(method, loaded).raw, explained(method, net).raw)
-    assert explained(method, loaded).method == net.method  # None is filled in by the net's own
+    assert torch.equal(explain(method, loaded).raw, explain(method, net).raw)
+    assert explain(method, loaded).method == net.method  # None is filled in by the net's own
 
 
 def test_all_of_xcams_methods_are_checked():
@@ -107,7 +113,7 @@ def test_every_method_of_xcam_has_a_cost():
 @pytest.mark.parametrize("name", OWN)
 @pytest.mark.parametrize("factor", [1, 2])
 def test_passes(name, factor):
-    method, probe, images = quick(xcam.get_method(name)()), ProbeNet(), pictures(2)
+    method, probe, images = quick(xcam.get_method(name)()), ProbeNet(), sample_images(2)
     costly = {"n_masks", "n_samples", "n_steps", "iterations"} & method.parameters().keys()
     more = {field: factor * getattr(method, field) for field in costly}
     method = dataclasses.replace(method, **more)
@@ -115,7 +121,7 @@ def test_passes(name, factor):
         features = probe.features(images).flatten(2)
     live = (features.amax(2) > features.amin(2)).sum(1).tolist()
     assert max(live) < features.shape[1]  # or it would not show that the others are skipped
-    rows, net = [], carrier(method, probe)
+    rows, net = [], attach_head(method, probe)
     net.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
-    explained(method, net, images, target=1)
+    explain_quietly(method, net, images, 1)
     assert sum(rows) == sum(PASSES[name](method, count) for count in live)

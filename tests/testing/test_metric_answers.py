@@ -110,7 +110,7 @@ class ReadsLogits(Good):
 
 
 @dataclass(frozen=True)
-class NeedsColour(Good):
+class NeedsColor(Good):
     def score(self, model, images, explanation, truth=None):
         images = images[:, [0, 1, 2]]
         return super().score(model, images, explanation, truth)
@@ -203,9 +203,9 @@ CAUGHT: dict[type[Metric], set[str]] = {
     KeepsAGraph: {"gives_a_row_an_image"},
     ReadsRawAsMaps: {"takes_a_value_an_element"},
     ReadsLogits: {"takes_maps_from_anywhere"},
-    NeedsColour: {"takes_grey_images"},
+    NeedsColor: {"takes_gray_images"},
     NeedsSquares: {"takes_wide_and_tall_images"},
-    NeedsContrast: {"takes_black_images"},
+    NeedsContrast: {"takes_flat_images"},
     TakesAnyMaps: {"refuses_maps_that_do_not_fit"},
     CrashesOnMaps: {"refuses_maps_that_do_not_fit"},
     TakesAnyTruth: {"refuses_truth_that_does_not_fit"},

@@ -47,12 +47,12 @@ class HasNoRange(Good):
 
 
 @dataclass(frozen=True)
-class AsksNothingKnown(Good):
-    spec: ClassVar[MetricSpec] = spec(question="beauty")
+class AsksNothing(Good):
+    spec: ClassVar[MetricSpec] = spec(question=" ")
 
 
 @dataclass(frozen=True)
-class LocalisesByLabels(Good):
+class LocalizesByLabels(Good):
     spec: ClassVar[MetricSpec] = spec(question="localization")
 
 
@@ -63,7 +63,7 @@ class Shouts(Good):
 
 @dataclass(frozen=True)
 class Unexplained(Good):
-    spec: ClassVar[MetricSpec] = spec(exceptions={"takes_grey_images": " "})
+    spec: ClassVar[MetricSpec] = spec(exceptions={"takes_gray_images": " "})
 
     def score(self, model, images, explanation, truth=None):
         images = images[:, [0, 1, 2]]
@@ -80,7 +80,7 @@ class ExcusesTheInexcusable(Good):
 
 @dataclass(frozen=True)
 class ExcusedWithoutNeed(Good):
-    spec: ClassVar[MetricSpec] = spec(exceptions={"takes_grey_images": "it never tried"})
+    spec: ClassVar[MetricSpec] = spec(exceptions={"takes_gray_images": "it never tried"})
 
 
 def local_class() -> type[Metric]:
@@ -96,15 +96,15 @@ CAUGHT: dict[type[Metric], set[str]] = {
     HidesItsPasses: {"costs_what_it_says"},
     ClaimsPasses: {"costs_what_it_says"},
     Thawed: {"is_a_frozen_dataclass"},
-    Tightlipped: {"shows_its_recipe"},
+    Tightlipped: {"shows_its_settings"},
     HasNoFormula: {"has_a_spec"},
     HasNoRange: {"has_a_spec", "stays_within_its_bounds"},
-    AsksNothingKnown: {"has_a_spec"},
-    LocalisesByLabels: {"has_a_spec"},
+    AsksNothing: {"has_a_spec"},
+    LocalizesByLabels: {"has_a_spec"},
     Shouts: {"has_a_spec"},
     Unexplained: {"excuses_little"},
     ExcusesTheInexcusable: {"excuses_little", "same_in_any_order", "same_for_a_subset"},
-    ExcusedWithoutNeed: {"takes_grey_images"},
+    ExcusedWithoutNeed: {"takes_gray_images"},
     local_class(): {"survives_pickling"},
 }
 

@@ -9,8 +9,8 @@ import xcam
 from xcam.core import MetricSpec
 from xcam.registry import installed
 from xcam.testing import metric_checks, quick
-from xcam.testing.metrics.case import made, scored
-from xcam.testing.probe import ProbeNet, pictures
+from xcam.testing.probe import ProbeNet
+from xcam.testing.subject import MetricSubject
 
 CHECKS = [check for name in xcam.list_metrics() for check in metric_checks(xcam.get_metric(name)())]
 OWN = [name for name in xcam.list_metrics() if installed().owners[name].startswith("xcam:")]
@@ -68,16 +68,18 @@ def test_passes(name, default):
     known = metric.parameters()
     changes = {field: value for field, value in OTHERS.items() if known.get(field) is not None}
     metric = metric if default else dataclasses.replace(metric, **changes)
-    case = made(metric, pictures(2))
+    subject = MetricSubject(metric)
+    case = subject.build_case().select([0, 1])
     net.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
-    scored(metric, case, net)
+    subject.run(case, net)
     assert sum(rows) == pytest.approx(2 * stated(metric), abs=1e-9)
 
 
 def test_passes_of_maps_made_again():
     metric, net, rows = xcam.get_metric("selectivity")(steps=3, recompute=True), ProbeNet(), []
     assert metric.spec.cost.endswith(", or 1 + steps explanations with recompute")
-    case = made(metric, pictures(2))
+    subject = MetricSubject(metric)
+    case = subject.build_case().select([0, 1])
     net.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
-    scored(metric, case, net)
+    subject.run(case, net)
     assert sum(rows) == 2 * (1 + 3)

@@ -8,16 +8,17 @@ from xcam.core.headed import (
     check_headless,
     find_headed,
 )
-from xcam.core.method import Family, Method, MethodSpec, Reduce, SavedMethod, TrainableMethod
-from xcam.core.metric import Metric, MetricSpec, Question, Truth
+from xcam.core.method import FAMILIES, Method, MethodSpec, Reduce, SavedMethod, TrainableMethod
+from xcam.core.metric import QUESTIONS, Metric, MetricSpec, Truth
 from xcam.core.notes import Note
 from xcam.core.settings import Count, NonNegative, Positive, Range, Settings, Share
 from xcam.core.target import Output, ScoreFunction, Target, TargetLike, extract_logits
 
 __all__ = [
+    "FAMILIES",
+    "QUESTIONS",
     "Count",
     "Explanation",
-    "Family",
     "Headed",
     "Method",
     "MethodSpec",
@@ -27,7 +28,6 @@ __all__ = [
     "Note",
     "Output",
     "Positive",
-    "Question",
     "Range",
     "Reduce",
     "SavedMethod",

@@ -15,9 +15,10 @@ from xcam.core.target import Target, extract_logits
 if TYPE_CHECKING:
     from xcam.core.headed import Headed
 
-__all__ = ["Family", "Method", "MethodSpec", "Reduce", "SavedMethod", "TrainableMethod"]
+__all__ = ["FAMILIES", "Method", "MethodSpec", "Reduce", "SavedMethod", "TrainableMethod"]
 
-Family = Literal["cam", "perturbation", "gradient", "control", "trainable"]
+FAMILIES = ("cam", "perturbation", "gradient", "attention", "control", "trainable")
+"""The families of xcam's own methods, in the order of lists and tables; others come after."""
 Reduce = Literal["sum", "abs_sum", "abs_max"]
 
 
@@ -29,7 +30,7 @@ class MethodSpec:
         name: The name in the registry, lower case, such as `"gradcam"`.
         title: The name in print, such as `"Grad-CAM"`.
         paper: Authors, year and arXiv number or venue of the source; empty for plain controls.
-        family: What the map is made from.
+        family: What the map is made from: one of `FAMILIES`, or a word of your own.
         cost: Passes an image, in words, such as `"1 forward + tail backward"`.
         class_specific: The map depends on the target.
         stochastic: The map depends on a `seed` field, and on nothing else that is random.

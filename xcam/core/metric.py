@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from xcam.core.explanation import Explanation
 from xcam.core.settings import Settings
 
-__all__ = ["Metric", "MetricSpec", "Question", "Truth"]
+__all__ = ["QUESTIONS", "Metric", "MetricSpec", "Truth"]
 
 Truth = Literal["none", "labels", "boxes", "masks"]
-Question = Literal["faithfulness", "localization", "shape"]
+QUESTIONS = ("faithfulness", "localization", "shape")
+"""The questions of xcam's own metrics, in the order of lists and tables; others come after."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,14 @@ class MetricSpec:
         bounds: The range of the result.
         question: What it asks: do the maps say what the model does (`"faithfulness"`),
             do they fall on the object (`"localization"`), or what do they look like (`"shape"`)?
+            A word of your own for another question.
         truth: What it needs beside the maps.
         cost: Images through the model for each one scored, and explanations of it, a sum in the
             names of the settings: `"2"`, `"1/step + 1"`, `"2 × len(fractions) + 1 explanation"`;
             `"0"` for none.
-        known_failures: What it was seen not to tell by its defaults where the truth is known,
-            each with the reason: `"oracle above random"`, the object's mask from noise, or
-            `"random above inverse"`, noise from one minus the mask.
+        known_failures: Pairs of maps that it does not rank right by its defaults where the truth is
+            known, each with the reason: `"oracle above random"`, the object's mask and noise, or
+            `"random above inverse"`, noise and one minus the mask.
         reads_maps: Whether the result depends on the maps; one that speaks of the model alone is
             scored once for all methods, and ranks none.
         exceptions: Contract checks that the metric cannot keep, each with the reason.
@@ -51,7 +53,7 @@ class MetricSpec:
     formula: str
     higher_is_better: bool | None
     bounds: tuple[float, float]
-    question: Question = "faithfulness"
+    question: str = "faithfulness"
     truth: Truth = "none"
     cost: str = "0"
     reads_maps: bool = True
@@ -61,12 +63,12 @@ class MetricSpec:
 
     @property
     def direction(self) -> Literal["higher", "lower", "neither"]:
-        """What is better."""
+        """Return what is better."""
         return {True: "higher", False: "lower", None: "neither"}[self.higher_is_better]  # type: ignore[return-value]
 
     @property
     def interval(self) -> str:
-        """The bounds as mathematicians write them, such as `"[0, 1]"` or `"[0, ∞)"`."""
+        """Return the bounds as mathematicians write them, such as `"[0, 1]"` or `"[0, ∞)"`."""
         low, high = self.bounds
         left = "(−∞" if math.isinf(low) else f"[{low:g}"
         right = "∞)" if math.isinf(high) else f"{high:g}]"
@@ -106,7 +108,7 @@ class Metric(Settings, ABC):
         explanation: Explanation,
         truth: Tensor | None = None,
     ) -> Tensor:
-        """The statistic of each image, independent of its neighbours in the batch.
+        """Return a statistic of each image, independent of its neighbors in the batch.
 
         Args:
             model: The classifier that was explained; left as it was.
@@ -122,7 +124,7 @@ class Metric(Settings, ABC):
 
     @abstractmethod
     def finish(self, mean: Tensor) -> Tensor:
-        """The result from the mean over images of what `score` returns, vectorised.
+        """Return the result for a mean over images of what `score` returns, vectorized.
 
         Args:
             mean: (…, and the shape of a statistic), such as one row a bootstrap resample.
@@ -132,7 +134,7 @@ class Metric(Settings, ABC):
         """
 
     def curve(self, mean: Tensor) -> tuple[Tensor, Tensor] | None:
-        """What of the statistic is worth plotting, if anything.
+        """Return the curve that is worth plotting beside the result, if there is one.
 
         Args:
             mean: (…, and the shape of a statistic), a mean over images.

@@ -1,9 +1,8 @@
 """The contracts that every method and metric keeps, as checks that anyone can run on theirs."""
 
-from xcam.testing.check import Check, CheckResult, Outcome
-from xcam.testing.metrics import check_metric, metric_checks
+from xcam.testing.check import Check, CheckResult, Outcome, group_by_cause
 from xcam.testing.probe import ContractError
-from xcam.testing.suite import check_method, method_checks, quick
+from xcam.testing.suite import check_method, check_metric, method_checks, metric_checks, quick
 
 __all__ = [
     "Check",
@@ -12,6 +11,7 @@ __all__ = [
     "Outcome",
     "check_method",
     "check_metric",
+    "group_by_cause",
     "method_checks",
     "metric_checks",
     "quick",

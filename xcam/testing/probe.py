@@ -1,19 +1,15 @@
-"""What the checks run methods on: a small net that counts its passes and fails on command."""
+"""The net and images of the checks where an author brings none; a fuse that fails passes."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xcam._explain.prepare import prepare
-from xcam._explain.verb import explain
-from xcam.core import Explanation, Method, TargetLike, TrainableMethod, attached_method
-from xcam.errors import XcamWarning
 from xcam.models.toy import GapNet
 
 __all__ = [
@@ -22,18 +18,16 @@ __all__ = [
     "Fuse",
     "PlannedError",
     "ProbeNet",
-    "carrier",
-    "distance",
-    "explained",
-    "pictures",
-    "placed",
-    "probe_of",
+    "Relus",
+    "kill_features",
+    "replace_relus",
+    "sample_images",
 ]
 
 CLASSES = (2, 0, 4, 1, 3)
 """A class for each of five images: all different, and rarely the predicted one."""
 
-Rectifier = Literal["module", "inplace", "functional", "reused", "none"]
+Relus = Literal["inplace", "functional", "reused", "none"]
 
 
 class ContractError(AssertionError):
@@ -49,90 +43,91 @@ class Fuse:
 
     Attributes:
         limit: The pass to fail, counted from 1; None for no failure.
+        at: Where in the pass: before the net's first module or behind its last. A method that
+            stops a pass half-way never gets to the end.
+        blown: The planned failure has happened.
         runners: For each pass the net that ran, by identity, and the types of its modules.
     """
 
-    def __init__(self, limit: int | None = None) -> None:
-        self.limit = limit
+    def __init__(self, limit: int | None = None, at: Literal["start", "end"] = "start") -> None:
+        self.limit, self.at = limit, at
+        self.blown = False
         self.runners: list[tuple[int, tuple[type, ...]]] = []
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> Fuse:
-        """Itself: a copied net is still counted, and still fails."""
+        """Return the fuse itself: a copied net is still counted, and still fails."""
         return self
 
     @property
     def passes(self) -> int:
-        """How many passes there were."""
+        """Return how many passes there were."""
         return len(self.runners)
 
-    def failures(self) -> list[Fuse]:
-        """Fuses that fail the first, a middle and the last of the passes that there were."""
+    def install(self, net: nn.Module) -> None:
+        """Hook the fuse into a net."""
+        net.register_forward_pre_hook(self.start_pass)
+        net.register_forward_hook(self.end_pass)
+
+    def plan_failures(self) -> list[Fuse]:
+        """Return fuses that fail the first, a middle and the last of the passes, at both ends."""
         chosen = {1, (self.passes + 1) // 2, self.passes} if self.passes else set()
-        return [Fuse(limit) for limit in sorted(chosen)]
+        return [Fuse(limit, at) for limit in sorted(chosen) for at in ("start", "end")]
 
-    def burn(self, net: nn.Module) -> None:
-        """Counts a pass.
+    def start_pass(self, net: nn.Module, inputs: tuple[Any, ...]) -> None:
+        """Count a pass, and fail it if it is the one; the search for a layer on meta is none."""
+        if not (inputs and isinstance(inputs[0], Tensor) and inputs[0].is_meta):
+            self.runners.append(identify(net))
+            self._burn("start")
 
-        Raises:
-            PlannedError: It is the one to fail.
-        """
-        self.runners.append((id(net), tuple(type(module) for module in net.modules())))
-        if self.passes == self.limit:
+    def end_pass(self, _net: nn.Module, _inputs: object, _output: object) -> None:
+        """Fail the pass if it is the one."""
+        self._burn("end")
+
+    def _burn(self, at: str) -> None:
+        if at == self.at and self.passes == self.limit:
+            self.blown = True
             raise PlannedError(f"pass {self.passes} was made to fail")
 
 
-class ProbeNet(nn.Module):
-    """Convolutions with batch norm, global average pooling, one linear layer: all methods run.
+def identify(net: nn.Module) -> tuple[int, tuple[type, ...]]:
+    """Return what tells a net from a changed copy of it."""
+    return id(net), tuple(type(module) for module in net.modules())
 
-    Whatever the rectifier, the function computed and the output of `features` are the same;
-    only `"none"` leaves it out, so that activations are signed.
+
+class ProbeNet(nn.Module):
+    """Convolutions with batch norm, global average pooling, one linear layer: all CNN methods run.
 
     Args:
-        rectifier: How the ReLUs are written: as modules, in place, as functions, as one module
-            that is called twice, or not at all.
         channels: Channels of the images.
     """
 
-    def __init__(self, rectifier: Rectifier = "module", channels: int = 3) -> None:
+    def __init__(self, channels: int = 3) -> None:
         super().__init__()
-        toy = GapNet(channels, relu=rectifier != "none")
-        self.features = _Features(toy.features[0], toy.features[2], rectifier)
+        toy = GapNet(channels)
+        self.features = _Features(toy.features[0], toy.features[2])
         self.fc = toy.fc
-        self.fuse = Fuse()
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, 5) of images (B, channels, H, W)."""
-        features = self.features(images)
-        if images.device.type != "meta":  # the search for a default layer is no pass
-            self.fuse.burn(self)  # in the tail: whatever hooks there are have been called
-        logits: Tensor = self.fc(features.mean((2, 3)))
+        """Return the logits (B, 5) of images (B, channels, H, W)."""
+        logits: Tensor = self.fc(self.features(images).mean((2, 3)))
         return logits
 
 
 class _Features(nn.Module):
-    def __init__(self, first: nn.Module, second: nn.Module, rectifier: Rectifier) -> None:
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
         super().__init__()
-        self.conv1, self.norm1 = first, _batch_norm(8)
-        self.conv2, self.norm2 = second, _batch_norm(12)
-        self.rectifier = rectifier
-        if rectifier != "functional":
-            self.relu1 = nn.Identity() if rectifier == "none" else nn.ReLU(rectifier == "inplace")
-            self.relu2 = self.relu1 if rectifier == "reused" else type(self.relu1)()
-        if rectifier == "inplace":
-            self.relu2 = nn.ReLU(inplace=True)
+        self.conv1, self.norm1, self.relu1 = first, _build_batch_norm(8), nn.ReLU()
+        self.conv2, self.norm2, self.relu2 = second, _build_batch_norm(12), nn.ReLU()
 
     def forward(self, images: Tensor) -> Tensor:
-        relu1, relu2 = (F.relu, F.relu)
-        if self.rectifier != "functional":
-            relu1, relu2 = self.relu1, self.relu2
-        hidden = relu1(self.norm1(self.conv1(images)))
-        output: Tensor = relu2(self.norm2(self.conv2(hidden)))
+        hidden = self.relu1(self.norm1(self.conv1(images)))
+        output: Tensor = self.relu2(self.norm2(self.conv2(hidden)))
         return output
 
 
-def _batch_norm(channels: int) -> nn.BatchNorm2d:
-    """A batch norm that shows when it is left in training mode."""
+def _build_batch_norm(channels: int) -> nn.BatchNorm2d:
+    """Build a batch norm that shows when it is left in training mode."""
     norm = nn.BatchNorm2d(channels)
     with torch.no_grad():
         for tensor, lowest, highest in (
@@ -146,72 +141,46 @@ def _batch_norm(channels: int) -> nn.BatchNorm2d:
     return norm
 
 
-def pictures(count: int = 5, channels: int = 3, size: tuple[int, int] = (16, 16)) -> Tensor:
-    """Seeded noise in [0, 1]; the first images are the same whatever `count`."""
+class _FunctionalReLU(nn.Module):
+    def forward(self, values: Tensor) -> Tensor:
+        return F.relu(values)
+
+
+def replace_relus(net: nn.Module, kind: Relus) -> nn.Module:
+    """Return a copy of a net whose ReLU modules are written otherwise.
+
+    Args:
+        net: Any net; one without ReLU modules comes back as it is.
+        kind: In place; as functions; as one module that is called in all places; or left out.
+    """
+    copied, shared = copy.deepcopy(net), nn.ReLU()
+    makers: dict[Relus, Callable[[], nn.Module]] = {
+        "inplace": lambda: nn.ReLU(inplace=True),
+        "functional": _FunctionalReLU,
+        "reused": lambda: shared,
+        "none": nn.Identity,
+    }
+    for parent in list(copied.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.ReLU):
+                setattr(parent, name, makers[kind]())
+    return copied.train(net.training)
+
+
+@torch.no_grad()
+def kill_features(net: nn.Module) -> nn.Module:
+    """Zero all weights of a net but those of its last module with weights; return the net."""
+    weighted = [module for module in net.modules() if list(module.parameters(recurse=False))]
+    for module in weighted[:-1]:
+        for parameter in module.parameters(recurse=False):
+            parameter.zero_()
+    return net
+
+
+def sample_images(count: int = 5, channels: int = 3, size: tuple[int, int] = (16, 16)) -> Tensor:
+    """Return seeded noise in [0, 1]; the first images are the same whatever `count`."""
     draws = [
         torch.rand(channels, *size, generator=torch.Generator().manual_seed(seed))
         for seed in range(count)
     ]
     return torch.stack(draws)
-
-
-def carrier(method: Method, net: nn.Module) -> nn.Module:
-    """What the method runs on: the net, or for a trainable method a copy with its head.
-
-    The head's weights are seeded, and it counts as trained. A net that carries one stays as it is.
-    """
-    if not isinstance(method, TrainableMethod) or attached_method(net) is not None:
-        return net
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        carried = method.attach(net)
-    if attached_method(carried) is None:
-        raise ContractError(
-            f"{method.spec.name}: attach must return a Headed, alone or inside the model's "
-            f"Normalized, got {type(carried).__name__}"
-        )
-    carried.fitted = True  # type: ignore[assignment]
-    return carried
-
-
-def probe_of(net: nn.Module) -> ProbeNet:
-    """The probe that the net is, or has inside."""
-    probe = next((module for module in net.modules() if isinstance(module, ProbeNet)), None)
-    if probe is None:
-        raise ContractError(
-            f"the {type(net).__name__} that attach gives does not hold the classifier as a module"
-        )
-    return probe
-
-
-def placed(method: Method) -> Method:
-    """The method with what it leaves open filled in for the probe, such as the layer it reads."""
-    return prepare(carrier(method, ProbeNet()), pictures(1), method).method
-
-
-def explained(
-    method: Method,
-    net: nn.Module | None = None,
-    images: Tensor | None = None,
-    target: TargetLike | Sequence[int] = CLASSES,
-    batch_size: int | None = None,
-) -> Explanation:
-    """Explains, on a fresh probe and five pictures unless told otherwise; notes are not shown."""
-    net = carrier(method, ProbeNet() if net is None else net)
-    images = pictures() if images is None else images
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", XcamWarning)
-        return explain(net, images, target, method, batch_size)
-
-
-def distance(maps: Tensor, reference: Tensor) -> float:
-    """The largest difference of any image's maps, as a share of the reference's range.
-
-    Where a reference map is flat its largest magnitude stands for the range, or 1 if it is zero.
-    """
-    if maps.shape != reference.shape:
-        return float("inf")
-    flat = reference.flatten(1)
-    span, magnitude = flat.amax(1) - flat.amin(1), flat.abs().amax(1)
-    scale = torch.where(span > 0, span, torch.where(magnitude > 0, magnitude, 1))
-    return float(((maps - reference).flatten(1).abs().amax(1) / scale).max())

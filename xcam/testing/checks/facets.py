@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Explanation, Method
-from xcam.testing.probe import ProbeNet, carrier, pictures, probe_of
+from xcam.core import Method, Metric
+from xcam.testing.probe import Fuse
+from xcam.testing.subject import Case, Subject
 
-__all__ = ["FACETS", "SCORED", "State", "World", "mixed", "promised"]
+__all__ = ["FACETS", "State", "World", "compare_states", "make_frozen_world", "make_mixed_world"]
 
 _GLOBAL_HOOKS = [name for name in vars(nn.modules.module) if name.startswith("_global_")]
 
@@ -24,34 +25,62 @@ class World:
     """What a caller owns: a model and images; for a metric, what it is given of them."""
 
     net: nn.Module
-    images: Tensor
-    explanation: Explanation | None = None
-    truth: Tensor | None = None
+    case: Case
+
+    @property
+    def images(self) -> Tensor:
+        """Return the images."""
+        return self.case.images
 
 
 State = dict[str, Any]
+AnySubject = Subject[Method] | Subject[Metric]
 
 
-def promised(method: Method) -> World:
-    """The state in which `maps` is promised its model."""
-    return World(carrier(method, ProbeNet()).requires_grad_(False), pictures(3))
+def make_frozen_world(subject: AnySubject, fuse: Fuse | None = None) -> World:
+    """Make the state in which `maps` is promised its model."""
+    net = subject.build_net(fuse=fuse).requires_grad_(False)
+    return World(net, subject.build_case().select(range(3)))
 
 
-def mixed(method: Method | None = None) -> World:
-    """Modes, `requires_grad` and `.grad` that differ from place to place.
+def make_mixed_world(
+    subject: AnySubject, fuse: Fuse | None = None, net: nn.Module | None = None
+) -> World:
+    """Make modes, `requires_grad` and `.grad` that differ from place to place.
 
     Args:
-        method: Whose head the net carries, if it is a trainable one; None for the bare probe.
+        subject: Whose net and images they are.
+        fuse: To count the passes of the net.
+        net: Another one instead.
     """
-    net = (ProbeNet() if method is None else carrier(method, ProbeNet())).train()
-    probe_of(net).features.norm1.eval()
+    net = (subject.build_net(fuse=fuse) if net is None else net).train()
+    for module in list(net.modules())[1::2]:
+        module.training = False
     for index, parameter in enumerate(net.parameters()):
         if index % 2:
             parameter.grad = torch.full_like(parameter, 0.25)
         parameter.requires_grad_(index % 3 != 0)
-    images = pictures(3).requires_grad_()
+    case = subject.build_case().select(range(3))
+    images = case.images.requires_grad_()
     images.grad = torch.ones_like(images)
-    return World(net, images)
+    return World(net, case)
+
+
+def compare_states(before: State, after: State) -> Iterator[str]:
+    """Yield what is not the same in two looks at a facet, in words."""
+    for key in {**before, **after}:
+        if not _is_same(before.get(key), after.get(key)):
+            yield key
+
+
+def _is_same(first: Any, second: Any) -> bool:  # noqa: ANN401
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        # NaN stands for "no box" in truth, and is not equal to itself.
+        alike = first.dtype == second.dtype and first.shape == second.shape
+        return alike and bool(((first == second) | (first.isnan() & second.isnan())).all())
+    if isinstance(first, tuple) and isinstance(second, tuple):
+        return len(first) == len(second) and all(map(_is_same, first, second))
+    return type(first) is type(second) and bool(first == second)
 
 
 def _copy(tensor: Tensor | None) -> Tensor | None:
@@ -59,7 +88,7 @@ def _copy(tensor: Tensor | None) -> Tensor | None:
 
 
 def _modules(world: World) -> State:
-    """The same modules, with the same attributes."""
+    """Read the modules and the names of their attributes."""
     return {
         f"module {name!r}": (id(module), tuple(sorted(vars(module))))
         for name, module in world.net.named_modules(remove_duplicate=False)
@@ -67,12 +96,12 @@ def _modules(world: World) -> State:
 
 
 def _modes(world: World) -> State:
-    """Each module in training or eval mode as it was."""
+    """Read whether each module is in training or eval mode."""
     return {f"the mode of {name!r}": m.training for name, m in world.net.named_modules()}
 
 
 def _hooks(world: World) -> State:
-    """No hook of any kind on a module, a parameter, the images, or all modules."""
+    """Read the hooks of any kind on a module, a parameter, the images, or all modules."""
     state: State = {}
     for name, module in world.net.named_modules():
         for kind, hooks in vars(module).items():
@@ -92,7 +121,7 @@ def _ids(hooks: object) -> object:
 
 
 def _gradients(world: World) -> State:
-    """`.grad` of each parameter: the same tensor, with the same values."""
+    """Read which tensor the `.grad` of each parameter is, and its values."""
     return {
         f"the .grad of {name}": (id(tensor.grad), _copy(tensor.grad))
         for name, tensor in world.net.named_parameters()
@@ -104,7 +133,7 @@ def _requires_grad(world: World) -> State:
 
 
 def _parameters(world: World) -> State:
-    """Each parameter: the same tensor, never written to."""
+    """Read which tensor each parameter is, how often it was written to, and its values."""
     return {
         f"parameter {name}": (id(tensor), tensor._version, _copy(tensor))
         for name, tensor in world.net.named_parameters()
@@ -112,12 +141,12 @@ def _parameters(world: World) -> State:
 
 
 def _buffers(world: World) -> State:
-    """Each buffer: the same tensor, with the same values."""
+    """Read which tensor each buffer is, and its values."""
     return {f"buffer {n}": (id(b), _copy(b)) for n, b in world.net.named_buffers()}
 
 
 def _images(world: World) -> State:
-    """The images: never written to, with the same `requires_grad` and `.grad`."""
+    """Read the images, how often they were written to, their `requires_grad` and `.grad`."""
     images, grad = world.images, world.images.grad
     return {
         "the values of the images": (images._version, _copy(images)),
@@ -127,10 +156,11 @@ def _images(world: World) -> State:
 
 
 def _explanation(world: World) -> State:
-    """The explanation and the truth: never written to."""
+    """Read the explanation and the truth, and how often they were written to."""
     names = ("maps", "raw", "target", "logits")
-    given = {f"the explanation's {name}": getattr(world.explanation, name) for name in names}
-    given["the truth"] = world.truth
+    explanation, truth = world.case.explanation, world.case.truth
+    given = {f"the explanation's {name}": getattr(explanation, name, None) for name in names}
+    given["the truth"] = truth
     return {
         name: tensor if tensor is None else (tensor._version, _copy(tensor))
         for name, tensor in given.items()
@@ -138,7 +168,7 @@ def _explanation(world: World) -> State:
 
 
 def _random_state(_world: World) -> State:
-    """The global generators."""
+    """Read the global generators."""
     name, keys, *rest = np.random.get_state()
     return {
         "torch's random state": torch.get_rng_state(),
@@ -148,7 +178,7 @@ def _random_state(_world: World) -> State:
 
 
 def _grad_mode(_world: World) -> State:
-    """The modes of this thread that say how tensors are computed."""
+    """Read the modes of this thread that say how tensors are computed."""
     return {
         "the grad mode": torch.is_grad_enabled(),
         "the inference mode": torch.is_inference_mode_enabled(),
@@ -168,8 +198,6 @@ FACETS: dict[str, Callable[[World], State]] = {
     "images": _images,
     "random_state": _random_state,
     "grad_mode": _grad_mode,
+    "explanation": _explanation,
 }
 """What is looked at before and after a call; each is the check `leaves_` and its name."""
-
-SCORED: dict[str, Callable[[World], State]] = {**FACETS, "explanation": _explanation}
-"""The same for a metric, which is given more."""

@@ -3,209 +3,194 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from xcam.core import Method, Metric, Target
-from xcam.testing.checks.facets import FACETS, State, World, mixed, promised
-from xcam.testing.probe import (
-    CLASSES,
-    ContractError,
-    Fuse,
-    PlannedError,
-    explained,
-    placed,
-    probe_of,
+from xcam.core import Target
+from xcam.testing.checks.facets import (
+    FACETS,
+    AnySubject,
+    World,
+    compare_states,
+    make_frozen_world,
+    make_mixed_world,
 )
+from xcam.testing.probe import ContractError, Fuse, PlannedError
+from xcam.testing.subject import MethodSubject
 
-__all__ = ["Record", "Visit", "differences", "leaves", "passes_errors_on", "visits"]
+__all__ = ["Record", "name_check"]
 
-
-class Visit(Protocol):
-    """One call of a method or metric, and where it is made to fail; `str` says which."""
-
-    @property
-    def planned(self) -> bool:
-        """Whether a failure is planned."""
-
-    def world(self) -> World:
-        """What the caller owns, afresh."""
-
-    def run(self, world: World) -> None:
-        """Makes the call."""
+_REMEDY = "put it back in a `finally`, or work inside xcam.engine.untouched"
 
 
 @dataclass(frozen=True)
-class _Visit:
-    """One call of a method.
+class Call:
+    """One call of a method or metric, and where it is made to fail.
 
     Attributes:
-        method: The method, with its layer.
+        subject: The method or metric.
         direct: Calls `maps` itself, on a model in eval mode and frozen, as promised to it;
-            otherwise `explain`, on a model in a mixture of states.
-        net: Counts the passes, and fails one.
-        scores: Counts the uses of a callable target, and fails one; None for targets of ints.
+            otherwise `explain` or `score`, on a model in a mixture of states.
+        fuse: Counts the passes of the net, and fails one.
+        target: Counts the uses of a callable target, and fails one; None for targets of ints.
     """
 
-    method: Method
+    subject: AnySubject
     direct: bool
-    net: Fuse = field(default_factory=Fuse)
-    scores: Fuse | None = None
+    fuse: Fuse = field(default_factory=Fuse)
+    target: FailingTarget | None = None
 
     def __str__(self) -> str:
-        call = "maps" if self.direct else "explain"
-        if self.net.limit:
-            return f"{call} whose model fails in pass {self.net.limit}"
-        if self.scores:
-            return f"{call} whose target fails at score {self.scores.limit}"
-        return call
+        """Return which call it is, for messages."""
+        verb = "explain" if isinstance(self.subject, MethodSubject) else "score"
+        verb = "maps" if self.direct else verb
+        if self.fuse.limit:
+            return f"{verb} whose model fails in pass {self.fuse.limit}"
+        return f"{verb} whose target fails at score {self.target.limit}" if self.target else verb
 
     @property
-    def planned(self) -> bool:
-        """Whether a failure is planned."""
-        return self.net.limit is not None or self.scores is not None
+    def is_planned(self) -> bool:
+        """Return whether a failure is planned."""
+        return self.fuse.limit is not None or self.target is not None
 
     @property
-    def failed(self) -> bool:
-        """Whether the planned failure has happened."""
-        return any(fuse and fuse.passes == fuse.limit for fuse in (self.net, self.scores))
+    def has_failed(self) -> bool:
+        """Return whether the planned failure has happened."""
+        return self.fuse.blown or (self.target is not None and self.target.blown)
 
-    def world(self) -> World:
-        """A fresh one."""
-        world = promised(self.method) if self.direct else mixed(self.method)
-        probe_of(world.net).fuse = self.net
-        return world
+    def make_world(self) -> World:
+        """Make what the caller owns, afresh."""
+        make = make_frozen_world if self.direct else make_mixed_world
+        return make(self.subject, self.fuse)
 
     def run(self, world: World) -> None:
-        """Makes the call.
+        """Make the call.
 
         Raises:
-            PlannedError: As planned, if the method lets it through.
+            PlannedError: As planned, if the method or metric lets it through.
         """
-        target: Any = list(CLASSES[:3]) if self.scores is None else _callable(self.scores)
+        if not isinstance(self.subject, MethodSubject):
+            self.subject.run(world.case, world.net, batch_size=2)
+            return
+        target = list(world.case.classes) if self.target is None else self.target
         if self.direct:
-            self.method.maps(world.net, world.images, Target.of(target, world.images))
+            made = Target.of(target, world.images)
+            self.subject.placed.maps(world.net, world.images, made)
         else:
-            explained(self.method, world.net, world.images, target, batch_size=2)
+            self.subject.explain(world.case, world.net, target, batch_size=2)
 
 
-def visits(method: Method) -> Iterator[_Visit]:
-    """Success; failure in the first, a middle and the last pass; in the first and second score.
+class FailingTarget:
+    """A callable target that reads off the logit of a class, and fails at one of its uses."""
 
-    Whoever asks for the next visit has made the one before, which says how many passes there are.
-    """
-    method = placed(method)
-    for direct in (False, True):
-        success = _Visit(method, direct)
-        yield success
-        for fuse in success.net.failures():
-            yield _Visit(method, direct, net=fuse)
-        for n in (1, 2):
-            yield _Visit(method, direct, scores=Fuse(n))
+    def __init__(self, limit: int, classes: tuple[int, ...]) -> None:
+        self.limit, self.classes = limit, classes
+        self.uses, self.blown = 0, False
 
-
-def _callable(fuse: Fuse) -> Callable[[object, Tensor], Tensor]:
-    def score(output: object, rows: Tensor) -> Tensor:
+    def __call__(self, output: object, rows: Tensor) -> Tensor:
+        """Return (R,) scores of rows of the output."""
         if not isinstance(output, Tensor):
             raise TypeError(f"the target was given a {type(output).__name__} as the model's output")
-        fuse.burn(nn.Identity())
-        return output.gather(1, torch.tensor(CLASSES, device=rows.device)[rows, None])[:, 0]
+        self.uses += 1
+        if self.uses == self.limit:
+            self.blown = True
+            raise PlannedError(f"score {self.uses} was made to fail")
+        classes = torch.tensor(self.classes, device=rows.device)
+        return output.gather(1, classes[rows, None])[:, 0]
 
-    return score
+
+def plan_calls(subject: AnySubject) -> Iterator[Call]:
+    """Yield calls: success; failure in some passes; failure in the first and second score.
+
+    Whoever asks for the next call has made the one before, which says how many passes there are.
+    """
+    is_method = isinstance(subject, MethodSubject)
+    for direct in (False, True) if is_method else (False,):
+        success = Call(subject, direct)
+        yield success
+        for fuse in success.fuse.plan_failures():
+            yield Call(subject, direct, fuse)
+        if is_method:
+            for limit in (1, 2):
+                target = FailingTarget(limit, subject.build_case().classes)
+                yield Call(subject, direct, target=target)
 
 
 class Record:
-    """What a method or metric changes, in each facet; its calls are made once, when first needed.
+    """What a method or metric leaves changed or swallows; its calls are made once, when needed.
 
     Args:
         subject: The method or metric.
-        visits: Starts its calls.
-        facets: What is looked at before and after each.
     """
 
-    def __init__(
-        self,
-        subject: Method | Metric,
-        visits: Callable[[], Iterable[Visit]],
-        facets: Mapping[str, Callable[[World], State]] = FACETS,
-    ) -> None:
-        self._subject, self._visits, self._facets = subject, visits, facets
+    def __init__(self, subject: AnySubject) -> None:
+        self._subject = subject
 
     def require_unchanged(self, facet: str) -> None:
-        """Checks one facet.
+        """Check one facet of what the caller owns.
 
         Raises:
             ContractError: Something there was changed.
         """
-        if facet in self._changes:
-            raise ContractError(f"{self._subject.spec.name} changed {self._changes[facet]}")
+        changes, _ = self._observed
+        if facet in changes:
+            raise ContractError(f"{self._subject.name} changed {changes[facet]}")
+
+    def passes_errors_on(self) -> None:
+        """Check that an error in the model or the target reaches the caller.
+
+        Raises:
+            ContractError: The subject swallowed one, or raised another instead.
+        """
+        _, hidden = self._observed
+        if hidden:
+            raise ContractError(
+                f"{self._subject.name} swallowed the error of {hidden[0]}; let it reach the caller"
+            )
 
     @cached_property
-    def _changes(self) -> dict[str, str]:
+    def _observed(self) -> tuple[dict[str, str], list[Call]]:
         changes: dict[str, str] = {}
-        for visit in self._visits():
-            world = visit.world()
+        hidden = []
+        for call in plan_calls(self._subject):
+            world = call.make_world()
             _draw()  # so that whoever seeds a generator finds it in another state
-            before = {facet: look(world) for facet, look in self._facets.items()}
-            try:
-                visit.run(world)
-            except Exception:
-                if not visit.planned:
-                    raise
-            for facet, look in self._facets.items():
-                for change in differences(before[facet], look(world)):
-                    changes.setdefault(facet, f"{change}, seen after {visit}; {_REMEDY}")
-        return changes
+            before = {facet: look(world) for facet, look in FACETS.items()}
+            if _hides_failure(call, world):
+                hidden.append(call)
+            for facet, look in FACETS.items():
+                for change in compare_states(before[facet], look(world)):
+                    changes.setdefault(facet, f"{change}, seen after {call}; {_REMEDY}")
+        return changes, hidden
 
 
-def leaves(facet: str) -> str:
-    """The name of the check of a facet."""
+def _hides_failure(call: Call, world: World) -> bool:
+    """Make a call, and return whether its failure happened without reaching the caller.
+
+    Whatever is raised before that is no concern of this check: a method that refuses a callable
+    target is one that does not keep `takes_a_callable`.
+    """
+    try:
+        call.run(world)
+    except PlannedError:
+        return False
+    except Exception:
+        if not call.is_planned:
+            raise
+    return call.has_failed
+
+
+def name_check(facet: str) -> str:
+    """Return the name of the check of a facet."""
     return f"leaves_{facet}"
-
-
-_REMEDY = "put it back in a `finally`, or work inside xcam.engine.untouched"
 
 
 def _draw() -> None:
     torch.rand(1)
     np.random.rand()
     random.random()
-
-
-def differences(before: State, after: State) -> Iterator[str]:
-    """What is not the same in two looks at a facet, in words."""
-    for key in {**before, **after}:
-        if not _same(before.get(key), after.get(key)):
-            yield key
-
-
-def _same(first: Any, second: Any) -> bool:  # noqa: ANN401
-    if isinstance(first, Tensor) and isinstance(second, Tensor):
-        # NaN stands for "no box" in truth, and is not equal to itself.
-        alike = first.dtype == second.dtype and first.shape == second.shape
-        return alike and bool(((first == second) | (first.isnan() & second.isnan())).all())
-    if isinstance(first, tuple) and isinstance(second, tuple):
-        return len(first) == len(second) and all(map(_same, first, second))
-    return type(first) is type(second) and bool(first == second)
-
-
-def passes_errors_on(method: Method) -> None:
-    """An error in the model or the target reaches the caller."""
-    for visit in visits(method):
-        try:
-            visit.run(visit.world())
-        except PlannedError:
-            continue
-        except (TypeError, ValueError):  # a method that needs a class may refuse a callable
-            if visit.scores is None or visit.failed:
-                raise
-        if visit.failed:
-            raise ContractError(
-                f"{method.spec.name} swallowed the error of {visit}; let it reach the caller"
-            )

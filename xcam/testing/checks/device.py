@@ -27,7 +27,7 @@ class StayOnDevice(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
-        """Called for every function of a tensor."""
+        """Refuse functions that bring values to the host; call any other."""
         kwargs = kwargs or {}
         leaves = func in self._NEVER
         leaves |= func is Tensor.tolist and args[0].is_floating_point() and args[0].numel() > 1
