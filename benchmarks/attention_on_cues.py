@@ -30,6 +30,7 @@ import xcam
 from xcam._fit.order import seed_all
 from xcam.core import figures
 from xcam.data import PlantedCues, planted_cues
+from xcam.methods.trainable.taps import Place, tapped
 from xcam.metrics import PointingGame
 from xcam.results.bootstrap import Sample, estimate
 
@@ -240,6 +241,7 @@ def evidence(nets: Mapping[str, nn.Module], data: PlantedCues) -> Iterator[dict[
     """How sure of a class the plain net is by its last features on the disc alone, and beside."""
     images, labels, masks = stacked(data)
     net, odds = nets["lcam_fm"], {}
+    place = Place(net.method.layer)
     for name, wanted in (("on the disc", 1), ("beside it", 0)):
 
         def part(features: Tensor, wanted: int = wanted) -> Tensor:
@@ -247,7 +249,7 @@ def evidence(nets: Mapping[str, nn.Module], data: PlantedCues) -> Iterator[dict[
             return features * (cells == wanted)
 
         with torch.no_grad():
-            odds[name] = net.model.tap.run(net, images, part).softmax(1)
+            odds[name] = tapped(net, images, {place: part}).softmax(1)
     for k in range(CLASSES):
         means = {name: float(found[labels == k, k].mean()) for name, found in odds.items()}
         yield {"class": k, **means}
