@@ -62,18 +62,18 @@ Source = Callable[[Tensor, Sequence[str], Tensor], Tensor]
 
 
 def drawn(count: int, seed: int, cues: int = 1) -> PlantedCues:
-    """New images; with two cues each is there twice in a row, with the label of either."""
+    """Draw new images; with two cues each is there twice in a row, once with each label."""
     return planted_cues(count, SIZE, CLASSES, "color", seed, cues=cues)
 
 
 def stacked(data: PlantedCues) -> tuple[Tensor, Tensor, Tensor]:
-    """All images (N, 3, H, W), labels (N,) and masks of the deciding disc (N, H, W) bool."""
+    """Stack all images (N, 3, H, W), labels (N,) and masks of the deciding disc (N, H, W) bool."""
     images, labels, masks = zip(*data, strict=True)
     return torch.stack(images), torch.tensor(labels), torch.stack(masks)
 
 
 def trained(out: Path, seed: int, images: int, epochs: int) -> dict[str, nn.Module]:
-    """The net by itself (`"plain"`), with either attention, and with each of L-CAM's heads."""
+    """Train the net by itself (`"plain"`), with either attention, with each head of L-CAM."""
     data, held_out = (
         TensorDataset(*stacked(drawn(count, 10 * seed + part))[:2])  # drawn once, not every epoch
         for part, count in enumerate((images, images // 8))
@@ -112,14 +112,14 @@ def trained(out: Path, seed: int, images: int, epochs: int) -> dict[str, nn.Modu
 
 
 def new_net(seed: int) -> nn.Module:
-    """The classifier with weights as they are drawn."""
+    """Make the classifier with random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return xcam.models.load("xcam:cifar_resnet", depth=DEPTH, num_classes=CLASSES)
 
 
 def new_head(net: nn.Module, method: str, seed: int) -> nn.Module:
-    """A copy of a net with a head as it is drawn."""
+    """Copy a net and give its head new random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         chosen = xcam.get_method(method)(**ATTENTION.get(method, {}))
@@ -129,7 +129,7 @@ def new_head(net: nn.Module, method: str, seed: int) -> nn.Module:
 
 
 def equal_weights(net: nn.Module) -> nn.Module:
-    """LFI-CAM with the same importance for every channel: its network's last norm gives zeros."""
+    """Give LFI-CAM the same importance for every channel: its network's last norm gives zeros."""
     net = copy.deepcopy(net)
     norm = [layer for layer in net.head.fin if isinstance(layer, nn.BatchNorm2d)][-1]
     nn.init.zeros_(norm.weight)
@@ -138,7 +138,7 @@ def equal_weights(net: nn.Module) -> nn.Module:
 
 
 def accuracies(nets: Mapping[str, nn.Module], test: TensorDataset) -> Iterator[dict[str, object]]:
-    """Of the net by itself; of those with attention, as they are and with it switched off."""
+    """Measure accuracies: of the net by itself; of those with attention, with it on and off."""
     for name in ("plain", *ATTENTION):
         parts = {"accuracy": nets[name]}
         if name in ATTENTION:
@@ -150,24 +150,24 @@ def accuracies(nets: Mapping[str, nn.Module], test: TensorDataset) -> Iterator[d
             yield {"images": "one cue", "judge": name, "metric": metric, **row, "n": found["n"]}
 
 
-def read_maps(net: nn.Module) -> Source:
-    """The maps of the method that a net was trained with, for `evaluate`."""
+def make_map_source(net: nn.Module) -> Source:
+    """Return the maps of the method that a net was trained with, as `evaluate` takes them."""
     return lambda images, ids, target: xcam.explain(net, images, target).maps
 
 
 def sources(nets: Mapping[str, nn.Module], seed: int) -> dict[str, Source]:
-    """The maps of all heads, of new ones in their place, and of nets that are new altogether."""
+    """Return the maps of all heads, of new heads in their place, and of entirely new nets."""
     found = {name: nets[name] for name in (*ATTENTION, *HEADS)}
     found["lficam, equal weights"] = equal_weights(nets["lficam"])
     for method in ATTENTION:
         found[f"{method}, new head"] = new_head(nets[method].classifier, method, seed)
         found[f"{method}, new net"] = new_head(new_net(seed), method, seed)
     found["lcam, new head"] = new_head(nets["plain"], "lcam_fm", seed)
-    return {name: read_maps(net) for name, net in found.items()}
+    return {name: make_map_source(net) for name, net in found.items()}
 
 
 def scored(nets: Mapping[str, nn.Module], data: PlantedCues, seed: int, kind: str) -> pd.DataFrame:
-    """Every result, and differences that claims rest on, with intervals over images."""
+    """Compute every result, and the differences that claims rest on, with intervals over images."""
     found = []
     for judge in ("plain", *ATTENTION) if kind == "one cue" else ("plain",):
         results = xcam.evaluate(
@@ -193,7 +193,7 @@ def scored(nets: Mapping[str, nn.Module], data: PlantedCues, seed: int, kind: st
 def preferences(
     nets: Mapping[str, nn.Module], two: PlantedCues, seed: int
 ) -> Iterator[dict[str, object]]:
-    """Of the mass that maps have on both discs, the share on the explained class's."""
+    """Compute the share of the maps' mass on both discs that is on the explained class's."""
     images, labels, own = stacked(two)
     other = own.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
     pictures = torch.arange(len(labels)) // 2
@@ -214,7 +214,7 @@ def preferences(
 
 
 def lost(nets: Mapping[str, nn.Module], data: PlantedCues) -> Iterator[dict[str, object]]:
-    """The classes of which no map of a head is positive, and what a black image is taken for."""
+    """Find the classes with no positive map of a head, and the class of a black image."""
     images, labels, _ = stacked(data)
     with torch.no_grad():
         odds = nets["plain"](torch.zeros_like(images[:1])).softmax(1)[0]
@@ -226,7 +226,7 @@ def lost(nets: Mapping[str, nn.Module], data: PlantedCues) -> Iterator[dict[str,
 
 
 def polarity(nets: Mapping[str, nn.Module], data: PlantedCues) -> Iterator[dict[str, object]]:
-    """Of how many classes ABN's attention is higher on the disc than beside it, and by how much."""
+    """Count the classes whose ABN attention is higher on the disc than beside it; how much."""
     images, labels, masks = stacked(data)
     for name in ("abn", POSITIVE):
         maps = xcam.explain(nets[name], images).maps
@@ -238,7 +238,7 @@ def polarity(nets: Mapping[str, nn.Module], data: PlantedCues) -> Iterator[dict[
 
 
 def evidence(nets: Mapping[str, nn.Module], data: PlantedCues) -> Iterator[dict[str, object]]:
-    """How sure of a class the plain net is by its last features on the disc alone, and beside."""
+    """Measure the plain net's confidence from its last features on the disc, and beside it."""
     images, labels, masks = stacked(data)
     net, odds = nets["lcam_fm"], {}
     place = Place(net.method.layer)
@@ -256,7 +256,7 @@ def evidence(nets: Mapping[str, nn.Module], data: PlantedCues) -> Iterator[dict[
 
 
 def measured(out: Path, seed: int, images: int, epochs: int, test_images: int) -> pd.DataFrame:
-    """All results of one seed, as `results.csv` in its folder."""
+    """Compute all results of one seed, and write `results.csv` in its folder."""
     nets = trained(out, seed, images, epochs)
     one, two = (drawn(test_images // cues, 10 * seed + 1 + cues, cues) for cues in (1, 2))
     table = pd.concat(
@@ -276,7 +276,7 @@ def measured(out: Path, seed: int, images: int, epochs: int, test_images: int) -
 
 
 def draw(nets: Mapping[str, nn.Module], two: PlantedCues, path: Path) -> None:
-    """The maps of some images with two discs."""
+    """Draw the maps of some images with two discs."""
     some, labels = (part[:6] for part in stacked(two)[:2])
     found = {"Grad-CAM": xcam.explain(nets["plain"], some, labels, "gradcam")}
     found |= {name: xcam.explain(nets[name], some, labels) for name in (*HEADS, *ATTENTION)}
@@ -285,7 +285,7 @@ def draw(nets: Mapping[str, nn.Module], two: PlantedCues, path: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Trains and measures."""
+    """Train and measure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder, one a seed in it")
     parser.add_argument("--seed", type=int, default=0, help="of the weights and the images")

@@ -26,7 +26,7 @@ COLUMNS = ["seed", "images", "judge", "metric", "method", "minus", "value", "low
 
 
 def report(out: Path, figures: Path = FIGURES) -> None:
-    """Prints the tables of all seeds in a folder; writes the values, and draws them."""
+    """Print the tables of all seeds in a folder; write the values, and draw them."""
     table = pd.concat([pd.read_csv(path) for path in sorted(out.glob("*/results.csv"))])
     table[COLUMNS].to_csv(figures / "attention_on_cues.csv", index=False, float_format="%.4g")
     plot(table[table["minus"].isna()], figures / "attention_on_cues.png")
@@ -47,7 +47,7 @@ def report(out: Path, figures: Path = FIGURES) -> None:
 
 
 def spread(table: pd.DataFrame, line: str) -> str:
-    """In Markdown: mean over seeds, lowest and highest; a line a method, a column a metric."""
+    """Format mean over seeds, lowest and highest; a line a method, a column a metric."""
     cells = pd.Series(
         {key: shown(key[1], part) for key, part in table.groupby([line, "metric"])["value"]}
     ).unstack()
@@ -57,14 +57,14 @@ def spread(table: pd.DataFrame, line: str) -> str:
 
 
 def shown(metric: str, values: pd.Series) -> str:
-    """Mean, lowest and highest; the mean alone where they do not differ in what is shown."""
+    """Format mean, lowest and highest; the mean alone where they print the same."""
     digits = 3 if metric.startswith("accuracy") and metric not in SHARES else 1 + (metric in SHARES)
     mean, low, high = (f"{v:.{digits}f}" for v in (values.mean(), values.min(), values.max()))
     return mean if low == high else f"{mean} ({low}–{high})"
 
 
 def intervals(table: pd.DataFrame) -> str:
-    """In Markdown: differences and their 95 % intervals over images, a column a seed."""
+    """Return in Markdown: differences and their 95 % intervals over images, a column a seed."""
     texts = [
         f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
         for value, low, high in zip(table["value"], table["low"], table["high"], strict=True)
@@ -74,13 +74,13 @@ def intervals(table: pd.DataFrame) -> str:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table of texts."""
+    """Return a table of texts in Markdown."""
     lines = [list(map(str, table.columns)), ["---"] * len(table.columns), *table.to_numpy()]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
 def plot(table: pd.DataFrame, path: Path) -> None:
-    """A panel a metric, a line a method, a dot a seed with its interval over images."""
+    """Draw a panel a metric, a line a method, a dot a seed with its interval over images."""
     from matplotlib.figure import Figure
 
     table = table[(table["judge"] == "plain") & table["method"].notna()]

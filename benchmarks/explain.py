@@ -32,20 +32,20 @@ TARGET = 3
 
 
 def net(name: str, device: str) -> nn.Module:
-    """A seeded torchvision net in eval mode."""
+    """Make a seeded torchvision net in eval mode."""
     torch.manual_seed(0)
     model: nn.Module = torchvision.models.get_model(name, weights=None)
     return model.eval().to(device)
 
 
 def pictures(count: int, device: str) -> Tensor:
-    """Seeded smooth noise, so that activations differ from place to place."""
+    """Make seeded smooth noise, so that activations differ from place to place."""
     noise = torch.rand(count, 3, 28, 28, generator=torch.Generator().manual_seed(0))
     return nn.functional.interpolate(noise, size=224, mode="bilinear").to(device)
 
 
 def bare(model: nn.Module, images: Tensor, passes: int, size: int, channels_last: bool) -> None:
-    """The forward passes alone: `passes` images, `size` at a time."""
+    """Run the forward passes alone: `passes` images, `size` at a time."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     with torch.no_grad():
         for start in range(0, passes, size):
@@ -67,7 +67,7 @@ def bare_gradients(model: nn.Module, images: Tensor, passes: int, size: int) -> 
 
 
 def gradcam_candidates(device: str) -> dict[str, Candidate]:
-    """One batch of 16 on ResNet-50: each library's own Grad-CAM and the bare forward."""
+    """Return runs of 16 images on ResNet-50: each library's Grad-CAM, and the bare forward."""
     import captum.attr
     import pytorch_grad_cam as grad_cam
     import torchcam.methods
@@ -76,7 +76,7 @@ def gradcam_candidates(device: str) -> dict[str, Candidate]:
     model, images = net("resnet50", device), pictures(16, device)
     theirs = grad_cam.GradCAM(model, [model.layer4])
     targets = [ClassifierOutputTarget(TARGET)] * len(images)
-    of_captum = captum.attr.LayerGradCam(model, model.layer4)
+    layer_gradcam = captum.attr.LayerGradCam(model, model.layer4)
 
     def torchcam_run() -> None:
         with torchcam.methods.GradCAM(model, "layer4") as extractor:
@@ -87,7 +87,7 @@ def gradcam_candidates(device: str) -> dict[str, Candidate]:
         "bare forward, chunks of 8 in channels_last": partial(bare, model, images, 16, 8, True),
         "xcam": lambda: xcam.explain(model, images, TARGET, "gradcam", layer="layer4"),
         "grad-cam": lambda: theirs(images, targets),
-        "captum": lambda: of_captum.attribute(images, TARGET),
+        "captum": lambda: layer_gradcam.attribute(images, TARGET),
         "torchcam": torchcam_run,
     }
 
@@ -118,19 +118,19 @@ def gradcam(rounds: int, device: str) -> None:
 
 
 def scorecam(rounds: int, device: str) -> None:
-    """256 channels of ResNet-18 on one image, every peer at its own best batch size."""
+    """Time 256 channels of ResNet-18 on one image, every peer at its own best batch size."""
     import pytorch_grad_cam as grad_cam
     import torchcam.methods
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     model, images = net("resnet18", device), pictures(1, device)
 
-    def of_grad_cam(size: int) -> Candidate:
+    def run_grad_cam(size: int) -> Candidate:
         method = grad_cam.ScoreCAM(model, [model.layer3])
         method.batch_size = size
         return lambda: method(images, [ClassifierOutputTarget(TARGET)])
 
-    def of_torchcam(size: int) -> Candidate:
+    def run_torchcam(size: int) -> Candidate:
         def run() -> None:
             with torchcam.methods.ScoreCAM(model, "layer3", batch_size=size) as extractor:
                 extractor(TARGET, model(images))
@@ -142,13 +142,13 @@ def scorecam(rounds: int, device: str) -> None:
         rounds,
         lambda: xcam.explain(model, images, TARGET, "scorecam", layer="layer3"),
         lambda size: partial(bare, model, images, 1 + channels(model, images), size, True),
-        {"grad-cam": of_grad_cam, "torchcam": of_torchcam},
+        {"grad-cam": run_grad_cam, "torchcam": run_torchcam},
         device,
     )
 
 
 def channels(model: nn.Module, images: Tensor) -> int:
-    """How many channels of layer3 are not flat: the others need no pass."""
+    """Count the channels of layer3 that are not flat: the others need no pass."""
     with capture(model, "layer3", grad=False) as tap:
         tap(images)
         lowest, highest = tap.activation.flatten(2).aminmax(dim=2)
@@ -159,7 +159,7 @@ def channels(model: nn.Module, images: Tensor) -> int:
 
 
 def rise(rounds: int, device: str) -> None:
-    """250 masks on ResNet-18; no peer has RISE, so beside a loop in the style of the original."""
+    """Time 250 masks on ResNet-18, beside a loop in the style of the original: no peer has RISE."""
     model, images = net("resnet18", device), pictures(1, device)
     compare(
         f"RISE, ResNet-18, one image of 224, 250 masks, {rounds} rounds",
@@ -175,7 +175,7 @@ def rise(rounds: int, device: str) -> None:
 
 
 def plain_rise(model: nn.Module, images: Tensor, count: int, size: int) -> Tensor:
-    """RISE as it is usually written: all masks first, then batches, then one matrix product."""
+    """Run RISE as it is usually written: all masks first, then batches, then one matrix product."""
     side, cells = images.shape[-1], 7
     cell = -(-side // cells)
     generator = torch.Generator().manual_seed(0)
@@ -197,13 +197,13 @@ def plain_rise(model: nn.Module, images: Tensor, count: int, size: int) -> Tenso
 
 
 def integrated_gradients(rounds: int, device: str) -> None:
-    """50 steps on ResNet-18 for one image, captum at its own best internal batch size."""
+    """Time 50 steps on ResNet-18 for one image, captum at its own best internal batch size."""
     import captum.attr
 
     model, images = net("resnet18", device), pictures(1, device)
     method = captum.attr.IntegratedGradients(model)
 
-    def of_captum(size: int) -> Candidate:
+    def run_captum(size: int) -> Candidate:
         return lambda: method.attribute(images, target=TARGET, n_steps=50, internal_batch_size=size)
 
     compare(
@@ -211,7 +211,7 @@ def integrated_gradients(rounds: int, device: str) -> None:
         rounds,
         lambda: xcam.explain(model, images, TARGET, "integrated_gradients", n_steps=50),
         lambda size: partial(bare_gradients, model, images, 50, size),
-        {"captum": of_captum},
+        {"captum": run_captum},
         device,
     )
 
@@ -228,7 +228,7 @@ def compare(
     device: str,
     sizes: Sequence[int] | None = None,
 ) -> None:
-    """Times what makes many passes against its bare passes and peers, each at its best size."""
+    """Time a method of many passes against its bare passes and peers, each at its best size."""
     sizes = sizes or ([4, 8, 16, 32] if device == "cpu" else [32, 64, 128, 256, 512])
     size, candidate = best_size(passes, sizes)
     candidates = {f"bare passes, best chunk ({size})": candidate}
@@ -254,12 +254,12 @@ def compare(
 
 
 def title(text: str) -> None:
-    """A heading in Markdown."""
+    """Print a heading in Markdown."""
     print(f"\n## {text}\n")
 
 
 def rows(header: list[str], body: list[list[str]]) -> None:
-    """A table in Markdown."""
+    """Print a table in Markdown."""
     print("| " + " | ".join(header) + " |")
     print("|" + " --- |" * len(header))
     for row in body:
@@ -267,12 +267,12 @@ def rows(header: list[str], body: list[list[str]]) -> None:
 
 
 def median(times: list[float]) -> float:
-    """The middle of the rounds."""
+    """Return the median of the rounds."""
     return sorted(times)[len(times) // 2]
 
 
 def measure_memory(what: str, which: str, device: str) -> None:
-    """The child process of `peak_memory`: one run, its peak as JSON."""
+    """Measure one run in the child process of `peak_memory`, and print its peak as JSON."""
     if what == "gradcam":
         candidate = gradcam_candidates(device)[which]
     else:
@@ -291,7 +291,7 @@ SECTIONS: dict[str, tuple[Callable[[int, str], None], int]] = {
 
 
 def main() -> None:
-    """Parses the command line and runs the sections."""
+    """Parse the command line and run the sections."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=SECTIONS)
     parser.add_argument("--rounds", type=int)

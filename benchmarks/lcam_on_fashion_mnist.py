@@ -33,13 +33,13 @@ METHODS = {
 }
 
 
-def head_of(runs: Path, name: str, seed: int) -> nn.Module:
-    """The trained net with a head."""
+def load_head(runs: Path, name: str, seed: int) -> nn.Module:
+    """Load the trained net with a head."""
     return xcam.load(runs / f"{name}{seed}" / "last.safetensors")
 
 
 def table(runs: Path, seeds: list[int]) -> str:
-    """Mean over seeds, lowest and highest, a line a method."""
+    """Return mean over seeds, lowest and highest, a line a method."""
     layout = lcam(num_classes=10)
     found = pd.concat([layout.fill(xcam.Results(runs / f"table{s}")).droplevel(0) for s in seeds])
     wanted = [column for column in found if column[1] != "top-5"]
@@ -53,9 +53,9 @@ def table(runs: Path, seeds: list[int]) -> str:
 
 
 def dark(runs: Path, seed: int, images: Tensor) -> Iterator[dict[str, object]]:
-    """The share of a head's maps that are positive nowhere: of all images, of the worst class."""
+    """Yield how many maps of a head are positive nowhere: of all images, of the worst class."""
     for name in HEADS:
-        net = head_of(runs, name, seed)
+        net = load_head(runs, name, seed)
         explanation = xcam.explain(net, images)
         nowhere = pd.Series(~(explanation.maps.amax((1, 2)) > 0)).astype(float)
         by_class = nowhere.groupby(explanation.target.numpy()).mean()
@@ -71,16 +71,16 @@ def dark(runs: Path, seed: int, images: Tensor) -> Iterator[dict[str, object]]:
 
 
 def draw(runs: Path, seed: int, images: Tensor, path: Path) -> None:
-    """Six images by each method; both heads are on the same frozen classifier."""
+    """Draw six images by each method; both heads are on the same frozen classifier."""
     some = images[:: len(images) // 6][:6]
-    fm, img = (head_of(runs, name, seed) for name in HEADS)
+    fm, img = (load_head(runs, name, seed) for name in HEADS)
     found = {title: xcam.explain(fm, some, **how) for title, how in METHODS.items()}
     found |= {"L-CAM-Fm": xcam.explain(fm, some), "L-CAM-Img": xcam.explain(img, some)}
     figures.draw_comparison(fm, some, found, path, fm.categories)
 
 
 def main() -> None:
-    """Prints, writes and draws."""
+    """Print, write and draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path)
     parser.add_argument("--root", type=Path, required=True, help="where Fashion-MNIST is")

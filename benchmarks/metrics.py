@@ -34,13 +34,13 @@ SIZES = (1, 2, 4, 8, 16, 32)
 
 
 def cases(device: str) -> tuple[nn.Module, Tensor, Explanation]:
-    """ResNet-18 and a few images; which order their maps give does not matter for time."""
+    """Return ResNet-18, a few images and maps; the order of pixels does not matter for time."""
     images = pictures(4 if device == "cpu" else 64, device)
     return net("resnet18", device), images, brightness(images)
 
 
 def brightness(images: Tensor) -> Explanation:
-    """Maps (B, H, W) of the pixels' ranks in brightness, for one class.
+    """Explain by maps (B, H, W) of the pixels' ranks in brightness, for one class.
 
     Ranks, so that no two pixels are alike: which of them goes first is each library's own affair.
     """
@@ -51,12 +51,12 @@ def brightness(images: Tensor) -> Explanation:
 
 
 def scored(model: nn.Module, images: Tensor, explanation: Explanation, *metrics: Metric) -> Tensor:
-    """The curves (metrics, B, P)."""
+    """Return the curves (metrics, B, P)."""
     return torch.stack([metric.score(model, images, explanation) for metric in metrics])
 
 
 def same(what: str, ours: Tensor, theirs: Tensor) -> None:
-    """Prints how far two results are apart, and stops if that is over 1e-5 of the largest value."""
+    """Print the difference of two results, and stop if it is over 1e-5 of the largest value."""
     ours, theirs = ours.cpu(), theirs.cpu()
     difference = float((ours - theirs).abs().max() / ours.abs().max())
     print(f"\nLargest difference of {what}: {difference:.1e} of the largest value.", flush=True)
@@ -68,7 +68,7 @@ def same(what: str, ours: Tensor, theirs: Tensor) -> None:
 
 
 def rise(rounds: int, device: str) -> None:
-    """Insertion and deletion with the authors' blur, beside the loop that they published."""
+    """Time insertion and deletion with the authors' blur, beside the loop that they published."""
     model, images, explanation = cases(device)
     metrics = (Insertion(step=STEP), Deletion(step=STEP))
     ours = partial(scored, model, images, explanation, *metrics)
@@ -86,12 +86,12 @@ def rise(rounds: int, device: str) -> None:
 
 
 def bare_passes(model: nn.Module, images: Tensor, count: int, size: int) -> Candidate:
-    """As many passes, `size` at a time, in channels_last."""
+    """Run as many passes, `size` at a time, in channels_last."""
     return partial(bare, model, images, count, size, True)
 
 
 def plain_curves(model: nn.Module, images: Tensor, maps: Tensor, size: int) -> Tensor:
-    """Insertion and deletion as RISE's authors loop: pictures edited in place, step after step."""
+    """Compute insertion and deletion as RISE's authors do, editing pictures in place."""
     order = maps.flatten(1).argsort(dim=1, descending=True)
     index = torch.arange(len(images), device=images.device)[:, None]
     curves = []
@@ -118,11 +118,11 @@ class GivenMaps:
         self.model, self.maps = model, maps
 
     def __call__(self, *_: object, **__: object) -> list[Tensor]:
-        """The maps, as of one layer."""
+        """Return the maps, as of one layer."""
         return [self.maps]
 
     def fuse_cams(self, cams: list[Tensor]) -> Tensor:
-        """The maps of the one layer."""
+        """Return the maps of the one layer."""
         return cams[0]
 
     def _hooks_off(self) -> nullcontext[None]:
@@ -130,7 +130,7 @@ class GivenMaps:
 
 
 def torchcam(rounds: int, device: str) -> None:
-    """Insertion and deletion from and to zeros; torchcam makes two passes an image less."""
+    """Time insertion and deletion from and to zeros; torchcam makes two passes an image less."""
     from torchcam.metrics import DeletionInsertionMetric
 
     model, images, explanation = cases(device)
@@ -165,7 +165,7 @@ def torchcam(rounds: int, device: str) -> None:
 
 
 def quantus(rounds: int, device: str) -> None:
-    """Pixel flipping of grey images: quantus counts each channel of a pixel as one to flip."""
+    """Time pixel flipping of gray images: quantus counts each channel of a pixel as one to flip."""
     if importlib.util.find_spec("quantus") is None:
         # Not an extra of the package: its opencv-python and our headless build share their files.
         print(
@@ -210,14 +210,14 @@ def quantus(rounds: int, device: str) -> None:
 
 
 def memory(_: int, device: str) -> None:
-    """What deletion takes at its peak beyond what was taken before, by the number of steps."""
+    """Measure the peak memory of deletion beyond that before, by the number of steps."""
     title("Deletion, ResNet-18, one image, peak memory by the number of steps")
     peaks = {n: peak_memory(__file__, str(n), device) for n in (28, 224, 1792)}
     rows(["steps", "peak MB"], [[str(n), f"{peak:.0f}"] for n, peak in peaks.items()])
 
 
 def measure_memory(steps: int, device: str) -> None:
-    """The child process of `peak_memory`: one run, its peak as JSON."""
+    """Measure one run in the child process of `peak_memory`, and print its peak as JSON."""
     model, images = net("resnet18", device), pictures(1, device)
     explanation = brightness(images)
     Deletion(step=1 / 8).score(model, images, explanation)  # what a first call allocates
@@ -226,7 +226,7 @@ def measure_memory(steps: int, device: str) -> None:
 
 
 def bf16(rounds: int, device: str) -> None:
-    """What bfloat16 saves, and what it changes in the areas of a trained net on photographs."""
+    """Measure what bfloat16 saves, and how it changes the areas of a trained net on photographs."""
     model, images, explanation = cases(device)
     metrics = (Insertion(), Deletion())
 
@@ -245,7 +245,7 @@ def bf16(rounds: int, device: str) -> None:
 
 
 def changes(metrics: tuple[Metric, ...], device: str) -> Iterator[list[str]]:
-    """A row a metric: its mean area in both precisions and the largest change of an image's."""
+    """Yield a row a metric: its mean area in both precisions, the largest change of an image's."""
     from rise_convergence import photographs
 
     import xcam
@@ -272,7 +272,7 @@ SECTIONS: dict[str, tuple[Callable[[int, str], None], int]] = {
 
 
 def main() -> None:
-    """Parses the command line and runs the sections."""
+    """Parse the command line and run the sections."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=SECTIONS)
     parser.add_argument("--rounds", type=int)

@@ -36,7 +36,7 @@ Row = tuple[str, str, str, int, int, float]
 
 
 def photographs() -> dict[str, Tensor]:
-    """(3, 224, 224) each, in [0, 1]."""
+    """Return the photographs, (3, 224, 224) each, in [0, 1]."""
     from skimage import data
 
     arrays = {"cat": data.chelsea(), "coffee": data.coffee()}
@@ -45,7 +45,7 @@ def photographs() -> dict[str, Tensor]:
 
 
 def correlation(maps: Tensor, others: Tensor) -> list[float]:
-    """Pearson's r of each of the (B, H, W) maps with the other of the same image."""
+    """Compute Pearson's r of each of the (B, H, W) maps with the other of the same image."""
     centered = [m.flatten(1).double() - m.flatten(1).double().mean(1, True) for m in (maps, others)]
     unit = [m / m.norm(dim=1, keepdim=True) for m in centered]
     found: list[float] = (unit[0] * unit[1]).sum(1).tolist()
@@ -53,7 +53,7 @@ def correlation(maps: Tensor, others: Tensor) -> list[float]:
 
 
 def measured(model: nn.Module, pictures: dict[str, Tensor]) -> Iterator[Row]:
-    """The correlation of every image, estimator, sampling, number of masks and seed."""
+    """Measure the correlation of every image, estimator, sampling, number of masks and seed."""
     images, target = torch.stack([*pictures.values()]), Target(torch.arange(len(pictures)))
     target.bind(forward.call(model, images))
 
@@ -80,13 +80,13 @@ def measured(model: nn.Module, pictures: dict[str, Tensor]) -> Iterator[Row]:
 
 
 def mean(rows: list[Row], name: str, estimator: str, sampling: str, count: int) -> float:
-    """The mean correlation over seeds."""
+    """Return the mean correlation over seeds."""
     found = [row[5] for row in rows if row[:4] == (name, estimator, sampling, count)]
     return sum(found) / len(found)
 
 
 def draw(rows: list[Row], names: list[str], path: Path) -> None:
-    """One panel an image, one line a variant, one dot a seed."""
+    """Draw one panel an image, one line a variant, one dot a seed."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3.6), layout="constrained")
@@ -106,7 +106,7 @@ def draw(rows: list[Row], names: list[str], path: Path) -> None:
 
 
 def main() -> None:
-    """Measures, prints the means, and writes `rise_convergence.csv` and `.png`."""
+    """Measure, print the means, and write `rise_convergence.csv` and `.png`."""
     model, pictures = load("xcam:efficientnet_lite0", weights="DEFAULT"), photographs()
     with untouched(model), torch.no_grad(), forward.run_settings(precision="bf16", progress=True):
         rows = list(measured(model, pictures))

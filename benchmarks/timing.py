@@ -30,12 +30,12 @@ class Ratio:
     high: float
 
     def __str__(self) -> str:
-        """As it is printed in tables."""
+        """Return the ratio as tables print it."""
         return f"{self.median:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 def seconds(candidate: Candidate) -> float:
-    """Wall-clock seconds of one run, the accelerator's queue included."""
+    """Time one run in seconds, the accelerator's queue included."""
     gc.collect()
     _synchronize()
     start = time.perf_counter()
@@ -45,7 +45,7 @@ def seconds(candidate: Candidate) -> float:
 
 
 def interleave(candidates: dict[str, Candidate], rounds: int) -> dict[str, list[float]]:
-    """Times each candidate once a round, in a new random order each round, after a warm-up.
+    """Time each candidate once a round, in a new random order each round, after a warm-up.
 
     Whatever slows the machine for a while slows all of them alike.
     """
@@ -62,7 +62,7 @@ def interleave(candidates: dict[str, Candidate], rounds: int) -> dict[str, list[
 
 
 def ratio(times: Sequence[float], reference: Sequence[float]) -> Ratio:
-    """Median of the rounds' ratios, with a percentile bootstrap over rounds (10,000 resamples)."""
+    """Return the median of the rounds' ratios, with a bootstrap interval of 10,000 resamples."""
     quotients = np.asarray(times) / np.asarray(reference)
     draws = np.random.default_rng(0).integers(0, len(quotients), (10_000, len(quotients)))
     medians = np.median(quotients[draws], axis=1)
@@ -73,14 +73,14 @@ def ratio(times: Sequence[float], reference: Sequence[float]) -> Ratio:
 def best_size(
     make: Callable[[int], Candidate], sizes: Sequence[int], repeats: int = 1
 ) -> tuple[int, Candidate]:
-    """The batch size at which a candidate is fastest, best of `repeats` runs each."""
+    """Find the batch size at which a candidate is fastest, best of `repeats` runs each."""
     best = {size: min(seconds(make(size)) for _ in range(repeats)) for size in sizes}
     size = min(best, key=best.__getitem__)
     return size, make(size)
 
 
 def watch(candidate: Candidate, device: str = "cpu") -> float:
-    """MB that a run takes at its peak beyond what was taken before it."""
+    """Measure the MB that a run takes at its peak beyond what was taken before it."""
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -92,14 +92,14 @@ def watch(candidate: Candidate, device: str = "cpu") -> float:
 
 
 def peak_memory(script: str, *arguments: str) -> float:
-    """Runs `script --memory …` in a fresh process, which prints what `watch` says as JSON."""
+    """Run `script --memory …` in a fresh process, which prints what `watch` returns as JSON."""
     command = [sys.executable, script, "--memory", *arguments]
     answer = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(json.loads(answer.stdout.splitlines()[-1])["megabytes"])
 
 
 def machine() -> str:
-    """The machine and versions in a line."""
+    """Describe the machine and versions in a line."""
     import xcam
 
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()

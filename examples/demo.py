@@ -43,8 +43,8 @@ METHODS: dict[str, dict[str, object]] = {
 }
 
 
-def path_of(name: str) -> Path:
-    """Where a photograph lies in the package that ships it."""
+def find_photograph(name: str) -> Path:
+    """Return the file of a photograph in the package that ships it."""
     package, file = PHOTOGRAPHS[name]
     spec = find_spec(package)
     if spec is None or spec.origin is None:
@@ -52,13 +52,13 @@ def path_of(name: str) -> Path:
     return Path(spec.origin).parent / file
 
 
-def photographs(size: int | tuple[int, int]) -> Tensor:
-    """All of them, (B, 3, H, W) in [0, 1]."""
-    return torch.stack([xcam.read_image(path_of(name), size) for name in PHOTOGRAPHS])
+def load_photographs(size: int | tuple[int, int]) -> Tensor:
+    """Return all of them, (B, 3, H, W) in [0, 1]."""
+    return torch.stack([xcam.read_image(find_photograph(name), size) for name in PHOTOGRAPHS])
 
 
 def print_predictions(logits: Tensor, categories: tuple[str, ...]) -> None:
-    """Prints the three most probable classes of each photograph."""
+    """Print the three most probable classes of each photograph."""
     for name, odds in zip(PHOTOGRAPHS, logits.softmax(1), strict=True):
         best = odds.topk(3)
         classes = zip(best.values.tolist(), best.indices.tolist(), strict=True)
@@ -66,14 +66,14 @@ def print_predictions(logits: Tensor, categories: tuple[str, ...]) -> None:
 
 
 def main() -> None:
-    """Explains every photograph by every method, and draws all of it as one picture."""
+    """Explain every photograph by every method, and draw all of it as one picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("demo-out"), help="folder for the picture")
     out: Path = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
 
     model = xcam.models.load("xcam:efficientnet_lite0", weights="DEFAULT")
-    images = photographs(model.input_size)
+    images = load_photographs(model.input_size)
     with torch.inference_mode():
         logits = model(images)
     print("What EfficientNet-Lite0 sees:")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from demo import PHOTOGRAPHS, photographs
+from demo import PHOTOGRAPHS, load_photographs
 from torch import Tensor
 
 import xcam
@@ -41,28 +41,33 @@ METHODS: dict[str, Method] = {
 }
 
 
-def boxes() -> Tensor:
-    """The objects, (B, 4) in the 224 × 224 input: left, top, right, bottom, in pixels."""
+def load_boxes() -> Tensor:
+    """Return the objects, (B, 4) in the 224 × 224 input: left, top, right, bottom, in pixels."""
     drawn = json.loads((Path(__file__).parent / "boxes.json").read_text("utf-8"))
     return torch.tensor([drawn[name]["box"] for name in PHOTOGRAPHS]).float()
 
 
-def labels(model: Normalized) -> Tensor:
-    """The classes of the photographs, (B,) int64."""
+def load_labels(model: Normalized) -> Tensor:
+    """Return the classes of the photographs, (B,) int64."""
     return torch.tensor([model.categories.index(CLASSES[name]) for name in PHOTOGRAPHS])
 
 
 def score(model: Normalized, metrics: Sequence[str], out: Path) -> pd.DataFrame:
-    """The table of all methods and the controls; see `xcam.Results.table`."""
-    truth = zip(photographs(224).split(1), labels(model).split(1), boxes().split(1), strict=True)
+    """Return the table of all methods and the controls; see `xcam.Results.table`."""
+    truth = zip(
+        load_photographs(224).split(1),
+        load_labels(model).split(1),
+        load_boxes().split(1),
+        strict=True,
+    )
     results = xcam.evaluate(
         model, list(truth), METHODS, metrics, target="label", out=out, progress=True
     )
     return results.table()
 
 
-def markdown(table: pd.DataFrame) -> str:
-    """A line a metric, a column a method; the controls last."""
+def format_markdown(table: pd.DataFrame) -> str:
+    """Return a table in Markdown: a line a metric, a column a method, the controls last."""
     methods = [*METHODS, *sorted(table[table["control"].astype(bool)]["method"].unique())]
     lines = [f"| metric | | {' | '.join(f'`{name}`' for name in methods)} |"]
     lines.append(f"|---|---|{'---:|' * len(methods)}")
@@ -75,7 +80,7 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints the table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for the rows")
     parser.add_argument("--csv", type=Path, help="where to write the table as well")
@@ -86,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     columns = ["metric", "direction", "method", "control", "value", "low", "high", "n", "errors"]
     if options.csv:
         table[columns].to_csv(options.csv, index=False, float_format="%.6g")
-    print(markdown(table))
+    print(format_markdown(table))
 
 
 if __name__ == "__main__":

@@ -42,14 +42,14 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def rise(model: Normalized, masks: int) -> RISE:
-    """RISE as in the notebook, for a model that takes [0, 1] pixels."""
+def make_rise(model: Normalized, masks: int) -> RISE:
+    """Return RISE as in the notebook, for a model that takes [0, 1] pixels."""
     mean_colour = model.mean.flatten().cpu()  # which is zero once it is normalised
     return RISE(n_masks=masks, cells=10, probability=0.1, fill=mean_colour)
 
 
-def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """What the command line says."""
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, required=True, help="the validation images")
     parser.add_argument("--out", type=Path, default=Path("runs/rise"), help="folder for the rows")
@@ -63,8 +63,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def evaluated(options: argparse.Namespace) -> xcam.Results:
-    """Both metrics of RISE's maps, eight images after the other safe on disk."""
+def evaluate_rise(options: argparse.Namespace) -> xcam.Results:
+    """Evaluate both metrics on RISE's maps, eight images at a time, resumable."""
     weights = None if options.weights == "none" else options.weights
     model = xcam.models.load(options.model, weights=weights).to(options.device)
     stretched = v2.Compose([v2.Resize((SIZE, SIZE)), v2.ToDtype(torch.float32, scale=True)])
@@ -72,7 +72,7 @@ def evaluated(options: argparse.Namespace) -> xcam.Results:
     return xcam.evaluate(
         model,
         DataLoader(data, batch_size=8, num_workers=options.workers),
-        methods={"rise": rise(model, options.masks)},
+        methods={"rise": make_rise(model, options.masks)},
         metrics=METRICS,
         out=options.out,
         controls=False,
@@ -83,9 +83,9 @@ def evaluated(options: argparse.Namespace) -> xcam.Results:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints what was found beside what was published."""
-    options = parsed(arguments)
-    for line in evaluated(options).table().to_dict("records"):
+    """Print the results beside the published ones."""
+    options = parse_arguments(arguments)
+    for line in evaluate_rise(options).table().to_dict("records"):
         published = EXPECTED[line["metric"]]
         verdict = f"published {published:.4f}"
         if options.count == COUNT == line["n"]:

@@ -43,24 +43,22 @@ SETTINGS = (
 )
 
 
-def coloured(count: int, size: int, seed: int) -> TensorDataset:
-    """Images whose class is the colour of a disc at a random place; the other discs are grey."""
+def make_images(count: int, size: int, seed: int) -> TensorDataset:
+    """Make images whose class is the color of a disc at a random place; other discs are gray."""
     cues = xcam.data.planted_cues(count, size, num_classes=8, mode="color", seed=seed)
     images, labels, _ = zip(*(cues[index] for index in range(count)), strict=True)
     return TensorDataset(torch.stack(images), torch.tensor(labels))
 
 
-def backbone(depth: int, seed: int) -> nn.Module:
-    """A small ResNet with new weights."""
+def make_backbone(depth: int, seed: int) -> nn.Module:
+    """Make a small ResNet with new weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return xcam.models.load("xcam:cifar_resnet", depth=depth, num_classes=8)
 
 
-def trained(
-    net: nn.Module, data: TensorDataset, method: str, number: int, epochs: int
-) -> nn.Module:
-    """The net with a method's attention, trained by one of the settings."""
+def train(net: nn.Module, data: TensorDataset, method: str, number: int, epochs: int) -> nn.Module:
+    """Return the net with a method's attention, trained by one of the settings."""
     settings = SETTINGS[number]
     optimizer = {"name": "SGD", "momentum": 0.9, "nesterov": True}
     optimizer |= {name: settings[name] for name in ("lr", "weight_decay")}
@@ -78,8 +76,8 @@ def trained(
     )
 
 
-def untrained(net: nn.Module, method: str, seed: int) -> nn.Module:
-    """The net with a method's attention as both are drawn."""
+def make_untrained(net: nn.Module, method: str, seed: int) -> nn.Module:
+    """Return the net with a method's attention, both with new weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         headed: nn.Module = xcam.get_method(method)(**METHODS[method]).attach(net)
@@ -87,58 +85,58 @@ def untrained(net: nn.Module, method: str, seed: int) -> nn.Module:
     return headed.eval()
 
 
-def dumped(maps: Tensor, folder: Path) -> Path:
-    """A folder with the map of each image as `.npy`."""
+def write_maps(maps: Tensor, folder: Path) -> Path:
+    """Write the map of each image as `.npy`, and return the folder."""
     for number, single in enumerate(maps):
         write_array(folder / f"{number:06d}.npy", single)
     return folder
 
 
-def accuracy(net: nn.Module, data: TensorDataset) -> float:
-    """The share of the images that the net is right about."""
+def measure_accuracy(net: nn.Module, data: TensorDataset) -> float:
+    """Compute the share of the images that the net classifies correctly."""
     return float(xcam.accuracy(net, data)["accuracy"].iloc[-1])
 
 
-def agreements(folders: Sequence[Path], mode: str) -> Iterator[float]:
-    """The IoU of each pair of models."""
+def compute_agreements(folders: Sequence[Path], mode: str) -> Iterator[float]:
+    """Compute the IoU of each pair of models."""
     for a, b in combinations(folders, 2):
         yield float(xcam.stability_iou(a, b, threshold=100, mode=mode).mean())
 
 
-def by_chance(maps: Sequence[Tensor], mode: str) -> Iterator[float]:
-    """The IoU of each pair of models, of the one's map of an image and the other's of the next."""
+def compute_chance(maps: Sequence[Tensor], mode: str) -> Iterator[float]:
+    """Compute the IoU of each pair of models, one's map of an image, the other's of the next."""
     for a, b in combinations(maps, 2):
         yield float(xcam.stability_iou(a, b.roll(1, 0), threshold=100, mode=mode).mean())
 
 
-def compared(options: argparse.Namespace) -> pd.DataFrame:
-    """A line a method, trained and untrained: mean and range over pairs, accuracies."""
-    data = coloured(options.images, options.size, seed=0)
-    test = coloured(options.test_images, options.size, seed=1)
+def compare(options: argparse.Namespace) -> pd.DataFrame:
+    """Compare trained and untrained nets: mean and range of the IoU over pairs, accuracies."""
+    data = make_images(options.images, options.size, seed=0)
+    test = make_images(options.test_images, options.size, seed=1)
     images = test.tensors[0]
     lines = []
     for method in METHODS:
         for kind in ("trained", "untrained"):
             folders, maps, right = [], [], []
             for number in range(options.models):
-                net = backbone(options.depth, number)
+                net = make_backbone(options.depth, number)
                 if kind == "trained":
-                    net = trained(net, data, method, number, options.epochs)
+                    net = train(net, data, method, number, options.epochs)
                 else:
-                    net = untrained(net, method, number)
-                right.append(accuracy(net, test))
+                    net = make_untrained(net, method, number)
+                right.append(measure_accuracy(net, test))
                 maps.append(xcam.explain(net, images, method=method).maps)
-                folders.append(dumped(maps[-1], options.out / kind / method / f"{number}"))
-            found = pd.Series(agreements(folders, options.mode))
+                folders.append(write_maps(maps[-1], options.out / kind / method / f"{number}"))
+            found = pd.Series(compute_agreements(folders, options.mode))
             iou = {"IoU": found.mean(), "lowest": found.min(), "highest": found.max()}
-            iou["other images"] = pd.Series(by_chance(maps, options.mode)).mean()
+            iou["other images"] = pd.Series(compute_chance(maps, options.mode)).mean()
             accuracies = {"worst accuracy": min(right), "best accuracy": max(right)}
             lines.append({"method": method, "nets": kind, **iou, **accuracies})
     return pd.DataFrame(lines)
 
 
-def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """What the command line says."""
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for the maps")
     parser.add_argument("--models", type=int, default=3, choices=range(2, len(SETTINGS) + 1))
@@ -152,8 +150,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints how far the models agree."""
-    print(compared(parsed(arguments)).to_string(index=False, float_format="{:.3f}".format))
+    """Print how far the models agree."""
+    print(compare(parse_arguments(arguments)).to_string(index=False, float_format="{:.3f}".format))
 
 
 if __name__ == "__main__":

@@ -27,26 +27,26 @@ GROUPS = {"bias": {"lr_factor": 2}}
 METHODS = ("lcam_fm", "lcam_img")
 
 
-def drawn(count: int, seed: int, cues: int = 1) -> PlantedCues:
-    """Images of one or two coloured discs."""
+def draw_images(count: int, seed: int, cues: int = 1) -> PlantedCues:
+    """Draw images of one or two colored discs."""
     black = torch.zeros(1, 3, SIZE, SIZE)
     return planted_cues(count, SIZE, CLASSES, "color", seed, black, cues=cues)
 
 
-def stacked(data: PlantedCues) -> tuple[Tensor, Tensor, Tensor]:
-    """All images (B, 3, H, W), labels (B,) and masks (B, H, W)."""
+def stack(data: PlantedCues) -> tuple[Tensor, Tensor, Tensor]:
+    """Stack all images (B, 3, H, W), labels (B,) and masks (B, H, W)."""
     images, labels, masks = zip(*data, strict=True)
     return torch.stack(images), torch.tensor(labels), torch.stack(masks)
 
 
-def hits(explanation: xcam.Explanation, masks: Tensor) -> float:
-    """The share of maps whose highest point lies in their mask."""
+def measure_hits(explanation: xcam.Explanation, masks: Tensor) -> float:
+    """Compute the share of maps whose highest point lies in their mask."""
     highest = explanation.maps.flatten(1).argmax(1, keepdim=True)
     return float(masks.flatten(1).gather(1, highest).float().mean())
 
 
 def main() -> None:
-    """Trains, measures and draws."""
+    """Train, measure and draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("lcam-out"), help="folder for the picture")
     parser.add_argument("--images", type=int, default=640, help="to train on")
@@ -55,16 +55,16 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
 
     start = time.perf_counter()
-    train = drawn(options.images, seed=0)
+    train = draw_images(options.images, seed=0)
     torch.manual_seed(0)
     net = xcam.models.load("xcam:cifar_resnet", depth=8, num_classes=CLASSES)
     training = {"epochs": options.epochs, "batch_size": 16, "progress": True}
     falling = {"name": "CosineAnnealingLR", "T_max": options.epochs}
     net = xcam.fit(net, train, optimizer=CLASSIFIER, schedule=falling, **training)
-    accuracy = xcam.accuracy(net, drawn(200, seed=1))["accuracy"].iloc[-1]
+    accuracy = xcam.accuracy(net, draw_images(200, seed=1))["accuracy"].iloc[-1]
     print(f"The classifier is right on {accuracy:.0%} of new images.")
 
-    images, labels, cues = stacked(drawn(50, seed=2, cues=2))
+    images, labels, cues = stack(draw_images(50, seed=2, cues=2))
     with torch.no_grad():
         share, black = net(torch.zeros_like(images[:1])).softmax(1).max(1)
     print(f"Black is class {int(black)} to it ({float(share):.0%}), whose maps may vanish.")
@@ -79,7 +79,7 @@ def main() -> None:
     overlays = {}
     for name, explanation in found.items():
         title = xcam.get_method(name).spec.title
-        own, other = hits(explanation, cues), hits(explanation, others)
+        own, other = measure_hits(explanation, cues), measure_hits(explanation, others)
         print(f"  {title:<12}{own:6.0%}{other:6.0%}")
         overlays[title] = explanation[:8].overlay(images[:8])
     rows = found["gradcam"][:8].captions()

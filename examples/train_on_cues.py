@@ -27,7 +27,7 @@ SETTINGS = {
 
 
 def train(out: Path, images: int, epochs: int, seed: int) -> None:
-    """Trains, with images to choose the best epoch by and others to measure it on."""
+    """Train, with images to choose the best epoch by and others to measure it on."""
     data, held_out, test = (
         planted_cues(count, SIZE, CLASSES, "color", seed=3 * seed + part)
         for part, count in enumerate((images, images // 4, images // 4))
@@ -42,7 +42,7 @@ def train(out: Path, images: int, epochs: int, seed: int) -> None:
 
 
 def draw(run: Path) -> None:
-    """Loss and accuracy over the epochs of a training's folder, as `curve.png` in it."""
+    """Draw loss and accuracy over the epochs of a training, as `curve.png` in its folder."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -61,7 +61,7 @@ def draw(run: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Trains and draws."""
+    """Train and draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/cues"), help="its folder")
     parser.add_argument("--images", type=int, default=1600, help="to train on")

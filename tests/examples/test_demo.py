@@ -72,7 +72,7 @@ def test_demo_prints_and_draws(lite0, tmp_path, monkeypatch, capsys):
 def test_missing_packages_are_named(monkeypatch):
     monkeypatch.setitem(demo.PHOTOGRAPHS, "cat", ("skimage_gone", "cat.png"))
     with pytest.raises(SystemExit, match=r"pip install 'xcam\[demo\]'"):
-        demo.path_of("cat")
+        demo.find_photograph("cat")
 
 
 def test_boxes_lie_in_the_image():

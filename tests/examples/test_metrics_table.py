@@ -13,12 +13,12 @@ DOCS = Path(__file__).parents[2] / "docs"
 def test_the_page_holds_the_values_of_the_file():
     table = pd.read_csv(DOCS / "figures" / "metrics_on_photographs.csv")
     page = (DOCS / "metrics_on_photographs.md").read_text("utf-8")
-    assert metrics_table.markdown(table) in page
+    assert metrics_table.format_markdown(table) in page
     assert set(table["metric"]) == set(xcam.list_metrics())
 
 
 def test_boxes_and_classes_are_of_the_photographs():
-    boxes = metrics_table.boxes()
+    boxes = metrics_table.load_boxes()
     assert len(boxes) == len(metrics_table.CLASSES) == 6
     assert (boxes[:, :2] < boxes[:, 2:]).all()
     assert ((boxes >= 0) & (boxes <= 224)).all()

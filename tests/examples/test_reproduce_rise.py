@@ -62,7 +62,7 @@ def test_all_images_are_judged(value, verdict, monkeypatch, capsys):
 
 def test_masked_pixels_are_zero_once_normalised():
     model = Normalized(torch.nn.Identity(), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    method = reproduce_rise.rise(model, 5000)
+    method = reproduce_rise.make_rise(model, 5000)
     assert (method.n_masks, method.cells, method.probability) == (5000, 10, 0.1)
     assert (method.output, method.estimator, method.sampling) == ("prob", "plain", "iid")
     hidden = make_fill(torch.rand(2, 3, 8, 8), method.fill)

@@ -29,7 +29,7 @@ def run(tmp_path_factory, explained):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(xcam, "explain", kept)
-        return out, example.compared(example.parsed(["--out", str(out), *TINY]))
+        return out, example.compare(example.parse_arguments(["--out", str(out), *TINY]))
 
 
 def test_the_maps_are_those_of_the_heads(run, explained):

@@ -15,9 +15,9 @@ def test_hits():
     maps = torch.tensor([[[0.0, 3.0], [1.0, 2.0]], [[-1.0, -2.0], [-3.0, -4.0]]])
     found = xcam.Explanation(maps, tuple(maps.shape[1:]), None, None, LCAMFm())
     masks = torch.tensor([[[0, 1], [0, 0]], [[0, 1], [1, 1]]]).bool()
-    assert train_lcam.hits(found, masks) == 0.5
-    assert train_lcam.hits(found, ~masks) == 0.5
-    assert train_lcam.hits(found, masks | True) == 1
+    assert train_lcam.measure_hits(found, masks) == 0.5
+    assert train_lcam.measure_hits(found, ~masks) == 0.5
+    assert train_lcam.measure_hits(found, masks | True) == 1
 
 
 # After so few steps maps may be flat.
