@@ -21,7 +21,7 @@ def photographs() -> torch.Tensor:
     """The demo's photographs, (6, 3, 224, 224) in [0, 1]."""
     import demo
 
-    return demo.photographs(224)
+    return demo.load_photographs(224)
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ def blocks(page, language):
 def pictures(tmp_path, monkeypatch):
     """The files that the examples read, in the current folder."""
     for name, file in {"cat": "cat.png", "coffee": "coffee.png"}.items():
-        shutil.copy(demo.path_of(name), tmp_path / file)
+        shutil.copy(demo.find_photograph(name), tmp_path / file)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

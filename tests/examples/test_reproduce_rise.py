@@ -55,7 +55,7 @@ def test_all_images_are_judged(value, verdict, monkeypatch, capsys):
             lines = {"metric": ["deletion"], "value": [value], "low": [0.1], "high": [0.13]}
             return pd.DataFrame({**lines, "n": [10_000]})
 
-    monkeypatch.setattr(reproduce_rise, "evaluated", lambda options: Done())
+    monkeypatch.setattr(reproduce_rise, "evaluate_rise", lambda options: Done())
     reproduce_rise.main(["--root", "."])
     assert verdict in capsys.readouterr().out
 

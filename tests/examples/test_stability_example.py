@@ -71,6 +71,6 @@ def test_trained_nets_are_trained(run):
 
 
 def test_the_command_prints_it(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(example, "compared", lambda options: pd.DataFrame({"IoU": [0.5]}))
+    monkeypatch.setattr(example, "compare", lambda options: pd.DataFrame({"IoU": [0.5]}))
     example.main(["--out", str(tmp_path), *TINY])
     assert capsys.readouterr().out.split() == ["IoU", "0.500"]
