@@ -55,7 +55,7 @@ def test_maps_are_left_for_the_command(run):
         assert found == pytest.approx(line["IoU"]) == pytest.approx(line["lowest"])
         assert found < 1  # two models, not one twice
         maps = [StoredMaps(folder) for folder in folders]
-        a, b = (torch.stack([each.of(name) for name in each.ids]) for each in maps)
+        a, b = (torch.stack([each.load(name) for name in each.ids]) for each in maps)
         chance = float(xcam.stability_iou(a, b[[7, 0, 1, 2, 3, 4, 5, 6]]).mean())
         assert line["other images"] == pytest.approx(chance)
 
