@@ -1,4 +1,4 @@
-"""What is registered as Markdown: the tables in the README, and two pages of the site.
+"""Markdown of the registered methods and metrics: tables of the README, pages of the site.
 
 `python docs/catalogue.py README.md` writes the tables between their markers.
 """
@@ -26,38 +26,42 @@ QUESTIONS = {
 NEEDS = {"none": "", "labels": "labels", "boxes": "boxes or masks", "masks": "boxes or masks"}
 
 
-def by_family() -> dict[str, list[type[Method]]]:
-    """The method classes of each family that has any, in the order of their names."""
+def group_by_family() -> dict[str, list[type[Method]]]:
+    """Return the method classes by family; families of plugins come last."""
     classes = [xcam.get_method(name) for name in xcam.list_methods()]
-    groups = {family: [cls for cls in classes if cls.spec.family == family] for family in FAMILIES}
+    families = dict.fromkeys([*FAMILIES, *sorted(cls.spec.family for cls in classes)])
+    groups = {family: [cls for cls in classes if cls.spec.family == family] for family in families}
     return {family: group for family, group in groups.items() if group}
 
 
-def by_question() -> dict[str, list[type[Metric]]]:
-    """The metric classes of each question that has any, in the order of their names."""
+def group_by_question() -> dict[str, list[type[Metric]]]:
+    """Return the metric classes by question; those of plugins come last."""
     classes = [xcam.get_metric(name) for name in xcam.list_metrics()]
-    groups = {asked: [cls for cls in classes if cls.spec.question == asked] for asked in QUESTIONS}
+    questions = dict.fromkeys([*QUESTIONS, *sorted(cls.spec.question for cls in classes)])
+    groups = {asked: [cls for cls in classes if cls.spec.question == asked] for asked in questions}
     return {asked: group for asked, group in groups.items() if group}
 
 
-def methods_table() -> str:
-    """A row a method: name, title, passes an image, source."""
+def make_methods_table() -> str:
+    """Return the table of methods: name, title, passes per image, source."""
     rows = ["| name | method | passes an image | source |", "|---|---|---|---|"]
-    for family, classes in by_family().items():
-        rows.append(f"| **{FAMILIES[family]}** | | | |")
+    for family, classes in group_by_family().items():
+        rows.append(f"| **{FAMILIES.get(family, family)}** | | | |")
         for spec in (cls.spec for cls in classes):
-            rows.append(f"| `{spec.name}` | {spec.title} | {spec.cost} | {linked(spec.paper)} |")
+            rows.append(
+                f"| `{spec.name}` | {spec.title} | {spec.cost} | {link_paper(spec.paper)} |"
+            )
     return "\n".join(rows)
 
 
-def metrics_table() -> str:
-    """A row a metric: name, title, direction, range, truth, passes an image, source."""
+def make_metrics_table() -> str:
+    """Return the table of metrics: name, title, direction, range, truth, passes, source."""
     rows = [
         "| name | metric | better | range | needs | passes an image | source |",
         "|---|---|---|---|---|---|---|",
     ]
-    for question, classes in by_question().items():
-        rows.append(f"| **{QUESTIONS[question]}** | | | | | | |")
+    for question, classes in group_by_question().items():
+        rows.append(f"| **{QUESTIONS.get(question, question)}** | | | | | | |")
         for spec in (cls.spec for cls in classes):
             cells = (
                 f"`{spec.name}`",
@@ -66,29 +70,29 @@ def metrics_table() -> str:
                 spec.interval,
                 NEEDS[spec.truth],
                 spec.cost,
-                linked(spec.paper),
+                link_paper(spec.paper),
             )
             escaped = " | ".join(cell.replace("|", r"\|") for cell in cells)
             rows.append(f"| {escaped} |")
     return "\n".join(rows)
 
 
-def methods_page() -> str:
-    """A section a method, with its docstring."""
+def make_methods_page() -> str:
+    """Return the page of methods, a section with the docstring for each."""
     parts = [
         "# Methods",
         "This page is made from the registry: every method that `xcam.explain` takes by name, with "
         "its parameters and their defaults. "
         "A pass is one image through the model, forward or forward and back.",
     ]
-    for family, classes in by_family().items():
-        parts.append(f"## {FAMILIES[family]}")
-        parts += [section(cls, [cls.spec.cost, *traits(cls.spec)]) for cls in classes]
+    for family, classes in group_by_family().items():
+        parts.append(f"## {FAMILIES.get(family, family)}")
+        parts += [make_section(cls, [cls.spec.cost, *list_traits(cls.spec)]) for cls in classes]
     return "\n\n".join(parts) + "\n"
 
 
-def metrics_page() -> str:
-    """A section a metric, with its docstring."""
+def make_metrics_page() -> str:
+    """Return the page of metrics, a section with the docstring for each."""
     parts = [
         "# Metrics",
         "This page is made from the registry: every metric by its name, with its formula, its "
@@ -96,15 +100,15 @@ def metrics_page() -> str:
         "those of the method that made the maps. How to score with them is told in "
         "[Scoring](../metrics.md).",
     ]
-    for question, classes in by_question().items():
-        parts.append(f"## {QUESTIONS[question]}")
-        parts += [section(cls, claims(cls.spec)) for cls in classes]
+    for question, classes in group_by_question().items():
+        parts.append(f"## {QUESTIONS.get(question, question)}")
+        parts += [make_section(cls, list_claims(cls.spec)) for cls in classes]
     return "\n\n".join(parts) + "\n"
 
 
-def section(cls: type[Method] | type[Metric], facts: list[str]) -> str:
-    """One method or metric: its name, source and what there is to know, then its docstring."""
-    line = [f"`{cls.spec.name}`", linked(cls.spec.paper), *facts]
+def make_section(cls: type[Method] | type[Metric], facts: list[str]) -> str:
+    """Return the section of one method or metric: name, source and facts, then the docstring."""
+    line = [f"`{cls.spec.name}`", link_paper(cls.spec.paper), *facts]
     return "\n".join(
         [
             f"### {cls.spec.title}",
@@ -119,8 +123,8 @@ def section(cls: type[Method] | type[Metric], facts: list[str]) -> str:
     )
 
 
-def claims(spec: MetricSpec) -> list[str]:
-    """Formula, direction, range, truth and passes of a metric, and what it does not tell."""
+def list_claims(spec: MetricSpec) -> list[str]:
+    """Return a metric's formula, direction, range, truth, passes and known failures."""
     return [
         spec.formula,
         "neither is better" if spec.direction == "neither" else f"{spec.direction} is better",
@@ -131,27 +135,27 @@ def claims(spec: MetricSpec) -> list[str]:
     ]
 
 
-def traits(spec: MethodSpec) -> list[str]:
-    """What differs from what one would expect of a method."""
-    told = {
+def list_traits(spec: MethodSpec) -> list[str]:
+    """Return the properties in which a method differs from most others."""
+    traits = {
         "the same map for every class": not spec.class_specific,
         "random, by its seed": spec.stochastic,
         "never negative": not spec.signed,
         "works on a changed copy of the model": spec.alters_model,
         "in [0, 1]": spec.normalized,
     }
-    return [trait for trait, is_so in told.items() if is_so]
+    return [trait for trait, applies in traits.items() if applies]
 
 
-def linked(paper: str) -> str:
-    """The source, with a link where it names an arXiv number."""
+def link_paper(paper: str) -> str:
+    """Return the source, with a link if it names an arXiv number."""
     before, sign, number = paper.partition("arXiv:")
     return f"{before}[arXiv:{number}](https://arxiv.org/abs/{number})" if sign else paper
 
 
-def updated(readme: str) -> str:
-    """The README with the tables of today."""
-    for kind, table in (("methods", methods_table()), ("metrics", metrics_table())):
+def update_readme(readme: str) -> str:
+    """Return the README with up-to-date tables."""
+    for kind, table in (("methods", make_methods_table()), ("metrics", make_metrics_table())):
         start, end = f"<!-- {kind}: made by `make readme` -->", f"<!-- end of {kind} -->"
         before, rest = readme.split(start)
         _, after = rest.split(end)
@@ -161,4 +165,4 @@ def updated(readme: str) -> str:
 
 if __name__ == "__main__":
     path = Path(sys.argv[1])
-    path.write_text(updated(path.read_text(encoding="utf-8")), encoding="utf-8")
+    path.write_text(update_readme(path.read_text(encoding="utf-8")), encoding="utf-8")

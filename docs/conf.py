@@ -47,8 +47,8 @@ html_show_sphinx = False
 # These pages say what is registered, and which recipes there are, here and now.
 (HERE / "generated").mkdir(exist_ok=True)
 for name, page in (
-    ("methods", catalogue.methods_page()),
-    ("metrics", catalogue.metrics_page()),
+    ("methods", catalogue.make_methods_page()),
+    ("metrics", catalogue.make_metrics_page()),
     ("recipes", recipe_pages.recipes_page()),
 ):
     (HERE / "generated" / f"{name}.md").write_text(page, encoding="utf-8")

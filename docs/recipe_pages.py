@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from catalogue import linked
+from catalogue import link_paper
 
 from xcam import recipes
 
@@ -34,7 +34,7 @@ def recipes_table() -> str:
             f"`{recipe['command']}`" if recipe["command"] else "none",
             f"`{command(name)}`",
             f"`{', '.join(f'{key}={shown(value)}' for key, value in recipe['fit'].items())}`",
-            linked(recipe["source"]),
+            link_paper(recipe["source"]),
         )
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
@@ -43,7 +43,7 @@ def recipes_table() -> str:
 def section(name: str) -> str:
     """Return one recipe: the original's command and ours, what differs, its tables."""
     recipe = recipes.read(name)
-    lines = [f"## {recipe['title']}", "", f"`{name}` · {linked(recipe['source'])}", ""]
+    lines = [f"## {recipe['title']}", "", f"`{name}` · {link_paper(recipe['source'])}", ""]
     if recipe["command"]:
         lines += ["```shell", f"{recipe['command']}  # the original", "```", ""]
     ours, only = command(name), f"{command(name)} --evaluate"

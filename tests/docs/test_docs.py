@@ -80,13 +80,13 @@ def test_the_readme_example_is_short():
 
 def test_the_readme_table_is_current():
     text = (ROOT / "README.md").read_text("utf-8")
-    assert catalogue.updated(text) == text, "run `make readme`"
+    assert catalogue.update_readme(text) == text, "run `make readme`"
 
 
 @pytest.mark.parametrize("name", xcam.list_methods())
 def test_every_method_is_on_its_page_and_in_the_readme(name):
     cls = xcam.get_method(name)
-    page, table = catalogue.methods_page(), catalogue.methods_table()
+    page, table = catalogue.make_methods_page(), catalogue.make_methods_table()
     assert f"\n### {cls.spec.title}\n\n`{name}`" in page
     assert f".. autoclass:: {cls.__module__}.{cls.__qualname__}\n" in page
     assert f"\n| `{name}` | {cls.spec.title} | {cls.spec.cost} |" in table
@@ -95,7 +95,7 @@ def test_every_method_is_on_its_page_and_in_the_readme(name):
 @pytest.mark.parametrize("name", xcam.list_metrics())
 def test_every_metric_is_on_its_page_and_in_the_readme(name):
     cls = xcam.get_metric(name)
-    page, table = catalogue.metrics_page(), catalogue.metrics_table()
+    page, table = catalogue.make_metrics_page(), catalogue.make_metrics_table()
     assert f"\n### {cls.spec.title}\n\n`{name}`" in page
     assert f" · {cls.spec.formula} · " in page
     assert all(
@@ -107,23 +107,23 @@ def test_every_metric_is_on_its_page_and_in_the_readme(name):
 
 def test_every_family_and_question_has_a_heading():
     assert {xcam.get_method(name).spec.family for name in xcam.list_methods()} == set(
-        catalogue.by_family()
+        catalogue.group_by_family()
     )
     assert {xcam.get_metric(name).spec.question for name in xcam.list_metrics()} == set(
-        catalogue.by_question()
+        catalogue.group_by_question()
     )
 
 
 def test_traits_and_links():
     plain = MethodSpec("x", "X", "A, 2020, arXiv:2001.00001", "cam", "1 forward")
-    assert catalogue.traits(plain) == []
+    assert catalogue.list_traits(plain) == []
     link = "A, 2020, [arXiv:2001.00001](https://arxiv.org/abs/2001.00001)"
-    assert catalogue.linked(plain.paper) == link
-    assert catalogue.linked("B, WACV 2020") == "B, WACV 2020"
+    assert catalogue.link_paper(plain.paper) == link
+    assert catalogue.link_paper("B, WACV 2020") == "B, WACV 2020"
     odd = MethodSpec(
         "x", "X", "", "control", "none", class_specific=False, stochastic=True, signed=False
     )
-    assert catalogue.traits(odd) == [
+    assert catalogue.list_traits(odd) == [
         "the same map for every class", "random, by its seed", "never negative"
     ]  # fmt: skip
 

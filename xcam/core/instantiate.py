@@ -23,7 +23,7 @@ def instantiate(
     what: str,
     *args: Any,  # noqa: ANN401 - whatever the class takes
 ) -> T:
-    """The object that some settings describe.
+    """Create the object that some settings describe.
 
     Args:
         settings: The `"name"` of a class, and its arguments by their names.
@@ -55,7 +55,7 @@ def instantiate(
 
 
 def check_names(owner: str, given: Mapping[str, Any], known: list[str]) -> None:
-    """Refuses, with a `TypeError` that has the nearest ones, names that are not known."""
+    """Raise a `TypeError` that suggests similar names if a name is unknown."""
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
@@ -64,7 +64,7 @@ def check_names(owner: str, given: Mapping[str, Any], known: list[str]) -> None:
 
 
 def check_number(name: str, value: object) -> None:
-    """Refuses, with a `TypeError`, what is neither an int nor a float."""
+    """Raise a `TypeError` if a value is neither an int nor a float."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, got {value!r}")
 

@@ -45,7 +45,7 @@ class Target:
 
     @classmethod
     def of(cls, target: TargetLike, images: Tensor) -> Target:
-        """Turns what users write into a target for `images`.
+        """Make a target for `images` from what a user wrote.
 
         Args:
             target: None for the class that the model predicts, an int for one class for all
@@ -72,12 +72,12 @@ class Target:
         return cls(rows, classes=_classes(target, len(images)).to(images.device))
 
     def select(self, part: slice) -> Target:
-        """The unbound target of some of the images."""
+        """Return the unbound target of some of the images."""
         classes = None if self.classes is None else self.classes[part]
         return Target(self.rows[part], classes, self.function)
 
     def bind(self, prediction: object) -> None:
-        """Takes the output of a clean pass over the chunk's images.
+        """Take over the output of a clean pass over the chunk's images.
 
         Fixes the predicted class where that is what is explained, and keeps the logits.
 
@@ -100,7 +100,7 @@ class Target:
     def scores(
         self, prediction: object, rows: Tensor | None = None, output: Output = "logit"
     ) -> Tensor:
-        """The score of each row of an output, differentiable.
+        """Return the score of each row of an output, differentiable.
 
         Args:
             prediction: What the model returned for R rows.
@@ -140,7 +140,7 @@ class Target:
 
 
 def extract_logits(prediction: object, rows: int) -> Tensor:
-    """The (rows, K) tensor in a model's output: itself, or the only one in a dict or tuple.
+    """Return the logits (rows, K) in an output: itself, or the only such tensor in a dict or tuple.
 
     Raises:
         ModelOutputError: There is none, or more than one.
@@ -218,7 +218,7 @@ def _check_signature(function: ScoreFunction) -> None:
 
 
 def _checked_scores(scores: object, images: Tensor) -> Tensor:
-    """What a callable returned for rows that belong to these images, (R,) int64."""
+    """Return a callable's scores, or raise if they are not one finite number per row."""
     rows = len(images)
     if isinstance(scores, Tensor) and scores.shape == (rows,) and scores.is_floating_point():
         finite = scores.isfinite()

@@ -102,5 +102,5 @@ METHODS: list[type[Method]] = [
 
 @hookimpl
 def xcam_methods() -> list[type[Method]]:
-    """Xcam's own methods."""
+    """Return xcam's own methods."""
     return METHODS

@@ -85,5 +85,5 @@ METRICS: list[type[Metric]] = [
 
 @hookimpl
 def xcam_metrics() -> list[type[Metric]]:
-    """Xcam's own metrics."""
+    """Return xcam's own metrics."""
     return METRICS

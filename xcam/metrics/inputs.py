@@ -23,7 +23,7 @@ data set's mean colour. A model without normalisation of its own takes what it t
 
 
 def enter_space(model: nn.Module, images: Tensor, space: Space) -> tuple[nn.Module, Tensor]:
-    """The model and the images (B, C, H, W) it takes, before or after its own normalisation."""
+    """Return the model and images (B, C, H, W) before or after the model's own normalization."""
     inner = unwrap(model)
     if space == "normalized" and isinstance(inner, Normalized):
         return inner.model, (images - inner.mean) / inner.std
@@ -31,7 +31,7 @@ def enter_space(model: nn.Module, images: Tensor, space: Space) -> tuple[nn.Modu
 
 
 def read_maps(explanation: Explanation, images: Tensor, order: bool = False) -> Tensor:
-    """The maps (B, H, W) of an explanation, if they are of these images.
+    """Return the maps (B, H, W) of an explanation, or raise if they are not of these images.
 
     Args:
         explanation: To be scored.
@@ -58,7 +58,7 @@ def read_maps(explanation: Explanation, images: Tensor, order: bool = False) -> 
 
 
 def read_target(explanation: Explanation, images: Tensor) -> Target:
-    """The classes that were explained, as a target for these images.
+    """Return the explained classes as a target for these images.
 
     Raises:
         ValueError: A callable chose the score that was explained, so that there is no class.

@@ -9,10 +9,10 @@ __all__ = ["find_finest_dtype", "to_finest"]
 
 
 def find_finest_dtype(device: torch.device) -> torch.dtype:
-    """Float64; float32 on the devices of Apple's Metal, which have no other."""
+    """Return float64, or float32 on Apple's Metal devices, which have no float64."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 def to_finest(values: Tensor) -> Tensor:
-    """The values as precise as their device computes."""
+    """Return the values in the finest floating-point type of their device."""
     return values.to(find_finest_dtype(values.device))

@@ -28,7 +28,7 @@ _TIE = 1e-5
 
 
 def is_among_top(logits: Tensor, classes: Tensor, top: int = 1) -> Tensor:
-    """Whether a class is among the `top` highest logits; for one, whether the model decides for it.
+    """Return whether a class is among the `top` highest logits; for 1, whether it is predicted.
 
     Of equals the first class goes first, as with argmax: a model that tells no class from another
     decides for class 0 alone. Logits as near each other as rounding brings them count as equal, so
@@ -51,7 +51,7 @@ def is_among_top(logits: Tensor, classes: Tensor, top: int = 1) -> Tensor:
 
 
 def make_score_reader(target: Target, output: Output) -> Read:
-    """Reads the score of the class that was explained: (R,)."""
+    """Make a reader of the explained class's score: (R,)."""
     checked = _make_logits_reader(target)
 
     def read(prediction: object, rows: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ def make_score_reader(target: Target, output: Output) -> Read:
 
 
 def make_hit_reader(target: Target) -> Read:
-    """Reads whether the model decides for the class that was explained: (R,) 0 or 1.
+    """Make a reader of whether the model predicts the explained class: (R,) 0 or 1.
 
     By the rule of `is_among_top`. A single logit is for its class if it is positive.
     """
@@ -77,7 +77,7 @@ def make_hit_reader(target: Target) -> Read:
 
 
 def make_score_and_hit_reader(target: Target) -> Read:
-    """Reads the probability of the class that was explained and whether it is a hit: (R, 2)."""
+    """Make a reader of the explained class's probability and whether it is predicted: (R, 2)."""
     score, hit = make_score_reader(target, "prob"), make_hit_reader(target)
 
     def read(prediction: object, rows: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ def make_score_and_hit_reader(target: Target) -> Read:
 
 
 def check_finite(found: Tensor) -> Tensor:
-    """Passes on what was read for each image, (B, …), or refuses what is not finite."""
+    """Return values (B, …), or raise if those of an image are not finite."""
     finite = found.flatten(1).isfinite().all(1)
     if not bool(finite.all()):
         raise ModelOutputError(
@@ -98,7 +98,7 @@ def check_finite(found: Tensor) -> Tensor:
 
 
 def _make_logits_reader(target: Target) -> Callable[[object, Tensor], tuple[Tensor, Tensor]]:
-    """Reads the logits (R, K), and the class that was explained in each row, (R,)."""
+    """Make a reader of the logits (R, K) and the explained class of each row, (R,)."""
     classes = target.classes
     if classes is None:
         raise ValueError("the target must name classes, got one without any")

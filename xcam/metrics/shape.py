@@ -40,7 +40,7 @@ class Sparseness(Metric):
         explanation: Explanation,
         truth: Tensor | None = None,
     ) -> Tensor:
-        """See `Metric.score`; gives (B,) indices."""
+        """Return (B,) indices; see `Metric.score`."""
         values = read_maps(explanation, images).abs().flatten(1).sort(1).values
         count = values.shape[1]
         ranks = torch.arange(1, count + 1, device=values.device, dtype=values.dtype)
@@ -49,7 +49,7 @@ class Sparseness(Metric):
         return spread / (count * total).where(total > 0, 1)
 
     def finish(self, mean: Tensor) -> Tensor:
-        """The mean itself."""
+        """Return the mean itself."""
         return mean
 
 
@@ -79,7 +79,7 @@ class Entropy(Metric):
         explanation: Explanation,
         truth: Tensor | None = None,
     ) -> Tensor:
-        """See `Metric.score`; gives (B,) entropies."""
+        """Return (B,) entropies; see `Metric.score`."""
         values = read_maps(explanation, images).abs().flatten(1)
         total = values.sum(1, keepdim=True)
         shares = torch.where(total > 0, values, 1) / total.where(total > 0, values.shape[1])
@@ -87,5 +87,5 @@ class Entropy(Metric):
         return entropies
 
     def finish(self, mean: Tensor) -> Tensor:
-        """The mean itself."""
+        """Return the mean itself."""
         return mean

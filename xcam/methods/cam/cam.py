@@ -47,7 +47,7 @@ class CAM(Method):
     )
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """See `Method.maps`; gives (B, h, w) at the layer's size."""
+        """Return raw maps, (B, h, w) at the layer's size; see `Method.maps`."""
         linear = _linear_layers(unwrap(model), self.classifier)
         with capture(model, require_layer(self.layer), grad=False) as tap:
             passed = record_pass(unwrap(model), images, run=tap, modules=linear)
@@ -94,7 +94,7 @@ def _readers(passed: Trace, means: Tensor, precision: float) -> list[str]:
 def _weights(
     model: nn.Module, images: Tensor, target: Target, linear: dict[str, nn.Linear], name: str
 ) -> Tensor:
-    """(B, C): the weights of each image's class; for a callable, of its slope in the classes."""
+    """Return the weights (B, C) of each image's class; of a callable, weighted by its gradient."""
     weight = linear[name].weight.detach()
     if target.classes is not None:
         return weight[target.classes]

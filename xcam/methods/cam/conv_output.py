@@ -40,6 +40,6 @@ class ConvOutput(Method):
     )
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """See `Method.maps`; gives (B, h, w) at the layer's size."""
+        """Return raw maps, (B, h, w) at the layer's size; see `Method.maps`."""
         maps = capture_activations(model, images, target, self.layer).mean(1)
         return maps.relu() if self.relu else maps

@@ -43,7 +43,7 @@ class EigenCAM(Method):
     )
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """See `Method.maps`; gives (B, h, w) at the layer's size."""
+        """Return raw maps, (B, h, w) at the layer's size; see `Method.maps`."""
         activation = capture_activations(model, images, target, self.layer)
         maps = project_on_principal_axis(activation, activation.relu().mean(1))
         return maps.relu() if self.relu else maps

@@ -20,7 +20,7 @@ __all__ = [
 
 
 def require_layer(layer: Layer | None) -> Layer:
-    """The layer, which whoever runs the method has filled in."""
+    """Return the layer, or raise if no layer was chosen."""
     if layer is None:
         raise ValueError("layer is None: name one, or call xcam.explain, which chooses")
     return layer
@@ -29,7 +29,7 @@ def require_layer(layer: Layer | None) -> Layer:
 def capture_activations(
     model: nn.Module, images: Tensor, target: Target, layer: Layer | None
 ) -> Tensor:
-    """A layer's output for the images, (B, C, h, w); binds the target with the same pass."""
+    """Return a layer's output (B, C, h, w), and bind the target with the same pass."""
     with capture(model, require_layer(layer), grad=False) as tap:
         target.bind(tap(images))
         return read(tap.activation, images, model)
@@ -38,7 +38,7 @@ def capture_activations(
 def capture_activations_and_scores(
     model: nn.Module, images: Tensor, target: Target, layer: Layer | None, output: Output
 ) -> tuple[Tensor, Tensor]:
-    """A layer's output, (B, C, h, w), and the clean images' scores, (B,), in one pass."""
+    """Return a layer's output (B, C, h, w) and the images' scores (B,) from one pass."""
     with capture(model, require_layer(layer), grad=False) as tap:
         prediction = tap(images)
         target.bind(prediction)
@@ -48,7 +48,7 @@ def capture_activations_and_scores(
 def capture_activations_and_gradients(
     model: nn.Module, images: Tensor, target: Target, layer: Layer | None, output: Output
 ) -> tuple[Tensor, Tensor]:
-    """A layer's output and the score's gradient there, both (B, C, h, w), in one pass.
+    """Return a layer's output and the score's gradient there, both (B, C, h, w), from one pass.
 
     The scores of all images are summed before the backward pass, which is exact since a model in
     eval mode keeps its images apart.
@@ -61,11 +61,11 @@ def capture_activations_and_gradients(
 
 
 def read(tensor: Tensor, images: Tensor, model: nn.Module) -> Tensor:
-    """A layer's tensor as (B, C, h, w), in float32 at least: sums over channels need the digits."""
+    """Return a layer's tensor as (B, C, h, w), in float32 at least, since channels are summed."""
     maps = read_map(tensor, images, model)
     return maps.float() if maps.dtype in (torch.float16, torch.bfloat16) else maps
 
 
 def weight_channels(activation: Tensor, weights: Tensor) -> Tensor:
-    """Σ_k w_k A_k: (B, h, w) from (B, C, h, w) and a weight a channel, (B, C)."""
+    """Return Σ_k w_k A_k, (B, h, w), for channels (B, C, h, w) and weights (B, C)."""
     return (weights[:, :, None, None] * activation).sum(1)

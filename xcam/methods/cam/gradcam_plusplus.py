@@ -48,7 +48,7 @@ class GradCAMPlusPlus(Method):
     )
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """See `Method.maps`; gives (B, h, w) at the layer's size."""
+        """Return raw maps, (B, h, w) at the layer's size; see `Method.maps`."""
         activation, gradient = capture_activations_and_gradients(
             model, images, target, self.layer, "logit"
         )
@@ -56,7 +56,7 @@ class GradCAMPlusPlus(Method):
         return maps.relu() if self.relu else maps
 
     def _weights(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        """(B, C). α is divided through by g², which would leave float32's range for small g."""
+        """Return w (B, C); α is reduced by g², which would leave float32's range for small g."""
         total = activation.sum((2, 3), keepdim=True)
         denominator = 2 + total * gradient
         if self.epsilon:

@@ -42,7 +42,7 @@ class LayerCAM(Method):
     )
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """See `Method.maps`; gives (B, h, w) at the layer's size."""
+        """Return raw maps, (B, h, w) at the layer's size; see `Method.maps`."""
         activation, gradient = capture_activations_and_gradients(
             model, images, target, self.layer, self.output
         )

@@ -12,7 +12,7 @@ _NO_AGREEMENT = 1e-4
 
 
 def project_on_principal_axis(features: Tensor, guide: Tensor) -> Tensor:
-    """Projects the positions of each image on its first right singular vector.
+    """Project the positions of each image on its first right singular vector.
 
     X is the (h·w × C) matrix of an image's features, centred over the positions; the result is X v
     for the unit vector v that makes its norm largest. Of the two signs it is the one that
@@ -42,7 +42,7 @@ def project_on_principal_axis(features: Tensor, guide: Tensor) -> Tensor:
 
 
 def _first_component(rows: Tensor) -> Tensor:
-    """X v for (B, n, C) matrices X and their first right singular vectors v: (B, n)."""
+    """Return X v, (B, n), for matrices X (B, n, C) and their first right singular vectors v."""
     if rows.shape[1] > rows.shape[2]:
         axes: Tensor = torch.linalg.eigh(rows.mT @ rows).eigenvectors
         return (rows @ axes[:, :, -1:]).squeeze(2)
@@ -52,7 +52,7 @@ def _first_component(rows: Tensor) -> Tensor:
 
 
 def _sign(projection: Tensor, guide: Tensor, rows: Tensor) -> Tensor:
-    """(B, 1), 1 or -1."""
+    """Return the sign of each projection, 1 or -1, as (B, 1)."""
     agreement = (projection * guide).sum(1, keepdim=True)  # the projection's mean is zero
     # What a mean over the channels of features of this size can reach (Cauchy and Schwarz).
     reach = projection.norm(dim=1, keepdim=True) * rows.square().mean(2).sum(1, keepdim=True).sqrt()

@@ -38,7 +38,7 @@ class CenterGaussian(Method):
     )
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """See `Method.maps`; gives (B, H, W)."""
+        """Return raw maps, (B, H, W); see `Method.maps`."""
         rows, columns = (_bump(side, self.sigma, images.device) for side in images.shape[2:])
         return (rows[:, None] * columns).expand(len(images), -1, -1)
 

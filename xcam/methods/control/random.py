@@ -40,7 +40,7 @@ class Random(Method):
     )
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """See `Method.maps`; gives (B, H, W)."""
+        """Return raw maps, (B, H, W); see `Method.maps`."""
         size = images.shape[2:]
         noise = [
             torch.rand(size, generator=torch.Generator().manual_seed(state))
@@ -50,7 +50,7 @@ class Random(Method):
 
 
 def _states(images: Tensor, seed: int) -> list[int]:
-    """32 bits an image: the high ones of Σ wᵢxᵢ modulo 2⁶⁴, x its bits and w drawn by the seed.
+    """Return 32 bits per image: the high ones of Σ wᵢxᵢ modulo 2⁶⁴, x its bits, w random.
 
     Integers, so that every device finds the same, in whatever order it adds.
     """

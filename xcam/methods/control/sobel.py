@@ -34,7 +34,7 @@ class Sobel(Method):
     )
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """See `Method.maps`; gives (B, H, W)."""
+        """Return raw maps, (B, H, W); see `Method.maps`."""
         gray = F.pad(images.detach().mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
         across, along = gray.new_tensor([1, 2, 1]), gray.new_tensor([-1, 0, 1])
         vertical = torch.outer(along, across)

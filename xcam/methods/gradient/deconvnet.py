@@ -42,5 +42,5 @@ class DeconvNet(Method):
     )
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """See `Method.maps`; gives signed (B, C, H, W)."""
+        """Return raw maps, signed (B, C, H, W); see `Method.maps`."""
         return rectified_gradients(model, images, target, "deconvnet", self.output, self.within)

@@ -47,5 +47,5 @@ class GuidedBackprop(Method):
     )
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """See `Method.maps`; gives signed (B, C, H, W)."""
+        """Return raw maps, signed (B, C, H, W); see `Method.maps`."""
         return rectified_gradients(model, images, target, "guided", self.output, self.within)

@@ -46,7 +46,7 @@ class GuidedGradCAM(Method):
     )
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """See `Method.maps`; gives signed (B, C, H, W)."""
+        """Return raw maps, signed (B, C, H, W); see `Method.maps`."""
         cam = GradCAM(self.layer, self.output, relu=True).maps(model, images, target)
         guided = rectified_gradients(model, images, target, "guided", self.output, self.within)
         return imaging.resize(cam, (images.shape[2], images.shape[3]))[:, None] * guided

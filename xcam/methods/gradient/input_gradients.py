@@ -13,6 +13,7 @@ from xcam.engine import eager, forward, gradients
 from xcam.errors import ModelOutputError
 
 __all__ = [
+    "average_noisy_gradients",
     "bind_clean_pass",
     "compute_input_gradients",
     "differentiate_sum",
@@ -23,7 +24,7 @@ __all__ = [
 
 
 def bind_clean_pass(model: nn.Module, images: Tensor, target: Target) -> None:
-    """Binds the target with a pass over the images as they are, without a graph."""
+    """Bind the target with a pass over the unchanged images, without a graph."""
     with torch.no_grad():
         target.bind(forward.call(model, images))
 
@@ -31,7 +32,7 @@ def bind_clean_pass(model: nn.Module, images: Tensor, target: Target) -> None:
 def compute_input_gradients(
     model: nn.Module, images: Tensor, target: Target, output: Output, rows: Tensor | None = None
 ) -> Tensor:
-    """∂ score / ∂ image, under the caller's `no_grad` or `inference_mode` too.
+    """Return ∂ score / ∂ image, even under the caller's `no_grad` or `inference_mode`.
 
     The scores of all rows are summed before the backward pass, which is exact since a model in
     eval mode keeps its images apart.
@@ -60,7 +61,7 @@ def compute_input_gradients(
 
 
 def differentiate_sum(scores: Tensor, leaf: Tensor) -> Tensor:
-    """∂ Σ scores / ∂ leaf, of the leaf's shape.
+    """Return ∂ Σ scores / ∂ leaf, in the shape of the leaf.
 
     Raises:
         ModelOutputError: The scores do not depend on the leaf.
@@ -74,7 +75,7 @@ def differentiate_sum(scores: Tensor, leaf: Tensor) -> Tensor:
 
 
 def make_no_gradient_error() -> ModelOutputError:
-    """What to raise where the score does not depend on the images."""
+    """Return the error for a score that does not depend on the images."""
     return ModelOutputError(
         "the score has no gradient at the images: the model cuts the graph (no_grad, detach, "
         "argmax), or the target callable does not read the output; use a method that needs no "
@@ -90,7 +91,7 @@ def iterate_copy_gradients(
     copies: int,
     change: Callable[[Tensor, list[int]], Tensor],
 ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-    """The gradient at several changed copies of each image, as many at a time as pays.
+    """Yield the gradients at several changed copies of each image, a chunk at a time.
 
     Args:
         model: The classifier.
@@ -125,7 +126,7 @@ def iterate_noisy_gradients(
     noise: float,
     seed: int,
 ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-    """The gradient at `samples` noisy copies of each image; see `copy_gradients`.
+    """Yield the gradients at `samples` noisy copies of each image; see `iterate_copy_gradients`.
 
     The noise is N(0, (noise · (max x − min x))²) with the range of each image. The k-th copy's
     noise depends on the seed and on k alone, and is the same for every image.
@@ -140,6 +141,26 @@ def iterate_noisy_gradients(
         return images[rows] + sigma[rows] * noises
 
     return iterate_copy_gradients(model, images, target, output, samples, change)
+
+
+def average_noisy_gradients(
+    model: nn.Module,
+    images: Tensor,
+    target: Target,
+    output: Output,
+    samples: int,
+    noise: float,
+    seed: int,
+    transform: Callable[[Tensor], Tensor] = torch.clone,
+) -> Tensor:
+    """Return the mean over noisy copies of the transformed gradients, (B, C, H, W)."""
+    bind_clean_pass(model, images, target)
+    total = torch.zeros_like(images, dtype=torch.promote_types(images.dtype, torch.float32))
+    for _, rows, gradient in iterate_noisy_gradients(
+        model, images, target, output, samples, noise, seed
+    ):
+        total.index_add_(0, rows, transform(gradient))
+    return total / samples
 
 
 def _normal(shape: torch.Size, seed: int, index: int) -> Tensor:

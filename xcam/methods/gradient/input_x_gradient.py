@@ -42,7 +42,7 @@ class InputXGradient(Method):
     )
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """See `Method.maps`; gives (B, C, H, W)."""
+        """Return raw maps, (B, C, H, W); see `Method.maps`."""
         gradient = compute_input_gradients(model, images, target, self.output)
         images = images.detach()
         return _stretch(gradient) * _stretch(images) if self.stretched else gradient * images

@@ -77,7 +77,7 @@ class IntegratedGradients(Method):
             )
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """See `Method.maps`; gives (B, C, H, W)."""
+        """Return raw maps, (B, C, H, W); see `Method.maps`."""
         images = images.detach()
         baseline = imaging.make_fill(images, self.baseline)
         way = images - baseline
@@ -96,7 +96,7 @@ class IntegratedGradients(Method):
 
 
 def _quadrature(rule: Rule, n: int) -> tuple[list[float], list[float]]:
-    """Points in [0, 1] and their weights."""
+    """Return points in [0, 1] and their weights."""
     if rule == "gausslegendre":
         nodes, weights = np.polynomial.legendre.leggauss(n)
         return list((nodes + 1) / 2), list(weights / 2)

@@ -38,5 +38,5 @@ class Saliency(Method):
     )
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """See `Method.maps`; gives the signed gradient, (B, C, H, W)."""
+        """Return raw maps, the signed gradient, (B, C, H, W); see `Method.maps`."""
         return compute_input_gradients(model, images, target, self.output)

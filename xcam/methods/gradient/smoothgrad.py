@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from xcam.core import Count, Method, MethodSpec, NonNegative, Output, Range, Reduce, Target
-from xcam.methods.gradient.input_gradients import bind_clean_pass, iterate_noisy_gradients
+from xcam.methods.gradient.input_gradients import average_noisy_gradients
 
 __all__ = ["SmoothGrad"]
 
@@ -47,11 +46,6 @@ class SmoothGrad(Method):
     )
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """See `Method.maps`; gives the signed mean gradient, (B, C, H, W)."""
-        bind_clean_pass(model, images, target)
-        total = torch.zeros_like(images, dtype=torch.promote_types(images.dtype, torch.float32))
-        for _, rows, gradient in iterate_noisy_gradients(
-            model, images, target, self.output, self.n_samples, self.noise, self.seed
-        ):
-            total.index_add_(0, rows, gradient)
-        return total / self.n_samples
+        """Return raw maps, the signed mean gradient, (B, C, H, W); see `Method.maps`."""
+        settings = self.output, self.n_samples, self.noise, self.seed
+        return average_noisy_gradients(model, images, target, *settings)

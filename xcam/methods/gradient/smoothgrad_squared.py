@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from xcam.core import Count, Method, MethodSpec, NonNegative, Output, Range, Reduce, Target
-from xcam.methods.gradient.input_gradients import bind_clean_pass, iterate_noisy_gradients
+from xcam.methods.gradient.input_gradients import average_noisy_gradients
 
 __all__ = ["SmoothGradSquared"]
 
@@ -48,11 +48,6 @@ class SmoothGradSquared(Method):
     )
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """See `Method.maps`; gives (B, C, H, W), nowhere negative."""
-        bind_clean_pass(model, images, target)
-        total = torch.zeros_like(images, dtype=torch.promote_types(images.dtype, torch.float32))
-        for _, rows, gradient in iterate_noisy_gradients(
-            model, images, target, self.output, self.n_samples, self.noise, self.seed
-        ):
-            total.index_add_(0, rows, gradient.square())
-        return total / self.n_samples
+        """Return raw maps, (B, C, H, W), nowhere negative; see `Method.maps`."""
+        settings = self.output, self.n_samples, self.noise, self.seed
+        return average_noisy_gradients(model, images, target, *settings, torch.square)

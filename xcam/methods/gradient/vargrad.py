@@ -49,7 +49,7 @@ class VarGrad(Method):
     )
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """See `Method.maps`; gives (B, C, H, W), nowhere negative."""
+        """Return raw maps, (B, C, H, W), nowhere negative; see `Method.maps`."""
         bind_clean_pass(model, images, target)
         first = torch.zeros_like(images, dtype=torch.promote_types(images.dtype, torch.float32))
         total, squares = torch.zeros_like(first), torch.zeros_like(first)

@@ -50,7 +50,7 @@ class AblationCAM(Method):
     )
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """See `Method.maps`; gives (B, h, w) at the layer's size."""
+        """Return raw maps, (B, h, w) at the layer's size; see `Method.maps`."""
         with capture(model, require_layer(self.layer), grad=False) as tap:
             target.bind(tap(images))
             activation = read(tap.activation, images, model)
@@ -74,7 +74,7 @@ class AblationCAM(Method):
     def _ablated_scores(
         self, model: nn.Module, images: Tensor, target: Target, pairs: Tensor, calls: int
     ) -> Tensor:
-        """The scores (R,) with one channel ablated, for pairs (R, 2) of image and channel."""
+        """Return the scores (R,) with one channel ablated, for (R, 2) pairs of image, channel."""
         rows, channels = pairs[:0].unbind(1)
         call = 0
 

@@ -21,7 +21,7 @@ class GridMasks:
     """
 
     def __init__(self, grids: Tensor, offsets: Tensor, size: tuple[int, int]) -> None:
-        """Takes what is random about the masks.
+        """Take over the random parts of the masks.
 
         Args:
             grids: (N, s, s) with s ≥ 2, of the masks' dtype and on their device.
@@ -36,11 +36,11 @@ class GridMasks:
         self._starts = [start.to(grids.device) for start in starts]
 
     def __len__(self) -> int:
-        """N."""
+        """Return the number of masks, N."""
         return len(self.grids)
 
     def __getitem__(self, part: slice) -> Tensor:
-        """Some of the masks, (n, H, W)."""
+        """Return some of the masks, (n, H, W)."""
         rows, columns = (
             windows[starts[part]]
             for windows, starts in zip(self._windows, self._starts, strict=True)
@@ -49,7 +49,7 @@ class GridMasks:
 
 
 def _axis(cells: int, side: int) -> tuple[int, Tensor]:
-    """A cell's side in pixels, and the weights (starts, cells, side) of cells in pixels."""
+    """Return a cell's side in pixels, and the weights (starts, cells, side) of cells in pixels."""
     cell = -(-side // cells)
     canvas = (cells + 1) * cell
     centres = ((torch.arange(canvas) + 0.5) * cells / canvas - 0.5).abs()

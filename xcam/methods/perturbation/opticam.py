@@ -62,7 +62,7 @@ class OptiCAM(Method):
     )
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """See `Method.maps`; gives (B, H, W) at the images' size."""
+        """Return raw maps, (B, H, W) at the images' size; see `Method.maps`."""
         alone = [target.select(slice(i, i + 1)) for i in range(len(images))]
         maps = [
             self._best(model, image[None], aim) for image, aim in zip(images, alone, strict=True)
@@ -73,7 +73,7 @@ class OptiCAM(Method):
         return torch.cat(maps)
 
     def _best(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """The best map (1, H, W) of one image (1, C, H, W)."""
+        """Return the best map (1, H, W) of one image (1, C, H, W)."""
         channels, clean = capture_activations_and_scores(
             model, images, target, self.layer, self.output
         )
@@ -96,7 +96,7 @@ class OptiCAM(Method):
             return best_maps
 
     def _map(self, mixture: Tensor, channels: Tensor, images: Tensor) -> Tensor:
-        """The maps (B, H, W) in [0, 1] of the mixtures' logits (B, K)."""
+        """Return the maps (B, H, W) in [0, 1] of mixtures given by their logits (B, K)."""
         size = (images.shape[2], images.shape[3])
         maps = resize(weight_channels(channels, mixture.softmax(1)), size)
         if self.normalize == "minmax":

@@ -77,14 +77,14 @@ class RISE(Method):
         return round(self.n_masks * self.probability)
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """See `Method.maps`; gives (B, H, W) at the images' size."""
+        """Return raw maps, (B, H, W) at the images' size; see `Method.maps`."""
         masks = self.draw(images)
         with torch.no_grad():
             target.bind(forward.call(model, images))
             return self.estimate(self.scores(model, images, target, masks), masks)
 
     def draw(self, images: Tensor) -> GridMasks:
-        """The masks for images of (…, H, W), of their dtype and on their device."""
+        """Draw the masks for images (…, H, W), with their dtype and on their device."""
         generator = torch.Generator().manual_seed(self.seed)
         # A row a mask, the offset at its end: fewer masks of a seed are the first of more.
         numbers = torch.rand(self.n_masks, self.cells**2 + 2, generator=generator)
@@ -95,7 +95,7 @@ class RISE(Method):
         return GridMasks(grids, offsets, (images.shape[-2], images.shape[-1]))
 
     def scores(self, model: nn.Module, images: Tensor, target: Target, masks: GridMasks) -> Tensor:
-        """The scores (B, N) of images (B, C, H, W) under each mask, for a bound target."""
+        """Return the scores (B, N) of images (B, C, H, W) under each mask, for a bound target."""
         batch = len(images)
 
         def pairs(part: slice) -> tuple[Tensor, Tensor]:
@@ -111,7 +111,7 @@ class RISE(Method):
         return found.view(len(masks), batch).T
 
     def estimate(self, scores: Tensor, masks: GridMasks) -> Tensor:
-        """The maps (B, H, W) from the scores (B, N) under the first N masks."""
+        """Estimate the maps (B, H, W) from the scores (B, N) under the first N masks."""
         p, count = self.probability, scores.shape[1]
         if self.estimator == "plain":
             weights = scores / (count * p)

@@ -62,7 +62,7 @@ class ScoreCAM(Method):
     )
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """See `Method.maps`; gives (B, h, w) at the layer's size."""
+        """Return raw maps, (B, h, w) at the layer's size; see `Method.maps`."""
         activation = capture_activations(model, images, target, self.layer)
         alive = find_varying_channels(activation)
         pairs = alive.nonzero()  # (R, 2): image, channel
@@ -100,6 +100,6 @@ class ScoreCAM(Method):
 
 
 def find_varying_channels(activation: Tensor) -> Tensor:
-    """Which channels of (B, C, h, w) vary by more than rounding, (B, C) bool."""
+    """Return which channels of (B, C, h, w) vary by more than rounding, (B, C) bool."""
     lowest, highest = activation.flatten(2).aminmax(dim=2)
     return highest - lowest > 1e-6 * torch.maximum(lowest.abs(), highest.abs())

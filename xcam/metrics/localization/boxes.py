@@ -63,16 +63,16 @@ class MaxBoxAcc(Metric):
         explanation: Explanation,
         truth: Tensor | None = None,
     ) -> Tensor:
-        """See `Metric.score`; gives (B, 1, L) hits at each level that thresholds fall on."""
+        """Return (B, 1, L) hits at each level that thresholds fall on; see `Metric.score`."""
         maps, boxes = make_score_maps(explanation, images, self.resize), find_boxes(truth, images)
         return _hits(maps, boxes, self.step, [self.delta], largest=True).to(images.device)
 
     def finish(self, mean: Tensor) -> Tensor:
-        """The percentage at the best threshold, from (…, 1, L)."""
+        """Return the percentage at the best threshold, from (…, 1, L)."""
         return _best(mean)
 
     def curve(self, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """The percentage at each threshold."""
+        """Return the percentage at each threshold."""
         return _curve(mean, self.step)
 
 
@@ -121,16 +121,16 @@ class MaxBoxAccV2(Metric):
         explanation: Explanation,
         truth: Tensor | None = None,
     ) -> Tensor:
-        """See `Metric.score`; gives (B, deltas, L) hits at each level that thresholds fall on."""
+        """Return (B, deltas, L) hits at each level that thresholds fall on; see `Metric.score`."""
         maps, boxes = make_score_maps(explanation, images, self.resize), find_boxes(truth, images)
         return _hits(maps, boxes, self.step, self.deltas, largest=False).to(images.device)
 
     def finish(self, mean: Tensor) -> Tensor:
-        """The percentage at the best threshold of each delta, averaged, from (…, deltas, L)."""
+        """Return the mean over deltas of the best threshold's percentage, from (…, deltas, L)."""
         return _best(mean)
 
     def curve(self, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """The percentage at each threshold, averaged over deltas."""
+        """Return the percentage at each threshold, averaged over deltas."""
         return _curve(mean, self.step)
 
 
@@ -144,7 +144,7 @@ def _curve(mean: Tensor, step: float) -> tuple[Tensor, Tensor]:
 
 
 def _levels(step: float) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """The different levels of 256 that thresholds fall on, each with the first that does.
+    """Return the first threshold on each of the 256 levels that has any, and those levels.
 
     A normalised map reaches level 255 (or is zeros, and above no level), so that thresholds of
     one level agree on every image: to keep their hits apart would make rows longer, not richer.
@@ -157,7 +157,7 @@ def _levels(step: float) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
 def _hits(
     maps: Tensor, boxes: Tensor, step: float, deltas: Sequence[float], largest: bool
 ) -> Tensor:
-    """Whether maps (B, H, W) in [0, 1] give a true box: (B, deltas, L) of 0 and 1, on the CPU.
+    """Return whether maps (B, H, W) in [0, 1] hit a true box, as (B, deltas, L) of 0 and 1.
 
     OpenCV traces contours on the CPU: this is where maps leave their device.
     """
@@ -175,7 +175,7 @@ def _hits(
 def _overlaps(
     image: NDArray[np.uint8], truth: NDArray[Any], levels: NDArray[np.intp], largest: bool
 ) -> NDArray[np.float64]:
-    """The best IoU of what an image (H, W) predicts above each level with its boxes (N, 4)."""
+    """Return the best IoU of the contours above each level with the true boxes (N, 4)."""
     at_least = np.bincount(image.ravel(), minlength=257)[::-1].cumsum()[::-1]
     # Levels that as many pixels exceed are exceeded by the same pixels.
     _, first, which = np.unique(at_least[levels + 1], return_index=True, return_inverse=True)
@@ -186,7 +186,7 @@ def _overlaps(
 
 
 def _predicted(above: NDArray[np.bool_], largest: bool) -> NDArray[np.int64]:
-    """The boxes (n, 4) of the contours of a binary map (H, W), or of the largest alone."""
+    """Return the boxes (n, 4) of all contours of a binary map (H, W), or of the largest one."""
     import cv2
 
     contours, _ = cv2.findContours(above.astype(np.uint8), cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
@@ -201,7 +201,7 @@ def _predicted(above: NDArray[np.bool_], largest: bool) -> NDArray[np.int64]:
 
 
 def _iou(boxes: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
-    """Intersection over union of (n, 4) and (m, 4) boxes, (n, m), each side with one pixel more."""
+    """Return the IoU (n, m) of boxes (n, 4) and (m, 4), each side one pixel longer."""
 
     def areas(low: NDArray[Any], high: NDArray[Any]) -> NDArray[np.float64]:
         sides = np.maximum(high - low + 1, 0).astype(np.float64)

@@ -55,7 +55,7 @@ class PointingGame(Metric):
         explanation: Explanation,
         truth: Tensor | None = None,
     ) -> Tensor:
-        """See `Metric.score`; gives (B, 2, K), hits and images by class, or (B,) hits."""
+        """Return (B, 2, K), hits and images by class, or (B,) hits; see `Metric.score`."""
         maps = read_maps(explanation, images, order=True)
         objects, ignored = find_objects(truth, images)
         hits = self._hits(maps.masked_fill(ignored, -torch.inf), objects)
@@ -73,7 +73,7 @@ class PointingGame(Metric):
         return (near & objects).flatten(1).any(1).to(maps.dtype)
 
     def finish(self, mean: Tensor) -> Tensor:
-        """The mean over classes, from (…, 2, K), or the mean itself."""
+        """Return the mean over classes, from (…, 2, K), or the mean itself."""
         if not self.per_class:
             return mean
         hits, counts = mean.unbind(-2)
@@ -82,7 +82,7 @@ class PointingGame(Metric):
 
 
 def _one_hot(explanation: Explanation, images: Tensor) -> Tensor:
-    """The classes that were explained, (B, K) of 0 and 1."""
+    """Return the explained classes as (B, K) of 0 and 1."""
     logits, target = explanation.logits, read_target(explanation, images)
     if logits is None or target.classes is None:
         raise ValueError(
@@ -121,7 +121,7 @@ class EnergyPointingGame(Metric):
         explanation: Explanation,
         truth: Tensor | None = None,
     ) -> Tensor:
-        """See `Metric.score`; gives (B,) shares."""
+        """Return (B,) shares; see `Metric.score`."""
         maps = read_maps(explanation, images)
         objects, ignored = find_objects(truth, images)
         mass = maps.clamp(min=0).masked_fill(ignored, 0)
@@ -131,7 +131,7 @@ class EnergyPointingGame(Metric):
         return inside / total.where(total > 0, 1)
 
     def finish(self, mean: Tensor) -> Tensor:
-        """The mean itself."""
+        """Return the mean itself."""
         return mean
 
 
@@ -162,7 +162,7 @@ class RelevanceRank(Metric):
         explanation: Explanation,
         truth: Tensor | None = None,
     ) -> Tensor:
-        """See `Metric.score`; gives (B,) shares."""
+        """Return (B,) shares; see `Metric.score`."""
         maps = read_maps(explanation, images, order=True)
         objects, ignored = find_objects(truth, images)
         maps, objects = maps.masked_fill(ignored, -torch.inf).flatten(1), objects.flatten(1)
@@ -172,5 +172,5 @@ class RelevanceRank(Metric):
         return found.gather(1, sizes[:, None] - 1)[:, 0] / sizes
 
     def finish(self, mean: Tensor) -> Tensor:
-        """The mean itself."""
+        """Return the mean itself."""
         return mean

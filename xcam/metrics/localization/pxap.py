@@ -54,7 +54,7 @@ class PxAP(Metric):
         explanation: Explanation,
         truth: Tensor | None = None,
     ) -> Tensor:
-        """See `Metric.score`; gives (B, 2, bins), the object's and the background's pixels.
+        """Return (B, 2, bins), the object's and the background's pixels; see `Metric.score`.
 
         Bin i holds the pixels in [τ_i, τ_{i+1}), the last one those at 1.
         """
@@ -71,7 +71,7 @@ class PxAP(Metric):
         return counts.view(len(maps), 3, len(edges))[:, :2].float()
 
     def finish(self, mean: Tensor) -> Tensor:
-        """The area under the pooled precision and recall, from (…, 2, bins)."""
+        """Return the area under the pooled precision and recall, from (…, 2, bins)."""
         reached = to_finest(mean).flip(-1).cumsum(-1)
         objects, all_pixels = reached.select(-2, 0), reached.sum(-2)
         precision = objects / all_pixels.where(all_pixels > 0, 1)

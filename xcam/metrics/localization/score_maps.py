@@ -27,7 +27,7 @@ al. do. A map that a method gave at the images' size is the same in both.
 
 
 def make_score_maps(explanation: Explanation, images: Tensor, resize: Resize) -> Tensor:
-    """Min-max normalised maps (B, H, W), float64 where there is any; a flat one is zeros.
+    """Return min-max normalized maps (B, H, W), float64 if the device has it; flat maps are zeros.
 
     Raises:
         ValueError: The maps do not fit the images.
@@ -42,5 +42,5 @@ def make_score_maps(explanation: Explanation, images: Tensor, resize: Resize) ->
 
 
 def list_thresholds(step: float) -> list[float]:
-    """0, step, 2 step, … below 1."""
+    """Return 0, step, 2 step, … below 1."""
     return [index * step for index in range(math.ceil(1 / step))]

@@ -19,7 +19,7 @@ IGNORED = 255
 
 
 def find_objects(truth: Tensor | None, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Which pixels are the object's, and which are to be ignored.
+    """Return which pixels belong to the object, and which are to be ignored.
 
     A pixel belongs to a box if its centre does.
 
@@ -51,7 +51,7 @@ def find_objects(truth: Tensor | None, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def find_boxes(truth: Tensor | None, images: Tensor) -> Tensor:
-    """The boxes of the objects; of a mask, the one that just holds all its object pixels.
+    """Return the boxes of the objects; of a mask, the smallest box around its object pixels.
 
     Args:
         truth: Boxes or masks of the images.
@@ -74,7 +74,7 @@ def find_boxes(truth: Tensor | None, images: Tensor) -> Tensor:
 
 
 def pad_boxes(boxes: Sequence[Tensor | Sequence[Sequence[float]]]) -> Tensor:
-    """Joins the boxes of each image, (n, 4) with any n ≥ 1, to (B, N, 4), the rest NaN.
+    """Join the boxes of each image, (n, 4) with any n ≥ 1, to (B, N, 4), padded with NaN.
 
     >>> pad_boxes([[[0, 0, 4, 4], [2, 1, 3, 3]], [[1, 1, 2, 2]]]).shape
     torch.Size([2, 2, 4])
@@ -94,7 +94,7 @@ def pad_boxes(boxes: Sequence[Tensor | Sequence[Sequence[float]]]) -> Tensor:
 
 
 def ignore_in_boxes(masks: Tensor, boxes: Tensor) -> Tensor:
-    """Masks in which the background inside of boxes is ignored, (B, H, W) uint8.
+    """Mark the background inside boxes as ignored, and return masks (B, H, W) uint8.
 
     Args:
         masks: (B, H, W) bool or uint8.
@@ -111,7 +111,7 @@ def ignore_in_boxes(masks: Tensor, boxes: Tensor) -> Tensor:
 
 
 def _tensor(truth: object, images: Tensor) -> Tensor:
-    """The truth on the images' device, of a kind that says where something is."""
+    """Return the truth on the images' device, or raise if it is neither boxes nor masks."""
     kinds = "boxes (B, N, 4) in floating point, or masks (B, H, W) in bool or uint8"
     if not isinstance(truth, Tensor):
         got = "none" if truth is None else type(truth).__name__
@@ -125,7 +125,7 @@ def _tensor(truth: object, images: Tensor) -> Tensor:
 
 
 def _masks(truth: Tensor, images: Tensor) -> Tensor:
-    """Checked masks as uint8."""
+    """Return masks as uint8, or raise if they do not fit the images."""
     wanted = (len(images), *images.shape[2:])
     if truth.shape != wanted:
         raise ValueError(
@@ -143,7 +143,7 @@ def _masks(truth: Tensor, images: Tensor) -> Tensor:
 
 
 def _boxes(truth: Tensor, images: Tensor, least: int = 1) -> Tensor:
-    """Checked boxes as (B, N, 4), at least so many an image."""
+    """Return boxes as (B, N, 4), or raise if they do not fit, or an image has too few."""
     boxes = truth[:, None] if truth.ndim == 2 else truth
     if boxes.ndim != 3 or boxes.shape[::2] != (len(images), 4):
         raise ValueError(
@@ -164,7 +164,7 @@ def _boxes(truth: Tensor, images: Tensor, least: int = 1) -> Tensor:
 
 
 def _check_corners(boxes: Tensor, images: Tensor) -> None:
-    """Refuses boxes (B, N, 4) that are empty, or not inside of their image."""
+    """Raise if a box of (B, N, 4) is empty, or not inside its image."""
     x0, y0, x1, y1 = boxes.unbind(2)
     height, width = images.shape[2:]
     empty = (x1 <= x0) | (y1 <= y0)
@@ -186,7 +186,7 @@ def _check_corners(boxes: Tensor, images: Tensor) -> None:
 
 
 def _inside(boxes: Tensor, images: Tensor) -> Tensor:
-    """The pixels (B, H, W) whose centre lies in a box of (B, N, 4); NaN holds none."""
+    """Return the pixels (B, H, W) whose centre lies in a box of (B, N, 4); NaN boxes hold none."""
     x0, y0, x1, y1 = boxes[..., None].unbind(2)
 
     def centres(count: int) -> Tensor:
@@ -199,7 +199,7 @@ def _inside(boxes: Tensor, images: Tensor) -> Tensor:
 
 
 def _extent(lines: Tensor) -> tuple[Tensor, Tensor]:
-    """The first True of each row of (B, L), and one past the last."""
+    """Return the first True of each row of (B, L), and one past the last."""
     marks = lines.to(torch.uint8)
     return marks.argmax(1), lines.shape[1] - marks.flip(1).argmax(1)
 
@@ -209,7 +209,7 @@ def _first(images: Tensor) -> int:
 
 
 def _about_box(complaint: str, wrong: Tensor) -> str:
-    """A sentence on the first wrong box of (B, N)."""
+    """Return a sentence on the first wrong box of (B, N)."""
     image, box = wrong.nonzero()[0].tolist()
     return f"box {box} of image {image} {complaint}"
 

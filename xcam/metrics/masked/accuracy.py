@@ -54,7 +54,7 @@ class Accuracy(Metric):
         explanation: Explanation,
         truth: Tensor | None = None,
     ) -> Tensor:
-        """See `Metric.score`; gives (B,) hits, 0 or 1, from (B,) labels."""
+        """Return (B,) hits, 0 or 1, from (B,) labels; see `Metric.score`."""
         read_maps(explanation, images)  # which refuses an explanation of other images
         read = make_top_reader(check_labels(truth, images), self.top)
 
@@ -66,7 +66,7 @@ class Accuracy(Metric):
             return forward.collect(len(images), step, images, "accuracy")
 
     def finish(self, mean: Tensor) -> Tensor:
-        """The mean itself."""
+        """Return the mean itself."""
         return mean
 
 
@@ -115,7 +115,7 @@ class MaskedAccuracy(Metric):
         explanation: Explanation,
         truth: Tensor | None = None,
     ) -> Tensor:
-        """See `Metric.score`; gives (B,) hits, 0 or 1, from (B,) labels."""
+        """Return (B,) hits, 0 or 1, from (B,) labels; see `Metric.score`."""
         read = make_top_reader(check_labels(truth, images), self.top)
         masks = make_masks(explanation, images, self.normalize, self.muted, self.binary)
         inner, shown = enter_space(model, images, self.space)
@@ -128,12 +128,12 @@ class MaskedAccuracy(Metric):
             return masked_passes(inner, shown, len(images), one_each, read, self.fill, "accuracy")
 
     def finish(self, mean: Tensor) -> Tensor:
-        """The mean itself."""
+        """Return the mean itself."""
         return mean
 
 
 def check_labels(truth: Tensor | None, images: Tensor) -> Tensor:
-    """The true classes (B,) of these images.
+    """Return the true classes (B,) as int64, or raise if they do not fit the images.
 
     Raises:
         TypeError: No tensor, or not one of integers.
@@ -151,7 +151,7 @@ def check_labels(truth: Tensor | None, images: Tensor) -> Tensor:
 
 
 def make_top_reader(labels: Tensor, top: int) -> Read:
-    """Reads whether an image's label is among the `top` highest logits: (R,) 0 or 1.
+    """Make a reader of whether an image's label is among the `top` highest logits: (R,) 0 or 1.
 
     By the rule of `is_among_top`. A single logit means class 1 if it is positive, else class 0.
     """

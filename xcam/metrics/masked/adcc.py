@@ -57,7 +57,7 @@ class ADCC(Metric):
         explanation: Explanation,
         truth: Tensor | None = None,
     ) -> Tensor:
-        """See `Metric.score`; gives (B, 4): ADCC, coherency, complexity, drop."""
+        """Return (B, 4): ADCC, coherency, complexity, drop; see `Metric.score`."""
         masks = make_masks(explanation, images, self.normalize)
         similar = measure_coherency(model, images, explanation, masks, self.fill, self.space)
         covered = measure_complexity(masks)
@@ -68,7 +68,7 @@ class ADCC(Metric):
         )
 
     def finish(self, mean: Tensor) -> Tensor:
-        """The mean ADCC; the mean terms follow it in the statistic."""
+        """Return the mean ADCC; the mean terms follow it in the statistic."""
         return mean[..., 0]
 
 
@@ -120,7 +120,7 @@ class ARCC(Metric):
         explanation: Explanation,
         truth: Tensor | None = None,
     ) -> Tensor:
-        """See `Metric.score`; gives (B, 4): ARCC, coherency, complexity, 2·ROAD cut to [0, 1]."""
+        """Return (B, 4): ARCC, coherency, complexity, 2·ROAD cut to [0, 1]; see `Metric.score`."""
         masks = make_masks(explanation, images, self.normalize)
         similar = measure_coherency(model, images, explanation, masks, self.fill, self.space)
         covered = measure_complexity(masks)
@@ -131,12 +131,12 @@ class ARCC(Metric):
         )
 
     def finish(self, mean: Tensor) -> Tensor:
-        """The mean ARCC; the mean terms follow it in the statistic."""
+        """Return the mean ARCC; the mean terms follow it in the statistic."""
         return mean[..., 0]
 
 
 def compute_harmonic_mean(*terms: Tensor) -> Tensor:
-    """The harmonic mean of terms ≥ 0, 0 where one of them is 0."""
+    """Return the harmonic mean of terms ≥ 0, which is 0 where one of them is 0."""
     stacked = torch.stack(terms)
     mean = len(terms) / (1 / stacked.where(stacked > 0, 1)).sum(0)
     return torch.where((stacked > 0).all(0), mean, 0)

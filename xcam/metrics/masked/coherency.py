@@ -67,12 +67,12 @@ class Coherency(Metric):
         explanation: Explanation,
         truth: Tensor | None = None,
     ) -> Tensor:
-        """See `Metric.score`; gives (B,) similarities."""
+        """Return (B,) similarities; see `Metric.score`."""
         masks = make_masks(explanation, images, self.normalize)
         return measure_coherency(model, images, explanation, masks, self.fill, self.space)
 
     def finish(self, mean: Tensor) -> Tensor:
-        """The mean itself."""
+        """Return the mean itself."""
         return mean
 
 
@@ -106,11 +106,11 @@ class Complexity(Metric):
         explanation: Explanation,
         truth: Tensor | None = None,
     ) -> Tensor:
-        """See `Metric.score`; gives (B,) means."""
+        """Return (B,) means; see `Metric.score`."""
         return measure_complexity(make_masks(explanation, images, self.normalize))
 
     def finish(self, mean: Tensor) -> Tensor:
-        """The mean itself."""
+        """Return the mean itself."""
         return mean
 
 
@@ -122,7 +122,7 @@ def measure_coherency(
     fill: Fill,
     space: Space,
 ) -> Tensor:
-    """The likeness (B,) in [0, 1] of maps and the maps of the masked images, for their classes.
+    """Return how similar (B,), in [0, 1], the maps are to those of the masked images.
 
     Raises:
         ValueError: The method that made the maps is not at hand.
@@ -142,7 +142,7 @@ def measure_coherency(
 def mask_images(
     model: nn.Module, images: Tensor, masks: Tensor, fill: Fill, space: Space
 ) -> Tensor:
-    """The masked images (B, C, H, W) as the model takes them, wherever they were masked."""
+    """Return masked images (B, C, H, W) as the model takes them, whichever space masks them."""
     inner, shown = enter_space(model, images, space)
     hidden = blend(shown, masks, fill)
     outer = unwrap(model)
@@ -152,12 +152,12 @@ def mask_images(
 
 
 def measure_complexity(masks: Tensor) -> Tensor:
-    """The mean (B,) of masks (B, H, W) in [0, 1]."""
+    """Return the mean (B,) of masks (B, H, W) in [0, 1]."""
     return masks.flatten(1).mean(1)
 
 
 def correlate(first: Tensor, second: Tensor) -> Tensor:
-    """Pearson's ρ (B,) over the pixels of maps (B, H, W); −1 if either is flat."""
+    """Return Pearson's ρ (B,) over the pixels of maps (B, H, W); −1 if either is flat."""
     a, b = (to_finest(normalize(maps)).flatten(1) for maps in (first, second))
     a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
     scale = a.norm(dim=1) * b.norm(dim=1)

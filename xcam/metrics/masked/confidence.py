@@ -42,7 +42,7 @@ def measure_confidences(
     fill: Fill = "zero",
     space: Space = "input",
 ) -> tuple[Tensor, Tensor]:
-    """The probability of the explained class for each image, clean and behind its mask.
+    """Return the probability of the explained class for each image, clean and masked.
 
     Both passes of an image share a chunk, as chunks of other sizes may be computed otherwise: two
     images are in the model at a time even with a batch size of 1. An image that its mask leaves as
@@ -83,7 +83,7 @@ def measure_confidences(
 
 
 def compute_relative_drop(p: Tensor, o: Tensor) -> Tensor:
-    """max(0, p − o) / p, in [0, 1]: what share of p is lost; 0 where there was none to lose."""
+    """Return max(0, p − o) / p, the share of p that is lost; 0 where p is 0."""
     return (p - o).clamp(min=0) / p.where(p > 0, 1)
 
 
@@ -104,19 +104,19 @@ class _Confidence(Metric):
         explanation: Explanation,
         truth: Tensor | None = None,
     ) -> Tensor:
-        """See `Metric.score`; gives (B,) percentages."""
+        """Return (B,) percentages; see `Metric.score`."""
         masks = make_masks(explanation, images, self.normalize, self.muted, self.binary)
         return 100 * self._share(
             *measure_confidences(model, images, explanation, masks, self.fill, self.space)
         )
 
     def finish(self, mean: Tensor) -> Tensor:
-        """The mean itself."""
+        """Return the mean itself."""
         return mean
 
     @abstractmethod
     def _share(self, p: Tensor, o: Tensor) -> Tensor:
-        """What counts, (B,), of the probabilities clean and behind the map, (B,) each."""
+        """Return the statistic (B,) from the probabilities (B,) of clean and masked images."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

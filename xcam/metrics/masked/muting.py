@@ -29,7 +29,7 @@ def make_masks(
     muted: float = 0.0,
     binary: bool = False,
 ) -> Tensor:
-    """The maps of an explanation as masks of its images.
+    """Return the maps of an explanation as masks of its images.
 
     Args:
         explanation: Of these images.
@@ -70,7 +70,7 @@ def _check_range(masks: Tensor) -> None:
 
 
 def mute(maps: Tensor, fraction: float) -> Tensor:
-    """Sets a fraction q of each map (B, H, W) to zero, the lowest values first, as L-CAM does.
+    """Set a fraction q of each map (B, H, W) to zero, the lowest values first, as L-CAM does.
 
     With n = H·W values: those below the ⌊q·n⌋-th smallest become 0; then, while more than
     ⌈(1 − q)·n⌉ are positive, those equal to it, row after row. What is left keeps its value. Of

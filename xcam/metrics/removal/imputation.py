@@ -20,7 +20,7 @@ _LIMIT = 200  # iterations; about ten are needed
 
 
 def impute(images: Tensor, removed: Tensor, tolerance: float = 1e-5) -> Tensor:
-    """Fills removed pixels so that each is the weighted mean of its eight neighbours.
+    """Fill removed pixels so that each is the weighted mean of its eight neighbours.
 
     Edge neighbours weigh 1/6, diagonal ones 1/12; those outside the image are left out and the
     others' weights renormalised. Removed neighbours are unknowns of the same linear system. Where
@@ -70,12 +70,12 @@ class _Level:
     degree: Tensor
 
     def laplacian(self, values: Tensor) -> Tensor:
-        """The operator of the system, on values that are zero where pixels are known."""
+        """Apply the operator of the system to values that are zero where pixels are known."""
         return self.degree * values - self.unknown * _neighbors(values)
 
 
 def _binomial(values: Tensor) -> Tensor:
-    """Sums under (1, 2, 1) along each axis, with zeros around.
+    """Sum with weights (1, 2, 1) along each axis, with zeros around.
 
     By slices: on a CPU ten times as fast as a convolution or pooling, and on a GPU never in TF32.
     """
@@ -88,24 +88,24 @@ def _binomial(values: Tensor) -> Tensor:
 
 
 def _neighbors(values: Tensor) -> Tensor:
-    """The sum of each pixel's neighbours, weighted 1/6 and 1/12."""
+    """Return the sum of each pixel's neighbours, weighted 1/6 and 1/12."""
     return (_binomial(values) - 4 * values) / 12
 
 
 def _down(values: Tensor) -> Tensor:
-    """Sums onto the next grid: the transpose of `_up`, as the cycle must be symmetric."""
+    """Sum onto the next grid: the transpose of `_up`, as the cycle must be symmetric."""
     rows = _binomial(values)
     rows = rows[..., ::2, :] + rows[..., 1::2, :]
     return (rows[..., ::2] + rows[..., 1::2]) / 16
 
 
 def _up(values: Tensor) -> Tensor:
-    """Bilinear interpolation from the next grid."""
+    """Interpolate bilinearly from the next grid."""
     return _binomial(values.repeat_interleave(2, -1).repeat_interleave(2, -2)) / 16
 
 
 def _levels(known: Tensor) -> list[_Level]:
-    """The grids for masks (R, 1, H, W), each half as fine, to about four pixels a side.
+    """Return the grids for masks (R, 1, H, W), each half as fine, to about four pixels a side.
 
     A coarse pixel is unknown if all that it stands for is.
     """
@@ -124,7 +124,7 @@ def _levels(known: Tensor) -> list[_Level]:
 
 
 def _cycle(levels: list[_Level], residual: Tensor) -> Tensor:
-    """One symmetric V-cycle with Jacobi sweeps: about the error that leaves this residual."""
+    """Run a symmetric V-cycle with Jacobi sweeps, and return about the error of this residual."""
     level, *coarser = levels
     error = residual / level.degree
     if not coarser:
@@ -137,7 +137,7 @@ def _cycle(levels: list[_Level], residual: Tensor) -> Tensor:
 
 
 def _conjugate_gradients(levels: list[_Level], wanted: Tensor, tolerance: float) -> Tensor:
-    """Solves laplacian(x) = wanted, each row and channel by itself."""
+    """Solve laplacian(x) = wanted, each row and channel by itself."""
 
     def dot(first: Tensor, second: Tensor) -> Tensor:
         return (first * second).sum((2, 3), keepdim=True)

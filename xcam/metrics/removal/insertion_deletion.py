@@ -10,17 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xcam.core import Count, Explanation, Metric, MetricSpec, Output, Positive
-from xcam.engine import untouched
 from xcam.imaging import Fill
-from xcam.metrics.inputs import Space, enter_space, read_maps, read_target
-from xcam.metrics.reading import make_score_reader
-from xcam.metrics.removal.pixels import (
-    Step,
-    compute_area,
-    count_by_step,
-    rank_values,
-    remove_progressively,
-)
+from xcam.metrics.inputs import Space
+from xcam.metrics.removal.pixels import Step, compute_area, score_curves
 
 __all__ = ["Deletion", "Insertion", "Kernel", "blur_images"]
 
@@ -79,22 +71,16 @@ class Deletion(Metric):
         explanation: Explanation,
         truth: Tensor | None = None,
     ) -> Tensor:
-        """See `Metric.score`; gives the curves (B, P), from the clean image to the fill."""
-        places = rank_values(read_maps(explanation, images, order=True))
-        counts = count_by_step(self.step, places[0].numel())
-        read = make_score_reader(read_target(explanation, images), self.output)
-        with untouched(model), torch.no_grad():
-            inner, seen = enter_space(model, images, self.space)
-            return remove_progressively(
-                inner, seen, places, counts, read, self.fill, label="deletion"
-            )
+        """Return the curves (B, P), from the clean image to the fill; see `Metric.score`."""
+        settings = self.step, self.output, self.space, self.fill
+        return score_curves(model, images, explanation, *settings, label="deletion")
 
     def finish(self, mean: Tensor) -> Tensor:
-        """The area under the mean curve, which is the mean of the areas."""
+        """Return the area under the mean curve, which is the mean of the areas."""
         return compute_area(mean)
 
     def curve(self, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """The score over the share of pixels that are gone."""
+        """Return the score over the share of pixels that are removed."""
         return torch.linspace(0, 1, mean.shape[-1], device=mean.device), mean
 
 
@@ -154,28 +140,29 @@ class Insertion(Metric):
         explanation: Explanation,
         truth: Tensor | None = None,
     ) -> Tensor:
-        """See `Metric.score`; gives the curves (B, P), from the blurred image to the clean one."""
-        places = rank_values(read_maps(explanation, images, order=True))
-        counts = count_by_step(self.step, places[0].numel())
-        read = make_score_reader(read_target(explanation, images), self.output)
-        with untouched(model), torch.no_grad():
-            inner, seen = enter_space(model, images, self.space)
-            start = self.fill
-            if start is None:
-                start = blur_images(seen, self.kernel, self.size, self.sigma)
-            return remove_progressively(inner, seen, places, counts, read, start, True, "insertion")
+        """Return the curves (B, P), from the blurred image to the clean one; see `Metric.score`."""
+        settings = (
+            self.step,
+            self.output,
+            self.space,
+            self._blur if self.fill is None else self.fill,
+        )
+        return score_curves(model, images, explanation, *settings, insert=True, label="insertion")
+
+    def _blur(self, images: Tensor) -> Tensor:
+        return blur_images(images, self.kernel, self.size, self.sigma)
 
     def finish(self, mean: Tensor) -> Tensor:
-        """The area under the mean curve, which is the mean of the areas."""
+        """Return the area under the mean curve, which is the mean of the areas."""
         return compute_area(mean)
 
     def curve(self, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """The score over the share of pixels that are back."""
+        """Return the score over the share of pixels that are inserted."""
         return torch.linspace(0, 1, mean.shape[-1], device=mean.device), mean
 
 
 def blur_images(images: Tensor, kernel: Kernel, size: int, sigma: float) -> Tensor:
-    """Images (B, C, H, W) under a `size` × `size` kernel, padded with zeros."""
+    """Blur images (B, C, H, W) by a `size` × `size` kernel, padded with zeros."""
     line = make_kernel_line(kernel, size, sigma).to(images)
     channels = images.shape[1]
     row = line.expand(channels, 1, 1, size)
@@ -184,7 +171,7 @@ def blur_images(images: Tensor, kernel: Kernel, size: int, sigma: float) -> Tens
 
 
 def make_kernel_line(kernel: Kernel, size: int, sigma: float) -> Tensor:
-    """The (size,) float64 vector, of sum 1, whose outer product with itself is the kernel.
+    """Return the (size,) float64 vector, of sum 1, whose outer product with itself is the kernel.
 
     The authors filter a single 1 in the middle of `size` zeros by SciPy's Gaussian, which is cut
     off at 4σ and sees the vector mirrored at its ends: `"rise"` adds up what falls on each place.

@@ -72,7 +72,7 @@ class IROF(Metric):
         explanation: Explanation,
         truth: Tensor | None = None,
     ) -> Tensor:
-        """See `Metric.score`; gives (B, n_segments + 1) ratios f_j / f_0."""
+        """Return (B, n_segments + 1) ratios f_j / f_0; see `Metric.score`."""
         maps, target = read_maps(explanation, images), read_target(explanation, images)
         with untouched(model), torch.no_grad():
             inner, pixels = enter_space(model, images, self.space)
@@ -86,7 +86,7 @@ class IROF(Metric):
         return scores / scores[:, :1].clamp(min=_LEAST)
 
     def _places(self, pixels: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """When each pixel's segment goes, (B, H, W), and how many segments there are, (B,)."""
+        """Return the rank of each pixel's segment, (B, H, W), and the number of segments, (B,)."""
         cells, (rows, columns) = divide_into_grid(
             (pixels.shape[2], pixels.shape[3]), self.n_segments
         )
@@ -99,9 +99,9 @@ class IROF(Metric):
         return order.gather(1, labels.flatten(1)).view_as(labels), (sizes > 0).sum(1)
 
     def finish(self, mean: Tensor) -> Tensor:
-        """One minus the area under the mean curve."""
+        """Return one minus the area under the mean curve."""
         return 1 - compute_area(mean)
 
     def curve(self, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean ratio over the share of segments removed."""
+        """Return the mean ratio over the share of segments removed."""
         return torch.linspace(0, 1, self.n_segments + 1, device=mean.device), mean

@@ -49,7 +49,7 @@ class _Perturbation(Metric):
         explanation: Explanation,
         truth: Tensor | None = None,
     ) -> Tensor:
-        """See `Metric.score`; gives (B, P), 1 where the class survived and 0 where not."""
+        """Return (B, P), 1 where the class survived and 0 where not; see `Metric.score`."""
         first = self.sign * read_maps(explanation, images, order=True)
         counts = count_at_fractions(self.fractions, first[0].numel())
         read, name = make_hit_reader(read_target(explanation, images)), self.spec.name
@@ -60,11 +60,11 @@ class _Perturbation(Metric):
             )
 
     def finish(self, mean: Tensor) -> Tensor:
-        """The mean over k."""
+        """Return the mean over k."""
         return mean.mean(-1)
 
     def curve(self, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """The accuracy over k."""
+        """Return the accuracy over k."""
         return mean.new_tensor(self.fractions), mean
 
 

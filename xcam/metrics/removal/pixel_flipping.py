@@ -9,17 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from xcam.core import Explanation, Metric, MetricSpec, Output
-from xcam.engine import untouched
 from xcam.imaging import Fill
-from xcam.metrics.inputs import Space, enter_space, read_maps, read_target
-from xcam.metrics.reading import make_score_reader
-from xcam.metrics.removal.pixels import (
-    Step,
-    compute_area,
-    count_by_step,
-    rank_values,
-    remove_progressively,
-)
+from xcam.metrics.inputs import Space
+from xcam.metrics.removal.pixels import Step, compute_area, score_curves
 
 __all__ = ["PixelFlipping"]
 
@@ -64,20 +56,14 @@ class PixelFlipping(Metric):
         explanation: Explanation,
         truth: Tensor | None = None,
     ) -> Tensor:
-        """See `Metric.score`; gives the curves (B, P), from the clean image to the fill."""
-        places = rank_values(read_maps(explanation, images, order=True))
-        counts = count_by_step(self.step, places[0].numel())
-        read = make_score_reader(read_target(explanation, images), self.output)
-        with untouched(model), torch.no_grad():
-            inner, seen = enter_space(model, images, self.space)
-            return remove_progressively(
-                inner, seen, places, counts, read, self.fill, label=self.spec.name
-            )
+        """Return the curves (B, P), from the clean image to the fill; see `Metric.score`."""
+        settings = self.step, self.output, self.space, self.fill
+        return score_curves(model, images, explanation, *settings, label=self.spec.name)
 
     def finish(self, mean: Tensor) -> Tensor:
-        """The area under the mean curve, which is the mean of the areas."""
+        """Return the area under the mean curve, which is the mean of the areas."""
         return compute_area(mean)
 
     def curve(self, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """The score over the share of pixels that are black."""
+        """Return the score over the share of pixels that are flipped."""
         return torch.linspace(0, 1, mean.shape[-1], device=mean.device), mean

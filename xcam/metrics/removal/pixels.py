@@ -8,17 +8,19 @@ No image depends on the one before it, so that the (image, point) pairs pass in 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Range
+from xcam.core import Explanation, Output, Range
+from xcam.engine import untouched
 from xcam.engine.masking import masked_passes
 from xcam.imaging import Fill
-from xcam.metrics.reading import Read, check_finite
+from xcam.metrics.inputs import Space, enter_space, read_maps, read_target
+from xcam.metrics.reading import Read, check_finite, make_score_reader
 
 __all__ = [
     "Fractions",
@@ -29,6 +31,7 @@ __all__ = [
     "count_by_step",
     "rank_values",
     "remove_progressively",
+    "score_curves",
 ]
 
 
@@ -39,7 +42,7 @@ Fractions: TypeAlias = tuple[Annotated[float, Range(above=0, below=1)], ...]
 
 
 def rank_values(maps: Tensor) -> Tensor:
-    """The place of each value of (B, …) maps among its image's, (B, …) int64: 0 is the highest.
+    """Return the rank of each value of (B, …) maps in its image, (B, …) int64; 0 is the highest.
 
     Equal values follow each other in scan order.
     """
@@ -49,7 +52,7 @@ def rank_values(maps: Tensor) -> Tensor:
 
 
 def count_by_step(step: int | float, pixels: int) -> Tensor:
-    """How many of an image's pixels are changed at each point: (P,) int64, from 0 to all.
+    """Return how many of an image's pixels are changed at each point: (P,) int64, from 0 to all.
 
     Args:
         step: Pixels from point to point, the last one excepted: ceil(pixels / step) + 1 points.
@@ -63,7 +66,7 @@ def count_by_step(step: int | float, pixels: int) -> Tensor:
 
 
 def count_at_fractions(fractions: Sequence[float], pixels: int) -> Tensor:
-    """The whole number of pixels at or below each fraction of them, (P,) int64."""
+    """Return the whole number of pixels at or below each fraction of them, (P,) int64."""
     return torch.tensor([math.floor(fraction * pixels + 1e-6) for fraction in fractions])
 
 
@@ -77,7 +80,7 @@ def remove_progressively(
     insert: bool = False,
     label: str = "",
 ) -> Tensor:
-    """What is read while pixels are removed, or inserted, in the order of their ranks.
+    """Remove or insert pixels in the order of their ranks, and return what is read at each point.
 
     The model is called on (image, point) pairs, a chunk at a time; memory is flat in the number of
     points. The caller holds the model `untouched`.
@@ -114,8 +117,41 @@ def remove_progressively(
     return check_finite(found.view(batch, points, *found.shape[1:]))
 
 
+def score_curves(
+    model: nn.Module,
+    images: Tensor,
+    explanation: Explanation,
+    step: int | float,
+    output: Output,
+    space: Space,
+    fill: Fill | Callable[[Tensor], Tensor],
+    insert: bool = False,
+    label: str = "",
+) -> Tensor:
+    """Return the curves (B, P) of the explained class's score while the highest pixels change.
+
+    Args:
+        model: The classifier; left as it was.
+        images: (B, C, H, W).
+        explanation: Of these images.
+        step: Pixels from point to point; see `count_by_step`.
+        output: What of the output is read.
+        space: Where pixels are replaced.
+        fill: As in `remove_progressively`, or a function that makes it of the images in `space`.
+        insert: As in `remove_progressively`.
+        label: For the progress bar.
+    """
+    ranks = rank_values(read_maps(explanation, images, order=True))
+    counts = count_by_step(step, ranks[0].numel())
+    read = make_score_reader(read_target(explanation, images), output)
+    with untouched(model), torch.no_grad():
+        net, pixels = enter_space(model, images, space)
+        hidden = fill(pixels) if callable(fill) else fill
+        return remove_progressively(net, pixels, ranks, counts, read, hidden, insert, label)
+
+
 def compute_area(curve: Tensor) -> Tensor:
-    """The area (…) under curves (…, P) of P ≥ 2 points, by trapezoids over a width of 1.
+    """Return the area (…) under curves (…, P) of P ≥ 2 points, by trapezoids over a width of 1.
 
     (Σ s − s_0/2 − s_last/2) / (P − 1), all steps alike also if the last one is shorter.
     """

@@ -70,7 +70,7 @@ class RemoveAndClassify(Metric):
         explanation: Explanation,
         truth: Tensor | None = None,
     ) -> Tensor:
-        """See `Metric.score`; gives hits (B, 2, P), those of the map and of random erasure."""
+        """Return hits (B, 2, P), those of the map and of random erasure; see `Metric.score`."""
         maps = read_maps(explanation, images, order=True)
         pixels = maps[0].numel()
         order = torch.randperm(pixels, generator=torch.Generator().manual_seed(self.seed))
@@ -86,11 +86,11 @@ class RemoveAndClassify(Metric):
         return torch.stack(hits, 1)
 
     def finish(self, mean: Tensor) -> Tensor:
-        """The mean over k of the ratios, of those that there are."""
+        """Return the mean over k of the ratios that exist."""
         return self._ratios(mean).nanmean(-1)
 
     def curve(self, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """The ratios over k, from 1 where nothing is erased to 1 where everything is."""
+        """Return the ratios over k, from 1 where nothing is erased to 1 where everything is."""
         ratios = torch.nn.functional.pad(self._ratios(mean), (1, 1), value=1.0)
         return mean.new_tensor([0.0, *self.fractions, 1.0]), ratios
 

@@ -56,7 +56,7 @@ class _Imputed(Metric):
         explanation: Explanation,
         truth: Tensor | None = None,
     ) -> Tensor:
-        """See `Metric.score`; gives the probability and 1 for a hit at each of P fractions.
+        """Return the probability and 1 for a hit at each of P fractions; see `Metric.score`.
 
         (B, P, 2) of a single order, (B, 2, P, 2) of both, most relevant first.
         """
@@ -86,11 +86,11 @@ class _Imputed(Metric):
         return found if len(self.orders) > 1 else found[:, 0]
 
     def finish(self, mean: Tensor) -> Tensor:
-        """The mean of the curve over fractions."""
+        """Return the mean of the curve over fractions."""
         return self.curve(mean)[1].mean(-1)
 
     def curve(self, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """The accuracy or probability over the fraction removed; of two orders, half the gap."""
+        """Return the accuracy or probability over fractions; of two orders, half the gap."""
         chosen = mean[..., get_args(Output).index(self.output)]
         if len(self.orders) > 1:
             chosen = (chosen[..., 1, :] - chosen[..., 0, :]) / 2
@@ -187,7 +187,7 @@ class ROAD(_Imputed):
 
 
 def _shuffled_ranks(maps: Tensor, seed: int) -> Tensor:
-    """The ranks of (B, H, W) maps, equal values in a random order instead of row after row.
+    """Return the ranks of (B, H, W) maps, equal values in a random order, not row after row.
 
     Rows make one hole where scattered pixels are restored by their neighbours.
     """
@@ -197,5 +197,5 @@ def _shuffled_ranks(maps: Tensor, seed: int) -> Tensor:
 
 
 def _noise(images: Tensor, seed: int) -> Tensor:
-    """Standard normal noise (C, H, W), the same on every device."""
+    """Return standard normal noise (C, H, W), the same on every device."""
     return torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(seed)).to(images)

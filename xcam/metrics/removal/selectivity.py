@@ -103,7 +103,7 @@ class Selectivity(Metric):
         explanation: Explanation,
         truth: Tensor | None = None,
     ) -> Tensor:
-        """See `Metric.score`; gives (B, steps + 1, 2), the probability and 1 for a hit."""
+        """Return (B, steps + 1, 2), the probability and 1 for a hit; see `Metric.score`."""
         read_maps(explanation, images, order=True)
         target = read_target(explanation, images)
         values = self._values(explanation, images)
@@ -120,22 +120,22 @@ class Selectivity(Metric):
                 )
 
     def finish(self, mean: Tensor) -> Tensor:
-        """The area under the mean curve, which is the mean of the areas."""
+        """Return the area under the mean curve, which is the mean of the areas."""
         return compute_area(self.curve(mean)[1])
 
     def curve(self, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """The probability or the accuracy over the step."""
+        """Return the probability or the accuracy over the step."""
         chosen = mean[..., 0 if self.output == "prob" else 1]
         return torch.arange(self.steps + 1, device=mean.device), chosen
 
     def _counts(self, units: int) -> Tensor:
-        """How many of an image's units are gone after each step, (steps + 1,) int64."""
+        """Return how many of an image's units are removed after each step, (steps + 1,) int64."""
         if self.step is None:
             return count_at_fractions([done / self.steps for done in range(self.steps + 1)], units)
         return (torch.arange(self.steps + 1) * self.step).clamp(max=units)
 
     def _values(self, explanation: Explanation, images: Tensor) -> Tensor:
-        """The value of each unit: (B, H, W), (B, rows, columns) of patches, or (B, C, H, W)."""
+        """Return each unit's value: (B, H, W), (B, rows, columns) of patches, or (B, C, H, W)."""
         maps = explanation.maps.to(images.device)
         if self.unit == "pixel":
             return maps
@@ -150,7 +150,7 @@ class Selectivity(Metric):
         return explanation.raw.to(images.device)
 
     def _spread(self, units: Tensor, images: Tensor) -> Tensor:
-        """What is said of units, said of their pixels (B, H, W) or elements (B, C, H, W)."""
+        """Expand values of units to their pixels (B, H, W) or elements (B, C, H, W)."""
         if self.unit != "patch":
             return units
         height, width = images.shape[2:]
@@ -160,7 +160,7 @@ class Selectivity(Metric):
     def _recomputed(
         self, model: nn.Module, images: Tensor, target: Target, method: Method, counts: Tensor
     ) -> Tensor:
-        """As `score`, with the changed images explained again before each step."""
+        """Return the statistic of `score` with the images explained again before each step."""
         hidden = self._hidden(model, images)
         read = make_score_and_hit_reader(target)
         rows = torch.arange(len(images), device=images.device)
@@ -186,7 +186,7 @@ class Selectivity(Metric):
         return check_finite(torch.stack(found, 1))
 
     def _hidden(self, model: nn.Module, images: Tensor) -> Tensor:
-        """What stands behind the images, in their own space: methods explain the whole model."""
+        """Return the fill in the images' own space, since methods explain the whole model."""
         inner, seen = enter_space(model, images, self.space)
         behind = make_fill(seen, self.fill)
         whole = unwrap(model)

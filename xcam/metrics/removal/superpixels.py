@@ -12,7 +12,7 @@ _ROUNDS = 10  # of k-means, as in the paper
 
 
 def divide_into_grid(size: tuple[int, int], count: int) -> tuple[Tensor, tuple[int, int]]:
-    """Divides an image into about `count` rectangles, as square as they get.
+    """Divide an image into about `count` rectangles, as square as they get.
 
     Args:
         size: (H, W) of the image.
@@ -29,7 +29,7 @@ def divide_into_grid(size: tuple[int, int], count: int) -> tuple[Tensor, tuple[i
 
 
 def segment_by_slic(images: Tensor, count: int, compactness: float) -> Tensor:
-    """SLIC (Achanta et al., 2012): k-means of colour and place, from a grid.
+    """Segment images by SLIC (Achanta et al., 2012): k-means of color and place, from a grid.
 
     D² = d_colour² + (compactness · d_place / S)², with the colour in units of the image's range
     and S the side of a cell of the grid. A pixel joins one of the nine centres that began around
@@ -57,7 +57,7 @@ def segment_by_slic(images: Tensor, count: int, compactness: float) -> Tensor:
 
 
 def compute_segment_means(values: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The mean of values over segments, the same bits in whichever order a device adds.
+    """Return the mean of values over segments, bit-identical in whichever order a device adds.
 
     Args:
         values: (B, K, H, W), finite.
@@ -80,14 +80,14 @@ def compute_segment_means(values: Tensor, labels: Tensor, count: int) -> tuple[T
 
 
 def _colors(images: Tensor) -> Tensor:
-    """The images (B, C, H, W) in units of each one's range; one of a single colour is zeros."""
+    """Return images (B, C, H, W) in units of each one's range; a single-color image is zeros."""
     low, high = images.float().flatten(1).aminmax(dim=1)
     span = (high - low).where(high > low, 1)
     return (images.float() - low[:, None, None, None]) / span[:, None, None, None]
 
 
 def _places(images: Tensor) -> Tensor:
-    """The row and column of each pixel, (B, 2, H, W)."""
+    """Return the row and column of each pixel, (B, 2, H, W)."""
     batch, _, height, width = images.shape
     rows = torch.arange(height, device=images.device, dtype=torch.float32)
     columns = torch.arange(width, device=images.device, dtype=torch.float32)
@@ -96,7 +96,7 @@ def _places(images: Tensor) -> Tensor:
 
 
 def _around(cells: Tensor, shape: tuple[int, int]) -> Tensor:
-    """The cells around that of each pixel, itself first: (9, H, W) labels, doubled at borders."""
+    """Return the cells around that of each pixel, itself first: (9, H, W), doubled at borders."""
     numbers = torch.arange(shape[0] * shape[1], device=cells.device).view(1, *shape).float()
     padded = F.pad(numbers, (1, 1, 1, 1), mode="replicate")[0].long()
     windows = padded.unfold(0, 3, 1).unfold(1, 3, 1).flatten(2).flatten(0, 1)  # (cells, 9)
@@ -104,7 +104,7 @@ def _around(cells: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def _nearest(features: Tensor, means: Tensor, candidates: Tensor) -> Tensor:
-    """Which of the candidate segments has the nearest mean, (B, H, W) labels."""
+    """Return the candidate segment with the nearest mean, (B, H, W) labels."""
     best = features.new_full((len(features), *features.shape[2:]), torch.inf)
     labels = candidates[0].expand_as(best)
     for candidate in candidates:
