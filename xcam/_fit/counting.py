@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from xcam._explain.verb import check_model
 from xcam._fit.order import list_evaluation_batches
-from xcam._fit.runtime import Runtime, check_labels
-from xcam._fit.settings import check_count
+from xcam._fit.settings import Runtime, check_count, check_labels
 from xcam._fit.source import Images, Source
 from xcam.core import extract_logits
 from xcam.engine import random_states, untouched, unwrap

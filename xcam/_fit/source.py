@@ -24,6 +24,7 @@ from torch.utils.data import (
 from xcam._fit.order import Key, seed_item
 from xcam.data import datasets
 from xcam.engine import unwrap
+from xcam.runs import manifest
 
 __all__ = ["Images", "Source", "block_sigint"]
 
@@ -107,6 +108,18 @@ class Source:
                 if isinstance(found, list | tuple) and len(found) == num_classes:
                     return list(found)
         return range(num_classes)
+
+    def digest_labels(self) -> str:
+        """Return a hash of all labels, where the data set has them as `labels` or `targets`."""
+        for name in ("labels", "targets"):
+            found = getattr(self.dataset, name, None)
+            try:
+                labels = torch.as_tensor(found)
+            except (TypeError, ValueError, RuntimeError):
+                continue
+            if labels.shape == (len(self),):
+                return manifest.digest(manifest.contents([("labels", labels)]))
+        return "not known"
 
 
 class _SeededDataset(Dataset[Any]):

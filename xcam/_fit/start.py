@@ -13,12 +13,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from xcam._explain.prepare import prepare
-from xcam._fit.learner import Averaging, Learner, make_mixing
-from xcam._fit.objective import Objective
+from xcam._fit.learner import Averaging, Learner, Objective, make_mixing
 from xcam._fit.optimization import Optimization
 from xcam._fit.order import Order, seed_all
-from xcam._fit.runtime import Runtime, check_labels
-from xcam._fit.settings import TrainingSettings, describe_structure
+from xcam._fit.settings import Runtime, TrainingSettings, check_labels, describe_structure
 from xcam._fit.source import Source
 from xcam.core import (
     Method,
@@ -269,12 +267,12 @@ class Start:
             "weights of the model": manifest.describe_model(unwrap(model))["sha256"],
             "parts of a step": f"{processes.count} processes x {self.accumulate}",
             "first training image": _digest_first(self.image, self.label),
-            "training labels": _digest_labels(self.source),
+            "training labels": self.source.digest_labels(),
         }
         if self.validation is not None:
             first = self.validation.load_first(self.settings.seed)
             found["first validation image"] = _digest_first(*first)
-            found["validation labels"] = _digest_labels(self.validation)
+            found["validation labels"] = self.validation.digest_labels()
         return found
 
 
@@ -293,16 +291,3 @@ def _differentiable(net: nn.Module) -> Iterator[list[nn.Parameter]]:
 
 def _digest_first(image: Tensor, label: Tensor) -> str:
     return manifest.digest(manifest.contents([("image", image), ("label", label)]))
-
-
-def _digest_labels(source: Source) -> str:
-    """Return a hash of all labels, where the data set has them as `labels` or `targets`."""
-    for name in ("labels", "targets"):
-        found = getattr(source.dataset, name, None)
-        try:
-            labels = torch.as_tensor(found)
-        except (TypeError, ValueError, RuntimeError):
-            continue
-        if labels.shape == (len(source),):
-            return manifest.digest(manifest.contents([("labels", labels)]))
-    return "not known"

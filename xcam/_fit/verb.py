@@ -16,11 +16,9 @@ from torch import nn
 from xcam._explain.verb import check_model
 from xcam._fit.counting import tabulate
 from xcam._fit.loop import Training
-from xcam._fit.objective import Criterion
 from xcam._fit.optimization import NamedArguments
 from xcam._fit.progress import Progress, make_folder, open_board, resume
-from xcam._fit.runtime import Runtime
-from xcam._fit.settings import TrainingSettings, check_count
+from xcam._fit.settings import Criterion, Runtime, TrainingSettings, check_count
 from xcam._fit.source import Images, Source
 from xcam._fit.start import Start
 from xcam.checkpoints import load_net
