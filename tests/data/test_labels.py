@@ -53,8 +53,8 @@ def test_stored_labels_train_as_those_on_the_fly(tmp_path):
     stored = xcam.fit(net, data, LCAMFm(labels="given"), epochs=2, batch_size=4)
     on_the_fly = xcam.fit(net, DATA, LCAMFm(), epochs=2, batch_size=4)
     wrong = xcam.fit(net, DATA, LCAMFm(labels="given"), epochs=2, batch_size=4)
-    assert torch.equal(stored.attention.weight, on_the_fly.attention.weight)
-    assert not torch.equal(stored.attention.weight, wrong.attention.weight)
+    assert torch.equal(stored.head.weight, on_the_fly.head.weight)
+    assert not torch.equal(stored.head.weight, wrong.head.weight)
 
 
 @pytest.mark.parametrize("labels", [[1, 2], torch.zeros(7), torch.zeros(7, 1, dtype=torch.long)])

@@ -187,9 +187,9 @@ def _label_models(model: Models) -> dict[str, nn.Module]:
 def _name_class(model: nn.Module) -> str:
     """Return the class name of the classifier inside its normalization and its head."""
     net = unwrap(model)
-    net = net.model if isinstance(net, Normalized) else net
-    headed = attached_method(model) is not None
-    return type(find_headed(net).classifier if headed else net).__name__
+    if attached_method(net) is not None:
+        net = find_headed(net).classifier
+    return type(net.model if isinstance(net, Normalized) else net).__name__
 
 
 def _resolve_method(model: nn.Module, seed: int, given: str | NamedArguments | Method) -> Method:
