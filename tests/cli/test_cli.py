@@ -1,8 +1,7 @@
+import re
 import subprocess
 import sys
-import types
 import warnings
-from dataclasses import dataclass
 
 import pytest
 import torch
@@ -11,6 +10,7 @@ from commands import refused, run
 import xcam
 from xcam import cli, registry
 from xcam.errors import XcamWarning
+from xcam.testing import CheckResult
 
 
 def test_help_imports_nothing_heavy():
@@ -86,27 +86,52 @@ def test_plugins_lists_owners_and_failures(monkeypatch):
     ]
 
 
-@dataclass(frozen=True)
-class Result:
-    check: str
-    outcome: str
-    message: str = ""
+@pytest.fixture
+def checked(monkeypatch):
+    """Makes `xcam check` get these results, and records of what."""
+    results, asked = [], []
+    monkeypatch.setattr(
+        "xcam.testing.check_method", lambda n: asked.append(("method", n)) or results
+    )
+    monkeypatch.setattr(
+        "xcam.testing.check_metric", lambda n: asked.append(("metric", n)) or results
+    )
+    return results, asked
 
 
 @pytest.mark.parametrize("name", ["gradcam", "insertion"])
 @pytest.mark.parametrize(("outcome", "code"), [("kept", 0), ("excused", 0), ("broken", 1)])
-def test_check_prints_the_contract_table(monkeypatch, outcome, code, name):
-    results = [Result("shape", "kept"), Result("batching", outcome, "maps differ")]
-    asked = []
-    module = types.ModuleType("xcam.testing")
-    module.check_method = lambda name: asked.append(("method", name)) or results
-    module.check_metric = lambda name: asked.append(("metric", name)) or results
-    monkeypatch.setitem(sys.modules, "xcam.testing", module)
+def test_check_prints_the_contract_table(checked, outcome, code, name):
+    results, asked = checked
+    results += [CheckResult("shape", "kept"), CheckResult("batching", outcome, "maps differ")]
     done = run("check", name)
     assert asked == [("method" if name == "gradcam" else "metric", name)]
     assert done.exit_code == code
-    rows = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
+    *lines, summary = done.stdout.splitlines()
+    rows = [line.split(maxsplit=2) for line in lines]
     assert rows == [["check", "outcome"], ["shape", "kept"], ["batching", outcome, "maps differ"]]
+    counts = {"kept": "2 kept, 0 excused, 0 broken", "excused": "1 kept, 1 excused, 0 broken"}
+    assert summary == counts.get(outcome, "1 kept, 0 excused, 1 broken by 1 cause")
+
+
+def test_check_groups_what_one_line_of_the_author_breaks(checked):
+    results, _ = checked
+    for check in ("first", "second", "third", "fourth"):
+        message = f"MyCAM raised KeyError: {check}"
+        results.append(CheckResult(check, "broken", message, "my_cam.py:41"))
+    results.append(CheckResult("fifth", "broken", "MyCAM raised KeyError: fifth", "my_cam.py:7"))
+    results.append(CheckResult("sixth", "kept"))
+    done = run("check", "gradcam", "--broken")
+    assert done.exit_code == 1
+    _, first, second, summary = done.stdout.splitlines()
+    assert re.split("  +", first) == [
+        "first, second and 2 more",
+        "broken",
+        "MyCAM raised KeyError: first",
+        "my_cam.py:41",
+    ]
+    assert second.split()[-1] == "my_cam.py:7"
+    assert summary == "1 kept, 0 excused, 5 broken by 2 causes"
 
 
 def test_explain_writes_an_overlay_and_says_what_was_seen(net, picture, tmp_path):

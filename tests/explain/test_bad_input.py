@@ -19,7 +19,7 @@ from xcam.core import Method, MethodSpec
 from xcam.errors import LayerError, ModelOutputError, UnknownNameError
 from xcam.methods import GradCAM
 from xcam.models.toy import GapNet, TokenNet
-from xcam.testing.subject import attach_head
+from xcam.testing.method_subject import attach_head
 
 IMAGES = pictures(4)
 LAYER = "features.3"

@@ -13,8 +13,9 @@ from torch.testing import assert_close
 import xcam
 from xcam.models.toy import GapNet
 from xcam.testing import quick
+from xcam.testing.method_subject import attach_head
+from xcam.testing.metric_subject import MetricSubject
 from xcam.testing.probe import ProbeNet
-from xcam.testing.subject import MetricSubject, attach_head
 
 IMAGES = pictures(3, size=16)
 TARGETS = [0, 3, 1]

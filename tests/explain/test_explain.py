@@ -32,7 +32,7 @@ from xcam.errors import ModelOutputError, UnknownNameError, XcamWarning
 from xcam.methods import GradCAM
 from xcam.models.toy import GapNet
 from xcam.testing import quick
-from xcam.testing.subject import attach_head
+from xcam.testing.method_subject import attach_head
 
 IMAGES = pictures(5, size=16)
 METHODS = xcam.list_methods()

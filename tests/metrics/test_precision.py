@@ -10,7 +10,7 @@ import xcam
 from xcam.metrics import precision
 from xcam.metrics.precision import find_finest_dtype, to_finest
 from xcam.testing import quick
-from xcam.testing.subject import MetricSubject
+from xcam.testing.metric_subject import MetricSubject
 
 # Their kernel is made on the host, in float64, and moved to the device as what the images are.
 ON_THE_HOST = ["deletion", "insertion"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import itertools
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -15,8 +16,16 @@ from torch import Tensor, nn
 
 from xcam.core import Method, MethodSpec, Target
 from xcam.engine import forward, gradients
+from xcam.engine.trace import hooks
 from xcam.errors import UnknownNameError
-from xcam.testing import CheckResult, ContractError, check_method, method_checks, quick
+from xcam.testing import (
+    CheckResult,
+    ContractError,
+    check_method,
+    group_by_cause,
+    method_checks,
+    quick,
+)
 
 
 def gradient(model: nn.Module, images: Tensor, target: Target) -> Tensor:
@@ -756,6 +765,63 @@ def test_error_of_the_method_breaks_a_check_in_one_line():
     assert broken(RaisesAtLength())["gives_maps"] == (
         "RaisesAtLength raised RuntimeError: not now, and not here"
     )
+
+
+def find_result(method: Method, check: str) -> CheckResult:
+    return next(result for result in check_method(method) if result.check == check)
+
+
+def test_result_names_the_line_of_the_error():
+    raising = inspect.getsourcelines(RaisesAtLength.maps)[1] + 1
+    assert find_result(RaisesAtLength(), "gives_maps").where.endswith(f"methods.py:{raising}")
+    moving = inspect.getsourcelines(MovesToHostByCpu.maps)[1] + 1  # behind a check's own sentence
+    assert find_result(MovesToHostByCpu(), "stays_on_device").where.endswith(f":{moving}")
+    whole = inspect.getsourcelines(LeaksHook)[1]  # no error: the class
+    assert find_result(LeaksHook(), "leaves_hooks").where.endswith(f":{whole}")
+    assert find_result(LeaksHook(), "gives_maps").where == ""
+
+
+def test_errors_of_one_line_are_one_cause():
+    groups = group_by_cause(check_method(NeedsGradMode()))
+    broken = [group for group in groups if group[0].outcome == "broken"]
+    assert [{result.check for result in group} for group in broken] == [
+        {"same_under_no_grad", "same_under_inference_mode"}
+    ]
+    assert sum(map(len, groups)) == len(check_method(NeedsGradMode()))
+
+
+@dataclass(frozen=True)
+class CutsTheTail(Method):
+    """Reads features and never lets a pass end; wrong in nothing, or hides errors of the model."""
+
+    hides: bool = False
+
+    spec: ClassVar[MethodSpec] = spec(class_specific=False, signed=False)
+
+    def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
+        try:
+            with hooks(model.get_submodule("features"), after=stop_pass):
+                forward.call(model, images)
+        except Reached as reached:
+            return reached.args[0].mean(1).abs()
+        except Exception:
+            if not self.hides:
+                raise
+        return images.mean(1).abs()
+
+
+class Reached(BaseException):
+    """Ends a pass."""
+
+
+def stop_pass(_inputs: object, output: Tensor) -> None:
+    raise Reached(output)
+
+
+def test_passes_are_failed_at_their_start_too():
+    """Or nothing planned would happen to a method that stops them half-way."""
+    assert broken(CutsTheTail()).keys() == {"runs_or_refuses_clearly"}
+    assert "passes_errors_on" in broken(CutsTheTail(hides=True))
 
 
 def test_check_raises_one_sentence():

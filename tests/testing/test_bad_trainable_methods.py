@@ -18,8 +18,8 @@ from xcam.methods.trainable.heads import read_head
 from xcam.methods.trainable.taps import Place, tapped
 from xcam.testing import check_method, method_checks
 from xcam.testing.checks import training
+from xcam.testing.method_subject import attach_head
 from xcam.testing.probe import ProbeNet, sample_images
-from xcam.testing.subject import attach_head
 
 
 class Gate(nn.Module):

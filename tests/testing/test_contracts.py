@@ -8,8 +8,8 @@ import torch
 import xcam
 from xcam.registry import installed
 from xcam.testing import method_checks, quick
+from xcam.testing.method_subject import attach_head, explain_quietly
 from xcam.testing.probe import CLASSES, ProbeNet, sample_images
-from xcam.testing.subject import attach_head, explain_quietly
 
 
 def explain(method, net):

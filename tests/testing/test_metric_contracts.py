@@ -9,8 +9,8 @@ import xcam
 from xcam.core import MetricSpec
 from xcam.registry import installed
 from xcam.testing import metric_checks, quick
+from xcam.testing.metric_subject import MetricSubject
 from xcam.testing.probe import ProbeNet
-from xcam.testing.subject import MetricSubject
 
 CHECKS = [check for name in xcam.list_metrics() for check in metric_checks(xcam.get_metric(name)())]
 OWN = [name for name in xcam.list_metrics() if installed().owners[name].startswith("xcam:")]

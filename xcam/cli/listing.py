@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from xcam.cli.application import app
 from xcam.cli.printing import print_table
+
+if TYPE_CHECKING:
+    from xcam.testing import CheckResult
 
 __all__ = ["check", "methods", "metrics", "plugins"]
 
@@ -61,15 +65,35 @@ def plugins() -> None:
 
 
 @app.command()
-def check(name: Annotated[str, typer.Argument(help="A method or a metric.")]) -> None:
+def check(
+    name: Annotated[str, typer.Argument(help="A method or a metric.")],
+    broken: Annotated[bool, typer.Option("--broken", help="Only what is broken.")] = False,
+) -> None:
     """Test a method or metric against the contract.
 
-    The exit code is 1 if it breaks one.
+    Checks that fail for one cause share a line, with file and line of the cause. The exit code is 1
+    if any fails.
     """
     from xcam.registry import find_name, list_metrics
-    from xcam.testing import check_method, check_metric
+    from xcam.testing import check_method, check_metric, group_by_cause
 
     results = check_metric(name) if find_name(name) in list_metrics() else check_method(name)
-    print_table(("check", "outcome", ""), [(r.check, r.outcome, r.message) for r in results])
-    if any(result.outcome == "broken" for result in results):
+    groups = group_by_cause(r for r in results if r.outcome == "broken" or not broken)
+    rows = [
+        (_join_names(group), g.outcome, g.message, g.where) for group in groups for g in group[:1]
+    ]
+    if rows:
+        print_table(("check", "outcome", "", ""), rows)
+    outcomes = [result.outcome for result in results]
+    causes = sum(row[1] == "broken" for row in rows)
+    counts = [f"{outcomes.count(each)} {each}" for each in ("kept", "excused", "broken")]
+    typer.echo(", ".join(counts) + (f" by {causes} cause{'s' * (causes > 1)}" if causes else ""))
+    if causes:
         raise typer.Exit(1)
+
+
+def _join_names(results: Sequence[CheckResult]) -> str:
+    """Return the names of the first two checks, and how many more there are."""
+    names = [result.check for result in results]
+    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    return ", ".join(names[:2]) + more

@@ -14,8 +14,9 @@ from xcam.registry import get_method, get_metric
 from xcam.testing.check import Check, CheckResult
 from xcam.testing.checks import claims, inputs, maps, sameness, scores, settings, traces, training
 from xcam.testing.checks.facets import FACETS, AnySubject
+from xcam.testing.method_subject import MethodSubject
+from xcam.testing.metric_subject import MetricSubject
 from xcam.testing.probe import ContractError
-from xcam.testing.subject import MethodSubject, MetricSubject
 
 __all__ = ["check_method", "check_metric", "method_checks", "metric_checks", "quick"]
 

@@ -7,8 +7,9 @@ from typing import get_args
 
 from xcam.core import MethodSpec, MetricSpec, TrainableMethod, Truth
 from xcam.testing.checks.facets import AnySubject
+from xcam.testing.method_subject import MethodSubject, get_classifier
+from xcam.testing.metric_subject import MetricSubject
 from xcam.testing.probe import ContractError, Fuse, identify, replace_relus
-from xcam.testing.subject import MethodSubject, MetricSubject, get_classifier
 
 __all__ = ["METHODS", "METRICS", "has_a_spec"]
 

@@ -11,8 +11,9 @@ from xcam.core import TargetLike
 from xcam.errors import XcamError
 from xcam.models.toy import LinearNet, SmallCNN, TokenNet
 from xcam.testing.checks.inputs import make_oblong_images
+from xcam.testing.method_subject import MethodSubject, explain_quietly
 from xcam.testing.probe import ContractError, ProbeNet, kill_features, replace_relus, sample_images
-from xcam.testing.subject import TOLERANCE, MethodSubject, explain_quietly
+from xcam.testing.subject import TOLERANCE
 
 __all__ = ["CHECKS"]
 

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from xcam.errors import XcamError
 from xcam.testing.checks.facets import AnySubject, make_mixed_world
+from xcam.testing.method_subject import MethodSubject
+from xcam.testing.metric_subject import MetricSubject
 from xcam.testing.probe import ContractError, Relus, replace_relus
-from xcam.testing.subject import TOLERANCE, Case, MethodSubject, MetricSubject
+from xcam.testing.subject import TOLERANCE, Case
 
 __all__ = ["BATCHING", "METHODS", "METRICS", "SURROUNDINGS"]
 

@@ -13,8 +13,9 @@ from xcam.core import Explanation
 from xcam.errors import XcamError
 from xcam.methods import Random, Saliency
 from xcam.testing.checks.inputs import make_oblong_images
+from xcam.testing.metric_subject import MetricSubject, make_truth
 from xcam.testing.probe import ContractError
-from xcam.testing.subject import Case, MetricSubject, make_truth
+from xcam.testing.subject import Case
 
 __all__ = ["CHECKS"]
 

@@ -20,8 +20,8 @@ from xcam.testing.checks.facets import (
     make_frozen_world,
     make_mixed_world,
 )
+from xcam.testing.method_subject import MethodSubject
 from xcam.testing.probe import ContractError, Fuse, PlannedError
-from xcam.testing.subject import MethodSubject
 
 __all__ = ["Record", "name_check"]
 

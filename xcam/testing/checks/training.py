@@ -16,8 +16,8 @@ from xcam.core import Method, TrainableMethod, attached_method, extract_logits
 from xcam.errors import NotFittedError
 from xcam.models import Normalized
 from xcam.testing.checks.facets import FACETS, World, compare_states, make_mixed_world
+from xcam.testing.method_subject import MethodSubject, get_classifier
 from xcam.testing.probe import ContractError, Fuse, PlannedError, kill_features
-from xcam.testing.subject import MethodSubject, get_classifier
 
 __all__ = ["CHECKS"]
 
