@@ -131,6 +131,9 @@ def test_example_is_found_by_the_library(installed_example, monkeypatch, forgetf
     assert (said, registry.failures) == ([], {})
     assert registry.owners["occlusion"] == "xcam-example:example"
     assert repr(registry.methods["occlusion"]()) == "Occlusion(cells=7, output='logit')"
+    assert repr(registry.methods["gate"]()) == "Gate(layer=None)"
+    assert repr(registry.methods["elementwise_gradcam"]()).startswith("ElementwiseGradCAM(layer=")
+    assert repr(registry.metrics["half_kept"]()) == "HalfKept(output='prob')"
     assert registry.owners["cell_correlation"] == "xcam-example:example"
     assert repr(registry.metrics["cell_correlation"]()).startswith("CellCorrelation(cells=4, ")
 
@@ -152,9 +155,9 @@ def test_example_passes_its_own_tests(installed_example):
     arguments += ["-c", os.devnull, "--rootdir", EXAMPLE / "tests", EXAMPLE / "tests"]
     done = run(arguments, installed_example, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    promises = method_checks(xcam.get_method("random")())
-    promises += metric_checks(xcam.get_metric("entropy")())
-    assert f"{len(promises) + 1} passed" in done.stdout
+    plain, trainable = (len(method_checks(xcam.get_method(m)())) for m in ("random", "abn"))
+    promises = 2 * plain + trainable + 2 * len(metric_checks(xcam.get_metric("entropy")()))
+    assert f"{promises + 5} passed" in done.stdout
 
 
 def test_good_package_is_found(site):

@@ -1,13 +1,20 @@
 """What the package brings keeps what everything in xcam promises, one test a promise."""
 
 import pytest
-from xcam_example import CellCorrelation, Occlusion
+from xcam_example import CellCorrelation, ElementwiseGradCAM, Gate, HalfKept, Occlusion
 
 from xcam.testing import method_checks, metric_checks
 
-CHECKS = [*method_checks(Occlusion(cells=4)), *metric_checks(CellCorrelation())]
+METHODS = [ElementwiseGradCAM(), Gate(), Occlusion(cells=4)]
+METRICS = [CellCorrelation(), HalfKept()]
+CHECKS = [check for method in METHODS for check in method_checks(method)]
+CHECKS += [check for metric in METRICS for check in metric_checks(metric)]
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=str)
+def name(check):
+    return f"{check.subject.spec.name}-{check}"
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=name)
 def test_contract(check):
     check()

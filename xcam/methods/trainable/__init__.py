@@ -1,1 +1,15 @@
-"""Methods whose map comes from a trained head."""
+"""Methods whose map comes from a trained head, and what one is made of."""
+
+from xcam.methods.trainable.backbone import Backbone
+from xcam.methods.trainable.heads import check_same_head, read_head
+from xcam.methods.trainable.taps import Place, check_map, features, tapped
+
+__all__ = [
+    "Backbone",
+    "Place",
+    "check_map",
+    "check_same_head",
+    "features",
+    "read_head",
+    "tapped",
+]
