@@ -345,10 +345,10 @@ class TestRefusals:
         [
             ({"labels": "true"}, "labels must be 'predicted' or 'given', got 'true'"),
             ({"mask_reg": "all"}, "mask_reg must be 'own_label' or 'batch_labels', got 'all'"),
-            ({"tv_weight": -1.0}, "tv_weight must be at least 0, got -1.0"),
-            ({"area_weight": math.nan}, "area_weight must be a finite number, .*got nan"),
-            ({"ce_weight": -0.1}, "ce_weight must be at least 0, got -0.1"),
-            ({"area_power": 0.0}, "area_power must be above 0, got 0.0"),
+            ({"tv_weight": -1.0}, "tv_weight must be a finite number of at least 0, .*got -1.0"),
+            ({"area_weight": math.nan}, "area_weight must be a finite number of .*got nan"),
+            ({"ce_weight": -0.1}, "ce_weight must be a finite number of at least 0, .*got -0.1"),
+            ({"area_power": 0.0}, "area_power must be a finite number above 0, .*got 0.0"),
         ],
     )
     def test_parameters(self, method, parameters, message):

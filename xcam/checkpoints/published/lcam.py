@@ -83,7 +83,7 @@ def import_lcam(
 
 
 def _make_report(saved: Mapping[str, Tensor], headed: Headed) -> pd.DataFrame:
-    """Pair the tensors of the file and the net by their values, each once."""
+    """Match the tensors of the file and the net by their values, each once."""
     import pandas as pd
 
     # Counters of batches seen are the same in many nets, and tell nothing.

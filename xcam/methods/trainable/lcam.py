@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar, Literal, cast, get_args
+from typing import ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xcam.core import MethodSpec, Target, TrainableMethod, extract_logits, find_headed
+from xcam.core.settings import NonNegative, Positive
 from xcam.engine import Layer
 from xcam.methods.cam.features import capture_activations
 from xcam.methods.trainable.backbone import Backbone
@@ -33,26 +34,12 @@ class LCAM(TrainableMethod):
     layer: Layer | None = None
     labels: Labels = "predicted"
     mask_reg: Regularized = "batch_labels"
-    tv_weight: float = 0.01
-    area_weight: float = 2.0
-    ce_weight: float = 1.5
-    area_power: float = 0.3
+    tv_weight: NonNegative = 0.01
+    area_weight: NonNegative = 2.0
+    ce_weight: NonNegative = 1.5
+    area_power: Positive = 0.3
     zero_init: bool = False
     sigmoid: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse values out of their range."""
-        for name, choices in (("labels", get_args(Labels)), ("mask_reg", get_args(Regularized))):
-            value = getattr(self, name)
-            if value not in choices:
-                wanted = " or ".join(map(repr, choices))
-                raise ValueError(f"{name} must be {wanted}, got {value!r}")
-        for name in ("tv_weight", "area_weight", "ce_weight"):
-            value = getattr(self, name)
-            if not value >= 0:
-                raise ValueError(f"{name} must be at least 0, got {value!r}")
-        if not self.area_power > 0:
-            raise ValueError(f"area_power must be above 0, got {self.area_power!r}")
 
     def attach(self, model: nn.Module, like: Tensor | None = None) -> nn.Module:
         """Return the frozen classifier with the head; see `TrainableMethod.attach`."""

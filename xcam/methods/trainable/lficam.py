@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -66,7 +66,7 @@ class LFICAM(TrainableMethod):
 
     layer: Layer | None = None
     fin_relu: Rectified | None = None
-    stem_stride: int | None = None
+    stem_stride: Literal[1, 2] | None = None
 
     spec: ClassVar[MethodSpec] = MethodSpec(
         name="lficam",
@@ -86,8 +86,6 @@ class LFICAM(TrainableMethod):
             _set_stem(backbone.net, self.stem_stride)
         layer = _last_features(backbone) if self.layer is None else backbone.layer(self.layer)
         relu = self.fin_relu or "every"
-        if relu not in get_args(Rectified):
-            raise ValueError(f"fin_relu must be 'every', 'alternate' or None, got {relu!r}")
         head = FeatureImportance(backbone.shape(Place(layer))[1], relu)
         return backbone.with_head(head, dataclasses.replace(self, layer=layer, fin_relu=relu))
 
@@ -168,8 +166,6 @@ def _last_features(backbone: Backbone) -> str:
 
 
 def _set_stem(net: nn.Module, stride: int) -> None:
-    if stride not in (1, 2):
-        raise ValueError(f"stem_stride must be 1, 2 or None, got {stride!r}")
     stem = getattr(net, "conv1", None)
     if not isinstance(stem, nn.Conv2d):
         raise LayerError(

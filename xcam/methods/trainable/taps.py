@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,21 @@ __all__ = ["Change", "Place", "Side", "check_map", "features", "tapped"]
 
 Side: TypeAlias = Literal["input", "output"]
 Change: TypeAlias = Callable[[Tensor], Tensor | None]
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _uncompiled(function: Callable[P, R]) -> Callable[P, R]:
+    """Leave a function out of compiled code: what is traced there would have no hooks."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        if torch.compiler.is_compiling():  # as a decorator it would import the compiler: seconds
+            disable: Callable[[Callable[P, R]], Callable[P, R]] = torch.compiler.disable
+            return disable(function)(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return run
 
 
 class Place(NamedTuple):
@@ -31,6 +47,7 @@ class Place(NamedTuple):
     side: Side = "output"
 
 
+@_uncompiled
 def tapped(net: nn.Module, images: Tensor, changes: Mapping[Place, Change]) -> Tensor:
     """Run the classifier of a net with features read, or changed, on the way.
 
@@ -60,6 +77,7 @@ def tapped(net: nn.Module, images: Tensor, changes: Mapping[Place, Change]) -> T
     return require_logits(headed.classifier, output, len(images))
 
 
+@_uncompiled
 def features(net: nn.Module, images: Tensor, place: Place) -> Tensor:
     """Run the classifier of a net up to a place, and return the features there.
 
@@ -151,17 +169,8 @@ def _enter(net: nn.Module, images: Tensor) -> tuple[Headed, Tensor]:
 
 
 def _run(classifier: nn.Module, images: Tensor, taps: list[_Tap]) -> object:
-    # A compiled classifier would skip the hooks, and so would a compiled caller's own code. What
-    # disables compilation is only there in a compiled caller: its import takes seconds.
-    if torch.compiler.is_compiling():
-        disable: Callable[..., Callable[..., object]] = torch.compiler.disable
-        return disable(_run_eagerly)(classifier, images, taps)
-    return _run_eagerly(classifier, images, taps)
-
-
-def _run_eagerly(classifier: nn.Module, images: Tensor, taps: list[_Tap]) -> object:
     with ExitStack() as stack:
-        stack.enter_context(eager())
+        stack.enter_context(eager())  # a compiled classifier would skip the hooks
         for tap in taps:
             stack.enter_context(tap.hook(classifier))
         return classifier(images)
