@@ -12,6 +12,7 @@ from trainings import CLASSES, Net, Noisy, assert_same_bits, log, plain, train, 
 import xcam
 from xcam.core import Method, MethodSpec, TrainableMethod
 from xcam.methods.trainable.backbone import Backbone
+from xcam.models.toy import GapNet
 from xcam.registry import installed
 
 
@@ -108,6 +109,21 @@ class TestMethods:
         assert table["validation_loss"].nunique() == 3
         assert_same_bits(weights(net), weights(plain(epochs=1, **arguments)))
         assert_same_bits(weights(plain(epochs=3, **arguments)), weights(net))
+
+
+@pytest.mark.parametrize("method", ["lficam", "abn", "lcam_fm", "lcam_img"])
+def test_head_is_averaged_and_resumed_bit_for_bit(method, tmp_path):
+    arguments = {"model": GapNet(), "method": method, "ema": {"decay": 0.5}, "batch_size": 3}
+    arguments |= {"validation": Noisy(6, seed=1), "epochs": 2}
+    whole = plain(Noisy(6), out=tmp_path / "whole", **arguments)
+    plain(Noisy(6), out=tmp_path / "parts", **arguments | {"epochs": 1})
+    parts = plain(Noisy(6), out=tmp_path / "parts", **arguments)
+    assert_same_bits(weights(parts), weights(whole))
+    assert {name.split(".")[0] for name in weights(whole)} == {"classifier", "head"}
+    without = plain(Noisy(6), **arguments | {"ema": None})
+    assert not torch.equal(*(next(net.head.parameters()) for net in (whole, without)))
+    last = [xcam.load(tmp_path / out / "last.safetensors", GapNet()) for out in ("whole", "parts")]
+    assert_same_bits(*map(weights, last))
 
 
 class Sizes:
