@@ -87,13 +87,13 @@ class TestWarnings:
         raw[2] = -raw[2].abs()
         return explanation(raw=raw, run_notes=(Note(None, "layer 'x' is called 2 times"),))
 
-    def test_numbers(self):
+    def test_notes_name_their_images(self):
         general, flat, negative = self.whole().warnings
         assert general == "layer 'x' is called 2 times"
         assert flat == f"image 1: {FLAT}"
         assert negative.startswith(f"image 2: {NEGATIVE}")
 
-    def test_numbers_of_a_part(self):
+    def test_indexing_renumbers_notes(self):
         assert self.whole()[0].warnings == ("layer 'x' is called 2 times",)
         assert self.whole()[1].warnings[1:] == (f"image 0: {FLAT}",)
         assert self.whole()[[2, 0, 1]].warnings[1:] == (
@@ -101,7 +101,7 @@ class TestWarnings:
             f"image 2: {FLAT}",
         )
 
-    def test_numbers_of_a_whole(self):
+    def test_joining_renumbers_notes(self):
         whole = self.whole()
         assert Explanation.cat([whole[3], whole[1], whole[1]]).warnings == (
             "layer 'x' is called 2 times",
@@ -142,7 +142,7 @@ class TestCat:
                 getattr(whole, name), torch.cat([getattr(first, name), getattr(second, name)])
             )
 
-    def test_what_one_part_lacks_the_whole_lacks(self):
+    def test_tensor_missing_in_one_part_is_missing_in_the_whole(self):
         whole = Explanation.cat([explanation(2), explanation(2, target=None)])
         assert whole.target is None
         assert whole.logits is not None
@@ -164,19 +164,19 @@ class TestCat:
 
 
 class TestNormalized:
-    def test_is_the_formula(self):
+    def test_normalized_follows_its_formula(self):
         whole = explanation()
         positive = whole.maps.clamp(min=0)
         assert_close(whole.normalized(), positive / positive.amax((1, 2), keepdim=True))
         low, high = whole.maps.amin((1, 2), keepdim=True), whole.maps.amax((1, 2), keepdim=True)
         assert_close(whole.normalized(relu=False), (whole.maps - low) / (high - low))
 
-    def test_each_map_alone(self):
+    def test_each_map_is_normalized_alone(self):
         whole = explanation()
         assert torch.equal(whole.normalized()[2:3], whole[2].normalized())
 
     @pytest.mark.parametrize("relu", [True, False])
-    def test_flat(self, relu):
+    def test_flat_map_becomes_zeros_with_a_warning(self, relu):
         with pytest.warns(XcamWarning, match=f"image 0: {FLAT}"):
             got = explanation(1, raw=torch.full((1, 3, 4), 0.7)).normalized(relu)
         assert torch.equal(got, torch.zeros(1, 6, 8))
@@ -188,7 +188,7 @@ class TestNormalized:
         assert torch.equal(got, torch.zeros(4, 6, 8))
         assert whole.normalized(relu=False).max() == 1  # without a warning
 
-    def test_leaves_the_maps(self):
+    def test_normalized_leaves_the_maps(self):
         whole = explanation()
         before = whole.maps.clone()
         whole.normalized()
@@ -198,7 +198,7 @@ class TestNormalized:
 class TestOverlay:
     @pytest.mark.parametrize("channels", [1, 3])
     @pytest.mark.parametrize(("scale", "shift"), [(1, 0), (4, -2), (255, 0), (0, 5)])
-    def test_any_image(self, channels, scale, shift):
+    def test_overlay_takes_any_range_and_leaves_the_images(self, channels, scale, shift):
         images = torch.rand(4, channels, 6, 8) * scale + shift
         before = images.clone()
         got = explanation().overlay(images)
@@ -220,7 +220,7 @@ class TestOverlay:
         assert_close(whole.overlay(images), torch.cat(alone))
 
     @pytest.mark.parametrize("shape", [(3, 3, 6, 8), (4, 3, 8, 6), (3, 6, 8)])
-    def test_other_images(self, shape):
+    def test_images_of_another_shape_are_refused(self, shape):
         with pytest.raises(ValueError, match="of 4 images of 6×8, got images of shape"):
             explanation().overlay(torch.zeros(shape))
 
@@ -249,7 +249,7 @@ class TestOverlay:
 
 
 class TestMaps:
-    def test_are_the_raw_ones_at_the_size_of_the_images(self):
+    def test_maps_are_raw_maps_resized_to_the_images(self):
         whole = explanation()
         assert whole.maps.shape == (4, 6, 8)
         assert torch.equal(whole.maps, xcam.imaging.resize(whole.raw, (6, 8)))
@@ -257,14 +257,14 @@ class TestMaps:
         assert torch.equal(whole.reduced, whole.raw)
 
     @pytest.mark.parametrize("reduce", ["sum", "abs_sum", "abs_max"])
-    def test_have_channels_reduced_as_the_method_says(self, reduce):
+    def test_channels_are_reduced_by_the_method_setting(self, reduce):
         raw = torch.randn(2, 3, 6, 8, generator=torch.Generator().manual_seed(0))
         whole = explanation(2, raw=raw, target=None, logits=None, method=Saliency(reduce=reduce))
         wanted = {"sum": raw.sum(1), "abs_sum": raw.abs().sum(1), "abs_max": raw.abs().amax(1)}
         assert torch.equal(whole.reduced, wanted[reduce])
         assert torch.equal(whole.maps, wanted[reduce])
 
-    def test_of_a_part_are_those_of_the_whole_bit_for_bit(self):
+    def test_indexing_and_joining_keep_the_bits_of_maps(self):
         whole = explanation(9, (31, 45))
         assert torch.equal(whole[3:5].maps, whole.maps[3:5])
         assert torch.equal(Explanation.cat(list(whole)).maps, whole.maps)
@@ -305,7 +305,7 @@ class TestOf:
         assert got.logits is not None
         assert Explanation.of(self.MAPS, self.IMAGES).target is None
 
-    def test_of_explained_maps_scores_as_they_do(self):
+    def test_copied_explanation_gets_the_same_score(self):
         net, images = GapNet(), torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
         made = xcam.explain(net, images)
         copied = Explanation.of(made.raw, images, made.target, made.logits, made.method)

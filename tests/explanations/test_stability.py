@@ -37,16 +37,16 @@ def smooth(seed, count=4):
 
 
 class TestIoU:
-    def test_of_offset_squares(self):
+    def test_offset_squares_have_their_known_iou(self):
         assert xcam.stability_iou(*PAIR).tolist() == pytest.approx([0.6])
 
-    def test_in_rows_the_empty_ones_count_as_whole(self):
+    def test_empty_rows_count_as_1_in_row_mode(self):
         # 174 of 224 rows hold neither square, 30 both, 20 one of the two.
         rows = xcam.stability_iou(*PAIR, mode="row")
         assert rows.tolist() == pytest.approx([(174 + 30) / 224])
         assert round(float(rows), 3) == 0.911
 
-    def test_is_per_image(self):
+    def test_iou_is_per_image(self):
         a = torch.stack([square(50), square(50), square(0)])
         b = torch.stack([square(60), square(50), square(100)])
         assert xcam.stability_iou(a, b).tolist() == pytest.approx([0.6, 1, 0])
@@ -100,7 +100,7 @@ class TestIoU:
         assert xcam.stability_iou(low, low, 1).tolist() == [1, 1]  # the lowest that is no share
 
     @pytest.mark.parametrize("mode", ["pixel", "row"])
-    def test_is_symmetric_and_whole_of_itself(self, mode):
+    def test_iou_is_symmetric_and_1_of_a_map_with_itself(self, mode):
         a, b = smooth(0), smooth(1)
         assert torch.equal(xcam.stability_iou(a, b, mode=mode), xcam.stability_iou(b, a, mode=mode))
         assert xcam.stability_iou(a, a, mode=mode).tolist() == pytest.approx([1] * 4)
@@ -170,20 +170,20 @@ class TestIoU:
 
 
 class TestFolders:
-    def test_are_matched_by_name(self, tmp_path):
+    def test_folders_are_matched_by_image_name(self, tmp_path):
         a, b = smooth(0), smooth(1)
         folders = dump(tmp_path / "a", a), dump(tmp_path / "b", b)
         found = xcam.stability_iou(*folders)
         order = [0, 2, 1, 3]  # n0/image0, n0/image2, n1/image1, n1/image3
         assert torch.equal(found, xcam.stability_iou(a, b)[order])
 
-    def test_of_other_images_are_an_error_that_names_them(self, tmp_path):
+    def test_error_names_images_of_one_folder_only(self, tmp_path):
         a, b = dump(tmp_path / "a", smooth(0)), dump(tmp_path / "b", smooth(1, 3))
         for one, other in ((a, b), (b, a)):
             with pytest.raises(ValueError, match=r"b' has no maps of n1/image3, which .*a' has"):
                 xcam.stability_iou(one, other)
 
-    def test_of_other_sizes_are_an_error_that_names_the_image(self, tmp_path):
+    def test_error_names_the_image_whose_maps_differ_in_size(self, tmp_path):
         a, b = dump(tmp_path / "a", smooth(0)), dump(tmp_path / "b", smooth(1)[:, 1:])
         with pytest.raises(ValueError, match=r"image 'n0/image0': .* \(1, 19, 24\); give the im"):
             xcam.stability_iou(a, b)
@@ -256,7 +256,7 @@ class TestCommand:
             "the threshold\n"
         )
 
-    def test_a_share_is_no_threshold(self, tmp_path):
+    def test_threshold_between_0_and_1_is_refused(self, tmp_path):
         a = dump(tmp_path / "a", smooth(0))
         said = refused("stability", a, a, "--threshold", "0.4")
         assert "got 0.4; for that share of the range give 102" in said

@@ -30,7 +30,7 @@ def stored(folder, **arrays):
 
 class TestChannels:
     @pytest.mark.parametrize("values", [CHANNELS, np.moveaxis(CHANNELS, 0, -1)])
-    def test_are_summed_first_or_last(self, tmp_path, values):
+    def test_channels_are_summed_first_or_last(self, tmp_path, values):
         found = StoredMaps(stored(tmp_path, x=values)).load("x")
         np.testing.assert_allclose(found, CHANNELS.sum(0), rtol=1e-6)
 
@@ -40,7 +40,7 @@ class TestChannels:
         np.testing.assert_allclose(found, features.sum(0), rtol=1e-5)
 
     @pytest.mark.parametrize("side", [1, 3, 4])
-    def test_an_axis_of_one_is_theirs_however_small_the_map(self, tmp_path, side):
+    def test_axis_of_length_1_is_the_channels(self, tmp_path, side):
         single = np.arange(side**2, dtype=np.float32).reshape(side, side)
         maps = StoredMaps(stored(tmp_path, first=single[None], last=single[..., None]))
         assert np.array_equal(maps.load("first"), single)
@@ -50,7 +50,7 @@ class TestChannels:
         "shape", [(3, 5, 3), (4, 5, 3), (3, 4, 4), (3, 3, 3), (7, 3, 3), (64, 4, 4), (9, 3, 4)]
     )
     @pytest.mark.parametrize("kind", [np.float32, np.uint8])
-    def test_that_may_be_first_or_last_are_refused(self, tmp_path, shape, kind):
+    def test_ambiguous_channels_are_refused(self, tmp_path, shape, kind):
         maps = StoredMaps(stored(tmp_path, x=np.ones(shape, kind)))
         sentence = r"x.npy' must hold \(h, w\) or \(C, h, w\), got \(.*\), whose channels may be f"
         with pytest.raises(ValueError, match=sentence):
@@ -83,7 +83,7 @@ class TestBytes:
         assert np.array_equal(found, BYTES[0])
 
     @pytest.mark.parametrize("layout", ["three first", "three last", "four last"])
-    def test_of_several_colours_are_a_picture(self, tmp_path, layout):
+    def test_bytes_of_several_colors_are_refused(self, tmp_path, layout):
         picture = LAYOUTS[layout](BYTES[0])
         picture[-1, -1, -1] ^= 1
         folder = stored(tmp_path, x=picture)
@@ -93,7 +93,7 @@ class TestBytes:
 
     @pytest.mark.parametrize("kind", [np.int64, np.int8, np.uint16])
     @pytest.mark.parametrize("layout", ["plain", "one first", "three last"])
-    def test_are_no_other_integers(self, tmp_path, kind, layout):
+    def test_other_integers_are_no_bytes(self, tmp_path, kind, layout):
         """Of 0 to 255 or of their own range? Scores, which know no such scale, take them."""
         single = BYTES[0] // 2
         folder = stored(tmp_path, x=LAYOUTS[layout](single).astype(kind))
@@ -104,7 +104,7 @@ class TestBytes:
         assert found.dtype == torch.float32
         assert np.array_equal(found, times * single.astype(np.float32))
 
-    def test_are_no_truth_values(self, tmp_path):
+    def test_boolean_masks_become_floats(self, tmp_path):
         """A mask is a map of 0 and 1, stretched as any."""
         mask = BYTES[0] > 100
         found = StoredMaps(stored(tmp_path, x=mask)).load("x")

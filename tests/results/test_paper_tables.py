@@ -254,7 +254,7 @@ class TestCommand:
         assert found == pytest.approx(expected.table()["value"].tolist())
         assert "leave --weights out, got 'none'" in refused(*call, "--weights", "none")
 
-    def test_a_file_of_a_net_of_ones_own_is_refused(self, pictures, tmp_path):
+    def test_file_of_a_custom_net_is_refused(self, pictures, tmp_path):
         net = xcam.models.load("xcam:simple_cnn", num_classes=5, input_size=16).model
         xcam.save(net, tmp_path / "net.safetensors")
         call = ["evaluate", "--data", pictures, "--model", tmp_path / "net.safetensors"]

@@ -60,7 +60,7 @@ class TestTable:
             "neutral": "neither",
         }
 
-    def test_is_the_same_again(self, results):
+    def test_table_is_the_same_again(self, results):
         again = Results(results.folder, METRICS).table()
         pd.testing.assert_frame_equal(results.table(), again, check_exact=True)
         changed = results.table()
@@ -109,7 +109,7 @@ class TestErrors:
                 fail(row)
         return found, Results(write(tmp_path, found), METRICS)
 
-    def test_are_counted_and_listed(self, broken):
+    def test_errors_are_counted_and_listed(self, broken):
         table = broken[1].table().set_index(["metric", "method"])
         assert table.loc["plain", "gradcam"][["n", "rows", "errors"]].tolist() == [35, 35, 5]
         assert table.loc["plain", "random"][["n", "rows", "errors"]].tolist() == [0, 0, 40]
@@ -186,7 +186,7 @@ class TestUndefined:
 
 
 class TestCurves:
-    def test_are_means_with_their_intervals(self, results, found):
+    def test_curves_are_means_with_intervals(self, results, found):
         curves = results.curves("area")
         assert list(curves.columns) == ["model", "method", "x", "y", "low", "high"]
         points = curves[curves["method"] == "my_cam"]

@@ -19,7 +19,7 @@ def results(found, tmp_path_factory):
 
 
 class TestCompare:
-    def test_is_paired(self, results, found):
+    def test_comparison_is_paired(self, results, found):
         line = results.compare("my_cam", "gradcam").set_index("metric").loc["plain"]
         a, b = (values_of(found, name, "plain")[:, 0] for name in ("my_cam", "gradcam"))
         reference = scipy.stats.bootstrap((a - b,), np.mean, method="BCa", rng=0)

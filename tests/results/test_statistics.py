@@ -129,7 +129,7 @@ class TestJackknife:
             left = values[images != image].double().mean(0)
             assert got[image].item() == pytest.approx(finish(left).item(), abs=1e-7)
 
-    def test_an_image_without_rows_has_none(self):
+    def test_image_without_rows_has_no_jackknife_value(self):
         sample = Sample.of(drawn(4), present=torch.tensor([True, True, False, True]))
         assert jackknife(sample, itself).isnan().tolist() == [False, False, True, False]
         assert finish_each(sample, itself).isnan().tolist() == [False, False, True, False]
@@ -156,7 +156,7 @@ class TestInterval:
         ).confidence_interval
         assert found.interval(level) == pytest.approx(tuple(reference), rel=1e-9)
 
-    def test_is_close_to_scipy_on_its_own_resamples(self):
+    def test_bca_interval_is_close_to_that_of_scipy(self):
         values = drawn(60).exp().double()
         reference = scipy.stats.bootstrap(
             (values.numpy(),), np.mean, method="BCa", n_resamples=20_000, rng=0
@@ -237,7 +237,7 @@ class TestInterval:
 
 
 class TestDifference:
-    def test_is_that_of_the_paired_rows(self):
+    def test_difference_equals_that_of_paired_rows(self):
         a, b = drawn(50), drawn(50, seed=1)
         first, second = estimate([Sample.of(a), Sample.of(b)], itself)
         paired, alone = first - second, one(a.double() - b.double())
@@ -304,7 +304,7 @@ class TestStudent:
         found = compute_student_p(float(values.mean()), jackknife(Sample.of(values), itself))
         assert found == pytest.approx(expected, rel=1e-9)
 
-    def test_is_not_too_sure_of_skewed_rows(self):
+    def test_student_p_is_not_too_small_for_skewed_rows(self):
         """60 exponential rows without a difference: p < 0.001 in 0.58 % by the t-test."""
         generator = torch.Generator().manual_seed(8)
         rows = torch.empty(4000, 60).double().exponential_(generator=generator) - 1

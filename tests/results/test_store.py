@@ -39,7 +39,7 @@ class TestRows:
         assert found[2]["shape"] == [2, 3]
         assert (found[2]["passes"], found[2]["target"]) == (7.0, 3)
 
-    def test_of_single_numbers_have_an_empty_shape(self, tmp_path):
+    def test_rows_of_single_numbers_have_an_empty_shape(self, tmp_path):
         store = Store(tmp_path)
         store.open({})
         store.write(0, [row(values=np.array([2.5], np.float32), shape=())])
@@ -82,27 +82,27 @@ class TestRows:
 
 
 class TestMapFolders:
-    def test_are_named_by_their_labels(self, tmp_path):
+    def test_map_folders_are_named_by_label(self, tmp_path):
         store = Store(tmp_path)
         assert store.maps_folder("net", "gradcam") == tmp_path / "maps" / "net" / "gradcam"
         assert store.maps_folder("RISE(n_masks=10)").name == "RISE(n_masks=10)"
 
     @pytest.mark.parametrize("label", ["../../etc", "a/b", "..", "", "x" * 300])
-    def test_stay_where_they_are(self, tmp_path, label):
+    def test_map_folders_stay_inside_the_store(self, tmp_path, label):
         path = Store(tmp_path).maps_folder(label)
         assert path.parent == tmp_path / "maps"
         assert path.name not in ("", ".", "..")
 
 
 class TestManifest:
-    def test_is_written_once_and_then_compared(self, tmp_path):
+    def test_manifest_is_written_once_and_then_compared(self, tmp_path):
         Store(tmp_path).open({"seed": 0, "models": {"a": {"sha256": "x"}}})
         written = (tmp_path / "manifest.json").read_bytes()
         assert json.loads(written) == {"seed": 0, "models": {"a": {"sha256": "x"}}}
         Store(tmp_path).open({"models": {"a": {"sha256": "x"}}, "seed": 0})
         assert (tmp_path / "manifest.json").read_bytes() == written
 
-    def test_is_replaced_before_anything_is_there_but_not_by_who_joins(self, tmp_path):
+    def test_manifest_of_an_empty_folder_is_replaced_except_by_joining_processes(self, tmp_path):
         store = Store(tmp_path)
         store.open({"seed": 0})
         with pytest.raises(ValueError, match="seed: 0 there, 1 now"):
@@ -189,12 +189,12 @@ class TestStoredMaps:
             error = (one - expected).abs().max() / expected.abs().max()
             assert error < 2**-11
 
-    def test_of_zeros_are_zeros(self, tmp_path, images):
+    def test_stored_zeros_are_zeros(self, tmp_path, images):
         write_maps(tmp_path / "x.safetensors", torch.zeros(1, 4, 4), ["0"], [0])
         (found,) = StoredMaps(tmp_path)(images[:1], ["0"], torch.tensor([0]))
         assert torch.equal(found, torch.zeros(4, 4))
 
-    def test_are_of_a_class(self, tmp_path, images):
+    def test_maps_of_another_class_are_refused(self, tmp_path, images):
         maps = torch.stack([torch.full((2, 2), 1.0), torch.full((2, 2), 2.0)])
         write_maps(tmp_path / "x.safetensors", maps, ["cat", "cat"], [0, 3])
         stored = StoredMaps(tmp_path)
@@ -205,7 +205,7 @@ class TestStoredMaps:
         ):
             stored(images[:1], ["cat"], torch.tensor([1]))
 
-    def test_of_no_class_count_for_any(self, tmp_path, images):
+    def test_maps_that_are_not_class_specific_count_for_any_class(self, tmp_path, images):
         path, ids, maps = tmp_path / "x.safetensors", ["cat", "dog"], torch.eye(3).expand(2, 3, 3)
         write_maps(path, maps, ids, [0, 3], class_specific=False)
         assert len(StoredMaps(tmp_path)(images, ids, torch.tensor([7, 8]))) == 2
@@ -216,7 +216,7 @@ class TestStoredMaps:
         with pytest.raises(ValueError, match="is of class 3, and class 8 is needed"):
             StoredMaps(tmp_path)(images, ids, torch.tensor([0, 8]))
 
-    def test_are_found_as_arrays_by_id(self, tmp_path, images):
+    def test_arrays_are_found_by_id(self, tmp_path, images):
         (tmp_path / "n01").mkdir()
         np.save(tmp_path / "n01" / "cat.npy", np.ones((3, 4)))
         np.save(tmp_path / "7.npy", np.ones((3, 6, 6), np.float16))
@@ -224,7 +224,7 @@ class TestStoredMaps:
         assert (cat.shape, cat.dtype) == ((3, 4), torch.float32)
         assert torch.equal(seven, torch.full((6, 6), 3.0))
 
-    def test_are_found_as_explanations_by_id(self, tmp_path):
+    def test_explanations_are_found_by_id(self, tmp_path):
         image = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
         explanation = xcam.explain(GapNet(), image, 2)
         explanation.save(tmp_path / "cat.safetensors")
@@ -234,13 +234,13 @@ class TestStoredMaps:
         with pytest.raises(ValueError, match="is of class 2, and class 0 is needed"):
             stored(image, ["cat.png"], torch.tensor([0]))
 
-    def test_of_two_methods_are_refused(self, tmp_path):
+    def test_two_maps_of_an_image_are_refused(self, tmp_path):
         for name in ("gradcam", "rise"):
             write_maps(tmp_path / name / "x.safetensors", torch.ones(1, 2, 2), ["cat"], [0])
         with pytest.raises(ValueError, match="both have a map of image 'cat'"):
             StoredMaps(tmp_path)
 
-    def test_that_are_missing_or_damaged_are_one_sentence(self, tmp_path, images):
+    def test_missing_or_damaged_maps_are_refused_in_one_sentence(self, tmp_path, images):
         with pytest.raises(FileNotFoundError, match="no folder of maps at"):
             StoredMaps(tmp_path / "none")
         with pytest.raises(FileNotFoundError, match="holds no maps"):
