@@ -83,6 +83,13 @@ def test_imports_point_one_way(module):
         assert own == other or not {own, other} <= APART, f"{module} imports {name} beside it"
 
 
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - {"xcam"}))
+def test_only_commands_import_within_functions(module):
+    """They start without torch; elsewhere such an import would hide a circle."""
+    if area(module) not in ("cli", "__main__"):
+        assert [name for name, inside_function in imported(module) if inside_function] == []
+
+
 def test_no_circles():
     graph = {
         module: {name for name, inner in imported(module) if not inner and name != module}

@@ -36,7 +36,7 @@ def make_estimates(
     Args:
         rows: Of the evaluation.
         metrics: By their labels.
-        portion: The groups of each metric that is asked for.
+        portion: Some groups of each metric.
         only: (N,) bool, the rows to take; all that worked by default.
         resamples: Of the bootstrap.
         seed: Of the bootstrap.

@@ -29,7 +29,7 @@ class Results:
 
     Nothing is held but the folder and a summary: each call reads the rows it needs, each part once
     unless they would take too much memory. Intervals are 95 % BCa bootstrap intervals over images;
-    results are the same whenever they are asked for.
+    results are the same in each call.
 
     Attributes:
         folder: Where the rows are.

@@ -29,7 +29,7 @@ Group: TypeAlias = tuple[str, str]
 """A model and a method."""
 
 _BUDGET = 2**26  # numbers of a statistic that are held at a time: 256 MB
-_AHEAD = {"batch_readahead": 1, "fragment_readahead": 1}  # parts read before they are asked for
+_AHEAD = {"batch_readahead": 1, "fragment_readahead": 1}  # parts that Arrow reads in advance
 _COSTS = ("seconds", "passes", "explain_seconds", "explain_passes")
 
 
@@ -38,8 +38,8 @@ class Batch:
     """One metric's statistics of some groups.
 
     Attributes:
-        groups: Whose.
-        samples: Those of each group, over the images of the whole evaluation.
+        groups: The models and methods.
+        samples: The statistics of each group, over the images of the whole evaluation.
         present: (G, N) bool, the rows that each sample holds, of all N.
     """
 
@@ -52,7 +52,7 @@ class Rows:
     """The rows in a folder.
 
     Attributes:
-        folder: That of the evaluation; its `rows/` holds the parts.
+        folder: The evaluation's folder; its `rows/` holds the parts.
         summary: A line for each model, method and metric: `rows` that worked, `errors`, rows of a
             `flat` map, and the mean seconds and passes of a row.
     """
@@ -184,15 +184,15 @@ class Rows:
         return found.assign(flat=found["flat"].fillna(0).astype(int))  # null of no map at all
 
     def _aggregate(
-        self, keys: list[str], asked: list[tuple[str, str, object, str]]
+        self, keys: list[str], aggregates: list[tuple[str, str, object, str]]
     ) -> pd.DataFrame:
         """Compute a line for each value of the keys, in one pass over the parts."""
-        names = dict.fromkeys([*keys, *(column for column, *_ in asked)])
+        names = dict.fromkeys([*keys, *(column for column, *_ in aggregates)])
         columns = {name: ds.field(name) for name in names}
         scan = acero.Declaration("scan", acero.ScanNodeOptions(self._data, columns=columns))
         named = acero.ProjectNodeOptions([*columns.values()], [*columns])
         chosen = acero.Declaration("project", named)
-        total = acero.Declaration("aggregate", acero.AggregateNodeOptions(asked, keys))
+        total = acero.Declaration("aggregate", acero.AggregateNodeOptions(aggregates, keys))
         return acero.Declaration.from_sequence([scan, chosen, total]).to_table().to_pandas()
 
     def _read_shape(self, metric: str, model: str) -> tuple[int, ...]:
@@ -241,14 +241,14 @@ class Rows:
         position = {method: number for number, method in enumerate(methods)}
         names = rows["method"].to_pylist()
         method = torch.tensor([position.get(name, -1) for name in names], dtype=torch.int64)
-        taken = method >= 0
+        is_wanted = method >= 0
         shape = values.shape[2:]
         flat = rows["values"].flatten().to_numpy(zero_copy_only=False)
         if len(flat) != len(rows) * math.prod(shape):
             raise FileFormatError(f"the values of {metric!r} are not all of shape {tuple(shape)}")
-        statistics = torch.from_numpy(flat.copy()).reshape(len(rows), *shape)[taken]
+        statistics = torch.from_numpy(flat.copy()).reshape(len(rows), *shape)[is_wanted]
         index = torch.from_numpy(rows["index"].to_numpy().copy())
-        at = method[taken], torch.searchsorted(self.index, index[taken])
+        at = method[is_wanted], torch.searchsorted(self.index, index[is_wanted])
         values[at], present[at] = statistics, True
 
     @contextmanager
