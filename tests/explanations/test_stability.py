@@ -243,7 +243,7 @@ class TestCommand:
         folders = [dump(tmp_path / name, m) for name, m in zip("ab", PAIR, strict=True)]
         done = run("stability", *folders, "--mode", "row")
         assert done.stdout == "IoU 0.9107, no interval, of 1 image, above 100 of 255\n"
-        assert "compared with LFI-CAM's own numbers alone" in done.stderr
+        assert "compare this with LFI-CAM's own numbers only" in done.stderr
 
     def test_says_which_maps_are_flat(self, tmp_path):
         dead = torch.full((3, 6, 6), 0.5)
