@@ -9,13 +9,13 @@ from trainings import EVERYTHING, Noisy, train
 
 
 class TestFolder:
-    def test_that_cannot_be_made(self, tmp_path):
+    def test_folder_that_cannot_be_made_is_named(self, tmp_path):
         (tmp_path / "file").write_text("")
         with pytest.raises(OSError, match="cannot make the folder"):
             train(tmp_path / "file" / "run")
 
     @pytest.mark.parametrize("begun", [False, True])
-    def test_that_cannot_be_written_to(self, tmp_path, monkeypatch, begun):
+    def test_read_only_folder_is_refused_before_training(self, tmp_path, monkeypatch, begun):
         if begun:
             train(tmp_path, epochs=1)
         data = Noisy()
@@ -28,7 +28,7 @@ class TestFolder:
             train(tmp_path, data=data)
         assert set(data.loaded) == {0}
 
-    def test_what_a_killed_process_left_goes_and_nothing_else(self, tmp_path):
+    def test_leftovers_of_killed_writers_are_removed_and_nothing_else(self, tmp_path):
         left, stranger = tmp_path / ".training.pt.123.a1b2c3d4.part", tmp_path / ".film.mkv.part"
         left.mkdir()
         (left / ".tmpAb3x").touch()  # as safetensors writes it
@@ -37,7 +37,7 @@ class TestFolder:
         assert stranger.exists()
         assert not left.exists()
 
-    def test_that_fills_up_later(self, tmp_path, monkeypatch):
+    def test_full_disk_keeps_the_last_state(self, tmp_path, monkeypatch):
         train(tmp_path, epochs=1)
         before = (tmp_path / "training.pt").read_bytes()
         failing = RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
@@ -68,7 +68,7 @@ class TestFolder:
         with pytest.raises(OSError, match="Input/output error"):
             train(tmp_path, epochs=1)
 
-    def test_manifest_is_said(self, tmp_path):
+    def test_manifest_holds_what_decides_a_training(self, tmp_path):
         train(tmp_path, epochs=1)
         said = json.loads((tmp_path / "manifest.json").read_text())
         assert said["optimizer"] == EVERYTHING["optimizer"]

@@ -34,7 +34,7 @@ def changed(**values):
         ({"accumulate": 2}, "parts of a step"),
     ],
 )
-def test_other_data_or_parts_are_said(tmp_path, arguments, said):
+def test_other_data_or_parts_are_warned_of(tmp_path, arguments, said):
     first = {"data": CLEAN, "validation": CLEAN, "out": tmp_path}
     if isinstance(arguments.get("validation"), Noisy) and len(arguments["validation"]) == 9:
         first["validation"] = Noisy(9, seed=1)
@@ -129,7 +129,7 @@ class TestDivergence:
                 plain(CLEAN, BadGradient(), out=tmp_path, validation=CLEAN, save_minutes=minutes)
             assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
 
-    def test_nor_is_a_net_that_cannot_be_measured(self, tmp_path):
+    def test_net_that_cannot_be_measured_is_not_kept(self, tmp_path):
         with pytest.raises(DivergenceError, match="loss on the validation images is not finite"):
             plain(CLEAN, BadStatistics(plain=True), out=tmp_path, validation=CLEAN)
         assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
@@ -139,7 +139,7 @@ class TestLastBatch:
     def net(self):
         return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(3), nn.Flatten())
 
-    def test_of_one_image_is_refused_before_the_first_step(self, tmp_path):
+    def test_last_batch_of_one_image_is_refused_before_the_first_step(self, tmp_path):
         data = Noisy(9)
         said = r"last step of an epoch has 1 for 1 part\(s\); give drop_last=True"
         with pytest.raises(ValueError, match=said):
@@ -147,14 +147,14 @@ class TestLastBatch:
         assert set(data.loaded) == {0}
         plain(data, self.net(), batch_size=9, out=tmp_path)  # that folder is free
 
-    def test_is_left_out_on_demand(self):
+    def test_last_batch_is_left_out_on_demand(self):
         net = plain(Noisy(9), self.net(), batch_size=8, drop_last=True)
         same = plain(DataLoader(Noisy(9), 8, drop_last=True), self.net(), batch_size=None)
         assert_same_bits(weights(net), weights(same))
         assert int(net[1].num_batches_tracked) == 1
 
 
-def test_a_folder_without_a_state_is_free(tmp_path):
+def test_folder_without_a_state_may_begin_another_training(tmp_path):
     class Broken(Noisy):
         def __getitem__(self, index):
             if index == 7:

@@ -38,7 +38,7 @@ def press():
     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
 
-def test_what_is_pressed_meanwhile_is_heard_at_the_end():
+def test_blocked_interrupt_is_raised_at_the_end_of_the_block():
     reached = []
 
     def start():
@@ -52,7 +52,7 @@ def test_what_is_pressed_meanwhile_is_heard_at_the_end():
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
-def test_while_workers_start_it_ends_the_first_step(tmp_path, monkeypatch):
+def test_interrupt_while_workers_start_ends_the_first_step(tmp_path, monkeypatch):
     """Pressed before the first image: the training stops after a step, and goes on."""
     started = Source.load
 

@@ -41,7 +41,7 @@ class TestMethods:
         with pytest.raises(ValueError, match=r"carries the head of ToyHead\(scale=1.0\) already"):
             plain(Noisy(6), net, method="toy_head", scale=2.0)
 
-    def test_what_needs_no_training(self):
+    def test_method_without_training_is_refused(self):
         with pytest.raises(TypeError, match="gradcam needs no training"):
             plain(Noisy(6), method="gradcam")
 

@@ -21,12 +21,12 @@ class TestOrder:
         assert sorted(first) == sorted(second) == list(range(11))
         assert first != second
 
-    def test_by_the_seed_alone(self):
+    def test_order_follows_from_the_seed_alone(self):
         torch.manual_seed(5)
         assert self.seen() == self.seen()
         assert self.seen() != self.seen(seed=1)
 
-    def test_drop_last(self):
+    def test_drop_last_leaves_out_the_last_batch(self):
         data = Noisy(11)
         loader = torch.utils.data.DataLoader(data, batch_size=4, shuffle=True, drop_last=True)
         plain(loader, batch_size=None, epochs=2, model=SmallCNN(num_classes=CLASSES))
@@ -34,7 +34,7 @@ class TestOrder:
         assert len(set(data.loaded[-8:])) == 8
         assert len(data.loaded) == 17  # and the first, to see what an image is
 
-    def test_from_any_step_on(self):
+    def test_order_is_the_same_from_any_step_on(self):
         order = Order(10, 4, False, seed=0)
         whole = list(order.iterate(0, 0, 2))
         for epoch, step in ((0, 2), (1, 0), (1, 1)):

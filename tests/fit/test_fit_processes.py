@@ -24,7 +24,7 @@ def shared(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", sorted(TRAININGS.keys() - {"norms"}))
-def test_two_end_where_one_ends(shared, tmp_path, name):
+def test_two_processes_end_where_one_ends(shared, tmp_path, name):
     train(tmp_path, name)
     for file in ("best.safetensors", "last.safetensors"):
         assert_close(load_file(shared / name / file), load_file(tmp_path / name / file), 1e-5)
@@ -39,7 +39,7 @@ def test_each_process_and_part_draws_its_own(shared):
 
 
 @pytest.mark.parametrize("name", TRAININGS)
-def test_both_hold_the_same_net(shared, name):
+def test_both_processes_hold_the_same_net(shared, name):
     """Also with batch norm, whose statistics are of each process's own images until then."""
     one, other = (torch.load(shared / f"{name}-{rank}.pt") for rank in (0, 1))
     assert_same_bits(one, other)

@@ -140,7 +140,7 @@ class TestBadInput:
         with unchanged(model), pytest.raises(error, match=sentence):
             plain(arguments.pop("data"), model, **arguments)
 
-    def test_loaders_that_choose(self):
+    def test_loader_that_chooses_images_is_refused(self):
         data = Noisy(6)
         weighted = WeightedRandomSampler(torch.ones(6), 6)
         for loader in (

@@ -177,7 +177,7 @@ def test_run_settings_are_free(unbroken, tmp_path):
     assert_same_bits(weights(net), weights(expected))
 
 
-def test_other_weights_at_the_beginning_are_said(tmp_path):
+def test_other_first_weights_are_warned_of(tmp_path):
     train(tmp_path, epochs=1)
     with pytest.warns(
         xcam.errors.XcamWarning, match="goes on with what it has.*weights of the model"

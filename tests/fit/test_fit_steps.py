@@ -206,14 +206,14 @@ class TestParts:
         whole = plain(CLEAN, **arguments)
         assert_close(weights(plain(CLEAN, accumulate=accumulate, **arguments)), weights(whole))
 
-    def test_no_part_is_made_up(self):
+    def test_missing_parts_are_not_filled_up(self):
         """Nine images make a step of four parts and one of a single image."""
         data = Noisy(9, noise=0.0)
         net = plain(data, Net(), batch_size=8, accumulate=4)
         assert int(net.features[1].num_batches_tracked) == 5
         assert [len(order.split(2)) for order in six_parts()] == [1, 1, 1]
 
-    def test_cut_as_equally_as_can_be(self):
+    def test_parts_are_of_nearly_equal_size(self):
         found = [part for order in six_parts() for part in order.split(8)]
         assert sorted(part.stop - part.start for part in found) == [1, 1, 1, 1, 2, 2]
         assert sorted(i for part in found for i in range(8)[part]) == list(range(8))
@@ -241,7 +241,7 @@ class TestParts:
 
 class TestAverage:
     @pytest.mark.parametrize(("every", "taken"), [(1, [0, 1, 2, 3, 4]), (2, [1, 3])])
-    def test_of_the_weights(self, every, taken):
+    def test_average_follows_its_formula(self, every, taken):
         path = by_hand(Net(plain=True), lambda name: 0.1, steps=5)
         expected = path[taken[0]]
         for index in taken[1:]:
@@ -249,7 +249,7 @@ class TestAverage:
         net = plain(CLEAN, epochs=5, ema={"decay": 0.7, "every": every})
         assert_close(weights(net), expected)
 
-    def test_of_the_statistics_too(self):
+    def test_statistics_are_averaged_too(self):
         arguments = {"epochs": 3, "batch_size": 11, "seed": 1}
         path = [plain(CLEAN, Net(), **{**arguments, "epochs": n}) for n in (1, 2, 3)]
         expected = path[0].features[1].running_mean
@@ -258,7 +258,7 @@ class TestAverage:
         net = plain(CLEAN, Net(), ema={"decay": 0.7}, **arguments)
         torch.testing.assert_close(net.features[1].running_mean, expected)
 
-    def test_whole_numbers_are_the_nets(self):
+    def test_whole_numbers_are_not_averaged(self):
         class Indexed(Net):
             def __init__(self):
                 super().__init__()
@@ -268,7 +268,7 @@ class TestAverage:
         assert torch.equal(net.index, torch.arange(200))
         assert int(net.features[1].num_batches_tracked) == 20
 
-    def test_is_what_is_measured_and_kept(self, tmp_path):
+    def test_average_is_measured_and_kept(self, tmp_path):
         net = plain(CLEAN, out=tmp_path, epochs=3, ema={"decay": 0.7}, validation=CLEAN)
         last = xcam.load(tmp_path / "last.safetensors", model=Net(plain=True))
         raw = plain(CLEAN, epochs=3)
@@ -278,7 +278,7 @@ class TestAverage:
         assert log(tmp_path)["validation_loss"].iloc[-1] == pytest.approx(float(loss.detach()))
         assert not net.training
 
-    def test_before_its_first_step_it_is_the_net(self):
+    def test_average_before_its_first_step_is_the_net(self):
         assert_same_bits(
             weights(plain(CLEAN, ema={"decay": 0.7, "every": 9})), weights(plain(CLEAN))
         )

@@ -44,7 +44,7 @@ class TestChanges:
         assert type(parse_value(text)) is type(meaning)
 
     @pytest.mark.parametrize("text", ["", "[1, 2", "{a = }", "1e", "0.1.2", "1\nseed = 2", "'a"])
-    def test_or_refused(self, text):
+    def test_text_that_is_neither_is_refused(self, text):
         with pytest.raises(ValueError, match=r"is neither a value of TOML nor a word"):
             parse_value(text)
 

@@ -26,9 +26,9 @@ def own(tmp_path):
 
 
 def recipe(method, weights, **settings):
-    told = recipes.read("lcam_fm_vgg16")
+    table = recipes.read("lcam_fm_vgg16")
     data = {"name": "folder", "input_size": 32, "crop_size": 32}
-    fit = {**told["fit"], "method": method, "epochs": 1, "batch_size": 4, **settings}
+    fit = {**table["fit"], "method": method, "epochs": 1, "batch_size": 4, **settings}
     return {"model": {**MODEL, "weights": weights}, "data": data, "fit": fit}
 
 
@@ -42,10 +42,10 @@ def test_labels_that_are_not_asked_may_be_others(own, method):
     assert xcam.explain(net, images, 4).maps.shape == (2, 32, 32)
 
 
-def test_labels_that_are_asked_may_not(own):
+def test_labels_that_are_asked_must_be_the_classifiers(own):
     folder, _ = own
     chosen = recipe("lcam_fm", str(folder / "net.safetensors"), labels="given")
-    with pytest.raises(ValueError, match="tells 5 classes apart and the data have 3"):
+    with pytest.raises(ValueError, match="has 5 classes and the data have 3"):
         recipes.fit(chosen, folder)
 
 

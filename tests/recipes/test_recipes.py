@@ -132,16 +132,16 @@ NETS = {
 }
 
 
-def of_method(told):
+def method_settings(table):
     """The part of [fit] that is the method's: its name, and its fields."""
-    if "method" not in told:
+    if "method" not in table:
         return {}
-    known = {"method", *(field.name for field in fields(xcam.get_method(told["method"])))}
-    return {name: value for name, value in told.items() if name in known}
+    known = {"method", *(field.name for field in fields(xcam.get_method(table["method"])))}
+    return {name: value for name, value in table.items() if name in known}
 
 
 # One of each set of settings.
-KINDS = {(*(told := recipes.read(name)["fit"]), told.get("method")): name for name in NAMES}
+KINDS = {(*(table := recipes.read(name)["fit"]), table.get("method")): name for name in NAMES}
 HEADS = {  # how many parameters a method adds, known from the papers' code
     "lficam_cifar10_resnet110": 2_361_344,
     "lficam_stl10_resnet18": 9_441_280,
@@ -178,14 +178,14 @@ def test_the_net_and_the_data_are_the_published_ones(name):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_settings_are_the_published_ones(name):
     recipe = recipes.read(name)
-    told, data, model = recipe["fit"], recipe["data"], recipe["model"]
-    schedule = told.get("schedule", {})
+    table, data, model = recipe["fit"], recipe["data"], recipe["model"]
+    schedule = table.get("schedule", {})
     statistics = (model["mean"], model["std"]) if "mean" in model else None
     assert PUBLISHED[name] == (
-        told["epochs"],
-        told["batch_size"],
-        told["optimizer"]["lr"],
-        told["optimizer"]["weight_decay"],
+        table["epochs"],
+        table["batch_size"],
+        table["optimizer"]["lr"],
+        table["optimizer"]["weight_decay"],
         schedule.get("milestones"),
         schedule.get("gamma"),
         model["num_classes"],
@@ -194,22 +194,22 @@ def test_the_settings_are_the_published_ones(name):
         data.get("test"),
         data.get("validation"),
     )
-    if told["optimizer"]["name"] == "SGD":
-        assert told["optimizer"]["momentum"] == 0.9
-        assert bool(told["optimizer"].get("nesterov")) == name.startswith("lcam")
-    assert told.get("seed") == (223 if name.endswith("simple_cnn") else None)
+    if table["optimizer"]["name"] == "SGD":
+        assert table["optimizer"]["momentum"] == 0.9
+        assert bool(table["optimizer"].get("nesterov")) == name.startswith("lcam")
+    assert table.get("seed") == (223 if name.endswith("simple_cnn") else None)
 
 
-def test_what_only_vit_mod_has():
-    told = recipes.read("imagenet_resnet50_vit_mod")["fit"]
-    assert told["optimizer"] == {"name": "AdamW", "lr": 0.009, "weight_decay": 0.3}
-    assert told["schedule"] == {
+def test_settings_that_only_vit_mod_has():
+    table = recipes.read("imagenet_resnet50_vit_mod")["fit"]
+    assert table["optimizer"] == {"name": "AdamW", "lr": 0.009, "weight_decay": 0.3}
+    assert table["schedule"] == {
         "name": "CosineAnnealingLR", "T_max": 100, "warmup": 10, "warmup_factor": 0.009
     }  # fmt: skip
-    assert told["mix"] == {"mixup": 0.2, "cutmix": 1.0}
-    assert told["label_smoothing"] == 0.11
-    assert told["ema"] == {
-        "decay": pytest.approx(1 - 2e-5 * told["batch_size"] * 32 / told["epochs"], abs=1e-6),
+    assert table["mix"] == {"mixup": 0.2, "cutmix": 1.0}
+    assert table["label_smoothing"] == 0.11
+    assert table["ema"] == {
+        "decay": pytest.approx(1 - 2e-5 * table["batch_size"] * 32 / table["epochs"], abs=1e-6),
         "every": 32,
     }
 
@@ -217,7 +217,7 @@ def test_what_only_vit_mod_has():
 @pytest.mark.parametrize("name", NAMES)
 def test_the_method_of_a_recipe(name):
     recipe = recipes.read(name)
-    own = of_method(recipe["fit"])
+    own = method_settings(recipe["fit"])
     (known,) = [method for method in METHODS if name.startswith(method)] or [""]
     assert own.pop("method", "") == known
     large = known == "lficam" and "cifar" not in name  # the authors' nets for 224 pixels a side
@@ -265,7 +265,7 @@ def built(module, settings, *args):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_net_of_a_recipe(name):
     recipe = recipes.read(name)
-    model, own = recipe["model"], of_method(recipe["fit"])
+    model, own = recipe["model"], method_settings(recipe["fit"])
     provided = model.pop("weights", None)  # not downloaded here
     assert (
         provided is None or provided in get_model_weights(model["name"].split(":")[1]).__members__
@@ -299,7 +299,7 @@ TINY = {
 
 
 class TestTraining:
-    def test_is_that_of_fit(self, digits):
+    def test_training_by_a_recipe_is_that_of_fit(self, digits):
         torch.manual_seed(5)
         state = torch.get_rng_state()
         net = recipes.fit(TINY, digits)
@@ -317,12 +317,12 @@ class TestTraining:
         assert not same(net, recipes.fit(TINY, digits, seed=4))
 
     @pytest.mark.parametrize("name", KINDS.values())
-    def test_fit_takes_what_a_recipe_tells_it(self, name, digits, tmp_path):
+    def test_fit_accepts_the_settings_of_a_recipe(self, name, digits, tmp_path):
         model = {"name": "xcam:cifar_resnet", "depth": 8, "in_channels": 1}
         xcam.save(xcam.models.load(**model), tmp_path / "net.safetensors")
         model["weights"] = str(tmp_path / "net.safetensors")
-        told = recipes.read(name, {"epochs": 1, "batch_size": 16, "stem_stride": None})["fit"]
-        net = recipes.fit({"model": model, "data": {"name": "mnist"}, "fit": told}, digits)
+        table = recipes.read(name, {"epochs": 1, "batch_size": 16, "stem_stride": None})["fit"]
+        net = recipes.fit({"model": model, "data": {"name": "mnist"}, "fit": table}, digits)
         assert all(parameter.isfinite().all() for parameter in net.parameters())
 
     def test_accuracy_is_that_of_the_test_images(self, digits, tmp_path):
@@ -334,7 +334,7 @@ class TestTraining:
 
     def test_another_number_of_classes(self, digits):
         recipe = TINY | {"model": TINY["model"] | {"num_classes": 5}}
-        with pytest.raises(ValueError, match=r"tells 5 classes apart and the data have 10: change"):
+        with pytest.raises(ValueError, match=r"has 5 classes and the data have 10: change"):
             recipes.fit(recipe, digits)
 
     def test_a_recipe_of_ones_own_is_checked(self, digits):
@@ -386,9 +386,9 @@ class TestPages:
                 named = [after for word, after in pairs if word == "--recipe"]
                 changes = [after for word, after in pairs if word == "--set"]
                 recipes.read(*named or ["lcam_fm_vgg16"], fitting._parse_changes(changes))
-            told = helps["fit" if words[0] == "--set" else words[1]]
+            table = helps["fit" if words[0] == "--set" else words[1]]
             options = [word for word in words if word.startswith("--")]
-            assert all(re.search(rf"(  |/ ){option} ", told) for option in options)
+            assert all(re.search(rf"(  |/ ){option} ", table) for option in options)
         methods = {recipes.read(name)["fit"].get("method") for name in NAMES} - {None}
         assert methods == set(METHODS)
         assert all(f"--recipe {method}_" in text for method in methods)

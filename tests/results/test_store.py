@@ -117,9 +117,11 @@ class TestManifest:
             {"method": manifest.describe_settings(kind(relu=relu), kind.spec.name)}
             for kind, relu in ((xcam.get_method("gradcam"), r) for r in (False, True))
         )
-        assert list(manifest.differences(there, now)) == ["method, relu: false there, true now"]
+        assert list(manifest.list_differences(there, now)) == [
+            "method, relu: false there, true now"
+        ]
         other = {"method": manifest.describe_settings(xcam.get_method("rise")(), "rise")}
-        (name, *_) = manifest.differences(there, other)
+        (name, *_) = manifest.list_differences(there, other)
         assert name == 'method, name: "gradcam" there, "rise" now'
 
     def test_names_each_difference(self):
@@ -127,7 +129,7 @@ class TestManifest:
         other = manifest.describe_settings(xcam.get_method("gradcam")(relu=True), "gradcam")
         there = {"seed": 0, "methods": {"a": recipe, "b": recipe}, "target": "label", "same": [1]}
         now = {"seed": 1, "methods": {"a": other}, "same": [1], "new": None}
-        found = list(manifest.differences(there, now))
+        found = list(manifest.list_differences(there, now))
         assert found[0] == "seed: 0 there, 1 now"
         assert found[1] == "methods: a, b there, a now"
         assert found[2].startswith("methods, a: GradCAM(")

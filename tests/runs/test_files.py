@@ -114,7 +114,7 @@ def test_header_names_versions_and_format(explanation, tmp_path):
     assert header["versions"] == {"xcam": xcam.__version__, "torch": torch.__version__}
 
 
-def test_unknown_method_keeps_its_recipe(tmp_path, filled):
+def test_unknown_method_keeps_its_parameters(tmp_path, filled):
     path = tmp_path / "e.safetensors"
     made(Filled("mean", (1,), 3)).save(path)
     installed().methods.pop("filled")
@@ -127,7 +127,7 @@ def test_unknown_method_keeps_its_recipe(tmp_path, filled):
         assert xcam.load(path).method == loaded.method
 
 
-def test_method_that_refuses_its_parameters_keeps_its_recipe(explanation, tmp_path, monkeypatch):
+def test_method_that_refuses_its_parameters_keeps_them(explanation, tmp_path, monkeypatch):
     explanation.save(tmp_path / "e.safetensors")
     monkeypatch.setitem(installed().methods, "gradcam", Filled)
     with pytest.warns(XcamWarning, match="refuses its parameters"):

@@ -205,7 +205,7 @@ def _digest(*batches: Batch) -> str:
         for name, part in (("i", batch.images), ("l", batch.labels), ("t", batch.truth))
         if part is not None
     )
-    return manifest.digest(manifest.contents(parts))
+    return manifest.digest(manifest.iterate_bytes(parts))
 
 
 def _check_truth(first: Batch, comparison: Comparison) -> None:

@@ -118,7 +118,7 @@ class Source:
             except (TypeError, ValueError, RuntimeError):
                 continue
             if labels.shape == (len(self),):
-                return manifest.digest(manifest.contents([("labels", labels)]))
+                return manifest.digest(manifest.iterate_bytes([("labels", labels)]))
         return "not known"
 
 

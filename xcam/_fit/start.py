@@ -290,4 +290,4 @@ def _differentiable(net: nn.Module) -> Iterator[list[nn.Parameter]]:
 
 
 def _digest_first(image: Tensor, label: Tensor) -> str:
-    return manifest.digest(manifest.contents([("image", image), ("label", label)]))
+    return manifest.digest(manifest.iterate_bytes([("image", image), ("label", label)]))

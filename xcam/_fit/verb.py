@@ -83,7 +83,7 @@ def fit(
             are used; the order is drawn by `seed`.
         method: A trainable method by name, or such an object, whose head is attached to a copy of
             the model; None trains a plain classifier, or the head that the model carries.
-        epochs: Times through the data. More than a folder has seen go on from there.
+        epochs: Times through the data. More than a folder's training had go on from there.
         out: The folder: `best.safetensors`, `last.safetensors` (`xcam.load` reads both),
             `log.csv`, `test.csv`, and what a training needs to go on. None writes nothing.
         validation: Images that are measured after every epoch; the best epoch is returned.
@@ -133,7 +133,7 @@ def fit(
         ModelOutputError: The model's output is not one (B, K) tensor.
         DivergenceError: The loss or a weight is not finite; what was saved before stays.
         FileFormatError: A damaged file in `out`.
-        OSError: `out` cannot be written to, or another process works there; said before training.
+        OSError: `out` cannot be written to, or another process works there; raised before training.
         ImportError: `board_path` without TensorBoard.
         KeyboardInterrupt: Ctrl-C, after the step and a save; a second one interrupts at once.
     """

@@ -145,7 +145,7 @@ def _make_model(
         if predicted and len(classes) < outputs:  # the labels are not asked
             return _make_model(recipe, replace(splits, classes=()), seed)
         raise ValueError(
-            f"the recipe's model tells {outputs} classes apart and the data have {len(classes)}: "
+            f"the recipe's model has {outputs} classes and the data have {len(classes)}: "
             f"change model.num_classes to {len(classes)}"
         )
     with torch.random.fork_rng(devices=[]):
@@ -161,11 +161,14 @@ def _settle(folder: RunFolder, recipe: Mapping[str, Any]) -> None:
     folder.settle(settings, name="recipe.json")
 
 
-def _check_classes(own: Sequence[str], given: Sequence[str], weights: str | Path) -> None:
-    if own and given and own != given:
+def _check_classes(
+    net_classes: Sequence[str], data_classes: Sequence[str], weights: str | Path
+) -> None:
+    if net_classes and data_classes and net_classes != data_classes:
         raise ValueError(
-            f"the net in {str(weights)!r} tells {', '.join(own[:5])} apart, and the classes of the "
-            f"data are {', '.join(given[:5])}; xcam.accuracy compares labels by number alone"
+            f"the classes of the net in {str(weights)!r} are {', '.join(net_classes[:5])}, and "
+            f"those of the data {', '.join(data_classes[:5])}; xcam.accuracy compares labels by "
+            "number alone: give data of the net's classes"
         )
 
 

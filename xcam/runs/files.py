@@ -21,10 +21,10 @@ from xcam.errors import FileFormatError
 __all__ = [
     "clean",
     "decode",
+    "describe_failed_write",
     "encode",
     "read_kind",
     "read_tensors",
-    "unwritable",
     "write",
     "write_tensors",
     "writing",
@@ -82,10 +82,10 @@ def writing(path: str | Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise describe_failed_write(path, error) from error
 
 
-def unwritable(path: Path, error: OSError) -> OSError:
+def describe_failed_write(path: Path, error: OSError) -> OSError:
     """Return the same error with a sentence that names the file."""
     reason = error.strerror or str(error)
     found = type(error)(f"cannot write {str(path)!r}: {reason.lower()}")

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from xcam.errors import FileFormatError
 from xcam.runs import files
-from xcam.runs.manifest import differences
+from xcam.runs.manifest import list_differences
 
 __all__ = ["RunFolder"]
 
@@ -86,7 +86,7 @@ class RunFolder:
             ) from error
         except OSError as error:
             if error.errno not in _CANNOT_LOCK:
-                raise files.unwritable(path, error) from error
+                raise files.describe_failed_write(path, error) from error
         try:
             yield
         finally:
@@ -132,7 +132,7 @@ class RunFolder:
         if old is None or (not is_begun and old != new and old.keys() == new.keys()):
             self.write(name, json.dumps(new, indent=1, ensure_ascii=False).encode())
             return
-        found = list(differences(old, new))
+        found = list(list_differences(old, new))
         if found:
             raise ValueError(
                 f"{str(self.path)!r} holds another {self.work} ({'; '.join(found)}); use another "

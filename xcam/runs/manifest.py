@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-__all__ = ["contents", "describe_model", "describe_settings", "differences", "digest"]
+__all__ = ["describe_model", "describe_settings", "digest", "iterate_bytes", "list_differences"]
 
 
 class HasParameters(Protocol):
@@ -23,7 +23,7 @@ class HasParameters(Protocol):
 def describe_model(net: nn.Module) -> dict[str, str]:
     """Return the class of an unwrapped net, and a hash of its modules, parameters and buffers."""
     kinds = (f"{name} {_kind(module)}".encode() for name, module in net.named_modules())
-    weights = contents([*net.named_parameters(), *net.named_buffers()])
+    weights = iterate_bytes([*net.named_parameters(), *net.named_buffers()])
     return {"class": _kind(net), "sha256": digest([*kinds, *weights])}
 
 
@@ -41,7 +41,7 @@ def digest(parts: Iterable[bytes]) -> str:
     return total.hexdigest()
 
 
-def contents(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[bytes]:
+def iterate_bytes(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[bytes]:
     """Yield the bytes to hash of tensors by name."""
     for name, tensor in tensors:
         yield f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
@@ -49,7 +49,7 @@ def contents(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[bytes]:
         yield values.flatten().view(torch.uint8).numpy().tobytes()
 
 
-def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+def list_differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     """Yield each entry that differs between two manifests, and what it is in either."""
     for key in dict.fromkeys([*there, *now]):
         old, new = there.get(key), now.get(key)
