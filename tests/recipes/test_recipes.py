@@ -220,9 +220,13 @@ def test_the_method_of_a_recipe(name):
     own = method_settings(recipe["fit"])
     (known,) = [method for method in METHODS if name.startswith(method)] or [""]
     assert own.pop("method", "") == known
-    large = known == "lficam" and "cifar" not in name  # the authors' nets for 224 pixels a side
     lcam = known.startswith("lcam")
-    wanted = {"stem_stride": 1} if large else {"mask_reg": "batch_labels"} if lcam else {}
+    if known == "lficam":  # of the authors' nets those for 224 pixels a side have another stem
+        wanted = {"fin_relu": "alternate"} if "cifar" in name else {"stem_stride": 1}
+    elif known == "abn":
+        wanted = {"branch_norm": False} if "resnext" in name else {}
+    else:
+        wanted = {"mask_reg": "batch_labels"} if lcam else {}
     assert own == wanted
     groups = recipe["fit"].get("groups")
     assert groups == ({"bias$": {"lr_factor": 2}} if lcam else None)

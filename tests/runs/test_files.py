@@ -136,8 +136,8 @@ def test_method_that_refuses_its_parameters_keeps_them(explanation, tmp_path, mo
 
 
 def test_parameter_that_no_file_can_hold(tmp_path):
-    with pytest.raises(TypeError, match=r"method\.sizes is a ReLU, which no file can hold"):
-        made(Filled(sizes=torch.nn.ReLU())).save(tmp_path / "e.safetensors")
+    with pytest.raises(TypeError, match=r"method\.sizes\.0 is a ReLU, which no file can hold"):
+        made(Filled(sizes=(torch.nn.ReLU(),))).save(tmp_path / "e.safetensors")
     assert list(tmp_path.iterdir()) == []
 
 
