@@ -35,8 +35,8 @@ def same_state(one, two):
     return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in two)
 
 
-class TestFile:
-    def test_of_a_named_backbone_is_built_whole(self, path):
+class TestNetWithHead:
+    def test_named_classifier_is_rebuilt_with_its_head(self, path):
         net = fitted(Pointwise(width=6, gain=2.5), named())
         xcam.save(net, path)
         got = xcam.load(path)
@@ -48,7 +48,7 @@ class TestFile:
         assert torch.equal(got(IMAGES), net(IMAGES))
 
     @pytest.mark.parametrize("given", ["backbone", "with its head"])
-    def test_of_a_backbone_of_ones_own(self, path, given):
+    def test_own_classifier_is_passed_as_model(self, path, given):
         net = fitted(Pointwise(width=6), GapNet(seed=4))
         xcam.save(net, path)
         with pytest.raises(ValueError, match=r"pass one like it: xcam\.load\(path, model=…\)"):
@@ -59,27 +59,27 @@ class TestFile:
         assert same_state(got, net)
         assert repr(got.method) == "Pointwise(width=6, gain=1.0, offset=None)"
 
-    def test_of_a_head_that_needs_values_is_built_whole(self, path):
+    def test_head_that_needs_values_is_rebuilt(self, path):
         net = fitted(Valued(), named())
         before = torch.get_rng_state()
         xcam.save(net, path)
         assert torch.equal(torch.get_rng_state(), before)
         assert same_state(xcam.load(path), net)
 
-    def test_keeps_parameters_that_are_tensors(self, path):
+    def test_tensor_parameters_of_the_method_are_saved(self, path):
         net = fitted(Pointwise(offset=torch.rand(2, 3).T), named())
         xcam.save(net, path)
         got = xcam.load(path)
         assert torch.equal(got.method.offset, net.method.offset)
         assert same_state(got, net)
 
-    def test_keeps_that_the_head_is_untrained(self, path):
+    def test_untrained_head_stays_untrained(self, path):
         net = Pointwise().attach(named())
         xcam.save(net, path)
         with pytest.raises(NotFittedError, match="is not trained"):
             xcam.explain(xcam.load(path), IMAGES, method=None)
 
-    def test_whose_head_another_call_shaped_needs_the_net(self, path):
+    def test_replaced_head_needs_the_net_as_model(self, path):
         net = fitted(Pointwise(), named())
         net.model.head = nn.Conv2d(3, 11, 1)
         xcam.save(net, path)
@@ -91,38 +91,38 @@ class TestFile:
             xcam.load(path, named())
         assert same_state(xcam.load(path, net), net)
 
-    def test_of_a_method_that_is_not_installed(self, path):
+    def test_method_that_is_not_installed_is_refused(self, path):
         xcam.save(fitted(Pointwise(), named()), path)
         del installed().methods["pointwise"]
         with pytest.raises(UnknownNameError, match="'pointwise', which is not installed here: no"):
             xcam.load(path)
 
-    def test_of_a_method_that_takes_other_parameters(self, path, monkeypatch):
+    def test_method_with_other_parameters_is_refused(self, path, monkeypatch):
         xcam.save(fitted(Pointwise(), named()), path)
         monkeypatch.setitem(installed().methods, "pointwise", xcam.get_method("gradcam"))
         with pytest.raises(FileFormatError, match=r"another version here and refuses: .*'width'"):
             xcam.load(path)
 
-    def test_of_a_method_that_is_not_trainable(self, path, monkeypatch):
+    def test_method_that_is_not_trainable_is_refused(self, path, monkeypatch):
         xcam.save(fitted(Pointwise(), named()), path)
         monkeypatch.setitem(installed().methods, "pointwise", lambda **params: object())
         with pytest.raises(FileFormatError, match="none that can be trained here"):
             xcam.load(path)
 
-    def test_of_a_parameter_that_no_file_can_hold(self, path):
+    def test_parameter_that_no_file_can_hold_is_refused(self, path):
         with pytest.raises(TypeError, match=r"method\.gain is a ReLU, which no file can hold"):
             xcam.save(fitted(Pointwise(gain=nn.ReLU()), named()), path)
         assert list(path.parent.iterdir()) == []
 
     @pytest.mark.parametrize("method", [None, Other()])
-    def test_and_a_model_with_another_head(self, path, method):
+    def test_model_with_another_head_is_refused(self, path, method):
         xcam.save(fitted(method, named()) if method else named(), path)
         with pytest.raises(ValueError, match=r"carries a head of 'pointwise', .* backbone alone"):
             xcam.load(path, fitted(Pointwise(), named()))
 
 
-class TestExplaining:
-    def test_none_is_the_nets_own(self):
+class TestExplainingNetWithHead:
+    def test_default_method_is_the_nets_own(self):
         net = fitted(Pointwise(gain=3.0), named())
         own = xcam.explain(net, IMAGES, 1, method=None)
         assert repr(own.method) == repr(net.method)
@@ -130,27 +130,27 @@ class TestExplaining:
         wrapped = xcam.explain(nn.DataParallel(net), IMAGES, 1, method=None)
         assert torch.equal(wrapped.maps, own.maps)
 
-    def test_its_name_means_it_with_its_parameters(self):
+    def test_name_of_its_method_keeps_its_parameters(self):
         net = fitted(Pointwise(width=6, gain=3.0), named())
         assert repr(xcam.explain(net, IMAGES, 1, "pointwise").method) == repr(net.method)
         changed = xcam.explain(net, IMAGES, 1, "pointwise", gain=1.0)
         assert (changed.method.width, changed.method.gain) == (6, 1.0)
         assert torch.equal(changed.maps, net.head(IMAGES).amax(1))
 
-    def test_others_are_what_they_are(self):
+    def test_other_methods_can_be_asked_for(self):
         net = fitted(Pointwise(), named())
         got = xcam.explain(net, IMAGES, 1, "gradcam", layer="model.classifier.features")
         assert got.method.spec.name == "gradcam"
 
-    def test_its_layer_is_one_of_the_backbone(self):
+    def test_layer_is_named_as_in_the_classifier(self):
         net = fitted(Layered(layer="model.features"), named())
         assert xcam.explain(net, IMAGES, 1, method=None).method.layer == "model.features"
 
-    def test_it_is_the_default(self):
+    def test_method_with_a_layer_is_the_default(self):
         net = fitted(Layered(layer="model.features"), named())
         assert xcam.explain(net, IMAGES, 1).method == net.method
 
-    def test_the_default_of_a_plain_classifier_is_gradcam(self):
+    def test_plain_classifier_is_explained_by_gradcam(self):
         assert xcam.explain(named(), IMAGES, 1).method.spec.name == "gradcam"
 
     @pytest.mark.parametrize(
@@ -165,18 +165,18 @@ class TestExplaining:
         ],
         ids=["plain", "other head", "untrained"],
     )
-    def test_head_that_is_missing(self, net, reason):
+    def test_missing_head_is_refused(self, net, reason):
         with pytest.raises(NotFittedError, match=reason):
             xcam.explain(net(), IMAGES, method="other")
 
-    def test_head_that_is_untrained(self):
+    def test_untrained_head_is_refused(self):
         net = fitted(Pointwise(), named())
         net.fitted = False
         for method in (None, "pointwise", Pointwise()):
             with pytest.raises(NotFittedError, match="the head of pointwise on this model is not"):
                 xcam.explain(net, IMAGES, method=method)
 
-    def test_evaluation_refuses_it_at_once(self):
+    def test_evaluate_refuses_a_missing_head(self):
         data = [(IMAGES, torch.tensor([0, 1, 2]))]
         with pytest.raises(NotFittedError, match="needs a model with its head"):
             xcam.evaluate(named(), data, ["pointwise"], ["insertion"], controls=False)
@@ -188,7 +188,7 @@ TRAINABLE = [
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
-def test_every_trainable_method_comes_back(path, name):
+def test_every_trainable_method_survives_a_round_trip(path, name):
     backbone = xcam.models.load("xcam:cifar_resnet", depth=20, num_classes=3)
     images = pictures(2, size=32)
     net = xcam.get_method(name)().attach(backbone).eval()

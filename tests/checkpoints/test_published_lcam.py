@@ -30,7 +30,7 @@ def written(path, prefix="", net=None, **changes):
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_the_net_explains_with_the_files_weights(tmp_path, prefix):
+def test_imported_net_explains_with_the_files_weights(tmp_path, prefix):
     model, path = classifier(), tmp_path / "a.pth.tar"
     weights = written(path, prefix, model)
     net, report = import_lcam(path, model, "lcam_img", mask_reg="batch_labels")
@@ -49,13 +49,13 @@ def test_the_net_explains_with_the_files_weights(tmp_path, prefix):
     assert len(report) == len(own) + 2
 
 
-def test_a_file_of_the_mechanism_alone(tmp_path):
+def test_file_without_the_classifier(tmp_path):
     written(tmp_path / "a.pth.tar")
     _, report = import_lcam(tmp_path / "a.pth.tar", classifier(), "lcam_fm")
     assert list(report["file"]) == ["attnM.op.weight", "attnM.op.bias", *[""] * 6]
 
 
-def test_another_classifier_is_told(tmp_path):
+def test_file_of_another_classifier_warns(tmp_path):
     written(tmp_path / "a.pth.tar", net=classifier(seed=1))
     message = "trained for another classifier: 6 of 6 .* such as 'classifier.features.0.weight'"
     with pytest.warns(XcamWarning, match=message):
@@ -78,7 +78,7 @@ def test_other_shapes_are_refused(tmp_path, changes, message):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("name", ["attnM.op.weight", "attnM.op.bias"])
-def test_weights_that_are_no_numbers_are_refused(tmp_path, name, value):
+def test_nan_and_infinite_weights_are_refused(tmp_path, name, value):
     path = tmp_path / "a.pth.tar"
     broken = written(path)[name].clone()
     broken.flatten()[[1, 3]] = value
@@ -88,7 +88,7 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path, name, value):
         import_lcam(path, classifier(), "lcam_fm")
 
 
-def test_numbers_that_the_nets_type_does_not_hold_are_refused(tmp_path):
+def test_weights_that_overflow_the_nets_dtype_are_refused(tmp_path):
     path = tmp_path / "a.pth.tar"
     written(path, **{"attnM.op.bias": torch.tensor([0.0, 0.0, 0.0, 0.0, 1e6])})
     import_lcam(path, classifier(), "lcam_fm")
@@ -97,7 +97,7 @@ def test_numbers_that_the_nets_type_does_not_hold_are_refused(tmp_path):
         import_lcam(path, classifier().half(), "lcam_fm")
 
 
-def test_what_is_not_loaded_may_be_no_number(tmp_path):
+def test_classifier_in_the_file_may_hold_nan(tmp_path):
     """The classifier in the file, which is compared with the model alone."""
     path = tmp_path / "a.pth.tar"
     written(path, **{"features.0.weight": torch.full((8, 3, 3, 3), math.nan)})
@@ -105,7 +105,7 @@ def test_what_is_not_loaded_may_be_no_number(tmp_path):
         assert import_lcam(path, classifier(), "lcam_fm")[0].fitted
 
 
-def test_refusals(tmp_path):
+def test_missing_file_and_unknown_method_are_refused(tmp_path):
     path = tmp_path / "a.pth.tar"
     with pytest.raises(FileNotFoundError, match=r"no file of weights at .*a\.pth\.tar"):
         import_lcam(path, classifier(), "lcam_fm")

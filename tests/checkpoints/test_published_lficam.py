@@ -146,7 +146,7 @@ def write(path, state, prefix="module."):
     return path
 
 
-def test_the_net_is_the_files(trained, tmp_path):
+def test_imported_net_has_the_files_weights(trained, tmp_path):
     model, net, state, settings = trained
     before = copy.deepcopy(model.state_dict())
     found, report = import_lficam(write(tmp_path / "a.pth.tar", state), model, **settings)
@@ -164,7 +164,7 @@ def test_the_net_is_the_files(trained, tmp_path):
     assert torch.equal(maps, xcam.explain(net, images, method=None).raw)
 
 
-def test_files_of_old_torch_count_no_batches(tmp_path):
+def test_files_without_batch_counts_are_read(tmp_path):
     model, backbone, fin = small_cifar_resnet()
     net = ALTERNATE.attach(model)
     state = dict(zip([*backbone, *fin], net.state_dict().values(), strict=True))
@@ -193,7 +193,7 @@ def test_files_of_old_torch_count_no_batches(tmp_path):
         ),
     ],
 )
-def test_what_does_not_fit_is_named(tmp_path, changes, message):
+def test_tensors_that_do_not_fit_are_named(tmp_path, changes, message):
     model, backbone, fin = small_cifar_resnet()
     net = ALTERNATE.attach(model)
     state = dict(zip([*backbone, *fin], net.state_dict().values(), strict=True)) | changes
@@ -204,7 +204,7 @@ def test_what_does_not_fit_is_named(tmp_path, changes, message):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("name", ["layer2.0.conv1.weight", "attention.1.running_var", "fc.bias"])
-def test_weights_that_are_no_numbers_are_refused(tmp_path, name, value):
+def test_nan_and_infinite_weights_are_refused(tmp_path, name, value):
     """Whichever they are: of the backbone, of FIN, a statistic."""
     model, backbone, fin = small_cifar_resnet()
     state = dict(zip([*backbone, *fin], ALTERNATE.attach(model).state_dict().values(), strict=True))
@@ -216,7 +216,7 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path, name, value):
 
 
 @pytest.mark.parametrize(("stride", "relu"), [(1, "every"), (2, "alternate")])
-def test_nets_for_imagenet_of_two_kinds(tmp_path, stride, relu):
+def test_stem_stride_chooses_the_layout_of_fin(tmp_path, stride, relu):
     """Their weights are alike: the older ones have another stride, and half FIN's ReLUs."""
     model, backbone, fin = imagenet_resnet()
     net = LFICAM(stem_stride=stride, fin_relu=relu).attach(model).eval()
@@ -230,7 +230,7 @@ def test_nets_for_imagenet_of_two_kinds(tmp_path, stride, relu):
         import_lficam(path, model)
 
 
-def test_fin_as_it_is_asked_for(tmp_path):
+def test_given_layout_of_fin_is_used(tmp_path):
     model, backbone, fin = imagenet_resnet()
     net = LFICAM().attach(model)
     state = dict(zip([*backbone, *fin], net.state_dict().values(), strict=True))
@@ -247,7 +247,7 @@ def test_parameters_are_checked(tmp_path):
         import_lficam(path, model, stem=1)
 
 
-def test_no_checkpoint(tmp_path):
+def test_missing_and_damaged_files_are_refused(tmp_path):
     model = small_cifar_resnet()[0]
     with pytest.raises(FileNotFoundError, match=r"no file of weights at .*a\.pth\.tar"):
         import_lficam(tmp_path / "a.pth.tar", model)

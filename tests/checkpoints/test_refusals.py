@@ -38,7 +38,7 @@ def backbone():
     return Normalized(nn.Linear(2, 1), [0.5], [0.5])
 
 
-def test_cut_anywhere(tiny):
+def test_truncated_file_is_refused(tiny):
     whole = tiny.read_bytes()
     for size in range(len(whole)):
         tiny.write_bytes(whole[:size])
@@ -46,14 +46,14 @@ def test_cut_anywhere(tiny):
             xcam.load(tiny, backbone())
 
 
-def test_longer_than_it_was(tiny):
+def test_appended_bytes_are_refused(tiny):
     tiny.write_bytes(tiny.read_bytes() + b"\0")
     with pytest.raises(FileFormatError, match="is damaged, truncated"):
         xcam.load(tiny, backbone())
 
 
 @pytest.mark.parametrize("bit", [0, 3, 7])
-def test_one_bit_changed_anywhere(tiny, bit):
+def test_flipped_bit_is_refused(tiny, bit):
     whole = tiny.read_bytes()
     expected = load_file(tiny)
     accepted = []
@@ -68,7 +68,7 @@ def test_one_bit_changed_anywhere(tiny, bit):
     assert len(accepted) <= 8, accepted  # white space that fills the header up
 
 
-def test_bytes_of_noise(tmp_path):
+def test_random_bytes_are_refused(tmp_path):
     generator = torch.Generator().manual_seed(0)
     for size in (1, 7, 8, 9, 64, 1000):
         noise = torch.randint(256, (size,), generator=generator, dtype=torch.uint8)
@@ -109,31 +109,31 @@ def rewrite(path, change, sign=True):
         (lambda header: header["backbone"].update(parameters={"set": []}), "has a damaged header"),
     ],
 )
-def test_header_of_another_kind(path, change, reason):
+def test_damaged_header_is_refused(path, change, reason):
     rewrite(path, change)
     with pytest.raises(FileFormatError, match=reason):
         xcam.load(path)
 
 
-def test_header_without_checksum(path):
+def test_header_without_checksum_is_refused(path):
     rewrite(path, lambda header: None, sign=False)
     with pytest.raises(FileFormatError, match="has a damaged header: KeyError"):
         xcam.load(path)
 
 
-def test_header_that_was_written_over(path):
+def test_overwritten_header_is_refused(path):
     rewrite(path, lambda header: header.update(checksum=0), sign=False)
     with pytest.raises(FileFormatError, match="the checksum is that of other contents"):
         xcam.load(path)
 
 
-def test_backbone_that_is_not_installed(path):
+def test_classifier_that_is_not_installed_is_refused(path):
     rewrite(path, lambda header: header["backbone"].update(name="torchvision:resnet8"))
     with pytest.raises(UnknownNameError, match="no torchvision classifier is called 'resnet8'"):
         xcam.load(path)
 
 
-def test_safetensors_of_others(tmp_path):
+def test_foreign_safetensors_are_refused(tmp_path):
     save_file(GapNet().state_dict(), tmp_path / "bare.safetensors")
     with pytest.raises(FileFormatError, match=r"no net by xcam; .*xcam\.models\.load\(name, weig"):
         xcam.load(tmp_path / "bare.safetensors")
@@ -159,7 +159,7 @@ def test_pickle_is_never_opened(tmp_path, zipped):
         xcam.load(tmp_path / "net.pth")
 
 
-def test_no_file(tmp_path):
+def test_missing_file_is_refused(tmp_path):
     for path in (tmp_path / "none.safetensors", tmp_path):
         with pytest.raises(FileNotFoundError, match="no file at"):
             xcam.load(path)
@@ -188,11 +188,11 @@ class TestModel:
         ],
         ids=["other shapes", "other names", "bare"],
     )
-    def test_that_does_not_fit(self, path, model, reason):
+    def test_model_that_does_not_fit_is_refused(self, path, model, reason):
         with pytest.raises(FileFormatError, match=reason):
             xcam.load(path, model)
 
-    def test_with_integers_of_another_type(self, tmp_path):
+    def test_model_with_other_integer_types_is_refused(self, tmp_path):
         net = Pooled()
         net.register_buffer("count", torch.arange(3))
         xcam.save(net, tmp_path / "net")
@@ -200,11 +200,11 @@ class TestModel:
         with pytest.raises(FileFormatError, match=r"'count' \(1 such\), the first \(3,\) int64"):
             xcam.load(tmp_path / "net", net)
 
-    def test_that_is_none(self, path):
+    def test_model_that_is_no_module_is_refused(self, path):
         with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got str"):
             xcam.load(path, "xcam:gap_net")
 
-    def test_without_values(self, path):
+    def test_model_without_values_is_refused(self, path):
         with pytest.raises(ValueError, match=r"'weight' of the net has no values: run a lazy net"):
             xcam.load(path, nn.LazyConv2d(3, 1))
         with pytest.raises(ValueError, match=r"'weight' of the net has no values"):

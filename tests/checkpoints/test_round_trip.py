@@ -56,7 +56,7 @@ def own(**settings):
     return Normalized(Pooled(), [0.1, 0.2, 0.3], [0.4, 0.5, 0.6], **settings)
 
 
-class TestNamed:
+class TestNamedNet:
     @pytest.mark.parametrize(
         ("name", "settings"),
         [
@@ -66,7 +66,7 @@ class TestNamed:
             ("torchvision:resnet18", {"num_classes": 4}),
         ],
     )
-    def test_is_built_whole(self, path, name, settings):
+    def test_named_net_is_rebuilt(self, path, name, settings):
         net = drawn(xcam.models.load(name, **settings))
         xcam.save(net, path)
         got = xcam.load(path)
@@ -75,7 +75,7 @@ class TestNamed:
         assert got.source == net.source
         assert torch.equal(got(pictures(size=32)), net(pictures(size=32)))
 
-    def test_normalisation_and_classes_are_those_of_the_net(self, path):
+    def test_normalization_and_classes_are_kept(self, path):
         net = xcam.models.load("xcam:gap_net", num_classes=2)
         net.mean, net.std = torch.tensor([[[0.3]]]), torch.tensor([[[1 / 3]]])
         net.categories, net.input_size = ("cat", "dög"), (20, 30)
@@ -87,7 +87,7 @@ class TestNamed:
         assert torch.equal(got(pictures()), net(pictures()))
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-    def test_in_another_precision(self, path, dtype):
+    def test_precision_is_kept(self, path, dtype):
         net = drawn(xcam.models.load("xcam:small_cnn")).to(dtype)
         xcam.save(net, path)
         got = xcam.load(path)
@@ -95,13 +95,13 @@ class TestNamed:
         assert got.mean.dtype == dtype
         assert torch.equal(got(pictures().to(dtype)), net(pictures().to(dtype)))
 
-    def test_in_mixed_precision(self, path):
+    def test_mixed_precision_is_kept(self, path):
         net = xcam.models.load("xcam:small_cnn").half()
         net.model.features[1].float()
         xcam.save(net, path)
         assert_same(xcam.load(path), net)
 
-    def test_whatever_the_callers_defaults(self, path):
+    def test_callers_defaults_make_no_difference(self, path):
         net = drawn(xcam.models.load("xcam:small_cnn"))
         xcam.save(net, path)
         torch.set_default_dtype(torch.float64)
@@ -115,7 +115,7 @@ class TestNamed:
         assert not any(parameter.is_inference() for parameter in got.parameters())
         got(pictures()).sum().backward()
 
-    def test_a_model_that_fits_is_used_instead(self, path):
+    def test_given_model_is_used_instead_of_the_name(self, path):
         net = drawn(xcam.models.load("xcam:gap_net"))
         xcam.save(net, path)
         model = xcam.models.load("xcam:gap_net")
@@ -132,7 +132,7 @@ class TestNamed:
         ],
         ids=["last layer", "activation", "stride"],
     )
-    def test_changed_since_is_no_longer_named(self, path, change):
+    def test_changed_net_is_no_longer_named(self, path, change):
         net = xcam.models.load("xcam:gap_net")
         change(net)
         xcam.save(net, path)
@@ -141,7 +141,7 @@ class TestNamed:
             xcam.load(path)
         assert_same(xcam.load(path, net), net)
 
-    def test_with_an_argument_that_no_file_can_hold(self, path):
+    def test_net_with_unwritable_argument_is_not_named(self, path):
         net = xcam.models.load("torchvision:resnet18", norm_layer=nn.InstanceNorm2d)
         xcam.save(net, path)
         assert header(path)["backbone"] is None
@@ -158,8 +158,8 @@ class Versioned(nn.Linear):
         super()._load_from_state_dict(state, prefix, metadata, *others)
 
 
-class TestOwn:
-    def test_takes_its_structure_from_a_model(self, path):
+class TestOwnNet:
+    def test_structure_is_taken_from_the_model(self, path):
         net = drawn(own())
         xcam.save(net, path)
         model, images = mixed(own()), pictures()
@@ -169,7 +169,7 @@ class TestOwn:
         assert not any(module.training for module in got.modules())
         assert torch.equal(got(images), net(images))
 
-    def test_normalisation_is_in_the_file(self, path):
+    def test_normalization_is_in_the_file(self, path):
         net = own(categories=list("abcdefghij"), input_size=8)
         xcam.save(net, path)
         got = xcam.load(path, Normalized(Pooled(), [0.0], [1.0], categories=["z"]))
@@ -177,19 +177,19 @@ class TestOwn:
         assert bits(got.std) == bits(net.std)
         assert (got.categories, got.input_size) == (net.categories, (8, 8))
 
-    def test_bare(self, path):
+    def test_net_without_normalization(self, path):
         net = drawn(Pooled())
         xcam.save(net, path)
         assert_same(xcam.load(path, Pooled()), net)
         assert header(path)["normalization"] == {}
 
     @pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile], ids=["parallel", "compiled"])
-    def test_in_a_wrapper(self, path, wrap):
+    def test_wrappers_are_left_out(self, path, wrap):
         net = drawn(own())
         xcam.save(wrap(net), path)
         assert_same(xcam.load(path, wrap(own())), net)
 
-    def test_that_looks_at_the_version_of_its_modules(self, path):
+    def test_state_dict_versions_reach_the_modules(self, path):
         net = drawn(nn.Sequential(Versioned(2, 3)))
         xcam.save(net, path)
         assert_same(xcam.load(path, nn.Sequential(Versioned(2, 3))), net)
@@ -245,9 +245,9 @@ class Tied(nn.Module):
             self.two.weight = self.one.weight
 
 
-class TestTies:
+class TestTiedTensors:
     @pytest.mark.parametrize("tie", [False, True])
-    def test_come_back(self, path, tie):
+    def test_tied_parameters_stay_tied(self, path, tie):
         net = drawn(Tied(tie=True))
         xcam.save(net, path)
         got = xcam.load(path, Tied(tie))
@@ -256,7 +256,7 @@ class TestTies:
         with safe_open(path, "pt") as file:
             assert set(file.keys()) == {"one.weight", "one.bias", "two.bias"}
 
-    def test_of_buffers(self, path):
+    def test_tied_buffers_stay_tied(self, path):
         def made():
             net = nn.Module()
             net.register_buffer("first", torch.arange(3.0))
@@ -280,7 +280,7 @@ class TestTies:
         assert_same(got, net)
         assert got.one.weight.data_ptr() == got.two.weight.data_ptr()
 
-    def test_that_the_file_does_not_have(self, path):
+    def test_ties_that_the_file_does_not_have_are_refused(self, path):
         xcam.save(Tied(), path)
         with pytest.raises(
             xcam.errors.FileFormatError,

@@ -47,7 +47,7 @@ with warnings.catch_warnings():  # they are to be removed from torch
     ],
     ids=["none", "state dict", "extra state", "lazy", "meta", "sparse", "quantised", "complex128"],
 )
-def test_what_no_file_can_hold(tmp_path, net, error, reason):
+def test_state_that_no_file_can_hold_is_refused(tmp_path, net, error, reason):
     (tmp_path / "net").write_bytes(b"old")
     with pytest.raises(error, match=reason):
         xcam.save(net, tmp_path / "net")
@@ -55,7 +55,7 @@ def test_what_no_file_can_hold(tmp_path, net, error, reason):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_no_folder(tmp_path):
+def test_missing_folder_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"cannot write .*none/net': no such file"):
         xcam.save(GapNet(), tmp_path / "none" / "net")
     (tmp_path / "file").touch()
@@ -65,7 +65,7 @@ def test_no_folder(tmp_path):
         xcam.save(GapNet(), tmp_path)
 
 
-def test_the_folder_is_tried_before_the_work(tmp_path, monkeypatch):
+def test_folder_is_checked_before_any_work(tmp_path, monkeypatch):
     def work(*args):
         raise AssertionError("it began")
 
@@ -74,7 +74,7 @@ def test_the_folder_is_tried_before_the_work(tmp_path, monkeypatch):
         xcam.save(GapNet(), tmp_path / "none" / "net")
 
 
-def test_full_disk(tmp_path):
+def test_full_disk_keeps_the_old_file(tmp_path):
     """In a process that may write only files of some bytes."""
     (tmp_path / "net").write_bytes(b"old")
     code = (
@@ -99,7 +99,7 @@ def test_full_disk(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_interrupt(tmp_path, monkeypatch):
+def test_interrupt_keeps_the_old_file(tmp_path, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 

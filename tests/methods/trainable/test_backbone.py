@@ -135,7 +135,7 @@ class TestBackbone:
         net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), twice, twice, nn.Flatten())
         assert Backbone(net).last_stage() == Backbone(net).default_layer() == "1"
 
-    def test_what_the_images_are(self):
+    def test_shape_of_the_blank_image(self):
         given = Normalized(Shared(4, 4, 4), (0.5,), (0.5,), input_size=(24, 32))
         unsaid = Shared(4, 4, 4)
         unsaid.input_size = 784  # the net's own, and nothing that it says to anybody
@@ -155,7 +155,7 @@ class TestBackbone:
             again = xcam.load(tmp_path / "net.safetensors", model=Shared(4, 4, 4))
             assert again.input_size == net.input_size == expected
 
-    def test_the_layer_is_that_of_the_images(self):
+    def test_layer_depends_on_the_size_of_the_images(self):
         """A ResNet's last stage gives no map of images of 32 pixels, for heads as for Grad-CAM."""
         net = torchvision.models.resnet18()
         backbone = Backbone(net, torch.ones(1, 3, 32, 32))

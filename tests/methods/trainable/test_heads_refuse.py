@@ -58,18 +58,18 @@ class TestStagesThatReadTheImage:
             (nn.Sequential(nn.BatchNorm2d(3), GapNet()), "1", "1.features.2"),
         ],
     )
-    def test_are_refused(self, net, stage, other):
+    def test_stage_that_reads_the_image_is_refused(self, net, stage, other):
         sentence = f"layer '{stage}' reads the image, and .* choose a later one, such as '{other}'"
         with pytest.raises(LayerError, match=sentence):
             ABN(stage=stage).attach(Normalized(net, (0.5,), (0.5,), input_size=32))
         assert ABN(stage=other).attach(net).method.stage == other
 
-    def test_is_the_only_one(self):
+    def test_net_with_no_other_stage_is_refused(self):
         net = nn.Sequential(nn.Conv2d(3, 4, 3, 1, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         with pytest.raises(LayerError, match=r"'0' reads the image.*; choose a later one$"):
             ABN(stage="0").attach(net)
 
-    def test_are_not_the_default(self):
+    def test_default_stage_does_not_read_the_image(self):
         assert ABN().attach(Functional()).method.stage == "features.2"
         assert Backbone(Functional()).last_stage() == "features.2"
 
@@ -86,7 +86,7 @@ class TestStagesThatReadTheImage:
     ("net", "stage", "layer"),
     [(zoo.resnet18, "layer3", "layer3"), (zoo.resnet50, "layer4.0.conv1", "layer4.0.bn1")],
 )
-def test_what_gives_one_cell_is_left_out(head, net, stage, layer):
+def test_layer_that_gives_one_cell_is_left_out(head, net, stage, layer):
     """The last stage of a ResNet, of images of 32 pixels; its docstrings say what comes instead."""
     with torch.device("meta"):
         method = xcam.get_method(head)().attach(net(), torch.zeros(1, 3, 32, 32)).method

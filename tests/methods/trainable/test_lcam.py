@@ -106,7 +106,7 @@ class TestLoss:
         assert torch.allclose(method.loss(net, images, LABELS)[0], wanted)
 
     @BOTH
-    def test_regularised_maps(self, method):
+    def test_regularized_maps(self, method):
         """Those of all labels of the batch in each image, or the image's own; the same for one."""
         images, terms = pictures(), {"labels": "given", "ce_weight": 0.0}
         own, batch = (method(mask_reg=reg, **terms) for reg in ("own_label", "batch_labels"))

@@ -89,7 +89,7 @@ class TestAttention:
         attention = importance(0.0)(features, torch.ones(1, 1, 2, 2))
         assert attention.flatten().tolist() == [0, 1, 0, 0.5]
 
-    def test_what_fin_is_shown(self):
+    def test_input_of_fin(self):
         """Each channel over its range times the small grey image; zeros stay zero."""
         features = torch.tensor(
             [
@@ -112,7 +112,7 @@ class TestAttention:
         )
         assert torch.allclose(module.fin.shown[0], wanted * gray)
 
-    def test_how_the_grey_image_becomes_small(self):
+    def test_gray_image_is_resized_bilinearly(self):
         """Bilinear, with cells' centres apart by four pixels: the mean of the middle two of them.
 
         Rows and squared columns, from 32 to 8: 4i + 1.5, and ((4j + 1)² + (4j + 2)²) / 2.
@@ -127,7 +127,7 @@ class TestAttention:
         flat = torch.full((1, 2, 3, 3), 2.5)
         assert torch.equal(importance(1.0, 2.0)(flat, greys(1)), flat[:, :1])
 
-    def test_images_are_apart(self):
+    def test_images_of_a_batch_do_not_mix(self):
         features, images = torch.rand(3, 4, 5, 5), greys(3)
         module = FeatureImportance(4, "every").eval()
         together = module(features, images)
@@ -338,7 +338,6 @@ class TestNet:
     @pytest.mark.parametrize(
         ("method", "net", "message"),
         [
-            (LFICAM(stem_stride=3), GapNet(), "stem_stride must be 1, 2 or None, got 3"),
             (LFICAM(stem_stride=1), GapNet(), "called 'conv1'.*GapNet has none"),
             (LFICAM(layer="fc"), GapNet(), r"layer 'fc' has an output of shape \(1, 5\)"),
             (LFICAM(layer="featurez"), GapNet(), "no layer 'featurez'; the nearest are features"),
@@ -350,9 +349,11 @@ class TestNet:
         with pytest.raises((ValueError, KeyError), match=message):
             method.attach(net)
 
-    def test_an_unknown_fin_relu_is_refused(self):
+    def test_settings_out_of_their_range_are_refused(self):
         with pytest.raises(ValueError, match="fin_relu must be 'every', 'alternate' or None"):
             LFICAM(fin_relu="some")
+        with pytest.raises(ValueError, match="stem_stride must be 1, 2 or None, got 3"):
+            LFICAM(stem_stride=3)
 
     def test_a_layer_that_is_called_twice_is_refused(self):
         net = SmallCNN()

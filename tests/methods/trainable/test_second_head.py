@@ -18,7 +18,7 @@ def classifier():
 
 @pytest.mark.parametrize("second", METHODS)
 @pytest.mark.parametrize("first", METHODS)
-def test_is_refused(first, second):
+def test_second_head_is_refused(first, second):
     net = first().attach(classifier())
     before = copy.deepcopy(net.state_dict())
     with pytest.raises(
@@ -30,7 +30,7 @@ def test_is_refused(first, second):
 
 @pytest.mark.parametrize("second", METHODS)
 @pytest.mark.parametrize("first", METHODS)
-def test_what_the_refusal_advises(first, second):
+def test_classifier_of_a_net_takes_another_head(first, second):
     net = first().attach(classifier()).eval()
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     again = second().attach(torch.nn.DataParallel(net.classifier)).eval()
@@ -40,7 +40,7 @@ def test_what_the_refusal_advises(first, second):
 
 @pytest.mark.parametrize("normalized", [True, False])
 @pytest.mark.parametrize("kind", METHODS)
-def test_classifier_alone(kind, normalized, tmp_path):
+def test_classifier_is_the_given_one_and_shared(kind, normalized, tmp_path):
     model = classifier()
     model = model if normalized else model.model
     net = kind().attach(model)
