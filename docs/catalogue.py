@@ -20,7 +20,7 @@ FAMILIES = {
 }
 QUESTIONS = {
     "faithfulness": "Faithfulness: do the maps say what the model does?",
-    "localization": "Localisation: do they fall on the object?",
+    "localization": "Localization: do they fall on the object?",
     "shape": "Shape: what do they look like?",
 }
 NEEDS = {"none": "", "labels": "labels", "boxes": "boxes or masks", "masks": "boxes or masks"}

@@ -28,7 +28,7 @@ def instantiate(
     Args:
         settings: The `"name"` of a class, and its arguments by their names.
         classes: Classes by name.
-        what: What such an object is, for the messages: "optimiser".
+        what: What such an object is, for the messages: "optimizer".
         *args: Put before the arguments of the settings.
 
     Raises:

@@ -131,7 +131,7 @@ class Target:
             image = int(self.rows[~finite][0])
             raise ModelOutputError(
                 f"the model's output for image {image} is not finite: check the weights and the "
-                "normalisation of the images"
+                "normalization of the images"
             )
         if self.classes is not None and bool((self.classes >= logits.shape[1]).any()):
             wrong, count = int(self.classes.max()), logits.shape[1]

@@ -15,10 +15,10 @@ from xcam.models.normalized import Normalized
 __all__ = ["Space", "enter_space", "read_maps", "read_target"]
 
 Space: TypeAlias = Literal["input", "normalized"]
-"""Where images are masked: as the model takes them, or after its own normalisation.
+"""Where images are masked: as the model takes them, or after its own normalization.
 
 They differ for a `Normalized` model alone: in `"input"`, zero is black; in `"normalized"`, the
-data set's mean colour. A model without normalisation of its own takes what it takes: `"input"`.
+data set's mean color. A model without normalization of its own takes what it takes: `"input"`.
 """
 
 

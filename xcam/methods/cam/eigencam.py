@@ -19,7 +19,7 @@ __all__ = ["EigenCAM"]
 class EigenCAM(Method):
     """Eigen-CAM: what varies most over a layer's positions, whatever the class.
 
-    M = X v, X being the (h·w × C) activations, centred over the positions, and v their first right
+    M = X v, X being the (h·w × C) activations, centered over the positions, and v their first right
     singular vector (Muhammad and Yeasin, 2020, arXiv:2008.00299). A singular vector's sign is
     arbitrary; here M correlates positively with mean_k max(A_k, 0), which is the mean channel on a
     layer without negative values. Where it does not correlate with it at all, M's value of largest

@@ -19,7 +19,7 @@ __all__ = ["EigenGradCAM"]
 class EigenGradCAM(Method):
     """Eigen-Grad-CAM: Eigen-CAM of a layer's activations times their gradients.
 
-    M = X v, X being the (h·w × C) matrix of ∂y/∂A ⊙ A, centred over the positions, and v its first
+    M = X v, X being the (h·w × C) matrix of ∂y/∂A ⊙ A, centered over the positions, and v its first
     right singular vector (Gildenblat et al., 2021, the library grad-cam, after Muhammad and Yeasin,
     2020, arXiv:2008.00299). Of the two signs it is the one that correlates positively with
     HiResCAM's map, so that positive raises the score; where the two are uncorrelated, the one in

@@ -14,7 +14,7 @@ _NO_AGREEMENT = 1e-4
 def project_on_principal_axis(features: Tensor, guide: Tensor) -> Tensor:
     """Project the positions of each image on its first right singular vector.
 
-    X is the (h·w × C) matrix of an image's features, centred over the positions; the result is X v
+    X is the (h·w × C) matrix of an image's features, centered over the positions; the result is X v
     for the unit vector v that makes its norm largest. Of the two signs it is the one that
     correlates positively with the guide; where the two are uncorrelated, the one in which the
     value of largest magnitude is positive.

@@ -1,4 +1,4 @@
-"""A Gaussian in the middle: the control for photographers' habit of centring their object."""
+"""A Gaussian in the middle: the control for photographers' habit of centering their object."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["CenterGaussian"]
 class CenterGaussian(Method):
     """Center Gaussian: a bump in the middle of every image, a control.
 
-    M_ij = exp(−(u_i² + v_j²) / (2σ²)), u and v the distances of a pixel's centre from the image's,
+    M_ij = exp(−(u_i² + v_j²) / (2σ²)), u and v the distances of a pixel's center from the image's,
     each in sides of the image: so the bump is as wide or high as the image is.
 
     Attributes:

@@ -21,8 +21,8 @@ class GuidedGradCAM(Method):
     """Guided Grad-CAM: Guided Backpropagation, seen through Grad-CAM.
 
     M = up(ReLU(Grad-CAM)) ⊙ GuidedBackprop (Selvaraju et al., 2017, arXiv:1610.02391). The CAM is
-    resized bilinearly, as published; captum's default is nearest neighbour. White Box multiplies
-    maps that were each stretched to [0, 1]; not reproduced, for there a gradient of zero is grey.
+    resized bilinearly, as published; captum's default is nearest neighbor. White Box multiplies
+    maps that were each stretched to [0, 1]; not reproduced, for there a gradient of zero is gray.
     What counts as a ReLU is said at `guided_backprop`.
 
     Attributes:

@@ -12,7 +12,7 @@ class GridMasks:
     """RISE's masks (N, H, W) in [0, 1], made only when a slice of them is asked for.
 
     A grid of s×s cells is enlarged to s+1 cells of ⌈size/s⌉ pixels a side, bilinearly with pixel
-    centres aligned and mirrored at the edge (as scikit-image does it), and cropped. That is linear
+    centers aligned and mirrored at the edge (as scikit-image does it), and cropped. That is linear
     and works on each axis alone, so a mask is a product of three small matrices.
 
     Attributes:
@@ -52,7 +52,7 @@ def _axis(cells: int, side: int) -> tuple[int, Tensor]:
     """Return a cell's side in pixels, and the weights (starts, cells, side) of cells in pixels."""
     cell = -(-side // cells)
     canvas = (cells + 1) * cell
-    centres = ((torch.arange(canvas) + 0.5) * cells / canvas - 0.5).abs()
-    mirrored = (cells - 1) - ((cells - 1) - centres).abs()
+    centers = ((torch.arange(canvas) + 0.5) * cells / canvas - 0.5).abs()
+    mirrored = (cells - 1) - ((cells - 1) - centers).abs()
     weights = (1 - (mirrored[:, None] - torch.arange(cells)).abs()).clamp(min=0)
     return cell, weights.unfold(0, side, 1)

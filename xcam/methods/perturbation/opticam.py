@@ -22,7 +22,7 @@ __all__ = ["OptiCAM"]
 class OptiCAM(Method):
     """Opti-CAM: the mixture of a layer's channels through which the image scores highest.
 
-    M = n(up(Σ_k α_k A_k)) with α = softmax(u), and u maximising f(x ⊙ M) by Adam from α_k = 1/K
+    M = n(up(Σ_k α_k A_k)) with α = softmax(u), and u maximizing f(x ⊙ M) by Adam from α_k = 1/K
     (Zhang et al., 2023, arXiv:2301.07002). The channels are those of the clean image. Defaults are
     those of the authors' demonstration; their class has 100 iterations, a rate of 0.01 and
     `loss="norm"`. They stop early by the sum over a batch and return the last map; here each image

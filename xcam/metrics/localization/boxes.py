@@ -27,7 +27,7 @@ class MaxBoxAcc(Metric):
     """MaxBoxAcc: images whose largest contour at the best threshold gives the object's box.
 
     100 · max_τ mean_images [IoU(box of the largest contour of map > τ, any true box) ≥ delta], with
-    τ chosen once for all images (Choe et al., 2020, arXiv:2001.07437), on min-max normalised maps
+    τ chosen once for all images (Choe et al., 2020, arXiv:2001.07437), on min-max normalized maps
     in 256 levels. As in the authors' code, boxes are whole pixels, contours and their areas are
     OpenCV's, the far corner of a predicted box is exclusive but kept in the image, and both boxes'
     sides are counted with one pixel more in the IoU; a map above τ nowhere predicts (0, 0, 0, 0).
@@ -146,7 +146,7 @@ def _curve(mean: Tensor, step: float) -> tuple[Tensor, Tensor]:
 def _levels(step: float) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     """Return the first threshold on each of the 256 levels that has any, and those levels.
 
-    A normalised map reaches level 255 (or is zeros, and above no level), so that thresholds of
+    A normalized map reaches level 255 (or is zeros, and above no level), so that thresholds of
     one level agree on every image: to keep their hits apart would make rows longer, not richer.
     """
     every = np.array(list_thresholds(step))
@@ -161,12 +161,12 @@ def _hits(
 
     OpenCV traces contours on the CPU: this is where maps leave their device.
     """
-    quantised = (maps * 255).to(torch.uint8).cpu().numpy()
+    quantized = (maps * 255).to(torch.uint8).cpu().numpy()
     truth = boxes.trunc().cpu().numpy()
     _, levels = _levels(step)
     overlaps = [
         _overlaps(image, true[~np.isnan(true[:, 0])], levels, largest)
-        for image, true in zip(quantised, truth, strict=True)
+        for image, true in zip(quantized, truth, strict=True)
     ]
     reached = np.stack(overlaps)[:, None] >= np.array(deltas)[:, None]
     return torch.from_numpy(reached).float()

@@ -21,7 +21,7 @@ class PxAP(Metric):
     """Pixel-wise average precision of the pooled pixels of all images.
 
     100 · Σ_i P_i (R_i − R_{i+1}), with the precision P_i and the recall R_i of the pixels whose
-    min-max normalised map is at least τ_i, over the thresholds 0, step, 2 step … and 1; no
+    min-max normalized map is at least τ_i, over the thresholds 0, step, 2 step … and 1; no
     interpolation, and thresholds that no pixel reaches are skipped (Choe et al., 2020,
     arXiv:2001.07437). Ignored pixels count for neither side. Pooled, so that a large object weighs
     more than a small one. A flat map is zeros. The authors resize maps bicubically:

@@ -21,7 +21,7 @@ IGNORED = 255
 def find_objects(truth: Tensor | None, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return which pixels belong to the object, and which are to be ignored.
 
-    A pixel belongs to a box if its centre does.
+    A pixel belongs to a box if its center does.
 
     Args:
         truth: Boxes or masks of the images.
@@ -45,7 +45,7 @@ def find_objects(truth: Tensor | None, images: Tensor) -> tuple[Tensor, Tensor]:
     if bool(empty.any()):
         raise ValueError(
             f"image {_first(empty)} has no object pixel: leave the image out, or mark the object "
-            "with 1 (True) in a mask, with a box around at least one pixel's centre otherwise"
+            "with 1 (True) in a mask, with a box around at least one pixel's center otherwise"
         )
     return objects, ignored
 
@@ -186,15 +186,15 @@ def _check_corners(boxes: Tensor, images: Tensor) -> None:
 
 
 def _inside(boxes: Tensor, images: Tensor) -> Tensor:
-    """Return the pixels (B, H, W) whose centre lies in a box of (B, N, 4); NaN boxes hold none."""
+    """Return the pixels (B, H, W) whose center lies in a box of (B, N, 4); NaN boxes hold none."""
     x0, y0, x1, y1 = boxes[..., None].unbind(2)
 
-    def centres(count: int) -> Tensor:
+    def centers(count: int) -> Tensor:
         return torch.arange(count, device=boxes.device, dtype=boxes.dtype) + 0.5
 
     height, width = images.shape[2:]
-    rows = (y0 <= centres(height)) & (centres(height) < y1)  # (B, N, H)
-    columns = (x0 <= centres(width)) & (centres(width) < x1)
+    rows = (y0 <= centers(height)) & (centers(height) < y1)  # (B, N, H)
+    columns = (x0 <= centers(width)) & (centers(width) < x1)
     return torch.einsum("bnh,bnw->bhw", rows.float(), columns.float()) > 0
 
 

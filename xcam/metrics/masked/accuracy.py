@@ -87,7 +87,7 @@ class MaskedAccuracy(Metric):
         binary: Whether all that is left above 0 is seen fully.
         fill: What is seen where the map is 0.
         space: Where the images are masked: as pixels, or after a `Normalized` model's own
-            normalisation.
+            normalization.
     """
 
     top: Count = 1

@@ -33,7 +33,7 @@ class ADCC(Metric):
             or None for maps that lie in [0, 1].
         fill: What is seen where the map is 0.
         space: Where the images are masked: as pixels, or after a `Normalized` model's own
-            normalisation.
+            normalization.
     """
 
     normalize: MaskNormalization = "before_resize"
@@ -87,7 +87,7 @@ class ARCC(Metric):
             or None for maps that lie in [0, 1].
         fill: What is seen where the map is 0, for coherency.
         space: Where the images are masked and noise is added: as pixels, or after a `Normalized`
-            model's own normalisation.
+            model's own normalization.
         fractions: Of the pixels that ROAD removes, each in [0, 1].
         noise: Standard deviation of ROAD's noise on imputed pixels.
         seed: Of that noise, and of the order of equal values.

@@ -39,7 +39,7 @@ class Coherency(Metric):
             or None for maps that lie in [0, 1].
         fill: What is seen where the map is 0.
         space: Where the images are masked: as pixels, or after a `Normalized` model's own
-            normalisation.
+            normalization.
     """
 
     normalize: MaskNormalization = "before_resize"

@@ -140,7 +140,7 @@ class AverageDrop(_Confidence):
         binary: Whether all that is left above 0 is seen fully.
         fill: What is seen where the map is 0.
         space: Where a `Normalized` model's images are masked: as pixels (zero is black), or after
-            normalisation (zero is the mean colour).
+            normalization (zero is the mean color).
     """
 
     spec: ClassVar[MetricSpec] = MetricSpec(

@@ -42,7 +42,7 @@ def make_masks(
         (B, H, W) in [0, 1].
 
     Raises:
-        ValueError: The maps do not fit the images, or leave [0, 1] and are not to be normalised.
+        ValueError: The maps do not fit the images, or leave [0, 1] and are not to be normalized.
     """
     masks = read_maps(explanation, images)
     if normalize is not None:

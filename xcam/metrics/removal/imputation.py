@@ -1,4 +1,4 @@
-"""Linear imputation: removed pixels become weighted means of their neighbours, solved in batches.
+"""Linear imputation: removed pixels become weighted means of their neighbors, solved in batches.
 
 The unknown pixels of a mask form a graph Laplacian, which conjugate gradients solve for all rows
 and channels at once. The preconditioner is one multigrid cycle over halved grids: without it the
@@ -20,11 +20,11 @@ _LIMIT = 200  # iterations; about ten are needed
 
 
 def impute(images: Tensor, removed: Tensor, tolerance: float = 1e-5) -> Tensor:
-    """Fill removed pixels so that each is the weighted mean of its eight neighbours.
+    """Fill removed pixels so that each is the weighted mean of its eight neighbors.
 
-    Edge neighbours weigh 1/6, diagonal ones 1/12; those outside the image are left out and the
-    others' weights renormalised. Removed neighbours are unknowns of the same linear system. Where
-    everything is removed the system has no solution: the image's mean colour is taken (Rong et
+    Edge neighbors weigh 1/6, diagonal ones 1/12; those outside the image are left out and the
+    others' weights renormalized. Removed neighbors are unknowns of the same linear system. Where
+    everything is removed the system has no solution: the image's mean color is taken (Rong et
     al., 2022, arXiv:2202.00449).
 
     Args:
@@ -63,7 +63,7 @@ class _Level:
 
     Attributes:
         unknown: (R, 1, h, w), 1 where a value is solved for, else 0.
-        degree: (1, 1, h, w), the sum of the weights of a pixel's neighbours inside the image.
+        degree: (1, 1, h, w), the sum of the weights of a pixel's neighbors inside the image.
     """
 
     unknown: Tensor
@@ -88,7 +88,7 @@ def _binomial(values: Tensor) -> Tensor:
 
 
 def _neighbors(values: Tensor) -> Tensor:
-    """Return the sum of each pixel's neighbours, weighted 1/6 and 1/12."""
+    """Return the sum of each pixel's neighbors, weighted 1/6 and 1/12."""
     return (_binomial(values) - 4 * values) / 12
 
 

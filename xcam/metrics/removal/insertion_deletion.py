@@ -41,8 +41,8 @@ class Deletion(Metric):
         step: Pixels from pass to pass; a float is their share of the image, which makes
             ceil(1/step) + 1 passes at any size.
         output: What of the output is f.
-        space: Where pixels are replaced; the authors replace normalised ones.
-        fill: What replaces them; zero of a normalised image is the data set's mean colour.
+        space: Where pixels are replaced; the authors replace normalized ones.
+        fill: What replaces them; zero of a normalized image is the data set's mean color.
         preset: `"rise"` sets step=1/224, which is 224 pixels at 224×224, and `"castream"` sets
             step=1/28, which is 1792.
     """
@@ -101,7 +101,7 @@ class Insertion(Metric):
         size: Pixels a side of the kernel, odd.
         sigma: Of the kernel, in pixels.
         output: What of the output is f.
-        space: Where the image is blurred; the authors blur the normalised one.
+        space: Where the image is blurred; the authors blur the normalized one.
         fill: What is seen at the start in place of the blurred image, if not None.
         preset: `"rise"` sets step=1/224, which is 224 pixels at 224×224, and an 11×11 kernel;
             `"castream"` sets step=1/28, which is 1792, and a 5×5 kernel.

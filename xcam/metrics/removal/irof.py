@@ -31,7 +31,7 @@ _LEAST = 1e-12
 class IROF(Metric):
     """IROF, iterative removal of features: the area over the curve, a share of its box.
 
-    The image is cut into L segments, which are replaced by the mean colour one after the other,
+    The image is cut into L segments, which are replaced by the mean color one after the other,
     that of the highest mean attribution first: IROF = 1 − ∫ f_j / f_0, with f_j the probability of
     the explained class after j of them, by trapezoids over j/L in [0, 1] (Rieger and Hansen, 2020,
     arXiv:2003.08747). The curve begins at f_0 / f_0 = 1, which common code leaves out, as it does
@@ -42,10 +42,10 @@ class IROF(Metric):
         n_segments: L, about, and exactly the number of steps of the curve: an image of fewer
             segments goes through them in as many steps.
         compactness: Of the superpixels: the weight of a cell's side against the image's range of
-            colours. The higher, the nearer to squares.
-        fill: What stands in for a segment: the image's mean colour, or see
+            colors. The higher, the nearer to squares.
+        fill: What stands in for a segment: the image's mean color, or see
             `xcam.imaging.make_fill`.
-        space: Where segments are cut and replaced: before the model's own normalisation
+        space: Where segments are cut and replaced: before the model's own normalization
             (`"input"`), or after it.
     """
 

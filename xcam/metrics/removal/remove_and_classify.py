@@ -33,14 +33,14 @@ class RemoveAndClassify(Metric):
     The class is the explanation's; CALM explains the labels. The authors draw pixels anew for each
     image and k; here a seed fixes one order of all pixels, the same for each image, so that a
     result depends on nothing else; it is the order of no map of the method `random`. Points where
-    no randomly erased image is recognised have no ratio and are left out of the mean; without any
+    no randomly erased image is recognized have no ratio and are left out of the mean; without any
     other it is NaN. Lower is better; 1 is what a random map reaches.
 
     Attributes:
         fractions: k, of the pixels, rounded down.
         seed: Of the random order.
-        space: Where pixels are erased; the authors erase normalised ones.
-        fill: What replaces them; zero of a normalised image is the data set's mean colour.
+        space: Where pixels are erased; the authors erase normalized ones.
+        fill: What replaces them; zero of a normalized image is the data set's mean color.
     """
 
     fractions: Fractions = (0.1, 0.3, 0.5, 0.7, 0.9)

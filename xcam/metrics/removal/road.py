@@ -1,4 +1,4 @@
-"""ROAD: remove and debias, without retraining; what is removed is imputed from its neighbours."""
+"""ROAD: remove and debias, without retraining; what is removed is imputed from its neighbors."""
 
 from __future__ import annotations
 
@@ -103,9 +103,9 @@ class ROADMoRF(_Imputed):
 
     Mean over fractions f of s_f, the accuracy or the probability of the explained class once the
     share f of pixels with the highest values is removed: each is set to the weighted mean of its
-    neighbours (`imputation.impute`) plus noise, so that the shape of the hole, which
+    neighbors (`imputation.impute`) plus noise, so that the shape of the hole, which
     may give the class away, is hard to see (Rong et al., 2022, arXiv:2202.00449). If everything is
-    removed, what is left is the mean colour under noise. Equal values, and so all pixels of a flat
+    removed, what is left is the mean color under noise. Equal values, and so all pixels of a flat
     map, go in one random order that `seed` fixes for all images; the authors add noise to the map
     instead. Accuracy is that of the model if the labels were explained. Lower is better.
 
@@ -113,10 +113,10 @@ class ROADMoRF(_Imputed):
         fractions: Of the pixels that are removed, each in [0, 1].
         output: Of which the result is the mean: `"accuracy"` or `"prob"`.
         noise: Standard deviation of the noise on imputed pixels, in units of the images, or of
-            normalised ones; the same noise for all images.
+            normalized ones; the same noise for all images.
         seed: Of the noise and of the order of equal values.
         space: Where noise is added: to the images as the model takes them, or after its own
-            normalisation, which is pytorch-grad-cam's convention.
+            normalization, which is pytorch-grad-cam's convention.
     """
 
     orders = ("morf",)
@@ -189,7 +189,7 @@ class ROAD(_Imputed):
 def _shuffled_ranks(maps: Tensor, seed: int) -> Tensor:
     """Return the ranks of (B, H, W) maps, equal values in a random order, not row after row.
 
-    Rows make one hole where scattered pixels are restored by their neighbours.
+    Rows make one hole where scattered pixels are restored by their neighbors.
     """
     generator = torch.Generator().manual_seed(seed)
     shuffle = torch.randperm(maps[0].numel(), generator=generator).to(maps.device)

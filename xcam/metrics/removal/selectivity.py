@@ -47,7 +47,7 @@ class Selectivity(Metric):
     AUC = (Σ_k s_k − s_0/2 − s_n/2)/n, s_k the probability of the explained class, or the accuracy,
     after k of n steps (Montavon et al., 2018, arXiv:1706.07979). The published procedure explains
     each changed image again (`recompute`); by default the order is that of the maps given, as in
-    Quantus. `preset="whitebox"` takes one colour value a step, 50 times, of maps made again, and
+    Quantus. `preset="whitebox"` takes one color value a step, 50 times, of maps made again, and
     may take the same one for ever: its curves then go flat. Lower is better.
 
     Attributes:
@@ -60,7 +60,7 @@ class Selectivity(Metric):
         step: Units removed at each step; None for as many as remove all in the end.
         output: What the result is read from: `"prob"` or `"accuracy"`.
         fill: What stands in for what is removed; see `xcam.imaging.make_fill`.
-        space: Where it is filled in: before the model's own normalisation or after it.
+        space: Where it is filled in: before the model's own normalization or after it.
         preset: `"whitebox"` sets unit="element", recompute=True, exclude_removed=False, steps=50,
             step=1, fill="zero".
     """

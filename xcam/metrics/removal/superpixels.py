@@ -1,4 +1,4 @@
-"""Superpixels by SLIC, on the images' device: patches of one colour, about equally large."""
+"""Superpixels by SLIC, on the images' device: patches of one color, about equally large."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def divide_into_grid(size: tuple[int, int], count: int) -> tuple[Tensor, tuple[i
 def segment_by_slic(images: Tensor, count: int, compactness: float) -> Tensor:
     """Segment images by SLIC (Achanta et al., 2012): k-means of color and place, from a grid.
 
-    D² = d_colour² + (compactness · d_place / S)², with the colour in units of the image's range
-    and S the side of a cell of the grid. A pixel joins one of the nine centres that began around
+    D² = d_colour² + (compactness · d_place / S)², with the color in units of the image's range
+    and S the side of a cell of the grid. A pixel joins one of the nine centers that began around
     it. Segments need not be connected.
 
     Args:
