@@ -1,4 +1,4 @@
-"""The methods that xcam brings, one file each; a plugin like any other."""
+"""Methods of xcam, one file each, registered as a plugin like any other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Xcam's own metrics: a file a question."""
+"""Metrics of xcam, registered as a plugin like any other."""
 
 from xcam.core import Metric
 from xcam.hookspecs import hookimpl

@@ -1,4 +1,4 @@
-"""What metrics are given, checked once: maps, classes, and where images are masked."""
+"""Inputs of metrics, checked: maps, explained classes, and the space in which images change."""
 
 from __future__ import annotations
 

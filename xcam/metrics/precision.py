@@ -1,4 +1,4 @@
-"""Float64 where there is any: what float32 would round away in a probability or a threshold."""
+"""The finest floating-point type of a device, where float32 would round too much."""
 
 from __future__ import annotations
 

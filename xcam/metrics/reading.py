@@ -1,4 +1,4 @@
-"""What is read off the model: the score of a class, and whether the model decides for it."""
+"""Readers of a model's output: the score of a class, and whether it is predicted."""
 
 from __future__ import annotations
 

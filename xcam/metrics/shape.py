@@ -1,4 +1,4 @@
-"""What a map looks like, whatever the model does: how concentrated, how many pixels it needs."""
+"""Shape of a map, whatever the model: its sparseness and its entropy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Entropy", "Sparseness"]
 
 @dataclass(frozen=True)
 class Sparseness(Metric):
-    """Gini index of the absolute map: 0 if all pixels are alike, 1 − 1/n if only one is not 0.
+    """Sparseness: the Gini index of |map|, from 0 for equal pixels to 1 − 1/n for a single one.
 
     G = Σ_i (2i − n − 1) a_i / (n Σ a), with the n values a = |map| in ascending order (Chalasani
     et al., 2020, arXiv:1810.06583). A map of zeros gives 0.
@@ -55,7 +55,7 @@ class Sparseness(Metric):
 
 @dataclass(frozen=True)
 class Entropy(Metric):
-    """Entropy of the absolute map as a distribution over pixels: how many matter, in nats.
+    """Entropy of |map| as a distribution over pixels, in nats.
 
     H = −Σ q ln q with q = |map| / Σ|map|: 0 if one pixel has all the mass, ln n if all have the
     same (Bhatt et al., 2020, arXiv:2005.00631, who call it complexity). A map of zeros says

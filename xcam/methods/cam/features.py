@@ -1,4 +1,4 @@
-"""Reading a layer as (B, C, h, w), with or without its gradient: shared by the CAM family."""
+"""A layer's activations as (B, C, h, w), with or without gradients, for the CAM family."""
 
 from __future__ import annotations
 

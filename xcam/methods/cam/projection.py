@@ -1,4 +1,4 @@
-"""Projecting features on their first principal axis: shared by the eigen methods."""
+"""Projection of features on their first principal axis, for the eigen methods."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Controls: maps that know nothing of the model, which every method should beat."""
+"""Controls: maps that do not depend on the model, which every method should beat."""

@@ -1,4 +1,4 @@
-"""The score's gradient at the images, or at many changed copies of each: the gradient family."""
+"""The score's gradient at the images or at changed copies of them, for the gradient family."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ Rule = Literal["gausslegendre", "trapezoid", "left", "middle", "right", "whitebo
 
 @dataclass(frozen=True, eq=False, repr=False)
 class IntegratedGradients(Method):
-    """Integrated Gradients: the gradient's mean on the way from a baseline x' to the image.
+    """Integrated Gradients: the mean gradient on the path from a baseline x' to the image.
 
     M = (x − x') ⊙ ∫₀¹ ∂y/∂x (x' + a(x − x')) da (Sundararajan et al., 2017, arXiv:1703.01365),
     summed over channels, so that the map adds up to y(x) − y(x'). The integral is Σ_j w_j g(a_j).
@@ -80,19 +80,19 @@ class IntegratedGradients(Method):
         """Return raw maps, (B, C, H, W); see `Method.maps`."""
         images = images.detach()
         baseline = imaging.make_fill(images, self.baseline)
-        way = images - baseline
+        difference = images - baseline
         bind_clean_pass(model, images, target)
         points, weights = (torch.tensor(v).to(images) for v in _quadrature(self.rule, self.n_steps))
 
         def between(rows: Tensor, steps: list[int]) -> Tensor:
-            return baseline[rows] + points[steps, None, None, None] * way[rows]
+            return baseline[rows] + points[steps, None, None, None] * difference[rows]
 
         total = torch.zeros_like(images, dtype=torch.promote_types(images.dtype, torch.float32))
         for steps, rows, gradient in iterate_copy_gradients(
             model, images, target, self.output, self.n_steps, between
         ):
             total.index_add_(0, rows, gradient * weights[steps, None, None, None])
-        return total * way if self.multiply_by_inputs else total
+        return total * difference if self.multiply_by_inputs else total
 
 
 def _quadrature(rule: Rule, n: int) -> tuple[list[float], list[float]]:

@@ -1,4 +1,4 @@
-"""Backpropagation with another gradient rule at the ReLUs: for three methods."""
+"""Backpropagation with another rule for the gradient of ReLUs."""
 
 # ruff: noqa: A006 - `input` is the name of the argument in torch
 
@@ -102,7 +102,7 @@ class _RectifiedReLU(torch.autograd.Function):
 
 
 class _RectifiedMode(TorchFunctionMode):
-    """Replaces each ReLU that is called in this thread while the mode is entered.
+    """A mode that replaces each ReLU that is called in this thread.
 
     A mode sees functions as well as modules, needs no change to the model, and is one thread's.
     """

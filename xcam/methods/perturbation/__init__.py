@@ -1,1 +1,1 @@
-"""Maps from what the model makes of changed images or features."""
+"""Maps from the model's scores of changed images or features."""

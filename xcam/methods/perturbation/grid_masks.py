@@ -1,4 +1,4 @@
-"""RISE's masks, made a few at a time."""
+"""RISE's masks, computed a few at a time."""
 
 from __future__ import annotations
 

@@ -63,11 +63,12 @@ class OptiCAM(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """Return raw maps, (B, H, W) at the images' size; see `Method.maps`."""
-        alone = [target.select(slice(i, i + 1)) for i in range(len(images))]
+        single_targets = [target.select(slice(i, i + 1)) for i in range(len(images))]
         maps = [
-            self._best(model, image[None], aim) for image, aim in zip(images, alone, strict=True)
+            self._best(model, image[None], single)
+            for image, single in zip(images, single_targets, strict=True)
         ]
-        logits = [aim.logits for aim in alone if aim.logits is not None]
+        logits = [single.logits for single in single_targets if single.logits is not None]
         if len(logits) == len(images):
             target.bind(torch.cat(logits))
         return torch.cat(maps)

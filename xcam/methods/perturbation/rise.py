@@ -102,9 +102,9 @@ class RISE(Method):
             # Mask after mask, each for all images, so that a chunk makes few of them.
             index = torch.arange(part.start, part.stop, device=images.device)
             first, last = part.start // batch, (part.stop - 1) // batch
-            seen = masks[first : last + 1]
-            shared_or_own = len(seen) in (1, len(index))
-            return index % batch, seen if shared_or_own else seen[index // batch - first]
+            drawn = masks[first : last + 1]
+            shared_or_own = len(drawn) in (1, len(index))
+            return index % batch, drawn if shared_or_own else drawn[index // batch - first]
 
         count = batch * len(masks)
         found = masked_scores(model, images, target, count, pairs, self.output, self.fill, "rise")

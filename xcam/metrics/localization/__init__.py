@@ -1,1 +1,1 @@
-"""Metrics that compare the map with where the object is."""
+"""Metrics that compare the map with the object's box or mask."""

@@ -1,4 +1,4 @@
-"""Does a threshold on the map give the object's box? One threshold, chosen for all images."""
+"""Accuracy of the boxes around a thresholded map, at the best threshold for all images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ON_THE_HOST = {"stays_on_device": "OpenCV traces contours on the CPU"}
 
 @dataclass(frozen=True)
 class MaxBoxAcc(Metric):
-    """MaxBoxAcc: images whose largest contour at the best threshold gives the object's box.
+    """MaxBoxAcc: how often the largest contour at the best threshold gives the object's box.
 
     100 · max_τ mean_images [IoU(box of the largest contour of map > τ, any true box) ≥ delta], with
     τ chosen once for all images (Choe et al., 2020, arXiv:2001.07437), on min-max normalized maps
@@ -78,7 +78,7 @@ class MaxBoxAcc(Metric):
 
 @dataclass(frozen=True)
 class MaxBoxAccV2(Metric):
-    """MaxBoxAccV2: as MaxBoxAcc, for any contour and as a mean over how exact a box must be.
+    """MaxBoxAccV2: MaxBoxAcc with any contour, averaged over the required overlap.
 
     mean over delta of 100 · max_τ mean_images [max IoU(box of any contour of map > τ, any true box)
     ≥ delta], with τ chosen for each delta once for all images (Choe et al., 2020,

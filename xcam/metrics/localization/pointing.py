@@ -1,4 +1,4 @@
-"""Does the map point at the object? Its highest pixel, its mass, its highest ranks.
+"""Pointing metrics: the map's highest pixel, its mass and its highest ranks on the object.
 
 Each takes boxes or masks; ignored pixels are left out, as if they were not there.
 """
@@ -22,7 +22,7 @@ __all__ = ["EnergyPointingGame", "PointingGame", "RelevanceRank"]
 
 @dataclass(frozen=True)
 class PointingGame(Metric):
-    """Pointing game: does the map's highest pixel lie on the object, or close to it?
+    """Pointing game: how often the map's highest pixel lies on the object, or close to it.
 
     An image is a hit if ‖argmax map − o‖ < tolerance for some object pixel o; the result is the
     mean over classes of hits / images (Zhang et al., 2016, arXiv:1608.00507). The first of several
@@ -77,8 +77,8 @@ class PointingGame(Metric):
         if not self.per_class:
             return mean
         hits, counts = mean.unbind(-2)
-        seen = counts > 0
-        return (hits / counts.where(seen, 1)).sum(-1) / seen.sum(-1)
+        explained = counts > 0
+        return (hits / counts.where(explained, 1)).sum(-1) / explained.sum(-1)
 
 
 def _one_hot(explanation: Explanation, images: Tensor) -> Tensor:

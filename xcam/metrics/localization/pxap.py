@@ -1,4 +1,4 @@
-"""How well the map's values tell object pixels from others, over all images at once."""
+"""Pixel-wise average precision of the map's values, over the pixels of all images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Score maps as weakly supervised object localization thresholds them: at input size, in [0, 1]."""
+"""Score maps of weakly supervised object localization: at input size, in [0, 1]."""
 
 from __future__ import annotations
 

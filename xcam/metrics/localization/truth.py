@@ -1,4 +1,4 @@
-"""Where the object is: boxes and masks, checked, and each made of the other.
+"""Ground truth of localization: boxes and masks, checked and converted to each other.
 
 Boxes are (B, N, 4) floating point: x0, y0, x1, y1 in pixels of the images, x1 and y1 exclusive,
 with rows of NaN where an image has fewer than N; (B, 4) is a box an image. Masks are (B, H, W)

@@ -1,1 +1,1 @@
-"""Metrics that show the model the image through its map."""
+"""Metrics that mask the image by its map."""

@@ -1,4 +1,4 @@
-"""How often the model is right: on the images, and on what their maps show of them."""
+"""Accuracy of the model, on the images and on images masked by their maps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Accuracy", "MaskedAccuracy"]
 
 @dataclass(frozen=True)
 class Accuracy(Metric):
-    """How often the true class is among the model's `top` highest, whatever the map says.
+    """Top-k accuracy of the model on the images; does not depend on the map.
 
     1/N Σ 1[fewer than k classes score above the label], in [0, 1], higher is better. It speaks of
     the model: it stands beside `MaskedAccuracy`, as in L-CAM's tables (Gkartzonika et al., 2022).
@@ -43,7 +43,8 @@ class Accuracy(Metric):
         cost="1",
         reads_maps=False,
         known_failures=dict.fromkeys(
-            ("oracle above random", "random above inverse"), "it is of the model alone"
+            ("oracle above random", "random above inverse"),
+            "does not depend on the map, so it cannot rank methods",
         ),
     )
 
@@ -72,7 +73,7 @@ class Accuracy(Metric):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MaskedAccuracy(Metric):
-    """How often the true class is among the model's `top` highest when it sees what the map shows.
+    """Top-k accuracy of the model on images masked by their maps.
 
     1/N Σ 1[fewer than k classes score above the label for x ⊙ m], in [0, 1], higher is better
     (Gkartzonika et al., 2022, "Learning visual explanations for DCNN-based image classifiers using
@@ -118,14 +119,14 @@ class MaskedAccuracy(Metric):
         """Return (B,) hits, 0 or 1, from (B,) labels; see `Metric.score`."""
         read = make_top_reader(check_labels(truth, images), self.top)
         masks = make_masks(explanation, images, self.normalize, self.muted, self.binary)
-        inner, shown = enter_space(model, images, self.space)
+        net, shown = enter_space(model, images, self.space)
 
         def one_each(part: slice) -> tuple[Tensor, Tensor]:
             rows = torch.arange(part.start, part.stop, device=images.device)
             return rows, masks[part]
 
         with untouched(model):
-            return masked_passes(inner, shown, len(images), one_each, read, self.fill, "accuracy")
+            return masked_passes(net, shown, len(images), one_each, read, self.fill, "accuracy")
 
     def finish(self, mean: Tensor) -> Tensor:
         """Return the mean itself."""

@@ -1,4 +1,4 @@
-"""One number of several: harmonic means of what a map shows, covers and keeps."""
+"""ADCC and ARCC: harmonic means of coherency, complexity and a measure of faithfulness."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["ADCC", "ARCC", "compute_harmonic_mean"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ADCC(Metric):
-    """One number of three: the harmonic mean of coherency, 1 − complexity and 1 − drop.
+    """ADCC: the harmonic mean of coherency, 1 − complexity and 1 − drop.
 
     3 / (1/coherency + 1/(1 − complexity) + 1/(1 − AD)) an image, 0 where a term is 0, with AD =
     max(0, p − o) / p of the explained class (Poppi et al., 2021, arXiv:2104.10252). In [0, 1],
@@ -74,7 +74,7 @@ class ADCC(Metric):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ARCC(Metric):
-    """ADCC with ROAD in the place of the drop: the harmonic mean of three.
+    """ARCC: the harmonic mean of coherency, 1 − complexity and ROAD instead of the drop.
 
     3 / (1/coherency + 1/(1 − complexity) + 1/R) an image, 0 where a term is 0, with R = 2·ROAD cut
     to [0, 1], ROAD the mean over fractions of (LeRF − MoRF)/2 of the class's probability

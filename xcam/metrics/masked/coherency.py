@@ -1,4 +1,4 @@
-"""How much of an image a map covers, and whether the method stands by it: two terms of ADCC."""
+"""Coherency and complexity of maps: two terms of ADCC."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PAPER = "Poppi et al., 2021, arXiv:2104.10252"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Coherency(Metric):
-    """How much the map of what the map shows looks like the map.
+    """Coherency: how similar the map of the masked image is to the map that masks it.
 
     (ρ(e(x), e(x ⊙ m)) + 1) / 2, with e the method that made the maps, for the same class, m the
     map in [0, 1] and ρ Pearson's correlation over pixels; 0 if either map is flat (Poppi et al.,
@@ -78,7 +78,7 @@ class Coherency(Metric):
 
 @dataclass(frozen=True)
 class Complexity(Metric):
-    """How much of the image the map covers: the mean of the map in [0, 1].
+    """Complexity: how much of the image the map covers.
 
     1/(H·W) Σ |m| (Poppi et al., 2021, arXiv:2104.10252). In [0, 1], lower is better.
 
@@ -143,10 +143,10 @@ def mask_images(
     model: nn.Module, images: Tensor, masks: Tensor, fill: Fill, space: Space
 ) -> Tensor:
     """Return masked images (B, C, H, W) as the model takes them, whichever space masks them."""
-    inner, shown = enter_space(model, images, space)
+    net, shown = enter_space(model, images, space)
     hidden = blend(shown, masks, fill)
     outer = unwrap(model)
-    if inner is not model and isinstance(outer, Normalized):
+    if net is not model and isinstance(outer, Normalized):
         return hidden * outer.std + outer.mean
     return hidden
 

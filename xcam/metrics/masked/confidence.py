@@ -1,4 +1,4 @@
-"""What becomes of the model's confidence when it sees an image through its map."""
+"""Change of the model's confidence when images are masked by their maps."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def measure_confidences(
         ModelOutputError: A probability is not finite.
     """
     probability = make_score_reader(read_target(explanation, images), "prob")
-    inner, shown = enter_space(model, images, space)
+    net, shown = enter_space(model, images, space)
 
     def pairs(part: slice) -> tuple[Tensor, Tensor]:
         index = torch.arange(part.start, part.stop, device=images.device)
@@ -76,7 +76,7 @@ def measure_confidences(
 
     with untouched(model):
         found = masked_passes(
-            inner, shown, 2 * len(images), pairs, read, fill, "confidence", group_size=2
+            net, shown, 2 * len(images), pairs, read, fill, "confidence", group_size=2
         )
     p, o = check_finite(found.view(-1, 2)).unbind(1)
     return p, torch.where((masks == 1).flatten(1).all(1), p, o)
@@ -89,7 +89,7 @@ def compute_relative_drop(p: Tensor, o: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _Confidence(Metric):
-    """A share of each image, in percent, of its probability clean and behind the map."""
+    """A percentage of each image, from its probability clean and masked."""
 
     muted: Muted = 0.0
     normalize: MaskNormalization = "before_resize"
@@ -121,7 +121,7 @@ class _Confidence(Metric):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AverageDrop(_Confidence):
-    """How much of the class's probability is lost when only what the map shows is seen.
+    """Average Drop: how much of the class's probability is lost on the masked image.
 
     AD = 100/N Σ max(0, p − o) / p, with p the probability of the explained class for the image x
     and o for x ⊙ m, m the map in [0, 1] (Chattopadhay et al., 2018, arXiv:1710.11063). An image
@@ -160,7 +160,7 @@ class AverageDrop(_Confidence):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AverageGain(_Confidence):
-    """How much of what p lacks to 1 is won when only what the map shows is seen.
+    """Average Gain: how much of 1 − p is gained on the masked image.
 
     AG = 100/N Σ max(0, o − p) / (1 − p), with p and o as in `AverageDrop` (Zhang et al., 2023,
     arXiv:2301.07002). An image with p = 1 has nothing to win: 0. In percent, higher is better.
@@ -192,7 +192,7 @@ class AverageGain(_Confidence):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class IncreaseInConfidence(_Confidence):
-    """How often the class is more probable when only what the map shows is seen.
+    """Increase in Confidence: how often the class is more probable on the masked image.
 
     IC = 100/N Σ 1[o > p], with p and o as in `AverageDrop` (Chattopadhay et al., 2018,
     arXiv:1710.11063). In percent, higher is better. By default o must exceed p by 1e-6, so that

@@ -1,4 +1,4 @@
-"""Maps as masks: brought into [0, 1], their lowest part muted, soft or binary."""
+"""Masks from maps: normalized to [0, 1], the lowest part muted, soft or binary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Insertion and deletion: how fast the score comes and goes with the pixels the map ranks first."""
+"""Insertion and deletion: the score's curve as the map's highest pixels come or go."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""IROF: how fast the score falls as whole segments of the image are removed."""
+"""IROF: the score's curve as whole segments of the image are removed."""
 
 from __future__ import annotations
 

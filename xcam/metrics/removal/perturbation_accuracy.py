@@ -1,4 +1,4 @@
-"""Perturbation accuracy: how often the class survives without the highest, or lowest, pixels."""
+"""Perturbation accuracy: accuracy without the highest, or lowest, pixels."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PAPER = "Chefer et al., 2021, arXiv:2012.09838"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _Perturbation(Metric):
-    """Accuracy without some pixels, averaged over how many; either end of the map goes first."""
+    """Accuracy without the pixels at one end of the map, averaged over how many."""
 
     fractions: Fractions = _FRACTIONS
     space: Space = "input"
@@ -54,9 +54,9 @@ class _Perturbation(Metric):
         counts = count_at_fractions(self.fractions, first[0].numel())
         read, name = make_hit_reader(read_target(explanation, images)), self.spec.name
         with untouched(model), torch.no_grad():
-            inner, seen = enter_space(model, images, self.space)
+            net, shown = enter_space(model, images, self.space)
             return remove_progressively(
-                inner, seen, rank_values(first), counts, read, self.fill, label=name
+                net, shown, rank_values(first), counts, read, self.fill, label=name
             )
 
     def finish(self, mean: Tensor) -> Tensor:

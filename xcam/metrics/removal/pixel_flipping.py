@@ -1,4 +1,4 @@
-"""Pixel flipping: the score's curve while single pixels, or a few at a time, turn black."""
+"""Pixel flipping: the score's curve as the highest pixels turn black."""
 
 from __future__ import annotations
 

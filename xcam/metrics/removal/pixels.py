@@ -1,4 +1,4 @@
-"""Pixels removed in the order of a map, and what the model makes of what is left.
+"""Progressive removal of pixels in the order of a map, and the model's output at each step.
 
 One engine serves every metric of progressive removal: each pixel has a rank, a point of the curve
 is a number of pixels, and the image at that point is where(rank < number, one picture, another).

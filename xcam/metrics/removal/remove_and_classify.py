@@ -1,4 +1,4 @@
-"""Remove and classify: accuracy without the map's highest pixels, over that without random ones."""
+"""Remove and classify: accuracy without the highest pixels, relative to random erasure."""
 
 from __future__ import annotations
 
@@ -78,9 +78,9 @@ class RemoveAndClassify(Metric):
         counts = count_at_fractions(self.fractions, pixels)
         read, name = make_hit_reader(read_target(explanation, images)), self.spec.name
         with untouched(model), torch.no_grad():
-            inner, seen = enter_space(model, images, self.space)
+            net, shown = enter_space(model, images, self.space)
             hits = [
-                remove_progressively(inner, seen, places, counts, read, self.fill, label=name)
+                remove_progressively(net, shown, places, counts, read, self.fill, label=name)
                 for places in (rank_values(maps), chance)
             ]
         return torch.stack(hits, 1)

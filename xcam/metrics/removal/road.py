@@ -1,4 +1,4 @@
-"""ROAD: remove and debias, without retraining; what is removed is imputed from its neighbors."""
+"""ROAD, remove and debias: removed pixels are imputed from their neighbors."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from xcam.metrics.reading import check_finite, make_score_and_hit_reader
 from xcam.metrics.removal.imputation import impute
 from xcam.metrics.removal.pixels import count_at_fractions, rank_values
 
-__all__ = ["ROAD", "Fractions", "Output", "ROADLeRF", "ROADMoRF"]
+__all__ = ["ROAD", "Fractions", "MeasuredOutput", "ROADLeRF", "ROADMoRF"]
 
 Order: TypeAlias = Literal["morf", "lerf"]
 """Most relevant first, or least."""
 
-Output: TypeAlias = Literal["prob", "accuracy"]
+MeasuredOutput: TypeAlias = Literal["prob", "accuracy"]
 """The probability of the explained class, or whether the model still decides for it."""
 
 Fractions: TypeAlias = tuple[Share, ...]
@@ -33,10 +33,10 @@ _TENTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 @dataclass(frozen=True)
 class _Imputed(Metric):
-    """What the three below share: all but the orders in which pixels go."""
+    """The settings and scores of all three, apart from the order of removal."""
 
     fractions: Fractions = _TENTHS
-    output: Output = "accuracy"
+    output: MeasuredOutput = "accuracy"
     noise: NonNegative = 0.01
     seed: int = 0
     space: Space = "input"
@@ -71,17 +71,17 @@ class _Imputed(Metric):
         read = make_score_and_hit_reader(target)
         shape = (len(images), len(self.orders), len(limits))
         with untouched(model), torch.no_grad():
-            inner, seen = enter_space(model, images, self.space)
-            noise = self.noise * _noise(seen, self.seed)
+            net, shown = enter_space(model, images, self.space)
+            noise = self.noise * _noise(shown, self.seed)
 
             def step(part: slice) -> Tensor:
                 pair = torch.arange(part.start, part.stop, device=images.device)
                 row, order, point = torch.unravel_index(pair, shape)
                 removed = each[row, order] < limits[point, None, None]
-                hidden = impute(seen[row], removed) + noise * removed[:, None]
-                return read(forward.call(inner, hidden), row)
+                hidden = impute(shown[row], removed) + noise * removed[:, None]
+                return read(forward.call(net, hidden), row)
 
-            found = forward.collect(math.prod(shape), step, seen, self.spec.name)
+            found = forward.collect(math.prod(shape), step, shown, self.spec.name)
         found = check_finite(found.view(*shape, 2))
         return found if len(self.orders) > 1 else found[:, 0]
 
@@ -91,7 +91,7 @@ class _Imputed(Metric):
 
     def curve(self, mean: Tensor) -> tuple[Tensor, Tensor]:
         """Return the accuracy or probability over fractions; of two orders, half the gap."""
-        chosen = mean[..., get_args(Output).index(self.output)]
+        chosen = mean[..., get_args(MeasuredOutput).index(self.output)]
         if len(self.orders) > 1:
             chosen = (chosen[..., 1, :] - chosen[..., 0, :]) / 2
         return mean.new_tensor(self.fractions), chosen
@@ -99,7 +99,7 @@ class _Imputed(Metric):
 
 @dataclass(frozen=True)
 class ROADMoRF(_Imputed):
-    """ROAD, most relevant first: how well the class is still seen without its evidence.
+    """ROAD, most relevant first: accuracy without the highest pixels.
 
     Mean over fractions f of s_f, the accuracy or the probability of the explained class once the
     share f of pixels with the highest values is removed: each is set to the weighted mean of its
@@ -133,7 +133,7 @@ class ROADMoRF(_Imputed):
 
 @dataclass(frozen=True)
 class ROADLeRF(_Imputed):
-    """ROAD, least relevant first: how well the class is seen by its evidence alone.
+    """ROAD, least relevant first: accuracy without the lowest pixels.
 
     As `ROADMoRF`, with the pixels of the lowest values removed. A fraction is the share removed;
     in the authors' code it is the share kept. Higher is better.
@@ -160,7 +160,7 @@ class ROADLeRF(_Imputed):
 
 @dataclass(frozen=True)
 class ROAD(_Imputed):
-    """ROAD, both orders: half of what is lost between them.
+    """ROAD, both orders: half the difference between LeRF and MoRF.
 
     Mean over fractions of (LeRF_f − MoRF_f)/2, with the two of `ROADLeRF` and `ROADMoRF`
     (pytorch-grad-cam's combination of Rong et al., 2022, arXiv:2202.00449, which takes differences

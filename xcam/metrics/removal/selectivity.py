@@ -1,4 +1,4 @@
-"""Selectivity: how fast the score falls as parts are removed, explained once or again each time."""
+"""Selectivity: the score's curve as parts are removed, explained once or before each step."""
 
 from __future__ import annotations
 
@@ -112,11 +112,11 @@ class Selectivity(Metric):
         with untouched(model):
             if self.recompute:
                 return self._recomputed(model, images, target, _method(explanation), counts)
-            inner, seen = enter_space(model, images, self.space)
+            net, shown = enter_space(model, images, self.space)
             places = self._spread(rank_values(values), images)
             with torch.no_grad():
                 return remove_progressively(
-                    inner, seen, places, counts, read, self.fill, label="selectivity"
+                    net, shown, places, counts, read, self.fill, label="selectivity"
                 )
 
     def finish(self, mean: Tensor) -> Tensor:
@@ -164,16 +164,18 @@ class Selectivity(Metric):
         hidden = self._hidden(model, images)
         read = make_score_and_hit_reader(target)
         rows = torch.arange(len(images), device=images.device)
-        prepared, current, gone, found = prepare(model, images, method), images, None, []
+        prepared, current, removed_units, found = prepare(model, images, method), images, None, []
         for more in counts.diff().tolist():
             explanation = run(prepared, current, Target.of(target.classes, images))
             found.append(read(explanation.logits, rows))
             values = self._values(explanation, images)
-            if gone is None:
-                gone = torch.zeros_like(values, dtype=torch.bool)
-            open_values = values.masked_fill(gone, -torch.inf) if self.exclude_removed else values
-            gone = gone | (rank_values(open_values) < more)
-            removed = self._spread(gone, images)
+            if removed_units is None:
+                removed_units = torch.zeros_like(values, dtype=torch.bool)
+            open_values = (
+                values.masked_fill(removed_units, -torch.inf) if self.exclude_removed else values
+            )
+            removed_units = removed_units | (rank_values(open_values) < more)
+            removed = self._spread(removed_units, images)
             current = torch.where(
                 removed if removed.ndim == 4 else removed[:, None], hidden, images
             )
@@ -187,10 +189,10 @@ class Selectivity(Metric):
 
     def _hidden(self, model: nn.Module, images: Tensor) -> Tensor:
         """Return the fill in the images' own space, since methods explain the whole model."""
-        inner, seen = enter_space(model, images, self.space)
-        behind = make_fill(seen, self.fill)
+        net, shown = enter_space(model, images, self.space)
+        behind = make_fill(shown, self.fill)
         whole = unwrap(model)
-        if inner is not model and isinstance(whole, Normalized):
+        if net is not model and isinstance(whole, Normalized):
             return behind * whole.std + whole.mean
         return behind
 

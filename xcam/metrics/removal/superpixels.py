@@ -1,4 +1,4 @@
-"""Superpixels by SLIC, on the images' device: patches of one color, about equally large."""
+"""Superpixels by SLIC, on the images' device."""
 
 from __future__ import annotations
 
