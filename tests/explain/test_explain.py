@@ -1,8 +1,10 @@
 """The verb `explain`: what it returns, and how it runs any method."""
 
+import sys
 import threading
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -25,7 +27,7 @@ from torch.testing import assert_close
 
 import xcam
 from xcam import Method, MethodSpec, TrainableMethod
-from xcam._explain.prepare import prepare
+from xcam._explain.prepared import prepare
 from xcam.engine import restore
 from xcam.engine.forward import Runtime, current_runtime
 from xcam.errors import ModelOutputError, UnknownNameError, XcamWarning
@@ -92,6 +94,24 @@ def test_unknown_choice_is_refused_before_any_pass(method, field):
     with pytest.raises(ValueError, match=f"{field} must be one of .*, got 'most'"):
         xcam.explain(net, IMAGES, method=method, **{field: "most"})
     assert not net.sizes
+
+
+def test_gradcam_crosses_few_files():
+    """Whoever follows one call reads these files and no others."""
+    net, explain, root = GapNet(), xcam.explain, str(Path(xcam.__file__).parent)
+    explain(net, IMAGES)  # methods are registered by the first call
+    files = set()
+
+    def profile(frame, _event, _argument):
+        files.add(frame.f_code.co_filename)
+
+    sys.setprofile(profile)
+    try:
+        explain(net, IMAGES)
+    finally:
+        sys.setprofile(None)
+    crossed = {file for file in files if file.startswith(root)} - {f"{root}/models/toy.py"}
+    assert len(crossed) <= 15, sorted(crossed)
 
 
 class TestWarnings:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from torch import Tensor, nn
 
-from xcam._explain.prepare import requested_method, resolve_method
+from xcam._explain.prepared import requested_method, resolve_method
 from xcam._explain.verb import check_model
 from xcam.core import Method, Metric, attached_method, check_fitted, find_headed
 from xcam.core.settings import Settings

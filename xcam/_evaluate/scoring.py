@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from xcam._evaluate.batches import Batch
 from xcam._evaluate.comparison import Comparison, MapSource
 from xcam._evaluate.failures import Outcome, StepRunner
-from xcam._explain.prepare import Prepared
-from xcam._explain.run import run
+from xcam._explain.prepared import Prepared, run
 from xcam._explain.verb import check_images
 from xcam.core import Explanation, Metric, Target, extract_logits
 from xcam.engine import forward, untouched

@@ -18,7 +18,7 @@ from xcam._evaluate.batches import Batch, Batches
 from xcam._evaluate.comparison import Comparison, describe_source
 from xcam._evaluate.failures import Outcome, StepRunner
 from xcam._evaluate.scoring import BatchScorer, move_to_model
-from xcam._explain.prepare import Prepared, prepare
+from xcam._explain.prepared import Prepared, prepare
 from xcam._explain.verb import check_images
 from xcam.core import Explanation, Method, extract_logits
 from xcam.engine import forward, untouched, unwrap

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from xcam._explain.prepare import prepare
-from xcam._explain.run import run
+from xcam._explain.prepared import prepare, run
 from xcam.core import Explanation, Method, Target, TargetLike
 from xcam.engine import untouched
 from xcam.engine.forward import Precision, call, run_settings

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from xcam._explain.prepare import prepare
+from xcam._explain.prepared import prepare
 from xcam._fit.learner import Averaging, Learner, Objective, make_mixing
 from xcam._fit.optimization import Optimization
 from xcam._fit.order import Order, seed_all

@@ -71,7 +71,7 @@ def explain(
     Each overlay is a PNG: the picture under its map in color.
     """
     import xcam
-    from xcam._explain.prepare import requested_method
+    from xcam._explain.prepared import requested_method
 
     params = _parse_parameters(param or []) | ({} if layer is None else {"layer": layer})
     aim = _parse_target(target)

@@ -62,6 +62,17 @@ class Call:
         """Return the first floating-point tensor of the output; None if it holds none."""
         return next(output_tensors(self.output), None)
 
+    @property
+    def input_shape(self) -> torch.Size | None:
+        """Return the shape of the first argument; None if that is no tensor."""
+        first = self.inputs[0] if self.inputs else None
+        return first.shape if isinstance(first, Tensor) else None
+
+    @property
+    def output_shape(self) -> torch.Size | None:
+        """Return the shape of the output; None if that is no tensor."""
+        return self.output.shape if isinstance(self.output, Tensor) else None
+
 
 @dataclass(frozen=True, eq=False)
 class Trace:

@@ -10,7 +10,7 @@ from types import EllipsisType
 import torch
 from torch import Tensor, nn
 
-from xcam._explain.prepare import prepare
+from xcam._explain.prepared import prepare
 from xcam._explain.verb import explain
 from xcam.core import (
     Explanation,

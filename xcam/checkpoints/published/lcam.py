@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from xcam._explain.prepare import resolve_method
+from xcam._explain.prepared import resolve_method
 from xcam.checkpoints.published.finite import check_finite
 from xcam.core import Headed, TrainableMethod, find_headed
 from xcam.errors import FileFormatError, XcamWarning

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TypeVar
@@ -13,8 +12,9 @@ from torch import Tensor, nn
 
 from xcam.core import Headed, TrainableMethod, check_headless
 from xcam.engine import Layer, find_module, untouched, unwrap
+from xcam.engine.layers import last_stage, reads_image
 from xcam.engine.layout import Layout, norm_widths
-from xcam.engine.trace import Call, Trace, record_pass
+from xcam.engine.trace import Trace, record_pass
 from xcam.errors import LayerError, UnknownNameError
 from xcam.methods.trainable.logits import require_logits
 from xcam.methods.trainable.taps import Place
@@ -134,7 +134,7 @@ class Backbone:
             )
         shape = None
         if call is not None:
-            shape = _output_shape(call) if side == "output" else _input_shape(call)
+            shape = call.output_shape if side == "output" else call.input_shape
         if call is None or shape is None or self._order(shape) != "NCHW":
             kind = "of no tensor" if shape is None else f"of shape {tuple(shape)}"
             got = "is not called" if call is None else f"has an {side} {kind}"
@@ -145,7 +145,7 @@ class Backbone:
                 "a head needs a feature map (B, C, h, w) of more than one cell, and layer "
                 f"{layer!r} {got} for an image of shape {tuple(self.blank.shape)}; {remedy}"
             )
-        if side == "input" and self._reads_image(call):
+        if side == "input" and reads_image(self.trace, call):
             other = self.last_stage()
             raise LayerError(
                 f"layer {layer!r} reads the image, and a head needs features that a convolution "
@@ -163,44 +163,13 @@ class Backbone:
         return default_layer(self.net, self.blank, without=repeated)
 
     def last_stage(self) -> str | None:
-        """Return the outermost module with convolutions that ends them at one resolution.
-
-        It reads a feature map, not the image, at most twice as large a side as the map it gives. So
-        it is `layer4` of a ResNet, the last dense block of a DenseNet, without the norm behind it,
-        `features.7` of torchvision's ConvNeXt, and the last convolution where the net has no
-        stages, as VGG. None if nothing is like that.
-        """
-        for call in reversed(self.trace.calls):
-            before, after = _input_shape(call), _output_shape(call)
-            if before is None or after is None or call.times > 1 or not _convolves(call):
-                continue
-            one_resolution = len(before) == 4 == len(after) and all(
-                side <= 2 * smaller for side, smaller in zip(before[2:], after[2:], strict=True)
-            )
-            if not one_resolution or self._reads_image(call):
-                continue
-            if self._order(before) == "NCHW" == self._order(after):
-                return call.name
-        return None
+        """Return the last stage of convolutions, see `xcam.engine.layers.last_stage`."""
+        return last_stage(self.net, self.trace)
 
     def _order(self, shape: torch.Size) -> str | None:
         """Return in which order a tensor holds a map, see `Layout`; None if it holds none."""
         layout = Layout.of(shape, self.blank.shape, norm_widths(self.net))
         return None if layout is None else layout.order
-
-    def _reads_image(self, call: Call) -> bool:
-        """Return whether a module reads the image: itself, or normalized or resized before.
-
-        What has as many channels, before any convolution, counts as the image.
-        """
-        if call.inputs and call.inputs[0] is self.trace.images:
-            return True
-        inside = set(call.module.modules())
-        earlier = itertools.takewhile(lambda other: other is not call, self.trace.calls)
-        if any(_convolves(other) and other.module not in inside for other in earlier):
-            return False
-        shape = _input_shape(call)
-        return shape is not None and shape[1:2] == self.blank.shape[1:2]
 
     def with_head(
         self, head: nn.Module, method: TrainableMethod, frozen: Sequence[str] = ()
@@ -231,19 +200,3 @@ class Backbone:
 
 def _inside(net: nn.Module) -> nn.Module:
     return net.model if isinstance(net, Normalized) else net
-
-
-def _input_shape(call: Call) -> torch.Size | None:
-    """Return the shape of a module's first argument; None if that is no tensor."""
-    first = call.inputs[0] if call.inputs else None
-    return first.shape if isinstance(first, Tensor) else None
-
-
-def _output_shape(call: Call) -> torch.Size | None:
-    """Return the shape of what a module returned; None if that is no tensor."""
-    return call.output.shape if isinstance(call.output, Tensor) else None
-
-
-def _convolves(call: Call) -> bool:
-    """Return whether a module is, or holds, a convolution."""
-    return any(isinstance(module, nn.Conv2d) for module in call.module.modules())

@@ -8,8 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from xcam._explain.prepare import prepare
-from xcam._explain.run import run
+from xcam._explain.prepared import prepare, run
 from xcam.core import Explanation, Method, Metric, MetricSpec
 from xcam.engine import unwrap
 from xcam.engine.masking import blend

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xcam._explain.prepare import prepare
-from xcam._explain.run import run
+from xcam._explain.prepared import prepare, run
 from xcam.core import Count, Explanation, Method, Metric, MetricSpec, Target
 from xcam.engine import forward, untouched, unwrap
 from xcam.imaging import Fill, make_fill

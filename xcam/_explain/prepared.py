@@ -1,4 +1,7 @@
-"""What is decided once before anything is explained: the method, and the layer that it reads."""
+"""`prepare` decides once what explains a model, and `run` explains batches with it.
+
+Every verb that explains, and every metric that explains again, uses these two.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from xcam.core import Method, TrainableMethod, attached_method
-from xcam.engine import find_module, untouched
+from xcam.core import (
+    Explanation,
+    Method,
+    Note,
+    Target,
+    TrainableMethod,
+    attached_method,
+    check_fitted,
+)
+from xcam.engine import find_module, forward, untouched
 from xcam.engine.layers import default_layer
+from xcam.errors import ModelOutputError
 from xcam.registry import find_name, get_method
 
-__all__ = ["Prepared", "prepare", "requested_method", "resolve_method"]
+__all__ = ["Prepared", "prepare", "requested_method", "resolve_method", "run"]
 
 _DEFAULT = "gradcam"
 
@@ -56,7 +69,7 @@ def prepare(
     """
     chosen = resolve_method(requested_method(model, method), params or {})
     if isinstance(chosen, TrainableMethod):
-        return Prepared(model, _filled_in(chosen, attached_method(model)))
+        return Prepared(model, _fill_in(chosen, attached_method(model)))
     if "layer" not in chosen.parameters():
         return Prepared(model, chosen)
     layer = chosen.parameters()["layer"]
@@ -66,6 +79,44 @@ def prepare(
     with untouched(model):
         name = default_layer(model, images)
     return Prepared(model, dataclasses.replace(chosen, layer=name), name)  # type: ignore[type-var]
+
+
+def run(prepared: Prepared, images: Tensor, target: Target) -> Explanation:
+    """Explain a checked batch, chunk after chunk.
+
+    Args:
+        prepared: For this model, and images of this size.
+        images: (B, C, H, W), finite, of the model's dtype, on its device.
+        target: For these images.
+
+    Raises:
+        ModelOutputError: The model, or the method, gave values that are not finite.
+        NotFittedError: The method is a trainable one whose head the model lacks, or has untrained.
+    """
+    model, method = prepared.model, prepared.method
+    check_fitted(method, model)
+    images = images.detach()
+
+    def step(part: slice) -> tuple[Tensor, Target]:
+        chunk = target.select(part)
+        raw = _check_maps(method.maps(model, images[part], chunk), chunk, method)
+        if not chunk.bound:
+            with torch.no_grad():
+                chunk.bind(forward.call(model, images[part]))
+        return raw, chunk
+
+    with untouched(model):
+        done = [result for _, result in forward.chunks(len(images), step, images, method.spec.name)]
+    forward.note_repeated_layers(but=prepared.default_layer)
+    raw = torch.cat([raw for raw, _ in done])
+    return Explanation(
+        raw=raw,
+        size=(images.shape[2], images.shape[3]),
+        target=_concatenate([chunk.classes for _, chunk in done]),
+        logits=_concatenate([chunk.logits for _, chunk in done]),
+        method=method,
+        run_notes=tuple(Note(None, sentence) for sentence in forward.current_runtime().notes),
+    )
 
 
 def resolve_method(method: str | Method, params: Mapping[str, Any]) -> Method:
@@ -92,10 +143,35 @@ def requested_method(model: nn.Module, method: str | Method | None) -> str | Met
     return _DEFAULT if method is None else method
 
 
-def _filled_in(method: TrainableMethod, own: TrainableMethod | None) -> TrainableMethod:
+def _fill_in(method: TrainableMethod, own: TrainableMethod | None) -> TrainableMethod:
     """Take the fields that are None from the method of the head that the model carries."""
     if own is None or type(own) is not type(method):
         return method
     given = method.parameters()
     open_fields = {name: value for name, value in own.parameters().items() if given[name] is None}
     return dataclasses.replace(method, **open_fields)  # type: ignore[type-var]
+
+
+def _concatenate(parts: list[Tensor | None]) -> Tensor | None:
+    """Concatenate what chunks gave; None if it is missing for any."""
+    known = [part for part in parts if part is not None]
+    return torch.cat(known) if len(known) == len(parts) else None
+
+
+def _check_maps(raw: object, chunk: Target, method: Method) -> Tensor:
+    """Return what a method gave for a chunk in float32; refuse it unless it is finite maps."""
+    count, name = len(chunk.rows), method.spec.name
+    if not isinstance(raw, Tensor) or raw.ndim not in (3, 4) or len(raw) != count:
+        got = tuple(raw.shape) if isinstance(raw, Tensor) else type(raw).__name__
+        raise ModelOutputError(
+            f"{name} must give (B, h, w) or (B, C, H, W) maps for {count} images, got {got}"
+        )
+    raw = raw.detach().float()
+    finite = raw.flatten(1).isfinite().all(1)
+    if not bool(finite.all()):
+        image = int(chunk.rows[~finite][0])
+        raise ModelOutputError(
+            f"{name} gave a map that is not finite for image {image}; check that the model's "
+            "weights are finite, or use a higher precision"
+        )
+    return raw
