@@ -28,6 +28,7 @@ from torch.testing import assert_close
 import xcam
 from xcam import Method, MethodSpec, TrainableMethod
 from xcam._explain.prepared import prepare
+from xcam.core.method import Reduce
 from xcam.engine import restore
 from xcam.engine.forward import Runtime, current_runtime
 from xcam.errors import ModelOutputError, UnknownNameError, XcamWarning
@@ -91,7 +92,7 @@ class TestResult:
 )
 def test_unknown_choice_is_refused_before_any_pass(method, field):
     net = Counting(GapNet())
-    with pytest.raises(ValueError, match=f"{field} must be one of .*, got 'most'"):
+    with pytest.raises(ValueError, match=f"^{method}: {field} must be '.*' or '.*', got 'most'$"):
         xcam.explain(net, IMAGES, method=method, **{field: "most"})
     assert not net.sizes
 
@@ -297,7 +298,7 @@ class Gives(Method):
     """A method that returns `form(images)`."""
 
     form: object = None
-    reduce: str = "sum"
+    reduce: Reduce = "sum"
     spec: ClassVar[MethodSpec] = spec("gives")
 
     def maps(self, model, images, target):
@@ -341,7 +342,7 @@ class TestWhatAMethodGives:
         assert_close(got.maps, function(IMAGES - 0.5))
 
     def test_unknown_reduction_is_refused(self):
-        with pytest.raises(ValueError, match="sum, abs_sum, abs_max, got 'mean'"):
+        with pytest.raises(ValueError, match="'sum', 'abs_sum' or 'abs_max', got 'mean'"):
             xcam.explain(Pooled(), IMAGES, method=Gives(lambda x: x, "mean"))
 
     def test_clean_pass_is_made_for_methods_without_one(self):
