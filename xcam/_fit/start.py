@@ -1,4 +1,4 @@
-"""From arguments to a training that stands where it was left, or at its beginning."""
+"""The beginning of a training: its net with a head, its learner, and what a folder records."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Start:
     """What a training begins with.
 
     Attributes:
-        settings: What makes it this one.
+        settings: Those that decide what comes out of it.
         source: The training images.
         validation: The images by which the best epoch is chosen.
-        test: The images that are looked at once, at the end.
+        test: The images that are measured once, at the end.
         runtime: Where and how the net runs.
         accumulate: Parts a step that each process computes.
         image: The first training image, (1, C, H, W).

@@ -64,7 +64,7 @@ def fit(
     progress: bool = False,
     **params: Any,  # noqa: ANN401
 ) -> nn.Module:
-    """Train a classifier, alone or with the head of a method, and can be stopped at any moment.
+    """Train a classifier, alone or with the head of a method; it may be stopped at any moment.
 
     With `out` a training that was interrupted, or killed, goes on when it is called again with the
     same arguments, and on a CPU ends with the same bits: the order of the images follows from
@@ -83,7 +83,7 @@ def fit(
             are used; the order is drawn by `seed`.
         method: A trainable method by name, or such an object, whose head is attached to a copy of
             the model; None trains a plain classifier, or the head that the model carries.
-        epochs: Times through the data. More than a folder's training had go on from there.
+        epochs: Times through the data. With more than before, a folder's training goes on.
         out: The folder: `best.safetensors`, `last.safetensors` (`xcam.load` reads both),
             `log.csv`, `test.csv`, and what a training needs to go on. None writes nothing.
         validation: Images that are measured after every epoch; the best epoch is returned.
@@ -95,8 +95,8 @@ def fit(
         schedule: The name of a class of `torch.optim.lr_scheduler`, and its arguments, in epochs,
             or in steps with `"per": "step"`. `"warmup": 5` precedes it with as many epochs in
             which the rate rises linearly from `"warmup_factor"` (0.1) of it.
-        groups: Settings of the parameters whose names a regular expression finds, such as
-            `{"bias": {"lr_factor": 2, "weight_decay": 0}}`; the first that does, counts.
+        groups: Settings of the parameters whose names match a regular expression, such as
+            `{"bias": {"lr_factor": 2, "weight_decay": 0}}`; the first match counts.
         criterion: `(logits, labels) -> scalar`, the mean over the images; None is cross-entropy.
             A folder tells modules apart by class and tensors, functions by name, not by arguments.
         label_smoothing: Of the cross-entropy, in [0, 1).

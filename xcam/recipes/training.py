@@ -40,7 +40,7 @@ def fit(
 
     This is `xcam.fit(xcam.models.load(**model), data.train, …, out=out, **fit)` with the recipe's
     tables; the first weights are drawn by its seed, and the classes are named as the data name
-    them. It raises what these functions and `read` raise, and one thing more.
+    them. It raises what these functions and `read` raise, and what follows.
 
     Args:
         recipe: A name, a `.toml` file, or what `read` gave, with changes or without.
