@@ -1,1 +1,1 @@
-"""Explanations on disk and in pictures: saving, stored maps, figures, stability."""
+"""Explanations from files: loading, folders of stored maps, how far two folders agree."""
