@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from xcam.core import MethodSpec, TrainableMethod, find_headed
-from xcam.engine import forward
+from xcam.engine import Layer, forward
 from xcam.methods.trainable.backbone import Backbone
 
 
@@ -63,7 +63,7 @@ def fitted(method, backbone, seed=1):
 class Layered(Pointwise):
     """Another that says which layer of the backbone its head reads."""
 
-    layer: str | None = None
+    layer: Layer | None = None
     spec: ClassVar[MethodSpec] = MethodSpec("layered", "Layered", "", "trainable", "1 forward")
 
 

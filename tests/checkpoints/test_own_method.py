@@ -110,8 +110,8 @@ class TestNetWithHead:
             xcam.load(path)
 
     def test_parameter_that_no_file_can_hold_is_refused(self, path):
-        with pytest.raises(TypeError, match=r"method\.gain is a ReLU, which no file can hold"):
-            xcam.save(fitted(Pointwise(gain=nn.ReLU()), named()), path)
+        with pytest.raises(TypeError, match=r"method\.layer is a ReLU, which no file can hold"):
+            xcam.save(fitted(Layered(layer=nn.ReLU()), named()), path)
         assert list(path.parent.iterdir()) == []
 
     @pytest.mark.parametrize("method", [None, Other()])

@@ -89,13 +89,13 @@ class Normalization:
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """A whole file, each entry of the right kind.
+    """The contents of a file, parsed.
 
     Attributes:
         method: The name and parameters of the net's method.
         fitted: Whether the method's head has been trained.
         image_shape: (C, H, W) of the images for which it was attached, if they are known.
-        backbone: What `xcam.models.load` builds.
+        backbone: The name and arguments for `xcam.models.load`.
         categories: The names of the classes.
         normalization: Of each `Normalized` by its name in the net.
         dtype: Of the first floating-point parameter.

@@ -42,9 +42,9 @@ def attach(net: nn.Module, method: TrainableMethod, image_shape: ImageShape | No
 def find_source(net: nn.Module) -> Source | None:
     """Return what `xcam.models.load` builds the net's structure from; None if nothing does.
 
-    It is tried out. Equal are the modules by name, their classes, what they print of themselves,
-    and the names and shapes of the state; mean, deviation and classes, which a file holds, may
-    differ.
+    The net is built to find out. Compared are the modules by name, their classes and what they
+    print of themselves, and the names and shapes of the state; not mean, deviation and classes,
+    which the file holds.
     """
     method = attached_method(net)
     image_shape = None if method is None else find_headed(net).image_shape

@@ -1,1 +1,1 @@
-"""Weights that the published code of a paper has trained."""
+"""Importers of weights that the published code of papers has trained."""

@@ -13,7 +13,7 @@ __all__ = ["check_finite"]
 
 
 def check_finite(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
-    """Refuse weights with which a net gives no map.
+    """Refuse weights that are NaN or infinite.
 
     Args:
         path: The file that they are from.

@@ -24,7 +24,7 @@ __all__ = ["ABN"]
 
 @dataclass(frozen=True)
 class ABN(TrainableMethod):
-    """ABN: a branch that classifies by itself, and whose attention the classifier goes on with.
+    """ABN, the attention branch network: a second classifier, whose attention weights the features.
 
     The branch reads the features g before the last stage (Fukui et al., 2019, arXiv:1812.10025).
     It is a copy of that stage with stride 1, BN, 1x1 convolution to K channels, one a class, BN,
@@ -34,13 +34,13 @@ class ABN(TrainableMethod):
 
     The last stage goes on with g (1 + A). The loss is the sum of both cross-entropies, unweighted.
     A is the map, of whatever class: `target` is accepted and makes no difference. The branch starts
-    from new weights, also around a trained backbone; only parameters that no `reset_parameters` of
+    from new weights, also on a trained classifier; only parameters that no `reset_parameters` of
     their module draws, such as ConvNeXt's `layer_scale`, are copied as they are. Two things are in
     the published code and not in the paper: 3x3 instead of 1x1 before the sigmoid, with which its
     numbers were made, and the BN behind the 1x1 convolution.
 
     Attributes:
-        stage: The last stage, by its name in the backbone. None for the outermost module with
+        stage: The last stage, by its name in the classifier. None for the outermost module with
             convolutions that gives the last features and reads features at most twice as large a
             side: `layer4` of torchvision's ResNets, `stage3` of xcam's CIFAR nets, the last
             dense block of DenseNet, and the last convolution of VGG. What it reads and gives
@@ -119,7 +119,7 @@ def _attend(net: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class AttentionBranch(nn.Module):
-    """The attention map and the auxiliary logits.
+    """The branch that makes the attention map and the auxiliary logits.
 
     Args:
         stage: From g (B, c, h, w) to (B, width, h, w).

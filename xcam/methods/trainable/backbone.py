@@ -56,7 +56,7 @@ class Backbone:
 
     @property
     def image_shape(self) -> tuple[int, int, int] | None:
-        """Return (C, H, W) of the images that the head is for; None if nobody says it."""
+        """Return (C, H, W) of the images that the head is for; None if that is not known."""
         if self._like is not None:
             channels, height, width = self._like.shape[1:]
             return channels, height, width

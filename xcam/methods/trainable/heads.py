@@ -1,4 +1,4 @@
-"""What the maps of methods with a trained head share: reading the head of a net, in one pass."""
+"""Reading the head of a net in one pass, for the maps of trainable methods."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["check_same_head", "read_head"]
 
 
 def read_head(model: nn.Module, images: Tensor, target: Target) -> Tensor:
-    """Return what the head of a net gives in one forward pass, without a graph; bind the target.
+    """Return the output of a net's head in one forward pass, without a graph; bind the target.
 
-    Of several tensors that it gives it is the first; in float32 at least.
+    It is the first tensor of several, and in float32 at least.
     """
     with capture(model, find_headed(model).head, grad=False) as tap:
         target.bind(tap(images))

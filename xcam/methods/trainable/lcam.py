@@ -1,4 +1,4 @@
-"""L-CAM: an attention mechanism, trained on a frozen classifier, that gives each class its map."""
+"""L-CAM: a convolution, trained on a frozen classifier, that gives each class its map."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class LCAM(TrainableMethod):
 
 @dataclass(frozen=True)
 class LCAMFm(LCAM):
-    """L-CAM-Fm: maps that, laid over the features, leave the frozen classifier its decision.
+    """L-CAM-Fm: maps with which a frozen classifier decides the same from masked features.
 
     The attention mechanism is one 1x1 convolution of the features F (C, h, w) to a map a class
     (Gkartzonika et al., 2022, arXiv:2209.11189): C·K weights and K biases, 513,000 for VGG-16 and
@@ -118,7 +118,7 @@ class LCAMFm(LCAM):
     has no slope in c left, and the mean has one. `zero_init=True` starts every map at 1/2.
 
     Attributes:
-        layer: Whose output is F, by its name in the backbone: `features.29` of VGG-16, or
+        layer: Whose output is F, by its name in the classifier: `features.29` of VGG-16, or
             `features.30`, behind the last pooling, for maps of 7x7. None for the model's default
             layer, which gives more than one cell: of images of 32x32, for which `layer4` of
             torchvision's ResNets gives one, it is `layer3` of resnet18 and `layer4.0.bn1` of
@@ -162,7 +162,7 @@ class LCAMFm(LCAM):
 
 @dataclass(frozen=True)
 class LCAMImg(LCAM):
-    """L-CAM-Img: maps that, laid over the image, leave the frozen classifier its decision.
+    """L-CAM-Img: maps with which a frozen classifier decides the same from masked images.
 
     As `LCAMFm`, but that in training the map A, resized bilinearly, multiplies the pixels before
     their normalisation, and the classifier sees the image again: two passes in training, whoever

@@ -1,4 +1,4 @@
-"""LFI-CAM: a classifier that weights its features by their learned importance."""
+"""LFI-CAM: a classifier that attends to its features by their learned importance."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Rectified = Literal["every", "alternate"]
 
 @dataclass(frozen=True)
 class LFICAM(TrainableMethod):
-    """LFI-CAM: the features' own weighted sum is the attention, its weights learned.
+    """LFI-CAM: attention by a sum of the features with learned weights.
 
     A network (FIN) looks at the image through each channel of the last features F and gives its
     importance w (Lee et al., 2021, arXiv:2105.00937). With g the mean of the normalised image's
@@ -47,7 +47,7 @@ class LFICAM(TrainableMethod):
     most 1.1e-19 (1.5e-154 in double precision) counts as none.
 
     Attributes:
-        layer: Whose output is F, by its name in the backbone. None for that of the last stage,
+        layer: Whose output is F, by its name in the classifier. None for that of the last stage,
             which in DenseNet comes before its last batch norm and ReLU; for the model's default
             layer if the net has no stages. It is one that gives more than one cell: of images of
             32x32, for which `layer4` of torchvision's ResNets gives one, it is `layer3` of resnet18
@@ -80,7 +80,7 @@ class LFICAM(TrainableMethod):
     )
 
     def attach(self, model: nn.Module, like: Tensor | None = None) -> nn.Module:
-        """Return the net with FIN attached; see `TrainableMethod.attach`."""
+        """Return the classifier with FIN attached; see `TrainableMethod.attach`."""
         backbone = Backbone(model, like)
         if self.stem_stride is not None:
             _set_stem(backbone.net, self.stem_stride)
@@ -113,7 +113,7 @@ class LFICAM(TrainableMethod):
 
 
 class FeatureImportance(nn.Module):
-    """FIN and the attention map that its weights make of the features.
+    """FIN, the feature importance network, and the attention map that it makes of the features.
 
     Args:
         channels: C of the features.

@@ -28,7 +28,7 @@ R = TypeVar("R")
 
 
 def _uncompiled(function: Callable[P, R]) -> Callable[P, R]:
-    """Leave a function out of compiled code: what is traced there would have no hooks."""
+    """Leave a function out of compiled code, which would be traced without its hooks."""
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -112,7 +112,7 @@ def check_map(found: Tensor, place: Place) -> None:
 
 
 class _Reached(BaseException):
-    """Ends a pass; no handler of errors in a model may catch it."""
+    """The end of a pass at a place; a model's own error handlers do not catch it."""
 
     def __init__(self, found: Tensor) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class _Reached(BaseException):
 
 @dataclass(eq=False)
 class _Tap:
-    """A change at a place in one pass."""
+    """A change of the features at one place, for one pass."""
 
     place: Place
     change: Change
@@ -147,7 +147,7 @@ class _Tap:
         return found.clone() if changed is None else changed
 
     def check(self) -> None:
-        """Refuse a pass that did not come by exactly once."""
+        """Refuse a pass in which the layer was not called exactly once."""
         if self.calls != 1:
             raise LayerError(
                 f"layer {self.place.layer!r} is called {self.calls} times in this forward pass, "
@@ -157,7 +157,7 @@ class _Tap:
 
 
 def _enter(net: nn.Module, images: Tensor) -> tuple[Headed, Tensor]:
-    """Return the `Headed`, and the images that it is given."""
+    """Return the `Headed` of a net, and the images as it takes them."""
     outer = unwrap(net)
     inner = outer.model if isinstance(outer, Normalized) else outer
     if not isinstance(inner, Headed):
