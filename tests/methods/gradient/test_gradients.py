@@ -254,3 +254,13 @@ def test_the_weights_of_a_rule_add_up_to_one(images, name):
     net, method = LinearNet(), IntegratedGradients(rule=name, multiply_by_inputs=False)
     raw = xcam.explain(net, images, 2, method).raw
     assert np.allclose(raw, net.fc.weight[2].detach().view(3, 8, 8), rtol=1e-5)
+
+
+def test_whitebox_presets_are_plain_fields(images):
+    settings = {"rule": "whitebox", "n_steps": 11, "multiply_by_inputs": False, "output": "prob"}
+    found = xcam.explain(SmallCNN(), images, method="ig", preset="whitebox")
+    assert repr(found.method) == repr(xcam.methods.IntegratedGradients(**settings))
+    guided = xcam.methods.GuidedBackprop(preset="whitebox")
+    assert guided == xcam.methods.GuidedBackprop(within="features", output="prob")
+    with pytest.raises(ValueError, match="preset 'whitebox' sets n_steps=11, got n_steps=50"):
+        xcam.methods.IntegratedGradients(n_steps=50, preset="whitebox")
