@@ -102,10 +102,11 @@ class Subject(ABC, Generic[S]):
             check_model(net)
         if images is None:
             images = sample_images(size=getattr(net, "input_size", None) or (16, 16))
-        self._given, self._images = net, images[: len(CLASSES)]
         if net is not None:
             check_images(net, images)
-        self._classes = tuple(each % self._count_classes() for each in CLASSES[: len(images)])
+        self._given, self._images = net, images[: len(CLASSES)].detach()
+        num_classes = self._count_classes()
+        self._classes = tuple(each % num_classes for each in CLASSES[: len(images)])
 
     def _count_classes(self) -> int:
         if len(self._images) < 3:
