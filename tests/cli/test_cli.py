@@ -259,5 +259,5 @@ def test_truths_are_written_alike_everywhere(net, picture, tmp_path):
     assert done.exit_code == 0, done.output
     assert "relu=True" in done.stdout
     seen = []
-    cli.evaluating._parse_calls("--methods", "a(b=true, c=false)", lambda *one: seen.append(one))
+    cli.literals.parse_calls("--methods", "a(b=true, c=false)", lambda *one: seen.append(one))
     assert seen == [("a", {"b": True, "c": False})]

@@ -7,7 +7,7 @@ from PIL import Image
 
 import xcam
 from xcam._evaluate.comparison import NamedArguments
-from xcam.cli import evaluating
+from xcam.cli import literals
 from xcam.methods import LCAMFm
 from xcam.models import Normalized
 from xcam.models.toy import GapNet
@@ -257,10 +257,10 @@ def test_models_of_different_sizes_need_one(monkeypatch, pictures):
 
 def test_settings_are_literals_or_words():
     seen = []
-    evaluating._parse_calls(
+    literals.parse_calls(
         "--x", "a, b(c=[1, 2], d=word), e(f=-0.5)", lambda *one: seen.append(one)
     )
     assert seen == [("a", {}), ("b", {"c": [1, 2], "d": "word"}), ("e", {"f": -0.5})]
     seen.clear()
-    evaluating._parse_calls("--x", "my-cam, other.cam", lambda *one: seen.append(one))
+    literals.parse_calls("--x", "my-cam, other.cam", lambda *one: seen.append(one))
     assert seen == [("my-cam", {}), ("other.cam", {})]

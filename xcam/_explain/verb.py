@@ -23,8 +23,8 @@ def explain(
     images: Tensor,
     target: TargetLike = None,
     method: str | Method | None = None,
-    batch_size: int | None = None,
     *,
+    batch_size: int | None = None,
     precision: Precision = "full",
     progress: bool = False,
     **params: Any,  # noqa: ANN401

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import ast
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from xcam.cli.application import app
-from xcam.cli.literals import parse_literal
+from xcam.cli.literals import parse_calls
 from xcam.cli.nets import load_model
 from xcam.cli.pictures import make_loader
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate", "score"]
 
-T = TypeVar("T")
 
 _Data = Annotated[
     Path,
@@ -274,7 +272,7 @@ def _label_folders(maps: Sequence[Path]) -> dict[str, Path] | None:
 def _parse_methods(text: str) -> list[Any]:
     from xcam._evaluate.comparison import NamedArguments
 
-    return _parse_calls("--methods", text, NamedArguments)
+    return parse_calls("--methods", text, NamedArguments)
 
 
 def _parse_metrics(text: str, seed: int) -> list[Any]:
@@ -284,26 +282,4 @@ def _parse_metrics(text: str, seed: int) -> list[Any]:
     def make(name: str, settings: dict[str, Any]) -> Any:  # noqa: ANN401
         return get_metric(name)(**(seed_arguments(get_metric(name), seed) | settings))
 
-    return _parse_calls("--metrics", text, make)
-
-
-def _parse_calls(option: str, text: str, make: Callable[[str, dict[str, Any]], T]) -> list[T]:
-    """Parse `a,b(setting=1)` and make objects; a setting is a Python literal, or else a word."""
-    if "(" not in text:
-        return [make(name.strip(), {}) for name in text.split(",") if name.strip()]
-    try:
-        entries = ast.parse(f"[{text}]", mode="eval").body
-        found = [_parse_call(node) for node in getattr(entries, "elts", [])]
-    except (SyntaxError, ValueError) as error:
-        raise ValueError(
-            f'{option} takes names, with settings as in "a,b(setting=1)", got {text!r}'
-        ) from error
-    return [make(name, settings) for name, settings in found]
-
-
-def _parse_call(node: ast.expr) -> tuple[str, dict[str, Any]]:
-    if isinstance(node, ast.Name):
-        return node.id, {}
-    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)) or node.args:
-        raise ValueError(ast.unparse(node))
-    return node.func.id, {str(word.arg): parse_literal(word.value) for word in node.keywords}
+    return parse_calls("--metrics", text, make)

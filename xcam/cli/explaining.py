@@ -86,7 +86,7 @@ def explain(
         batch,
         aim,
         chosen,
-        batch_size,
+        batch_size=batch_size,
         precision=precision,  # type: ignore[arg-type]  # checked by explain
         progress=sys.stderr.isatty(),
         **params,

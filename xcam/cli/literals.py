@@ -1,11 +1,14 @@
-"""Values on the command line: Python literals, and words."""
+"""Values on the command line: Python literals, words, and names with settings."""
 
 from __future__ import annotations
 
 import ast
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-__all__ = ["parse_literal", "parse_value"]
+__all__ = ["parse_calls", "parse_literal", "parse_value"]
+
+T = TypeVar("T")
 
 _TRUTHS = {"true": True, "false": False}  # as in recipes
 
@@ -27,3 +30,25 @@ def parse_value(text: str) -> Any:  # noqa: ANN401 - whatever a literal is
         return parse_literal(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, ValueError):
         return text
+
+
+def parse_calls(option: str, text: str, make: Callable[[str, dict[str, Any]], T]) -> list[T]:
+    """Parse `a,b(setting=1)` and make objects; a setting is a Python literal, or else a word."""
+    if "(" not in text:
+        return [make(name.strip(), {}) for name in text.split(",") if name.strip()]
+    try:
+        entries = ast.parse(f"[{text}]", mode="eval").body
+        found = [_parse_call(node) for node in getattr(entries, "elts", [])]
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(
+            f'{option} takes names, with settings as in "a,b(setting=1)", got {text!r}'
+        ) from error
+    return [make(name, settings) for name, settings in found]
+
+
+def _parse_call(node: ast.expr) -> tuple[str, dict[str, Any]]:
+    if isinstance(node, ast.Name):
+        return node.id, {}
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)) or node.args:
+        raise ValueError(ast.unparse(node))
+    return node.func.id, {str(word.arg): parse_literal(word.value) for word in node.keywords}

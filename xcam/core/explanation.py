@@ -263,10 +263,7 @@ class Explanation:
         return figures.draw_grid(images, overlays, rows, path, cell=2.6, scale=True)
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file, which `xcam.load` reads.
-
-        Args:
-            path: The file; one that exists is replaced.
+        """Write a safetensors file, which `xcam.load` reads; a file that exists is replaced.
 
         Raises:
             TypeError: A parameter of the method that no file can hold, such as a module.
@@ -276,8 +273,8 @@ class Explanation:
 
     def __repr__(self) -> str:
         """Return one line: how many images of which size, the method and the target."""
-        height, width = self.size
-        images = f"{len(self)} image{'s' * (len(self) != 1)} of {height}×{width}"
+        size = "×".join(map(str, self.size))
+        images = f"{len(self)} image{'s' * (len(self) != 1)} of {size}"
         target = "unknown"
         if self.target is not None:
             shown = ", ".join(map(str, self.target[:_MAX_SHOWN].tolist()))

@@ -14,8 +14,7 @@ from xcam.results.significance import compute_student_p
 
 __all__ = ["Estimate", "Sample", "estimate", "finish_each", "jackknife", "resample"]
 
-Finish: TypeAlias = Callable[[Tensor], Tensor]
-"""From means (…, *statistic shape) to results, such as `Metric.finish`."""
+Finish: TypeAlias = Callable[[Tensor], Tensor]  # (…, *statistic shape) to (…), `Metric.finish`
 
 _BLOCK = 2**18  # numbers handled at a time: 2 MB in double precision
 _RESAMPLES = 128  # for which rows are read once
@@ -25,8 +24,7 @@ _RESAMPLES = 128  # for which rows are read once
 class Sample:
     """The rows of one statistic, added up by image.
 
-    An image may have several rows, such as one a class; they are not independent, so that the
-    image, not the row, is what is drawn again.
+    An image may have several dependent rows, such as one a class: images are drawn, not rows.
 
     Attributes:
         sums: (C, *statistic shape) floating point, the sum of each image's rows.
@@ -60,7 +58,7 @@ class Sample:
         if present is not None and not bool(present.all()):
             sizes = present.double()
             if bool(values[~present].count_nonzero()):  # else no copy, which may be of half a GB
-                values = values.where(present.reshape(-1, *[1] * (values.ndim - 1)), 0)
+                values = values.where(_align(present, values), 0)
         if images is None:
             return Sample(values, sizes)
         count = int(images.max()) + 1

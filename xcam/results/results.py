@@ -259,10 +259,8 @@ class Results:
     def _repr_html_(self) -> str:
         """Return the table for notebooks."""
         shown = self.table().to_html(index=False, float_format="{:.4f}".format)
-        lines = (
-            f"<p>{html.escape(line)}</p>" for line in (self._describe_counts(), *self.first_errors)
-        )
-        return "\n".join([shown, *lines])
+        lines = map(html.escape, (self._describe_counts(), *self.first_errors))
+        return "\n".join([shown, *(f"<p>{line}</p>" for line in lines)])
 
     def _describe_counts(self) -> str:
         summary = self._rows.summary
@@ -271,8 +269,8 @@ class Results:
         failed, done = int(summary["errors"].sum()), len(self._rows.index)
         rows = f"{done}" if done == self._images else f"unfinished: {done} of {self._images}"
         flat = int(self._count_flat_maps().sum())
-        more = f", {flat} flat maps" if flat else ""
-        return f"{', '.join(names)}, {rows} rows each, {failed} errors{more}"
+        found = f"{', '.join(names)}, {rows} rows each, {failed} errors"
+        return f"{found}, {flat} flat maps" if flat else found
 
     def _count_flat_maps(self) -> pd.Series[int]:
         """Count the flat maps of each model and method, the same in each metric's rows."""

@@ -127,4 +127,4 @@ def explain_quietly(
     """Explain images without showing notes."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", XcamWarning)
-        return explain(attach_head(method, net), images, target, method, batch_size)
+        return explain(attach_head(method, net), images, target, method, batch_size=batch_size)

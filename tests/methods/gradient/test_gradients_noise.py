@@ -35,7 +35,7 @@ class Recorder(nn.Module):
 def noisy_copies(images, method, batch_size=None):
     """(n, B, C, H, W): the noisy copies that the net is shown, without the clean pass."""
     net = Recorder(SmallCNN())
-    explanation = xcam.explain(net, images, CLASSES[: len(images)], method, batch_size)
+    explanation = xcam.explain(net, images, CLASSES[: len(images)], method, batch_size=batch_size)
     seen = torch.cat([shown for shown in net.seen if not clean(shown, images)])
     if batch_size == 1:
         seen = seen.view(len(images), -1, *images.shape[1:]).transpose(0, 1)
@@ -109,7 +109,7 @@ def test_batches_do_not_matter(images, kind):
     method = kind(n_samples=5)
     expected = xcam.explain(SmallCNN(), images, CLASSES, method).raw
     for batch_size in (1, 3):
-        raw = xcam.explain(SmallCNN(), images, CLASSES, method, batch_size).raw
+        raw = xcam.explain(SmallCNN(), images, CLASSES, method, batch_size=batch_size).raw
         assert float((raw - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
 
 
