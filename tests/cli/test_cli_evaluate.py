@@ -257,9 +257,7 @@ def test_models_of_different_sizes_need_one(monkeypatch, pictures):
 
 def test_settings_are_literals_or_words():
     seen = []
-    literals.parse_calls(
-        "--x", "a, b(c=[1, 2], d=word), e(f=-0.5)", lambda *one: seen.append(one)
-    )
+    literals.parse_calls("--x", "a, b(c=[1, 2], d=word), e(f=-0.5)", lambda *one: seen.append(one))
     assert seen == [("a", {}), ("b", {"c": [1, 2], "d": "word"}), ("e", {"f": -0.5})]
     seen.clear()
     literals.parse_calls("--x", "my-cam, other.cam", lambda *one: seen.append(one))

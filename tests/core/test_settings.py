@@ -160,3 +160,17 @@ def test_settings_are_copied_and_pickled():
 def test_signature_is_that_of_the_fields():
     assert list(inspect.signature(Example).parameters)[:2] == ["count", "rate"]
     assert inspect.signature(Example).parameters["count"].default == 3
+
+
+@dataclass(frozen=True)
+class HalfKnown(Settings):
+    count: int = 3
+    figure: "Figure" = None  # noqa: F821 - as if imported under TYPE_CHECKING
+
+
+def test_annotation_known_to_type_checkers_alone_hides_no_other_field():
+    assert HalfKnown(figure="anything").figure == "anything"
+    with pytest.raises(
+        TypeError, match=r"^HalfKnown: count must be an int, such as 3, got 'three'"
+    ):
+        HalfKnown(count="three")

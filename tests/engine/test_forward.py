@@ -125,7 +125,7 @@ class TestChunks:
     def test_works_outside_of_a_verb(self):
         memory = Memory(3)
         assert flat(worked(40, memory.step)) == list(range(40))
-        assert current_runtime() == forward.Runtime()
+        assert current_runtime() == forward.RunSettings()
 
     def test_progress_only_if_asked(self, capfd):
         with run_settings(batch_size=1):
@@ -223,23 +223,23 @@ class TestCall:
 
 class TestRunSettings:
     def test_settings_are_scoped_and_restored(self):
-        assert current_runtime() == forward.Runtime()
-        with run_settings(4, "bf16", True) as outer:
+        assert current_runtime() == forward.RunSettings()
+        with run_settings(batch_size=4, precision="bf16", progress=True) as outer:
             found = current_runtime()
             assert (found.batch_size, found.precision, found.progress) == (4, "bf16", True)
-            with run_settings(2):
-                assert current_runtime() == forward.Runtime(2)
+            with run_settings(batch_size=2):
+                assert current_runtime() == forward.RunSettings(2)
             assert current_runtime() is outer
-        assert current_runtime() == forward.Runtime()
+        assert current_runtime() == forward.RunSettings()
 
     def test_settings_are_restored_after_an_error(self):
-        with pytest.raises(KeyboardInterrupt), run_settings(4):
+        with pytest.raises(KeyboardInterrupt), run_settings(batch_size=4):
             raise KeyboardInterrupt
-        assert current_runtime() == forward.Runtime()
+        assert current_runtime() == forward.RunSettings()
 
     def test_each_thread_has_its_own(self):
         seen = []
-        with run_settings(4):
+        with run_settings(batch_size=4):
             thread = threading.Thread(target=lambda: seen.append(current_runtime().batch_size))
             thread.start()
             thread.join()
@@ -250,10 +250,10 @@ class TestRunSettings:
     def test_bad_batch_size(self, size):
         with (
             pytest.raises(ValueError, match=f"positive int or None, got {size!r}"),
-            run_settings(size),
+            run_settings(batch_size=size),
         ):
             pass
-        assert current_runtime() == forward.Runtime()
+        assert current_runtime() == forward.RunSettings()
 
     @pytest.mark.parametrize("precision", ["fp8", None, torch.bfloat16, []])
     def test_bad_precision(self, precision):

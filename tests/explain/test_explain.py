@@ -30,7 +30,7 @@ from xcam import Method, MethodSpec, TrainableMethod
 from xcam._explain.prepared import prepare
 from xcam.core.method import Reduce
 from xcam.engine import restore
-from xcam.engine.forward import Runtime, current_runtime
+from xcam.engine.forward import RunSettings, current_runtime
 from xcam.errors import ModelOutputError, UnknownNameError, XcamWarning
 from xcam.methods import GradCAM
 from xcam.models.toy import GapNet
@@ -164,7 +164,7 @@ class TestModel:
         net.fc.register_forward_pre_hook(interrupt)
         with unchanged(net, IMAGES), pytest.raises(error):
             xcam.explain(net, IMAGES, method=method, batch_size=3)
-        assert current_runtime() == Runtime()
+        assert current_runtime() == RunSettings()
 
     def test_model_that_normalizes_in_place(self):
         class InPlace(Staged):

@@ -40,7 +40,7 @@ def test_no_metric_needs_it(name, monkeypatch):
     subject = MetricSubject(metric)
     case = subject.build_case()
     expected = subject.run(case)
-    monkeypatch.setattr(precision, "finest", lambda device: torch.float32)
+    monkeypatch.setattr(precision, "find_finest_dtype", lambda device: torch.float32)
     with NoFloat64():
         with pytest.raises(TypeError, match="which this device lacks"):
             torch.ones(2).double()

@@ -92,7 +92,7 @@ class StepRunner:
         return Outcome.join(singles, join_results)
 
     def _measure(self, rows: Sequence[int], step: Callable[[Sequence[int]], T]) -> Outcome[T]:
-        with forward.run_settings(self.batch_size, self.precision) as run:
+        with forward.run_settings(batch_size=self.batch_size, precision=self.precision) as run:
             begin = self._read_clock()
             result = step(rows)
             seconds = self._read_clock() - begin

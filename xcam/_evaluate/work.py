@@ -245,7 +245,7 @@ def check_categories(named: Sequence[str], models: Mapping[str, nn.Module], imag
 
 def _prepare(method: Method, model: nn.Module, first: Batch, comparison: Comparison) -> Prepared:
     """Prepare a method for a model; where that fails, its rows will hold the error."""
-    with run_settings(comparison.batch_size, comparison.precision):
+    with run_settings(batch_size=comparison.batch_size, precision=comparison.precision):
         try:
             return prepare(model, move_to_model(first.images, model), method)
         except (XcamError, RuntimeError, TypeError, ValueError):

@@ -63,7 +63,7 @@ def explain(
     check_model(model)
     check_images(model, images)
     aim = Target.of(target, images)
-    with run_settings(batch_size, precision, progress) as runtime:
+    with run_settings(batch_size=batch_size, precision=precision, progress=progress) as runtime:
         try:
             with untouched(model):
                 explanation = run(prepare(model, images, method, params), images, aim)

@@ -91,7 +91,7 @@ def find_headed(net: nn.Module) -> Headed:
     Raises:
         NotFittedError: There is none.
     """
-    headed = next((module for module in net.modules() if isinstance(module, Headed)), None)
+    headed = _search_headed(net)
     if headed is None:
         raise NotFittedError(
             f"the {type(net).__name__} carries no head; give a net that xcam.fit, or the method's "
@@ -101,9 +101,9 @@ def find_headed(net: nn.Module) -> Headed:
 
 
 def attached_method(model: nn.Module) -> TrainableMethod | None:
-    """Return the method whose head a model carries, in any wrapper; None if it carries none."""
-    method = getattr(unwrap(model), "method", None)
-    return method if isinstance(method, TrainableMethod) else None
+    """Return the method whose head a model carries, however wrapped; None if it carries none."""
+    headed = _search_headed(model)
+    return None if headed is None else headed.method
 
 
 def check_fitted(method: Method, model: nn.Module) -> None:
@@ -114,18 +114,23 @@ def check_fitted(method: Method, model: nn.Module) -> None:
     """
     if not isinstance(method, TrainableMethod):
         return
-    name, attached = method.spec.name, attached_method(model)
-    if attached is None or attached.spec.name != name:
-        head = "no head" if attached is None else f"the head of {attached.spec.name}"
+    name, headed = method.spec.name, _search_headed(model)
+    if headed is None or headed.method.spec.name != name:
+        head = "no head" if headed is None else f"the head of {headed.method.spec.name}"
         raise NotFittedError(
             f"{name} needs a model with its head, and this one has {head}; explain the net that "
             f"xcam.fit(model, data, method={name!r}) returns"
         )
-    if not getattr(unwrap(model), "fitted", False):
+    if not headed.fitted:
         raise NotFittedError(
             f"the head of {name} on this model is not trained; xcam.fit(model, data, "
             f"method={name!r}) trains one"
         )
+
+
+def _search_headed(model: nn.Module) -> Headed | None:
+    # Anywhere inside: also a module of the user's may be wrapped around a net with a head.
+    return next((module for module in model.modules() if isinstance(module, Headed)), None)
 
 
 def check_headless(model: nn.Module) -> None:

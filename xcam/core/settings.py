@@ -9,8 +9,10 @@ import hashlib
 import inspect
 import math
 import numbers
+import sys
 from collections.abc import Mapping
-from types import NoneType, UnionType
+from contextlib import suppress
+from types import NoneType, SimpleNamespace, UnionType
 from typing import (
     TYPE_CHECKING,
     Annotated,
@@ -163,10 +165,15 @@ def _read_parameters(cls: type[Settings]) -> tuple[list[str], dict[str, Any]]:
         for name, parameter in inspect.signature(cls).parameters.items()
         if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
     ]
-    try:
-        return names, get_type_hints(cls, include_extras=True)
-    except (AttributeError, NameError, TypeError):  # names that only type checkers know
-        return names, {}
+    hints: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        known = vars(sys.modules[base.__module__])
+        for name, annotation in inspect.get_annotations(base).items():
+            # One by one: a name that only type checkers know must not hide the other fields.
+            with suppress(AttributeError, NameError, TypeError):
+                one = SimpleNamespace(__annotations__={name: annotation})
+                hints |= get_type_hints(one, known, dict(vars(base)), include_extras=True)
+    return names, hints
 
 
 def _check_names(owner: str, given: Mapping[str, object], names: list[str]) -> None:

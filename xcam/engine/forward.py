@@ -21,7 +21,7 @@ from xcam.errors import XcamWarning
 
 __all__ = [
     "Precision",
-    "Runtime",
+    "RunSettings",
     "call",
     "chunks",
     "collect",
@@ -41,7 +41,7 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
-class Runtime:
+class RunSettings:
     """The settings of one verb's call, and what the engine finds out during it.
 
     Attributes:
@@ -72,20 +72,20 @@ class Runtime:
             raise ValueError(f"precision must be 'full', 'bf16' or 'fp16', got {self.precision!r}")
 
 
-_runtime: ContextVar[Runtime | None] = ContextVar("xcam_runtime", default=None)
+_runtime: ContextVar[RunSettings | None] = ContextVar("xcam_runtime", default=None)
 
 
-def current_runtime() -> Runtime:
+def current_runtime() -> RunSettings:
     """Return the settings of the running verb; the defaults outside of any."""
-    return _runtime.get() or Runtime()
+    return _runtime.get() or RunSettings()
 
 
 @contextmanager
 def run_settings(
-    batch_size: int | None = None, precision: Precision = "full", progress: bool = False
-) -> Iterator[Runtime]:
+    *, batch_size: int | None = None, precision: Precision = "full", progress: bool = False
+) -> Iterator[RunSettings]:
     """Set the run settings inside a block, and restore the earlier ones whatever happens."""
-    runtime = Runtime(batch_size, precision, progress)
+    runtime = RunSettings(batch_size, precision, progress)
     token = _runtime.set(runtime)
     try:
         yield runtime

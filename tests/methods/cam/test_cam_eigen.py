@@ -12,7 +12,7 @@ from xcam.models.toy import GapNet
 
 
 def project_on_principal_axis(features):
-    return projection.principal_projection(features, features.mean(1))
+    return projection.project_on_principal_axis(features, features.mean(1))
 
 
 def svd_projection(features):
@@ -104,7 +104,7 @@ def test_eigencam_reads_the_activations(images, relu):
     with torch.no_grad():
         features = net.features(images)
     guide = features.clamp(min=0).mean(1)
-    expected = projection.principal_projection(features, guide)
+    expected = projection.project_on_principal_axis(features, guide)
     got = xcam.explain(net, images, 1, EigenCAM(layer="features")).raw
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
     assert all(correlation(a, b) > 0 for a, b in zip(got, guide, strict=True))

@@ -240,3 +240,19 @@ def test_head_reads_the_features_of_its_own_pass():
         one, (own, _) = run_head(net, images[index : index + 1])
         assert torch.allclose(one, logits[index : index + 1], atol=1e-6)
         assert torch.allclose(own, attention[index : index + 1], atol=1e-6)
+
+
+class TestWrappedNets:
+    """A head is found in whatever a user wraps around its net."""
+
+    def test_explained_by_the_head_inside(self):
+        net, images = attached(), pictures(size=16)
+        find_headed(net).fitted = True
+        inside, outside = xcam.explain(net, images), xcam.explain(nn.Sequential(net), images)
+        assert outside.method == inside.method
+        assert outside.raw.equal(inside.raw)
+
+    @pytest.mark.parametrize("method", METHODS)
+    def test_takes_no_second_head(self, method):
+        with pytest.raises(ValueError, match=r"carries the head of LFICAM.* already"):
+            method().attach(nn.Sequential(attached()))
