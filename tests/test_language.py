@@ -14,9 +14,9 @@ MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"
 # The first word of each function's docstring. Add a verb in its imperative form, nothing else.
 VERBS = set(
     """
-    Abort Accept Accumulate Add Adopt Allocate Append Apply Ask Assemble Assert Assign Attach
-    Average Begin Bind Blend Block Blur Bring Broadcast Build Cache Call Cap Capture Cast Change
-    Check Choose Claim Classify Clean Clear Clip Close Collect Color Combine Compare Compute
+    Abort Accept Accumulate Add Adopt Advance Allocate Append Apply Ask Assemble Assert Assign
+    Attach Average Begin Bind Blend Block Blur Bring Broadcast Build Cache Call Cap Capture Cast
+    Change Check Choose Claim Classify Clean Clear Clip Close Collect Color Combine Compare Compute
     Concatenate Connect Convert Copy Correct Count Create Crop Cut Decide Decode Decorate Delete
     Derive Describe Destroy Detach Detect Determine Differentiate Digest Discard Discover
     Dispatch Divide Download Draw Drop Dump Embed Enable End Encode Enforce Ensure Enter Erase

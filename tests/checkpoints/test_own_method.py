@@ -100,13 +100,15 @@ class TestNetWithHead:
     def test_method_with_other_parameters_is_refused(self, path, monkeypatch):
         xcam.save(fitted(Pointwise(), named()), path)
         monkeypatch.setitem(installed().methods, "pointwise", xcam.get_method("gradcam"))
-        with pytest.raises(FileFormatError, match=r"another version here and refuses: .*'width'"):
+        with pytest.raises(
+            FileFormatError, match=r"in another version that rejects the parameters: .*'width'"
+        ):
             xcam.load(path)
 
     def test_method_that_is_not_trainable_is_refused(self, path, monkeypatch):
         xcam.save(fitted(Pointwise(), named()), path)
         monkeypatch.setitem(installed().methods, "pointwise", lambda **params: object())
-        with pytest.raises(FileFormatError, match="none that can be trained here"):
+        with pytest.raises(FileFormatError, match="which is not a trainable method here"):
             xcam.load(path)
 
     def test_parameter_that_no_file_can_hold_is_refused(self, path):
@@ -117,7 +119,7 @@ class TestNetWithHead:
     @pytest.mark.parametrize("method", [None, Other()])
     def test_model_with_another_head_is_refused(self, path, method):
         xcam.save(fitted(method, named()) if method else named(), path)
-        with pytest.raises(ValueError, match=r"carries a head of 'pointwise', .* backbone alone"):
+        with pytest.raises(ValueError, match=r"carries a head of 'pointwise', .* classifier alone"):
             xcam.load(path, fitted(Pointwise(), named()))
 
 

@@ -146,7 +146,7 @@ def test_explanation(tmp_path, path):
         FileFormatError, match=r"no net by xcam; it is the explanation that xcam\.load"
     ):
         load_net(tmp_path / "e.safetensors")
-    with pytest.raises(ValueError, match="holds an explanation, no net; leave model out"):
+    with pytest.raises(ValueError, match="holds an explanation, not a net; omit model="):
         xcam.load(tmp_path / "e.safetensors", GapNet())
     with pytest.raises(FileFormatError, match=r"no explanation by xcam; it is the net that xcam"):
         load_explanation(path)

@@ -317,10 +317,10 @@ class TestOf:
     @pytest.mark.parametrize(
         ("maps", "options", "error", "words"),
         [
-            (MAPS[:1], {}, ValueError, r"maps must give \(2, h, w\) maps, got \(1, 3, 4\)"),
-            (MAPS[0], {}, ValueError, r"must give \(2, h, w\) maps, got \(3, 4\)"),
+            (MAPS[:1], {}, ValueError, r"maps must be \(2, h, w\), got \(1, 3, 4\)"),
+            (MAPS[0], {}, ValueError, r"must be \(2, h, w\), got \(3, 4\)"),
             (MAPS / 0, {"method": "mine"}, ValueError, "mine gave a map that is not finite"),
-            ("maps", {}, TypeError, "must give a tensor of 2 maps, got str"),
+            ("maps", {}, TypeError, "must be a tensor of 2 maps, got a str"),
             (
                 [MAPS[0], MAPS[1, :2]],
                 {},

@@ -68,7 +68,7 @@ class TestItems:
         data = planted_cues(2, cues=2)
         assert len(data) == len(list(data)) == 4
         for index in (4, -5):
-            with pytest.raises(IndexError, match=f"item {index} of a data set of 4"):
+            with pytest.raises(IndexError, match=f"index {index} is out of range for 4 items"):
                 data[index]
 
     def test_batches(self, mode):

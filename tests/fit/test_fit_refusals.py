@@ -115,7 +115,11 @@ WRONG = [
     ({"data": None}, TypeError, "data must be a data set"),
     ({"data": Splits(Noisy(), None, None)}, TypeError, "give one of them, such as splits.train"),
     ({"data": Bytes()}, TypeError, r"a batch \(1, 3, 8, 8\) of torch.uint8"),
-    ({"data": Unlabelled()}, TypeError, "got an image alone|the image a .C, H, W. tensor"),
+    (
+        {"data": Unlabelled()},
+        TypeError,
+        "got an image without a label|the image a .C, H, W. tensor",
+    ),
     ({"data": TensorDataset(IMAGES, torch.zeros(6))}, TypeError, "one integer an image"),
     ({"data": TensorDataset(IMAGES, torch.full((6,), 3))}, ValueError, "label 3 is out of range"),
     ({"data": TensorDataset(IMAGES[:, :2], LABELS)}, ValueError, "the model fails"),
@@ -154,7 +158,7 @@ class TestBadInput:
 
     def test_a_batch_that_is_never_full(self):
         loader = DataLoader(Noisy(6), batch_size=8, drop_last=True)
-        with pytest.raises(ValueError, match="6 images do not fill a batch of 8"):
+        with pytest.raises(ValueError, match="6 images are fewer than one batch of 8"):
             plain(loader, batch_size=None)
 
     def test_one_class_has_no_cross_entropy(self):

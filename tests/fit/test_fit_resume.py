@@ -141,7 +141,9 @@ def test_more_epochs_go_on_and_fewer_are_refused(tmp_path):
     assert_same_bits(grown, weights(train(tmp_path / "b", epochs=2)))
     again = train(tmp_path / "a", epochs=2, data=Noisy())
     assert_same_bits(weights(again), grown)
-    with pytest.raises(ValueError, match=r"holds a training of 2 epochs, got epochs=1"):
+    with pytest.raises(
+        ValueError, match=r"holds a training of 2 epochs, got epochs=1; epochs must be"
+    ):
         train(tmp_path / "a", epochs=1)
 
 

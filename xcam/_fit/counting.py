@@ -49,7 +49,7 @@ def accuracy(
     device: str | torch.device | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Count how often a classifier is right, by class; the model is left as it was.
+    """Compute a classifier's accuracy for each class; the model is left as it was.
 
     Under `accelerate launch` or `torchrun` the processes share the images, and each gets the table.
 
@@ -85,7 +85,9 @@ def accuracy(
         net = model if same else copy.deepcopy(unwrap(model)).to(runtime.device)
         runtime, num_classes = runtime.probe(net, source.load_first(0)[0])
         size = batch_size or source.batch_size or _BATCH
-        counts, _ = count_correct(net, source, num_classes, size, runtime, progress=progress)
+        counts, _ = count_correct(
+            net, source, num_classes, runtime, batch_size=size, progress=progress
+        )
         return tabulate(counts, source, net)
 
 
@@ -110,8 +112,9 @@ def count_correct(
     net: nn.Module,
     source: Source,
     num_classes: int,
-    batch_size: int,
     runtime: Runtime,
+    *,
+    batch_size: int,
     measure_loss: MeasureLoss | None = None,
     progress: bool = False,
     shuffle: bool = False,
@@ -122,8 +125,8 @@ def count_correct(
         net: On the runtime's device.
         source: Of the images.
         num_classes: The number K of logits.
-        batch_size: Images through the net at a time.
         runtime: How it runs.
+        batch_size: Images through the net at a time.
         measure_loss: Gives the loss and the logits; None takes the net's logits, and no loss.
         progress: Show a progress bar.
         shuffle: Put images of all classes into a batch, for losses that look across it.
@@ -167,7 +170,7 @@ def average_counts(counts: Tensor, loss: float) -> dict[str, float]:
 
 
 def _count_batch(logits: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Return of each class the images, those answered right, and those among the first k (K, 3)."""
+    """Return per-class counts of images, correct answers and top-k correct answers, (K, 3)."""
     ranks = logits.topk(second_k(num_classes), dim=1).indices.eq(labels[:, None])  # (B, k)
     kinds = torch.stack([torch.ones_like(ranks[:, 0]), ranks[:, 0], ranks.any(1)], dim=1)  # (B, 3)
     is_class = labels[:, None].eq(torch.arange(num_classes, device=labels.device))  # (B, K)
@@ -175,7 +178,7 @@ def _count_batch(logits: Tensor, labels: Tensor, num_classes: int) -> Tensor:
 
 
 def second_k(num_classes: int) -> int:
-    """Return the k of the second accuracy, top-k: 5, or 2 where 5 would say nothing."""
+    """Return the k of the top-k accuracy: 5, or 2 if there are too few classes for top-5."""
     return 5 if num_classes > 5 else min(2, num_classes)
 
 

@@ -1,4 +1,4 @@
-"""A net that learns: what is minimised, one optimiser step, and all that a step changes."""
+"""The learner: objective, optimizer step and mutable state."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class Objective(nn.Module):
         method: Whose loss it is, where the net carries the head of one.
         criterion: Of logits (B, K) and labels, to the mean over the images; None is the
             cross-entropy.
-        label_smoothing: Of the cross-entropy.
+        label_smoothing: Label smoothing of the cross-entropy.
     """
 
     def __init__(

@@ -198,10 +198,10 @@ class Training:
             net,
             images,
             self.learner.num_classes,
-            max(1, order.batch_size // order.parts),
             self.learner.runtime,
-            measure_loss,
-            self.show_progress,
+            batch_size=max(1, order.batch_size // order.parts),
+            measure_loss=measure_loss,
+            progress=self.show_progress,
             shuffle=self.learner.objective.method is not None,
         )
 

@@ -130,7 +130,7 @@ class Optimization:
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def step(self) -> None:
-        """Change the parameters by the gradients, and remove these."""
+        """Apply the gradients, then clear them."""
         if self.clip is not None:
             self.scaler.unscale_(self.optimizer)
             groups = self.optimizer.param_groups
@@ -142,7 +142,7 @@ class Optimization:
         self.advance("step")
 
     def advance(self, period: str) -> None:
-        """Move the schedule on after a step, or an epoch, if it goes by these."""
+        """Advance the schedule after a step or an epoch, as configured."""
         if self.schedule is None or self.per != period:
             return
         with warnings.catch_warnings():

@@ -103,8 +103,8 @@ def resume(
     if (progress.epoch, progress.step) > (epochs, 0):
         raise ValueError(
             f"{str(folder.path)!r} holds a training of {progress.epoch} epochs"
-            f"{f' and {progress.step} steps' if progress.step else ''}, got epochs={epochs}; it "
-            "cannot go back"
+            f"{f' and {progress.step} steps' if progress.step else ''}, got epochs={epochs}; "
+            "epochs must be at least that many"
         )
     changed = [name for name, value in start.items() if progress.start.get(name) != value]
     if changed:

@@ -42,12 +42,12 @@ class TrainingSettings:
         schedule: Those of the schedule.
         groups: Settings of the parameters that a pattern matches.
         criterion: The loss of logits and labels; None is the cross-entropy.
-        label_smoothing: Of the cross-entropy.
+        label_smoothing: Label smoothing of the cross-entropy.
         mix: The α of MixUp and CutMix.
         ema: Of the weights.
         clip: The largest norm of the gradient.
         precision: Of the passes.
-        seed: Of everything random.
+        seed: The seed for all random numbers.
     """
 
     batch_size: int
@@ -77,10 +77,13 @@ class TrainingSettings:
                 f"torch.nn.CrossEntropyLoss(), got {self.criterion!r}"
             )
         if self.criterion is not None and self.label_smoothing:
-            raise ValueError("label_smoothing is of the cross-entropy; give the criterion its own")
+            raise ValueError(
+                "label_smoothing applies only to the default cross-entropy; set it in your "
+                "criterion"
+            )
 
     def check_method(self, method: TrainableMethod | None) -> None:
-        """Refuse what is the method's to decide.
+        """Refuse settings that the method determines.
 
         Raises:
             ValueError: A criterion or label smoothing beside a method.
@@ -206,7 +209,7 @@ class Runtime:
 
 
 def check_count(name: str, value: object, least: int = 1) -> None:
-    """Refuse what is no whole number of at least so many.
+    """Refuse anything but an integer of at least `least`.
 
     Raises:
         TypeError: Not an int.

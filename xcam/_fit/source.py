@@ -235,7 +235,9 @@ def _check_batch(found: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401 - whateve
             f"got {got}; have the data set's transform make one"
         )
     if len(parts) < 2:
-        raise TypeError("an item must be (image, label), got an image alone; training needs labels")
+        raise TypeError(
+            "an item must be (image, label), got an image without a label; training needs labels"
+        )
     return images, _check_labels(parts[1], len(images))
 
 

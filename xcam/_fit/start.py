@@ -164,7 +164,7 @@ class Start:
         )
         if order.steps == 0:
             raise ValueError(
-                f"{images} images do not fill a batch of {size}, and drop_last leaves it out"
+                f"{images} images are fewer than one batch of {size}, and drop_last=True drops it"
             )
         if size < order.parts:
             raise ValueError(
@@ -261,7 +261,7 @@ class Start:
         }
 
     def fingerprint(self, model: nn.Module) -> dict[str, str]:
-        """Return what a training begins with, but does not need to go on: words and hashes."""
+        """Return hashes of the initial state, used only to warn about changes."""
         processes = self.runtime.processes
         found = {
             "weights of the model": manifest.describe_model(unwrap(model))["sha256"],

@@ -99,7 +99,7 @@ def fit(
             `{"bias": {"lr_factor": 2, "weight_decay": 0}}`; the first match counts.
         criterion: `(logits, labels) -> scalar`, the mean over the images; None is cross-entropy.
             A folder tells modules apart by class and tensors, functions by name, not by arguments.
-        label_smoothing: Of the cross-entropy, in [0, 1).
+        label_smoothing: Label smoothing of the cross-entropy, in [0, 1).
         mix: The α of `"mixup"`, of `"cutmix"`, or of both, of which one is drawn a batch. Labels
             are shares of the classes then, (B, K).
         ema: `{"decay": 0.999, "every": 1}` for a moving average of the weights, taken every so many
@@ -107,7 +107,7 @@ def fit(
         accumulate: Parts in which a process computes a step, one after the other; it saves memory.
         clip: The largest norm of the gradient of all parameters together.
         precision: `"full"`, or `"bf16"`/`"fp16"` to train under autocast.
-        seed: Of everything random.
+        seed: The seed for all random numbers.
         workers: Processes that load images, where no loader says how many.
         drop_last: Leave an epoch's last images out if they do not fill a step; so does a loader
             with it.

@@ -43,7 +43,7 @@ def load(path: str | Path, model: nn.Module | None = None) -> Any:  # noqa: ANN4
     if files.read_kind(path) != explanation_file.KEY:
         return load_net(path, model)
     if model is not None:
-        raise ValueError(f"{str(path)!r} holds an explanation, no net; leave model out")
+        raise ValueError(f"{str(path)!r} holds an explanation, not a net; omit model=")
     return load_explanation(path)
 
 
@@ -56,9 +56,9 @@ def load_net(path: str | Path, model: nn.Module | None = None) -> nn.Module:
 
     Args:
         path: The file.
-        model: The backbone, as it was given to `xcam.fit`, or a net that carries the head already;
-            it is left as it was. Where the file names a backbone none is needed; one that is given
-            is used instead.
+        model: The classifier, as it was given to `xcam.fit`, or a net that carries the head
+            already; it is left as it was. Where the file names a classifier none is needed; one
+            that is given is used instead.
 
     Raises:
         TypeError: `model` is no module.
@@ -66,9 +66,9 @@ def load_net(path: str | Path, model: nn.Module | None = None) -> nn.Module:
         FileNotFoundError: There is no such file.
         FileFormatError: It is damaged, truncated, of a newer format, or no net by xcam; or its
             weights are not those of the model, and what differs is named.
-        UnknownNameError: Its method or backbone is not installed here, and `model` carries no such
-            head.
-        ImportError: The package that builds the backbone is not installed.
+        UnknownNameError: Its method or classifier is not installed here, and `model` carries
+            no such head.
+        ImportError: The package that builds the classifier is not installed.
     """
     path = Path(path)
     if model is not None and not isinstance(model, nn.Module):
@@ -112,9 +112,11 @@ def _make_method(
     except UnknownNameError as error:
         raise UnknownNameError(f"{made} is not installed here: {error}") from error
     except (TypeError, ValueError) as error:
-        raise FileFormatError(f"{made} is another version here and refuses: {error}") from error
+        raise FileFormatError(
+            f"{made} is installed in another version that rejects the parameters: {error}"
+        ) from error
     if not isinstance(method, TrainableMethod):
-        raise FileFormatError(f"{made} is none that can be trained here")
+        raise FileFormatError(f"{made} is not a trainable method here")
     return method
 
 
@@ -138,7 +140,7 @@ def _make_net(
     if method is None or attached.spec.name != method.spec.name:
         raise ValueError(
             f"the model carries a head of {attached.spec.name!r}, and the net in {str(path)!r} "
-            f"{f'one of {method.spec.name!r}' if method else 'none'}; pass the backbone alone"
+            f"{f'one of {method.spec.name!r}' if method else 'none'}; pass the classifier alone"
         )
     return net
 

@@ -1,4 +1,4 @@
-"""The tensors of a net as a file can hold them: each once, in memory of its own."""
+"""The tensors of a net as a file can hold them: deduplicated, in separate memory."""
 
 from __future__ import annotations
 

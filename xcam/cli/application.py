@@ -59,4 +59,4 @@ def main(
         bool, typer.Option("--traceback", help="Show the traceback of an error.")
     ] = False,
 ) -> None:
-    """Explain image classifiers: which pixels speak for a class?"""
+    """Explain image classifiers: which pixels support a class?"""

@@ -26,7 +26,9 @@ def stability(
     threshold: Annotated[
         float, typer.Option(help="Values above this are high; maps are scaled to 0 to 255.")
     ] = 100,
-    mode: Annotated[str, typer.Option(help="pixel; or row, as in LFI-CAM's code.")] = "pixel",
+    mode: Annotated[
+        str, typer.Option(help="Compare by pixel or, as LFI-CAM's code does, by row.")
+    ] = "pixel",
     size: Annotated[
         int | None,
         typer.Option(help="Side to resize maps to, such as the images'.", show_default="the maps'"),

@@ -52,7 +52,8 @@ _Metrics = Annotated[
     str, typer.Option(help='Metrics, such as a,b or "a,b(setting=1)"; see `xcam metrics`.')
 ]
 _Table = Annotated[
-    str | None, typer.Option(help="Table of a paper instead of --metrics; lcam: AD, IC, accuracy.")
+    str | None,
+    typer.Option(help="Print a paper's table instead of --metrics: lcam (AD, IC, accuracy)."),
 ]
 _Figure = Annotated[
     Path | None,
@@ -81,7 +82,7 @@ _Precision = Annotated[str, typer.Option(help="full, bf16 or fp16.")]
 _Device = Annotated[
     str | None, typer.Option(help="cpu, cuda …", show_default="the launcher's, or cpu")
 ]
-_Seed = Annotated[int, typer.Option(help="Seed of methods and metrics that are given none.")]
+_Seed = Annotated[int, typer.Option(help="Seed for methods and metrics without their own.")]
 _DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Only print what would be done and estimate the time.")
 ]

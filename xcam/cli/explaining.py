@@ -40,7 +40,7 @@ def explain(
         ),
     ] = None,
     target: Annotated[
-        str, typer.Option(help="The number of the class to explain, or predicted.")
+        str, typer.Option(help="Index of the class to explain, or 'predicted'.")
     ] = "predicted",
     layer: Annotated[
         str | None,

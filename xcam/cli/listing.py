@@ -29,7 +29,9 @@ def methods() -> None:
 
 @app.command()
 def metrics(
-    long: Annotated[bool, typer.Option("--long", help="Also formula, source, settings.")] = False,
+    long: Annotated[
+        bool, typer.Option("--long", help="Also show formula, source and settings.")
+    ] = False,
 ) -> None:
     """List the metrics."""
     from xcam.registry import installed
@@ -67,7 +69,7 @@ def plugins() -> None:
 @app.command()
 def check(
     name: Annotated[str, typer.Argument(help="A method or a metric.")],
-    broken: Annotated[bool, typer.Option("--broken", help="Only what is broken.")] = False,
+    broken: Annotated[bool, typer.Option("--broken", help="Show only failed checks.")] = False,
 ) -> None:
     """Test a method or metric against the contract.
 

@@ -72,7 +72,7 @@ class Explanation:
             method: What made the maps: a `Method`, or any name.
 
         Raises:
-            TypeError: The maps are no numbers, or the images no tensor.
+            TypeError: The maps are not numeric, or the images are not a tensor.
             ValueError: There is not one finite map for each image, or the target does not fit.
         """
         made_by = SavedMethod(method) if isinstance(method, str) else method

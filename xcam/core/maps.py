@@ -28,14 +28,15 @@ def reduce_channels(raw: Tensor, reduce: Reduce) -> Tensor:
 
 def check_maps(maps: object, count: int, name: str) -> Tensor:
     """Return maps from elsewhere as a float32 tensor, checked; the name is for the errors."""
+    label = "maps" if name == "maps" else f"maps of {name!r}"
     if isinstance(maps, list | tuple) and all(isinstance(m, Tensor | np.ndarray) for m in maps):
         if len({tuple(one.shape) for one in maps}) > 1:
             raise ValueError(f"{name} gave maps of different sizes; make an explanation of each")
         maps = torch.stack([torch.as_tensor(one) for one in maps]) if maps else torch.empty(0)
     if not isinstance(maps, Tensor | np.ndarray):
-        raise TypeError(f"{name} must give a tensor of {count} maps, got {type(maps).__name__}")
+        raise TypeError(f"{label} must be a tensor of {count} maps, got a {type(maps).__name__}")
     if maps.ndim not in (3, 4) or len(maps) != count or 0 in maps.shape:
-        raise ValueError(f"{name} must give ({count}, h, w) maps, got {tuple(maps.shape)}")
+        raise ValueError(f"{label} must be ({count}, h, w), got {tuple(maps.shape)}")
     raw = torch.as_tensor(maps).detach().to(torch.float32, copy=True)
     if not bool(raw.isfinite().all()):
         raise ValueError(f"{name} gave a map that is not finite")

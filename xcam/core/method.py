@@ -148,7 +148,7 @@ class TrainableMethod(Method):
 
 @dataclass(frozen=True)
 class SavedMethod:
-    """The name and hyper-parameters of a method that is not installed here, or is none of ours."""
+    """The name and settings of a method that is not installed here, or is not an xcam method."""
 
     name: str
     values: tuple[tuple[str, Any], ...] = ()

@@ -63,12 +63,12 @@ class MetricSpec:
 
     @property
     def direction(self) -> Literal["higher", "lower", "neither"]:
-        """Return what is better."""
+        """Return which direction is better: higher, lower or neither."""
         return {True: "higher", False: "lower", None: "neither"}[self.higher_is_better]  # type: ignore[return-value]
 
     @property
     def interval(self) -> str:
-        """Return the bounds as mathematicians write them, such as `"[0, 1]"` or `"[0, ∞)"`."""
+        """Return the bounds in interval notation, such as `"[0, 1]"` or `"[0, ∞)"`."""
         low, high = self.bounds
         left = "(−∞" if math.isinf(low) else f"[{low:g}"
         right = "∞)" if math.isinf(high) else f"{high:g}]"

@@ -1,4 +1,4 @@
-"""The check that the weights in a file of somebody else's are numbers."""
+"""Check that weights in a third-party file are finite."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def import_lcam(
     fault = describe_mismatch(wanted, found)
     if fault:
         raise FileFormatError(
-            f"the weights in {str(path)!r} are no attention mechanism for this classifier: {fault}"
+            f"the weights in {str(path)!r} do not fit the L-CAM head of this classifier: {fault}"
         )
     found = {name: found[name].to(parameter.dtype) for name, parameter in wanted.items()}
     check_finite(path, found)

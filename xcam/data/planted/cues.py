@@ -110,7 +110,7 @@ class PlantedCues(Dataset[tuple[Tensor, int, Tensor]]):
             IndexError: There is no such item.
         """
         if not -len(self) <= index < len(self):
-            raise IndexError(f"item {index} of a data set of {len(self)}")
+            raise IndexError(f"index {index} is out of range for {len(self)} items")
         picture, cue = divmod(index % len(self), self.cues)
         labels = self._draw_labels(picture)
         image, masks = self._draw(labels, _make_generator(self.seed, picture, 0))
