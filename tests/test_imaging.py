@@ -16,7 +16,7 @@ def noise(*shape, seed=0):
 
 
 class TestResize:
-    def test_pixel_centres_are_aligned(self):
+    def test_resize_aligns_pixel_centers(self):
         maps = torch.tensor([[[0.0, 4.0]]])
         got = imaging.resize(maps, (1, 8))[0, 0]
         centres = (torch.arange(8) + 0.5) / 4 - 0.5  # in cells of the map
@@ -45,7 +45,7 @@ class TestNormalize:
 
 class TestBlur:
     @pytest.mark.parametrize("sigma", [0.5, 1.0, 3.0, 9.0])
-    def test_is_scipys(self, sigma):
+    def test_blur_matches_scipy(self, sigma):
         images = noise(2, 3, 12, 17).double()
         expected = ndimage.gaussian_filter(
             images.numpy(), (0, 0, sigma, sigma), mode="nearest", radius=max(1, round(4 * sigma))
@@ -68,13 +68,13 @@ class TestStretch:
 
 
 class TestColour:
-    def test_is_matplotlibs(self):
+    def test_colorize_matches_matplotlib(self):
         maps = torch.linspace(0, 1, 256).reshape(1, 16, 16)
         expected = mpl.colormaps["viridis"](maps[0].numpy().astype(float))[..., :3]
         got = imaging.colorize(maps, "viridis")[0].movedim(0, -1)
         assert_close(got, torch.from_numpy(expected).float(), atol=0.02, rtol=0)
 
-    def test_overlay_at_full_opacity_is_the_colour(self):
+    def test_overlay_at_full_opacity_is_the_colored_map(self):
         images, maps = noise(1, 1, 4, 4), torch.ones(1, 4, 4)
         assert_close(imaging.overlay(images, maps, alpha=1), imaging.colorize(maps))
 
@@ -130,7 +130,7 @@ class TestReadImage:
     @pytest.mark.parametrize(
         ("size", "shape"), [(16, (16, 16)), ((16, 24), (16, 24)), ((40, 8), (40, 8))]
     )
-    def test_covers_the_size_and_crops_the_centre(self, tmp_path, size, shape):
+    def test_read_image_covers_the_size_and_crops_the_center(self, tmp_path, size, shape):
         picture = np.zeros((20, 30, 3), np.uint8)
         picture[8:12, 13:17] = 255  # in the centre
         Image.fromarray(picture).save(tmp_path / "a.png")

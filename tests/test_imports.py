@@ -157,7 +157,7 @@ class TestPublicNames:
     def test_resolves(self, name):
         assert getattr(xcam, name) is not None
 
-    def test_are_what_dir_shows(self):
+    def test_public_names_are_what_dir_shows(self):
         assert dir(xcam) == sorted([*xcam.__all__, "__version__"])
         assert xcam.__all__ == sorted(xcam.__all__)
         assert xcam.__version__ == importlib.metadata.version("xcam")

@@ -256,7 +256,7 @@ def test_missing_and_damaged_files_are_refused(tmp_path):
         import_lficam(tmp_path / "a.pth.tar", model)
 
 
-def test_the_example_of_the_page_runs(tmp_path, monkeypatch):
+def test_example_on_the_documentation_page_runs(tmp_path, monkeypatch):
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     model, backbone, fin = cifar_resnet()  # a smaller one
     state = ALTERNATE.attach(model).state_dict().values()

@@ -269,7 +269,7 @@ class TestTiedTensors:
         got = xcam.load(path, apart)
         assert got.first is got.second
 
-    def test_of_memory_alone(self, path):
+    def test_only_tensors_over_exactly_the_same_memory_are_tied(self, path):
         """Parameters over parts of one storage: a part twice, and parts that overlap."""
         net, storage = Tied(), torch.rand(15)
         net.one.weight.data, net.two.weight.data = storage[:9].view(3, 3), storage[:9].view(3, 3)

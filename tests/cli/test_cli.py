@@ -152,7 +152,7 @@ def test_explain_writes_an_overlay_and_says_what_was_seen(net, picture, tmp_path
     assert line == f"{picture}: {seen} -> {written}"
 
 
-def test_a_single_output_is_a_sigmoid(net, picture, tmp_path):
+def test_single_logit_is_printed_as_its_sigmoid(net, picture, tmp_path):
     net.classifier = torch.nn.Linear(net.classifier.in_features, 1)
     torch.nn.init.zeros_(net.classifier.weight)
     torch.nn.init.constant_(net.classifier.bias, -1)  # 1 / (1 + e) = 26.9 %
@@ -183,7 +183,9 @@ def test_explain_passes_everything_on(net, picture, tmp_path):
 
 
 @pytest.mark.parametrize(("asked", "name"), [([], "lcam_fm"), (["--method", "gradcam"], "gradcam")])
-def test_a_net_is_explained_by_the_method_it_was_trained_with(picture, tmp_path, asked, name):
+def test_trained_net_is_explained_by_its_method_unless_another_is_given(
+    picture, tmp_path, asked, name
+):
     plain = xcam.models.load("xcam:small_cnn", num_classes=4, mean=(0.5,) * 3, std=(0.5,) * 3)
     trained = xcam.get_method("lcam_fm")().attach(plain)
     trained.fitted = True

@@ -107,7 +107,7 @@ def test_score_reads_the_maps_of_others(nets, pictures, tmp_path):
     assert [row["values"][0] for row in found] == pytest.approx([1 - 16 / 256] * 5)
 
 
-def test_a_list_with_truth_is_a_data_set_too(nets, pictures, tmp_path):
+def test_list_file_with_boxes_is_accepted_as_data(nets, pictures, tmp_path):
     names = xcam.data.folder(pictures, 16).ids
     text = "".join(f"{name} 1 2 2 9 9\n" for name in names)
     (tmp_path / "list.txt").write_text(text)
@@ -120,7 +120,7 @@ def test_a_list_with_truth_is_a_data_set_too(nets, pictures, tmp_path):
     assert {row["error"] for row in rows(tmp_path / "out")} == {None}
 
 
-def test_a_published_set_is_a_data_set_by_its_name(monkeypatch, tmp_path):
+def test_published_data_set_is_evaluated_by_its_name(monkeypatch, tmp_path):
     """Its test images, at the model's size, with the labels that it has."""
     write_mnist(tmp_path / "data")
     net = Normalized(SimpleCNN(10, 1, 28), (0.5,), (0.5,), input_size=28)
@@ -137,7 +137,9 @@ def test_a_published_set_is_a_data_set_by_its_name(monkeypatch, tmp_path):
     assert done.stdout == f"{expected}\n"
 
 
-def test_a_folder_goes_before_a_set_of_the_same_name(nets, pictures, tmp_path, monkeypatch):
+def test_folder_has_precedence_over_a_published_set_of_that_name(
+    nets, pictures, tmp_path, monkeypatch
+):
     pictures.rename(tmp_path / "cifar10")
     monkeypatch.chdir(tmp_path)
     done = run("evaluate", "--data", "cifar10", "--metrics", "sparseness", "--out", "out")
@@ -145,7 +147,7 @@ def test_a_folder_goes_before_a_set_of_the_same_name(nets, pictures, tmp_path, m
     assert {row["image"] for row in rows(tmp_path / "out")} == set(Pictures(5).ids)
 
 
-def test_a_published_set_of_other_classes_is_refused(monkeypatch, tmp_path):
+def test_published_set_with_another_number_of_classes_is_refused(monkeypatch, tmp_path):
     write_mnist(tmp_path)
     net = Normalized(SimpleCNN(7, 1, 28), (0.5,), (0.5,), input_size=28)
     monkeypatch.setattr(xcam.models, "load", lambda name, weights=None: net)
@@ -181,7 +183,7 @@ def test_without_methods_it_is_the_models_own(monkeypatch, pictures, tmp_path):
     assert run(*asked, "--methods", "lcam_fm(sigmoid=False)").stdout != done.stdout
 
 
-def test_a_head_that_a_model_lacks_is_one_sentence(nets, pictures, tmp_path):
+def test_missing_head_is_reported_in_one_sentence(nets, pictures, tmp_path):
     out = tmp_path / "out"
     said = refused("evaluate", "--data", pictures, "--methods", "lcam_fm,gradcam", "--out", out)
     assert "model 'torchvision:resnet50': lcam_fm needs a model with its head" in said

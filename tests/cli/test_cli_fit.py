@@ -64,7 +64,7 @@ def unbroken(digits, recipe, tmp_path_factory):
     return out, done.stdout
 
 
-def test_a_run_leaves_its_files_and_prints_the_table(unbroken, digits, recipe):
+def test_fit_writes_its_files_and_prints_the_accuracy_table(unbroken, digits, recipe):
     out, printed = unbroken
     assert {"best.safetensors", "last.safetensors", "log.csv", "test.csv"} <= {
         path.name for path in out.iterdir()
@@ -99,7 +99,7 @@ def test_evaluate_prints_that_table(unbroken, digits, recipe):
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs POSIX signals")
 @pytest.mark.timeout(600)
-def test_a_stopped_or_killed_run_goes_on_with_the_same_command(unbroken, digits, recipe, tmp_path):
+def test_stopped_or_killed_fit_resumes_with_the_same_command(unbroken, digits, recipe, tmp_path):
     stopped = r"xcam: stopped at epoch \d, step \d+.*goes on\n"
     for number in range(5):
         out = tmp_path / str(number)
@@ -196,7 +196,7 @@ def test_only_the_main_process_prints(rank, told, capsys, monkeypatch):
     assert parted == [rank]
 
 
-def test_a_long_table_is_left_in_its_file(tmp_path):
+def test_long_accuracy_table_is_not_printed_but_named(tmp_path):
     (tmp_path / "last.safetensors").touch()
     for rows, printed in ((21, 22), (22, 2)):
         table = pd.DataFrame({"class": range(rows), "accuracy": 0.5})
@@ -207,7 +207,7 @@ def test_a_long_table_is_left_in_its_file(tmp_path):
         assert net == f"net -> {tmp_path / 'last.safetensors'}"
 
 
-def test_a_net_of_other_classes_is_not_measured(digits, recipe, tmp_path):
+def test_accuracy_refuses_a_net_with_other_class_names(digits, recipe, tmp_path):
     net = xcam.models.load("xcam:cifar_resnet", depth=8, in_channels=1, num_classes=10)
     net.categories = tuple("abcdefghij")
     xcam.save(net, tmp_path / "net.safetensors")
@@ -243,7 +243,7 @@ def test_recipes_lists_them():
         assert line.endswith(f"  {recipe['source']}")
 
 
-def test_the_commands_of_the_page_exist(tmp_path, monkeypatch):
+def test_commands_on_the_recipes_page_are_valid(tmp_path, monkeypatch):
     page = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text("utf-8")
     shell = "".join(re.findall(r"```shell\n(.*?)```", page, re.DOTALL))
     shell = shell.replace("\\\n", " ")  # commands of two lines

@@ -41,7 +41,7 @@ def loaded(path, net, size=None, resize=256, root=None):
     return pictures.make_loader(path, root, size, resize, {"net": net}, 1, 0).dataset
 
 
-def test_a_folder_and_a_list_are_as_the_recipes_test(net, photo, tmp_path):
+def test_folder_and_list_get_the_test_transform_of_recipes(net, photo, tmp_path):
     (tmp_path / "list.txt").write_text("1.png 3\n")
     for item in (
         loaded(photo.parent, net)[0],
@@ -52,7 +52,7 @@ def test_a_folder_and_a_list_are_as_the_recipes_test(net, photo, tmp_path):
     assert loaded(photo.parent, net, size=100)[0][0].shape == (3, 100, 100)
 
 
-def test_the_truth_is_cut_as_the_picture(net, photo, tmp_path):
+def test_truth_is_resized_and_cropped_with_its_picture(net, photo, tmp_path):
     """400×520 becomes 256×332, of which columns 54 to 278 and rows 16 to 240 are left."""
     mask = torch.zeros(400, 520, dtype=torch.uint8)
     mask[100:200, 130:260] = 255
@@ -71,7 +71,7 @@ def test_the_truth_is_cut_as_the_picture(net, photo, tmp_path):
             assert [int(columns[0]), int(columns[-1]) + 1] == [29, 112]
 
 
-def test_a_set_in_memory_is_cut_too(net, tmp_path):
+def test_data_set_in_memory_is_resized_and_cropped(net, tmp_path):
     write_mnist(tmp_path)
     raw = xcam.data.load("fashion_mnist", tmp_path).test.images[0]
     image, _ = loaded(Path("fashion_mnist"), net, size=24, resize=32, root=tmp_path)[0]

@@ -214,7 +214,7 @@ class TestOverlay:
         assert_close(whole.overlay(images)[zero], images[zero])
         assert_close(whole.overlay(images, alpha=0), images)
 
-    def test_normalised_images_are_stretched_one_by_one(self):
+    def test_overlay_rescales_each_normalized_image_by_itself(self):
         whole, images = explanation(), torch.randn(4, 3, 6, 8)
         alone = [whole[i].overlay(images[i : i + 1]) for i in range(4)]
         assert_close(whole.overlay(images), torch.cat(alone))

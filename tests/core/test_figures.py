@@ -136,7 +136,7 @@ def test_no_global_state_of_matplotlib_is_touched(explanation, images):
     assert _pylab_helpers.Gcf.get_num_fig_managers() == 0
 
 
-def test_grey_images_are_drawn(images):
+def test_gray_images_are_drawn_with_three_channels(images):
     gray = images[:, :1]
     explanation = xcam.explain(GapNet(channels=1), gray)
     assert explanation.plot(gray).axes[0].get_images()[0].get_array().shape == (20, 16, 3)

@@ -33,7 +33,7 @@ def test_arguments_before_them():
     assert optimiser.param_groups[0]["params"] == weights
 
 
-def test_a_class_that_takes_any():
+def test_class_with_arbitrary_keywords_gets_all_of_them():
     assert instantiate({"name": "dict", "any": 1}, CLASSES, "thing") == {"any": 1}
 
 
@@ -55,7 +55,7 @@ def test_refusals(settings, error, sentence):
         instantiate(settings, CLASSES, "optimiser", [torch.zeros(2, requires_grad=True)])
 
 
-def test_a_missing_argument():
+def test_missing_argument_is_named_in_the_error():
     with pytest.raises(TypeError, match=r"optimiser SGD: .*params"):
         instantiate({"name": "SGD"}, CLASSES, "optimiser")
 

@@ -44,11 +44,11 @@ class TestKinds:
         assert_close(made.scores(LOGITS), LOGITS[range(3), classes])
         assert_close(made.logits, LOGITS)
 
-    def test_a_target_again(self):
+    def test_target_made_from_a_target_keeps_its_classes(self):
         made = Target.of(Target.of([0, 4, 1], IMAGES), IMAGES)
         assert made.classes.tolist() == [0, 4, 1]
 
-    def test_a_target_keeps_its_rows(self):
+    def test_selected_target_keeps_its_row_numbers(self):
         part = Target.of(None, IMAGES).select(slice(1, 3))
         assert Target.of(part, IMAGES[1:]).rows.tolist() == [1, 2]
 
@@ -112,7 +112,7 @@ class TestScores:
             ("logprob", lambda t: t.log_softmax(1)),
         ],
     )
-    def test_of_many_classes(self, output, function):
+    def test_score_of_many_classes_follows_the_output_type(self, output, function):
         assert_close(bound(2).scores(LOGITS, output=output), function(LOGITS)[:, 2])
 
     @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ class TestScores:
             ("logprob", lambda t: t.sigmoid().log()),
         ],
     )
-    def test_of_a_single_output(self, output, function):
+    def test_score_of_a_single_logit_follows_the_output_type(self, output, function):
         single = LOGITS[:, :1]
         made = bound(None, single)
         assert made.classes.tolist() == [0, 0, 0]
@@ -187,7 +187,7 @@ class TestOutputs:
         assert "pass a callable (output, rows) -> scores" in str(caught.value)
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-    def test_not_finite(self, value):
+    def test_non_finite_output_is_refused_with_its_image_number(self, value):
         output = LOGITS.clone()
         output[1, 3] = value
         with pytest.raises(ModelOutputError, match="output for image 1 is not finite: check"):
@@ -223,13 +223,13 @@ class TestCallable:
             (None, "got NoneType"),
         ],
     )
-    def test_that_returns_no_row_of_scores(self, returned, got):
+    def test_callable_must_return_one_float_score_per_row(self, returned, got):
         with pytest.raises(ModelOutputError, match=got) as caught:
             bound(lambda output, rows: returned).scores(LOGITS)
         assert "floating-point tensor of shape (3,)" in str(caught.value)
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-    def test_that_is_not_finite(self, value):
+    def test_non_finite_callable_score_is_refused_with_its_image_number(self, value):
         made = Target.of(lambda output, rows: output.sum(1), IMAGES).select(slice(1, 3))
         output = torch.ones(4, 5)
         output[2, 0] = value
@@ -237,14 +237,14 @@ class TestCallable:
             made.scores(output, torch.tensor([0, 0, 1, 1]))
 
     @pytest.mark.parametrize("function", [lambda: 0, lambda output: 0, lambda a, b, c: 0])
-    def test_of_other_arguments(self, function):
+    def test_callable_with_other_arguments_is_refused(self, function):
         with pytest.raises(TypeError, match=r"a target callable takes \(output, rows\)"):
             Target.of(function, IMAGES)
 
     @pytest.mark.parametrize(
         "function", [torch.gather, max, nn.Identity(), lambda *both: 0, lambda a, b, c=1: 0]
     )
-    def test_of_these_or_unknown_arguments(self, function):
+    def test_callable_with_two_or_unknown_arguments_is_accepted(self, function):
         assert Target.of(function, IMAGES).function is function
 
 

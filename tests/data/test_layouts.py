@@ -53,7 +53,7 @@ class TestFolder:
         with pytest.raises(ValueError, match=r"train' has no pictures of ape: fill that folder"):
             load("folder", root, **SAME)
 
-    def test_a_split_alone(self, root):
+    def test_folder_with_only_a_test_split_is_loaded(self, root):
         (root / "train").rename(root / "elsewhere")
         splits = load("folder", root, **SAME)
         assert splits.train is None

@@ -57,7 +57,7 @@ class TestFolder:
         (tmp_path / "owl" / "notes.txt").write_text("no picture")
         return tmp_path
 
-    def test_a_folder_a_class(self, root):
+    def test_each_folder_is_a_class(self, root):
         data = folder(root, size=32)
         assert data.classes == ("owl", "wren")
         assert data.ids == ("owl/10.JPEG", "owl/9.jpg", "wren/2.png", "wren/deep/1.png")
@@ -73,12 +73,12 @@ class TestFolder:
         assert (found.classes, found.ids) == (expected.classes, expected.ids)
         assert found.labels == (0, 0, 1, 1)
 
-    def test_a_hidden_folder_beside_pictures_is_no_class(self, images):
+    def test_hidden_folder_beside_pictures_is_ignored(self, images):
         save(images / ".checkpoints" / "a.png")
         save(images / "._a.png")
         assert folder(images).ids == ("a.png", "b.png", "c.png")
 
-    def test_a_class_without_pictures_keeps_its_number(self, root):
+    def test_class_without_pictures_keeps_its_number(self, root):
         (root / "auk").mkdir()
         found = folder(root)
         assert found.classes == ("auk", "owl", "wren")
@@ -160,7 +160,7 @@ class TestListed:
         save(images / "my cat.png")
         assert listed(write("my cat.png,1")).ids == ("my cat.png",)
 
-    def test_an_image_listed_twice(self, write):
+    def test_image_listed_twice_is_loaded_twice(self, write):
         data = listed(write("a.png 0", "a.png 1"))
         assert data.ids == ("a.png", "a.png")
 
@@ -181,15 +181,15 @@ class TestListed:
             ("a.png 1 1 2 3 4", ValueError, "line 2 of .* another kind of truth than line 1"),
         ],
     )
-    def test_a_bad_line_is_named(self, write, line, error, sentence):
+    def test_bad_line_is_refused_with_its_number(self, write, line, error, sentence):
         with pytest.raises(error, match=sentence):
             listed(write("b.png 0", line), categories=list("vwxyz"))
 
-    def test_a_bad_first_line_is_no_header(self, write):
+    def test_bad_first_line_is_not_taken_for_a_header(self, write):
         with pytest.raises(ValueError, match=r"line 1 of .* got 'cat'"):
             listed(write("a.png cat", "b.png 0"))
 
-    def test_a_first_line_with_blanks_in_its_name_is_no_header(self, write, images):
+    def test_first_line_with_a_blank_in_its_name_is_not_taken_for_a_header(self, write, images):
         save(images / "my cat.png")
         with pytest.raises(FileNotFoundError, match=r"line 1 of .*; if a name has blanks, separ"):
             listed(write("my cat.png 0", "b.png 0"))
@@ -205,14 +205,14 @@ class TestListed:
 class TestBoxes:
     @pytest.mark.parametrize("line", ["a.png 1 20 10 40 30", "a.png,1,20,10,40,30",
                                       "a.png,1,20 10 40 30"])  # fmt: skip
-    def test_are_cropped_with_the_image(self, write, line):
+    def test_boxes_are_cropped_with_the_image(self, write, line):
         """40×60 becomes 20×30, of which the middle 20×20 is left: x' = x/2 − 5."""
         ((_, label, boxes),) = listed(write(line), size=20)
         assert label == 1
         assert type(boxes) is torch.Tensor
         assert torch.equal(boxes, torch.tensor([[5.0, 5, 15, 15]]))
 
-    def test_are_moved_by_any_transform(self, write):
+    def test_boxes_are_moved_by_a_custom_transform(self, write):
         ((_, _, boxes),) = listed(write("a.png 1 15 10 45 30"), transform=STRETCHED)
         assert torch.allclose(boxes, torch.tensor([[8.0, 8, 24, 24]]))
 
@@ -248,7 +248,7 @@ class TestBoxes:
 class TestMasks:
     @pytest.mark.parametrize(("value", "mode"), [(255, "L"), (1, "L"), (255, "1"), (3, "RGB"),
                                                  (255, "LA"), (9, "RGBA")])  # fmt: skip
-    def test_are_cropped_with_the_image(self, write, images, value, mode):
+    def test_masks_are_cropped_with_the_image(self, write, images, value, mode):
         save_mask(images / "mask.png", value, mode=mode)
         ((_, _, mask),) = listed(write("a.png 1 mask.png"), size=20)
         assert mask.shape == (20, 20)

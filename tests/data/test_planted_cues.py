@@ -45,7 +45,7 @@ class TestItems:
         labels = torch.tensor([label for _, label, _ in items(count=24, num_classes=6, mode=mode)])
         assert (labels.bincount() == 4).all()
 
-    def test_an_item_depends_on_seed_and_index_alone(self, mode):
+    def test_item_depends_only_on_seed_and_index(self, mode):
         few, many = planted_cues(4, mode=mode), planted_cues(9, mode=mode)
         backwards = [many[index] for index in (3, 2, 1, 0)][::-1]
         assert all(equal(few[index], backwards[index]) for index in range(4))
@@ -54,12 +54,12 @@ class TestItems:
         assert equal(planted_cues(4, mode=mode)[2], few[2])
         assert not torch.equal(planted_cues(4, mode=mode, seed=1)[2][0], few[2][0])
 
-    def test_the_global_generator_is_left_alone(self, mode):
+    def test_global_random_state_is_unchanged(self, mode):
         before = torch.get_rng_state()
         planted_cues(1, mode=mode)[0]
         assert torch.equal(torch.get_rng_state(), before)
 
-    def test_neighbouring_seeds_share_no_images(self):
+    def test_neighboring_seeds_share_no_images(self):
         first, second = items(count=6, seed=0), items(count=6, seed=1)
         for image, _, _ in first:
             assert not any(torch.equal(image, other) for other, _, _ in second)
@@ -80,7 +80,7 @@ class TestItems:
 
 
 class TestMasks:
-    def test_the_mask_is_the_cue_to_the_pixel(self, mode):
+    def test_mask_covers_exactly_the_pixels_of_the_cue(self, mode):
         """On black and on white backgrounds, the mask has exactly the object's pixels."""
         settings = {"count": 8, "mode": mode, "distractors": 0}
         pairs = zip(
@@ -130,7 +130,7 @@ class TestTwoCues:
             assert first != second
             assert not (mask & other).any()
 
-    def test_as_many_cues_as_classes(self):
+    def test_cues_may_be_as_many_as_classes(self):
         labels = [label for _, label, _ in items(count=2, num_classes=3, cues=3, extent=(0.2, 0.3))]
         assert sorted(labels[:3]) == sorted(labels[3:]) == [0, 1, 2]
 
@@ -295,7 +295,7 @@ class TestRefusals:
             planted_cues(**{"count": 4, **settings})
 
     @pytest.mark.parametrize(("cues", "distractors"), [(1, 3), (2, 2), (4, 0)])
-    def test_the_fullest_image_can_be_drawn(self, cues, distractors):
+    def test_largest_allowed_number_of_objects_fits_into_an_image(self, cues, distractors):
         assert len(items(count=10, cues=cues, distractors=distractors)) == 10 * cues
 
     @pytest.mark.parametrize("sides", [32, 64, (32, 200)])

@@ -52,7 +52,7 @@ class TestCifar:
         check(splits.test, images, labels)
         assert splits.classes == tuple(f"class {k}" for k in range(count))
 
-    def test_a_missing_file(self, written, tmp_path):
+    def test_missing_cifar_file_is_named(self, written, tmp_path):
         name, published, _ = written
         file = published.train_list[-1][0]
         (tmp_path / published.base_folder / file).unlink()
@@ -66,7 +66,7 @@ class TestCifar:
         with pytest.raises(FileFormatError, match=rf"{path.name}' is not the published file, by"):
             load(name, tmp_path)
 
-    def test_a_damaged_list_of_classes(self, written, tmp_path):
+    def test_damaged_cifar_class_list_is_refused(self, written, tmp_path):
         name, published, _ = written
         (tmp_path / published.base_folder / published.meta["filename"]).write_bytes(b"")
         with pytest.raises(FileFormatError, match="meta' is not the published file"):
@@ -103,7 +103,7 @@ class TestSTL10:
         (tmp_path / "stl10_binary" / "class_names.txt").unlink()
         assert load("stl10", tmp_path).classes == ()
 
-    def test_a_missing_file(self, tmp_path):
+    def test_missing_stl10_file_is_named(self, tmp_path):
         with pytest.raises(FileNotFoundError, match=r"no stl10 in .* no '.*train_X.bin'; give"):
             load("stl10", tmp_path)
 
@@ -129,7 +129,7 @@ class TestMNIST:
             assert (image[0].numpy() * 255 == np.array(picture)).all()
             assert label == number
 
-    def test_a_missing_file(self, tmp_path):
+    def test_missing_mnist_file_is_named(self, tmp_path):
         write_mnist(tmp_path / "MNIST" / "raw")
         (tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").unlink()
         wanted = r"no t10k-labels-idx1-ubyte or .*gz in '.*MNIST/raw' or '.*'; give download=True"
@@ -138,14 +138,14 @@ class TestMNIST:
 
     @pytest.mark.parametrize("kept", [2, 8, 100, 3000])
     @pytest.mark.parametrize("suffix", ["", ".gz"])
-    def test_a_truncated_file(self, tmp_path, suffix, kept):
+    def test_truncated_mnist_file_is_refused(self, tmp_path, suffix, kept):
         write_mnist(tmp_path, suffix=suffix)
         path = tmp_path / f"train-images-idx3-ubyte{suffix}"
         path.write_bytes(path.read_bytes()[:kept])
         with pytest.raises(FileFormatError, match="train-images"):
             load("mnist", tmp_path)
 
-    def test_a_damaged_gzip(self, tmp_path):
+    def test_damaged_mnist_gzip_is_refused(self, tmp_path):
         write_mnist(tmp_path, suffix=".gz")
         path = tmp_path / "train-images-idx3-ubyte.gz"
         content = bytearray(path.read_bytes())
@@ -195,7 +195,7 @@ class TestMNIST:
         again = pickle.loads(pickle.dumps(splits))
         assert [label for _, label in again.train] == labels.tolist()
 
-    def test_a_step_that_writes_in_place_leaves_the_data_alone(self, tmp_path):
+    def test_inplace_transform_does_not_change_the_stored_images(self, tmp_path):
         write_mnist(tmp_path)
         erase = {"name": "RandomErasing", "p": 1, "scale": [0.5, 0.5], "inplace": True}
         part = load("mnist", tmp_path, train=[erase]).train

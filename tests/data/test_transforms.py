@@ -101,7 +101,7 @@ class TestPipeline:
 
 
 class TestSizes:
-    def test_the_shorter_side_and_a_crop(self, picture):
+    def test_shorter_side_is_resized_and_then_cropped(self, picture):
         train, test = (make_pipeline(steps) for steps in make_size_steps(32, 24))
         whole = functional.resize(picture, [32], antialias=True) / 255
         assert whole.shape == (3, 32, 48)
@@ -120,13 +120,13 @@ class TestSizes:
         assert len(corners) > 20
         assert 8 < flipped < 32
 
-    def test_a_pair_is_a_square_whatever_the_proportions(self, picture):
+    def test_resize_to_a_pair_ignores_the_proportions(self, picture):
         _, test = (make_pipeline(steps) for steps in make_size_steps([40, 40], None))
         assert torch.equal(
             test(picture), functional.resize(picture, [40, 40], antialias=True) / 255
         )
 
-    def test_a_crop_alone(self, picture):
+    def test_crop_without_resize_cuts_the_center(self, picture):
         train, test = make_size_steps(None, [20, 30])
         assert names(train) == ["RandomCrop", "RandomHorizontalFlip"]
         assert torch.equal(make_pipeline(test)(picture), picture[:, 10:30, 15:45] / 255)
@@ -163,7 +163,7 @@ class TestHeldOut:
         write_mnist(tmp_path, train=50)
         return tmp_path
 
-    def test_the_first_fifth_of_a_seeded_shuffle(self, root):
+    def test_validation_is_the_first_part_of_a_seeded_shuffle(self, root):
         splits = load("mnist", root, validation={"fraction": 0.2, "seed": 223})
         order = list(range(50))
         np.random.seed(223)  # as a script would that seeds numpy once, at its start
@@ -174,7 +174,7 @@ class TestHeldOut:
         other = load("mnist", root, validation={"fraction": 0.2})
         assert other.validation.indices != order[:10]
 
-    def test_is_not_augmented(self, root):
+    def test_validation_images_are_not_augmented(self, root):
         splits = load("mnist", root, train=self.FLIP, validation={"fraction": 0.2, "seed": 223})
         plain = load("mnist", root)
         for part, turn in ((splits.train, True), (splits.validation, False)):

@@ -73,12 +73,12 @@ def test_commands_can_be_pasted(page):
         assert (done.returncode, done.stderr) == (0, ""), block
 
 
-def test_the_readme_example_is_short():
+def test_readme_example_has_at_most_twelve_lines():
     (code,) = blocks("README.md", "python")
     assert len([line for line in code.splitlines() if line.strip()]) <= 12
 
 
-def test_the_readme_table_is_current():
+def test_readme_table_is_up_to_date():
     text = (ROOT / "README.md").read_text("utf-8")
     assert catalogue.update_readme(text) == text, "run `make readme`"
 
@@ -135,7 +135,7 @@ def test_links_between_pages_lead_somewhere():
                 assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"
 
 
-def test_the_table_of_rise_is_that_of_its_figure():
+def test_rise_table_in_results_matches_its_csv_file():
     with (ROOT / "docs" / "figures" / "rise_convergence.csv").open() as file:
         measured = list(csv.DictReader(file))
     text = (ROOT / "docs" / "results.md").read_text("utf-8")

@@ -56,7 +56,7 @@ def images():
 
 
 class TestGradient:
-    def test_in_place_relu_behind_the_layer_does_not_change_the_activation(self, images):
+    def test_inplace_relu_behind_the_layer_does_not_change_the_activation(self, images):
         net = Staged()
         assert net.tail[0].inplace
         check(net, images)

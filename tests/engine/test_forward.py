@@ -154,7 +154,7 @@ class TestDefaultBatchSize:
     def test_follows_size_and_device(self, device, size, expected):
         assert default_batch_size(torch.empty(1, 3, *size, device=device)) == expected
 
-    def test_is_used(self):
+    def test_default_batch_size_splits_the_rows(self):
         assert [len(part) for part in worked(20, like=torch.zeros(1, 3, 224, 224))] == [8, 8, 4]
 
 
@@ -194,7 +194,7 @@ class TestCall:
 
     @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
     @pytest.mark.parametrize("contiguous", [False, True])
-    def test_in_place_model_does_not_change_the_images(self, layout, contiguous):
+    def test_inplace_model_does_not_change_the_images(self, layout, contiguous):
         images = pictures().contiguous(memory_format=layout)
         before = images.clone()
         with run_settings() as run:
@@ -285,7 +285,7 @@ class TestCollect:
             found = collect(10, lambda part: table[part], torch.zeros(1, 3, 8, 8))
         assert_close(found, table, rtol=0, atol=0)
 
-    def test_of_no_rows_is_empty(self):
+    def test_collect_over_no_rows_returns_an_empty_tensor(self):
         found = collect(0, lambda part: torch.ones(1), torch.zeros(1, 3, 8, 8))
         assert found.shape == (0,)
 

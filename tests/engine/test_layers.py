@@ -114,7 +114,7 @@ def test_default_layer_of_toy_nets(net, layer):
     assert default_layer(net(), IMAGES) == layer
 
 
-def test_in_place_relu_is_chosen_instead_of_its_convolution():
+def test_inplace_relu_is_chosen_instead_of_its_convolution():
     assert default_layer(SmallCNN(inplace=True), IMAGES) == "features.6"
 
 

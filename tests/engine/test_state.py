@@ -103,7 +103,7 @@ class TestUntouched:
         with unchanged(net, images), untouched(net):
             net.tail(torch.zeros(1, 4, 8, 8))
 
-    def test_in_the_callers_inference_mode(self, images):
+    def test_buffers_do_not_become_inference_tensors(self, images):
         net = mixed(Untidy())
         with torch.inference_mode(), unchanged(net, images), untouched(net):
             net(images)

@@ -38,7 +38,7 @@ class TestRecordPass:
         with pytest.raises(KeyError, match="0"):
             passed["0"]
 
-    def test_a_module_called_twice_has_its_last_call(self):
+    def test_module_called_twice_is_recorded_with_its_last_output(self):
         net, images = Twice(), pictures(2)
         outputs = []
         net.layer.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
@@ -104,7 +104,7 @@ class TestHooks:
             assert torch.equal(net(images), net[3].bias.expand(2, -1))
         assert torch.equal(other[0], expected)
 
-    def test_a_copy_made_inside_has_hooks_that_do_nothing(self):
+    def test_hooks_do_nothing_in_a_copy_of_the_model(self):
         net, images = small_net(), pictures(2)
         with hooks(net[0], after=lambda _, output: output * 0):
             twin = copy.deepcopy(net)

@@ -54,7 +54,7 @@ def test_two_launched_processes_give_the_rows_of_one(command, tmp_path):
 
 
 @pytest.mark.timeout(600)
-def test_a_dry_run_counts_the_processes_of_a_configuration(command, tmp_path):
+def test_dry_run_counts_the_processes_of_the_accelerate_config(command, tmp_path):
     config = tmp_path / "two.yaml"
     config.write_text(BY_DEFAULT)
     words = ["--config_file", config, *LAUNCH[-3:], *command, tmp_path / "dry", "--dry-run"]

@@ -32,7 +32,7 @@ def test_photographs_are_read_whole(photographs):
     assert len(photographs.flatten(1).unique(dim=0)) == 6
 
 
-def test_the_net_recognises_the_photographs(explanation, lite0):
+def test_net_recognizes_the_photographs(explanation, lite0):
     seen = [lite0.categories[index] for index in explanation.target]
     assert dict(zip(demo.PHOTOGRAPHS, seen, strict=True)) == SEEN
 
@@ -46,7 +46,7 @@ def test_gradcam_points_at_the_object(explanation, name):
     assert inside > 1.2 * area
 
 
-def test_at_least_ten_methods_are_shown():
+def test_demo_shows_at_least_ten_methods_with_valid_parameters():
     assert len(demo.METHODS) >= 10
     for name, params in demo.METHODS.items():
         assert params.keys() <= xcam.get_method(name)().parameters().keys()

@@ -10,7 +10,7 @@ import xcam
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def test_the_page_holds_the_values_of_the_file():
+def test_metrics_page_shows_the_values_of_the_csv_file():
     table = pd.read_csv(DOCS / "figures" / "metrics_on_photographs.csv")
     page = (DOCS / "metrics_on_photographs.md").read_text("utf-8")
     assert metrics_table.format_markdown(table) in page

@@ -60,7 +60,7 @@ def test_all_images_are_judged(value, verdict, monkeypatch, capsys):
     assert verdict in capsys.readouterr().out
 
 
-def test_masked_pixels_are_zero_once_normalised():
+def test_masked_pixels_are_zero_after_normalization():
     model = Normalized(torch.nn.Identity(), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     method = reproduce_rise.make_rise(model, 5000)
     assert (method.n_masks, method.cells, method.probability) == (5000, 10, 0.1)
@@ -70,7 +70,7 @@ def test_masked_pixels_are_zero_once_normalised():
 
 
 @pytest.mark.parametrize("name", ["deletion", "insertion"])
-def test_a_curve_has_29_points(name):
+def test_insertion_and_deletion_curves_have_29_points(name):
     model = xcam.models.load("xcam:gap_net")
     images = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     metric = reproduce_rise.METRICS[name]

@@ -32,13 +32,13 @@ def run(tmp_path_factory, explained):
         return out, example.compare(example.parse_arguments(["--out", str(out), *TINY]))
 
 
-def test_the_maps_are_those_of_the_heads(run, explained):
+def test_explained_methods_are_those_of_the_trained_heads(run, explained):
     names = [method.spec.name for method, _ in explained]
     assert names == ["lficam"] * 4 + ["abn"] * 4
     assert all(method == net.method for method, net in explained)
 
 
-def test_a_line_for_each_method_trained_and_not(run):
+def test_table_has_a_row_per_method_trained_and_untrained(run):
     _, table = run
     assert list(zip(table["method"], table["nets"], strict=True)) == [
         ("lficam", "trained"), ("lficam", "untrained"), ("abn", "trained"), ("abn", "untrained")
@@ -70,7 +70,7 @@ def test_trained_nets_are_trained(run):
         assert not torch.equal(*maps)
 
 
-def test_the_command_prints_it(monkeypatch, capsys, tmp_path):
+def test_command_prints_the_table(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(example, "compare", lambda options: pd.DataFrame({"IoU": [0.5]}))
     example.main(["--out", str(tmp_path), *TINY])
     assert capsys.readouterr().out.split() == ["IoU", "0.500"]

@@ -13,14 +13,14 @@ def run(tmp_path_factory):
     return out
 
 
-def test_the_folder_holds_a_training_and_its_curve(run):
+def test_output_folder_holds_the_logs_and_the_curve(run):
     assert list(pd.read_csv(run / "log.csv")["epoch"]) == [1]
     assert pd.read_csv(run / "test.csv")["n"].iloc[-1] == 16
     with Image.open(run / "curve.png") as picture:
         assert len(picture.convert("L").getcolors()) > 10  # lines, not an empty sheet
 
 
-def test_a_curve_is_drawn_of_any_training(run):
+def test_curve_is_redrawn_from_the_log_without_training(run):
     (run / "curve.png").unlink()
     train_on_cues.main(["--curve", str(run)])
     assert (run / "curve.png").is_file()

@@ -269,7 +269,7 @@ def test_parameters_of_the_wrong_kind_are_refused(method, name, value, words):
     assert str(caught.value) == f"{title}: {name} must be {words}, got {value!r}"
 
 
-def test_a_method_object_of_the_wrong_kind_is_refused():
+def test_method_object_with_a_field_of_the_wrong_type_is_refused():
     with pytest.raises(TypeError, match=r"^gradcam: relu must be True or False, got 'yes'$"):
         xcam.explain(Pooled(), IMAGES, method=GradCAM(relu="yes"))
 

@@ -75,13 +75,13 @@ class TestResult:
         assert by_name.method == by_object.method
         assert torch.equal(by_name.maps, by_object.maps)
 
-    def test_the_returned_method_gives_the_same_maps_again(self):
+    def test_returned_target_and_method_reproduce_the_maps(self):
         net = GapNet()
         first = xcam.explain(net, IMAGES, method="gradcam_plusplus")
         again = xcam.explain(net, IMAGES, first.target, first.method)
         assert torch.equal(first.maps, again.maps)
 
-    def test_the_given_method_object_is_not_changed(self):
+    def test_given_method_object_is_not_changed(self):
         method = GradCAM()
         xcam.explain(GapNet(), IMAGES, method=method)
         assert method.layer is None
@@ -274,7 +274,7 @@ class TestEveryMethod:
         with unchanged(hungry, IMAGES), pytest.raises(torch.OutOfMemoryError):
             xcam.explain(hungry, IMAGES, 1, **placed(name, "net."))
 
-    def test_the_model_is_guarded_once(self, name, monkeypatch):
+    def test_model_is_guarded_once_per_explanation(self, name, monkeypatch):
         net, guards, guard = net_for(name), [], restore._frozen
         monkeypatch.setattr(restore, "_frozen", lambda model: guards.append(1) or guard(model))
         xcam.explain(net, IMAGES, 1, made(name), batch_size=2)  # which also looks for a layer

@@ -29,7 +29,7 @@ def answers(rows, labels):
     return TensorDataset(images, torch.tensor(labels))
 
 
-def test_by_hand():
+def test_accuracy_table_matches_a_hand_computed_one():
     data = answers(
         [[3.0, 2, 1], [1, 3, 2], [2, 3, 1], [1, 2, 3], [3, 2, 1]],
         [0, 0, 0, 1, 1],
@@ -61,7 +61,7 @@ def test_names_of_classes(owner):
     assert xcam.accuracy(model, data)["class"].tolist() == ["a", "b", "c", "all"]
 
 
-def test_is_the_same_for_any_batch_and_leaves_no_trace():
+def test_accuracy_is_independent_of_the_batch_and_leaves_the_model_unchanged():
     model = mixed(Net())
     with unchanged(model):
         table = xcam.accuracy(model, Noisy(11))
@@ -70,7 +70,7 @@ def test_is_the_same_for_any_batch_and_leaves_no_trace():
     assert table.equals(xcam.accuracy(model, DataLoader(Noisy(11), batch_size=3)))
 
 
-def test_on_a_device_that_is_named():
+def test_accuracy_runs_on_a_named_device():
     model = Net()
     assert xcam.accuracy(model, Noisy(6), device="cpu").equals(xcam.accuracy(model, Noisy(6)))
 

@@ -27,14 +27,14 @@ from xcam.models import Normalized
 
 
 class TestLeavesNoTrace:
-    def test_in_success(self):
+    def test_successful_fit_leaves_model_and_random_state_unchanged(self):
         model = mixed(Net())
         with unchanged(model):
             net = train(model=model, epochs=1)
         assert not any(module.training for module in net.modules())
         assert all(parameter.grad is None for parameter in net.parameters())
 
-    def test_in_failure(self):
+    def test_failed_fit_leaves_model_and_random_state_unchanged(self):
         model = mixed(Net())
 
         class Broken(Noisy):
@@ -48,13 +48,13 @@ class TestLeavesNoTrace:
             train(model=model, data=Broken())
 
     @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-    def test_in_any_grad_mode(self, mode):
+    def test_fit_works_in_any_grad_mode(self, mode):
         model = Net()
         with mode(), unchanged(model):
             net = train(model=model, epochs=1)
         assert_same_bits(weights(net), weights(train(epochs=1)))
 
-    def test_the_state_of_generators_is_irrelevant(self):
+    def test_fit_depends_on_its_seed_and_not_on_global_random_state(self):
         one = train(epochs=1)
         torch.manual_seed(9)
         np.random.seed(9)
@@ -62,7 +62,7 @@ class TestLeavesNoTrace:
         assert_same_bits(weights(train(epochs=1)), weights(one))
         assert not torch.equal(train(epochs=1, seed=1).fc.weight, one.fc.weight)
 
-    def test_a_net_that_writes_to_its_buffers(self):
+    def test_fit_restores_buffers_that_the_net_writes_to(self):
         model = Untidy()
         with unchanged(model):
             plain(Noisy(6), model)
@@ -74,7 +74,7 @@ class TestLeavesNoTrace:
 
 
 class TestResult:
-    def test_the_best_epoch_in_memory_and_in_files(self, tmp_path):
+    def test_best_epoch_is_returned_and_saved(self, tmp_path):
         settings = {"name": "SGD", "lr": 0.3, "momentum": 0.9}
         arguments = {"epochs": 6, "optimizer": settings, "ema": None, "seed": 1}
         net = train(tmp_path, **arguments)
@@ -90,7 +90,7 @@ class TestResult:
         last = xcam.load(tmp_path / "last.safetensors", model=Net())
         assert not torch.equal(last.fc.weight, net.fc.weight)
 
-    def test_the_last_epoch_without_validation(self, tmp_path):
+    def test_last_epoch_is_returned_without_validation(self, tmp_path):
         net = plain(Noisy(11), out=tmp_path, epochs=2)
         assert sorted(path.name for path in tmp_path.iterdir()) == [
             "last.safetensors", "log.csv", "manifest.json", "training.pt"]  # fmt: skip
@@ -123,7 +123,7 @@ class TestResult:
         net = plain(data, Normalized(Net(plain=True), (0.5,), (0.5,)))
         assert net.categories == ("left", "middle", "right")
 
-    def test_the_size_comes_from_the_training_images(self, tmp_path):
+    def test_input_size_comes_from_the_training_images(self, tmp_path):
         for method in (None, "lcam_fm"):
             model = Normalized(Net(plain=True), [0.5], [0.2], input_size=224)
             with unchanged(model):
@@ -137,7 +137,7 @@ class TestResult:
         net = plain(Noisy(6), nn.DataParallel(Net(plain=True)))
         assert_same_bits(weights(net), weights(plain(Noisy(6))))
 
-    def test_a_loader_gives_batch_size_and_collation(self):
+    def test_data_loader_determines_batch_size_and_collation(self):
         def halved(items):
             images, labels = zip(*items, strict=True)
             return torch.stack(images) / 2, torch.tensor(labels)
@@ -178,7 +178,7 @@ class Diverging(Noisy):
         return (image * torch.nan if self.loaded.count(index) == 2 and index == 5 else image), label
 
 
-def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_good_state(tmp_path):
+def test_non_finite_loss_stops_fit_and_keeps_the_last_good_state(tmp_path):
     arguments = {"epochs": 3, "batch_size": 4, "save_minutes": 0.0}
     with pytest.raises(
         DivergenceError, match=r"not finite at epoch 2, step \d \(learning rate 0\.1\)"

@@ -52,13 +52,13 @@ class TestFolder:
         assert (tmp_path / "training.pt").read_bytes() == before
         assert list(tmp_path.glob(".*.part")) == []
 
-    def test_a_failing_device_is_not_a_full_disk(self, tmp_path, monkeypatch):
+    def test_device_error_while_saving_is_not_reported_as_a_full_disk(self, tmp_path, monkeypatch):
         failing = RuntimeError("CUDA error: an illegal memory access was encountered")
         monkeypatch.setattr(torch, "save", lambda state, partial: (_ for _ in ()).throw(failing))
         with pytest.raises(RuntimeError, match="illegal memory access"):
             train(tmp_path, epochs=1)
 
-    def test_a_disk_that_cannot_be_read_is_not_a_damaged_file(self, tmp_path, monkeypatch):
+    def test_read_error_is_not_reported_as_a_damaged_file(self, tmp_path, monkeypatch):
         train(tmp_path, epochs=1)
 
         def load(file, **options):

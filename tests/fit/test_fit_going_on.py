@@ -193,7 +193,7 @@ def test_what_a_killed_training_drew_too_much_is_dropped(tmp_path):
     assert [event.step for event in events.Scalars("epoch/train_loss")] == [3, 6]
 
 
-def test_a_recipe_is_the_same(tmp_path, monkeypatch):
+def test_recipe_is_resumed_only_with_the_same_settings(tmp_path, monkeypatch):
     splits = xcam.data.Splits(CLEAN, CLEAN, None, ("a", "b", "c"))
     monkeypatch.setattr(xcam.data, "load", wraps(xcam.data.load)(lambda **settings: splits))
     recipe = {

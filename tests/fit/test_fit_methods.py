@@ -17,7 +17,7 @@ from xcam.registry import installed
 
 
 class TestMethods:
-    def test_the_head_is_trained_by_its_loss(self, toy_method, tmp_path):
+    def test_head_is_trained_and_the_classifier_stays_frozen(self, toy_method, tmp_path):
         arguments = {"epochs": 1, "groups": {"head": {"lr_factor": 2.0}}}
         net = train(tmp_path, method="toy_head", scale=3.0, **arguments)
         assert net.method == toy_method(scale=3.0)
@@ -33,7 +33,7 @@ class TestMethods:
         assert torch.equal(nets[0].head.weight, nets[1].head.weight)
         assert not torch.equal(nets[0].head.weight, nets[2].head.weight)
 
-    def test_a_head_is_trained_on(self, toy_method):
+    def test_attached_head_is_trained_further(self, toy_method):
         net = plain(Noisy(6), method="toy_head")
         more = plain(Noisy(6), net)
         assert more.method == net.method
@@ -45,7 +45,7 @@ class TestMethods:
         with pytest.raises(TypeError, match="gradcam needs no training"):
             plain(Noisy(6), method="gradcam")
 
-    def test_the_loss_is_the_methods(self, toy_method):
+    def test_loss_arguments_beside_a_method_are_refused(self, toy_method):
         with pytest.raises(ValueError, match="the loss is that of the method toy_head"):
             plain(Noisy(6), method="toy_head", label_smoothing=0.1)
 
@@ -56,14 +56,14 @@ class TestMethods:
         loss = 3 * F.cross_entropy(net(images), torch.tensor(held_out.labels))
         assert log(tmp_path)["validation_loss"].item() == pytest.approx(float(loss.detach()))
 
-    def test_a_method_that_is_not_registered_is_trained_and_loaded(self, tmp_path):
+    def test_unregistered_method_is_trained_and_loaded_into_its_net(self, tmp_path):
         net = plain(Noisy(6), method=ToyHead(), validation=Noisy(3), out=tmp_path)
         again = xcam.load(tmp_path / "best.safetensors", model=net)
         assert again.method == net.method
         with pytest.raises(xcam.errors.UnknownNameError, match="'toy_head', which is not inst"):
             xcam.load(tmp_path / "best.safetensors", model=Net(plain=True))
 
-    def test_a_loss_that_cannot_be_measured_is_refused_before_the_first_step(self, tmp_path):
+    def test_failing_validation_loss_is_refused_before_the_first_step(self, tmp_path):
         data = Noisy(6)
         with pytest.raises(ValueError, match="loss of toy_head fails on a validation image"):
             plain(data, method=Sloped(), validation=Noisy(3), out=tmp_path / "run")
@@ -71,7 +71,7 @@ class TestMethods:
         assert not (tmp_path / "run").exists()
         plain(data, method=Sloped())
 
-    def test_a_loss_across_a_batch_sees_all_classes(self, monkeypatch):
+    def test_validation_batches_of_sorted_images_mix_the_classes(self, monkeypatch):
         """Held out images come class by class, and in every epoch in the same mixed order."""
         held_out, seen, loss = Noisy(12, seed=1, noise=0.0), [], ToyHead.loss
         held_out.labels = sorted(held_out.labels)

@@ -86,7 +86,7 @@ class TestCuda:
         assert_close(weights(found.cpu()), weights(expected), 1e-4)
 
     @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-    def test_in_half_precision(self, precision):
+    def test_fit_in_half_precision_learns_on_cuda(self, precision):
         data = Noisy(60)
         net = plain(data, epochs=30, batch_size=10, device="cuda", precision=precision)
         assert xcam.accuracy(net, data)["accuracy"].iloc[-1] > 0.5

@@ -138,7 +138,7 @@ WRONG = [
 
 class TestBadInput:
     @pytest.mark.parametrize(("arguments", "error", "sentence"), WRONG)
-    def test_is_said(self, arguments, error, sentence):
+    def test_bad_argument_is_refused_with_its_message(self, arguments, error, sentence):
         arguments = {"data": Noisy(6), "batch_size": 6, **arguments}
         model = Net(plain=True)
         with unchanged(model), pytest.raises(error, match=sentence):
@@ -156,7 +156,7 @@ class TestBadInput:
                 plain(loader, batch_size=2)
         plain(DataLoader(Subset(data, [0, 1, 2]), shuffle=True), batch_size=2)
 
-    def test_a_batch_that_is_never_full(self):
+    def test_data_loader_that_never_fills_a_batch_is_refused(self):
         loader = DataLoader(Noisy(6), batch_size=8, drop_last=True)
         with pytest.raises(ValueError, match="6 images are fewer than one batch of 8"):
             plain(loader, batch_size=None)
@@ -192,7 +192,7 @@ class TestBadInput:
         assert not (tmp_path / "run").exists()
 
     @pytest.mark.parametrize("workers", [0, 1])
-    def test_an_image_that_cannot_be_read(self, workers):
+    def test_error_of_an_unreadable_image_is_raised_unchanged(self, workers):
         class Broken(Noisy):
             def __getitem__(self, index):
                 if index == 3:
@@ -211,7 +211,7 @@ class TestBadInput:
         with pytest.raises(ValueError, match=r"^the images of a batch are not of one size"):
             plain(Uneven(6), workers=workers)
 
-    def test_a_net_with_auxiliary_logits(self):
+    def test_net_with_auxiliary_logits_is_refused_with_a_remedy(self):
         model = xcam.models.load("torchvision:googlenet", num_classes=CLASSES)
         with pytest.raises(ModelOutputError, match=r"aux_logits=False"):
             plain(Noisy(2, size=32), model)

@@ -147,7 +147,7 @@ def test_more_epochs_go_on_and_fewer_are_refused(tmp_path):
         train(tmp_path / "a", epochs=1)
 
 
-def test_a_finished_training_trains_no_more(tmp_path):
+def test_finished_training_is_not_trained_again(tmp_path):
     train(tmp_path, epochs=1)
     data = Noisy()
     train(tmp_path, data=data, epochs=1)
@@ -188,7 +188,7 @@ def test_other_first_weights_are_warned_of(tmp_path):
 
 
 @pytest.mark.parametrize("cut", [0, 100, -100])
-def test_a_damaged_state_is_refused(tmp_path, cut):
+def test_damaged_training_state_is_refused(tmp_path, cut):
     train(tmp_path, epochs=1)
     content = (tmp_path / "training.pt").read_bytes()
     (tmp_path / "training.pt").write_bytes(content[:cut])
@@ -197,7 +197,7 @@ def test_a_damaged_state_is_refused(tmp_path, cut):
 
 
 @pytest.mark.parametrize(("other", "remedy"), [(99, "upgrade xcam"), (1, "train anew")])
-def test_a_state_of_another_format_is_refused(tmp_path, other, remedy):
+def test_training_state_of_another_format_is_refused(tmp_path, other, remedy):
     train(tmp_path, epochs=1)
     state = torch.load(tmp_path / "training.pt", weights_only=True)
     torch.save({**state, "format": other}, tmp_path / "training.pt")

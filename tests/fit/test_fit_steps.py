@@ -70,7 +70,7 @@ class TestOptimiser:
         expected = by_hand(Net(plain=True), lambda name: rates.get(name, 0.1))
         assert_close(weights(net), expected[-1])
 
-    def test_a_group_without_weight_decay(self):
+    def test_group_may_have_its_own_weight_decay(self):
         settings = {"name": "SGD", "lr": 0.1, "weight_decay": 0.5}
         net = plain(CLEAN, optimizer=settings, groups={r"bias": {"weight_decay": 0.0}})
         whole = by_hand(Net(plain=True), lambda name: 0.1, decay=0.5)[-1]
@@ -124,7 +124,7 @@ class TestSchedule:
         # Four steps an epoch, of which the log has the last one's rate.
         assert rates == pytest.approx([0.1 * (0.1 + 0.9 * 3 / 4), 0.1 * 0.9**3, 0.1 * 0.9**7])
 
-    def test_the_rate_is_that_of_the_steps(self):
+    def test_schedule_sets_the_learning_rate_of_each_step(self):
         settings = {"name": "LinearLR", "start_factor": 0.5, "total_iters": 1}
         net = plain(CLEAN, epochs=2, schedule=settings)
         half = by_hand(Net(plain=True), lambda name: 0.05)[-1]
@@ -153,7 +153,7 @@ class TestLoss:
         after = squares(net(images), labels)
         assert log(tmp_path)["validation_loss"].item() == pytest.approx(float(after.detach()))
 
-    def test_a_module_as_criterion_stays_the_callers(self):
+    def test_criterion_module_is_used_and_left_unchanged(self):
         criterion = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0]))
         net = plain(CLEAN, criterion=criterion)
         weighted = by_hand_of(criterion)
@@ -230,7 +230,7 @@ class TestParts:
         state = torch.load(tmp_path / "training.pt", weights_only=True)
         assert state["scaler"]["scale"] == 2.0**16
 
-    def test_a_net_that_takes_no_channels_last(self):
+    def test_net_that_fails_with_channels_last_is_trained(self):
         class Viewing(Net):
             def forward(self, images):
                 return self.fc(self.features(images).flatten(2).view(len(images), 8, -1).mean(2))

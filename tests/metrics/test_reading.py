@@ -42,14 +42,14 @@ def hits(logits, classes):
 
 
 class TestAmongTop:
-    def test_as_topk_where_nothing_is_equal(self):
+    def test_among_top_matches_topk_without_ties(self):
         logits = seeded(200, 7)
         classes = torch.arange(200) % 7
         for top in range(1, 7):
             expected = (logits.topk(top, 1).indices == classes[:, None]).any(1)
             assert is_among_top(logits, classes, top).equal(expected)
 
-    def test_of_equals_the_first_is_the_decision(self):
+    def test_first_of_equal_logits_is_the_decision(self):
         equal = [[0.0, 0.0, 0.0]] * 3
         assert among(equal, [0, 1, 2]) == [True, False, False]
         assert among(equal, [0, 1, 2], top=2) == [True, True, False]
@@ -68,10 +68,10 @@ class TestAmongTop:
 
 
 class TestHits:
-    def test_the_highest_logit(self):
+    def test_highest_logit_is_the_hit(self):
         assert hits([[1.0, 2.0, 0.0]] * 3, [0, 1, 2]) == [0, 1, 0]
 
-    def test_a_single_logit_is_for_its_class_if_positive(self):
+    def test_single_logit_is_a_hit_if_positive(self):
         assert hits([[0.5], [-0.5], [0.0]], [0, 0, 0]) == [1, 0, 0]
 
 
@@ -89,7 +89,7 @@ class TestHits:
     ],
     ids=lambda metric: metric.spec.name,
 )
-def test_a_model_without_an_opinion_is_right_about_one_class_of_five(metric):
+def test_constant_model_is_right_about_one_class_of_five(metric):
     explanation: Explanation = explained(seeded(5, 12, 12, seed=1), CLASSES)
     truth = CLASSES if metric.spec.truth == "labels" else None
     rows = metric.score(Silent(), seeded(5, 3, 12, 12), explanation, truth)

@@ -63,7 +63,7 @@ class TestWrittenOut:
             differences = (row[:, None] - row[None]).abs().mean()
             assert found.item() == pytest.approx(float(differences / (2 * row.mean())), rel=1e-5)
 
-    def test_as_quantus_sums(self):
+    def test_sparseness_and_entropy_match_the_sums_of_quantus(self):
         for row, gini, entropy in zip(
             self.values.abs().double(),
             scored(Sparseness(), self.values),

@@ -81,7 +81,7 @@ def test_densenet_beside_torchvision():
 
 
 @pytest.mark.parametrize("block", ["basic", "bottleneck"])
-def test_a_residual_block_is_its_shortcut(block):
+def test_residual_block_with_a_zero_branch_is_its_shortcut(block):
     first, second = CifarResNet(depth=14, block=block).eval().stage2
     for residual in (first, second):
         nn.init.zeros_(residual.branch[-1].weight)
@@ -90,7 +90,7 @@ def test_a_residual_block_is_its_shortcut(block):
     assert torch.equal(second(features(after)), features(after).relu())
 
 
-def test_a_wide_block_is_its_shortcut():
+def test_wide_block_with_a_zero_branch_is_its_shortcut():
     """A projection reads the activated features; without one, the input passes unchanged."""
     first, second = CifarWideResNet(depth=16, widen=2).eval().stage2
     for block in (first, second):
@@ -100,14 +100,14 @@ def test_a_wide_block_is_its_shortcut():
     assert torch.equal(second(features(64)), features(64))
 
 
-def test_a_wide_block_by_hand():
+def test_wide_block_matches_its_formula():
     block = drawn(CifarWideResNet(depth=10, widen=1).stage1[0])
     norm, (conv, inner, _, _, last) = block.activation[0], block.branch
     hidden = inner(conv(norm(features(16)).relu())).relu()
     assert_close(block(features(16)), features(16) + last(hidden))
 
 
-def test_a_dense_layer_keeps_its_input():
+def test_dense_layer_appends_to_its_input():
     layer = drawn(CifarDenseNet(depth=10, growth=6).stage1[0])
     output = layer(features(12))
     assert torch.equal(output[:, :12], features(12))

@@ -94,7 +94,7 @@ def test_parameters_of_bottlenecks_in_closed_form(n):
     assert parameters(on_meta(CifarResNet, depth=6 * n + 2)) == total + 10 * (c + 1)
 
 
-def test_the_resnet_110_of_the_papers_has_164_layers():
+def test_resnet_110_of_the_papers_has_164_layers():
     net = on_meta(CifarResNet, depth=110)
     layers = [
         name
@@ -131,7 +131,7 @@ def test_shapes_of_the_stages(net, widths):
     assert net.fc(net.pool(net.norm(features)).flatten(1)).shape == (2, 10)
 
 
-def test_the_groups_of_resnext():
+def test_resnext_has_8_groups_and_the_published_widths():
     grouped = [m for m in on_meta(CifarResNeXt).modules() if getattr(m, "groups", 1) > 1]
     assert [m.groups for m in grouped] == [8] * 9
     assert [m.out_channels for m in grouped] == [512] * 3 + [1024] * 3 + [2048] * 3
@@ -198,7 +198,7 @@ def test_gradients_reach_every_parameter(small):
     assert all(gradient.any() for gradient in gradients)
 
 
-def test_a_copy_of_the_last_stage_without_its_stride(small):
+def test_last_stage_without_stride_keeps_the_resolution(small):
     """An attention branch is made of the last stage at twice the resolution."""
     features = small.stage2(small.stage1(small.stem(images())))
     stage = copy.deepcopy(small.stage3)

@@ -92,7 +92,7 @@ def test_statistics_of_nets_to_train(options, mean, std):
     assert net.input_size == (options.get("input_size", 32),) * 2
 
 
-def test_the_size_of_a_net_to_train():
+def test_input_size_of_a_simple_cnn_is_chosen_at_load():
     assert load("xcam:simple_cnn", input_size=[24, 16])(torch.rand(1, 3, 24, 16)).shape == (1, 10)
 
 

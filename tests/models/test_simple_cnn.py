@@ -31,7 +31,7 @@ def test_parameters(shape, features, classifier):
     assert sum(p.numel() for p in net.parameters()) == {MNIST: 1_284_042, CIFAR: 2_202_122}[shape]
 
 
-def test_the_indices_of_the_layers():
+def test_features_are_blocks_of_convolution_norm_relu_and_pooling():
     block = [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d]
     assert [type(layer) for layer in net_for(CIFAR).features] == 3 * block
 
@@ -89,7 +89,7 @@ def test_maps_are_of_the_class(method):
     assert not torch.allclose(first, second)
 
 
-def test_the_layer_after_the_last_pooling():
+def test_last_pooling_layer_can_be_explained():
     net, batch = net_for(CIFAR), images(CIFAR)
     explanation = xcam.explain(net, batch, 0, method="conv_output", layer="features.11")
     torch.testing.assert_close(explanation.raw, net.features(batch).detach().mean(1))

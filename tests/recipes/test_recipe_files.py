@@ -15,7 +15,7 @@ else:
 
 
 class TestChanges:
-    def test_by_dotted_names(self):
+    def test_changes_are_applied_by_dotted_names(self):
         whole = recipes.read("cifar10_resnet110")
         changed = recipes.read("cifar10_resnet110", {
             "epochs": 2, "optimizer.lr": 0.05, "model.num_classes": 5, "fit.clip": 1.0,
@@ -39,7 +39,7 @@ class TestChanges:
             ("lists/val.csv", "lists/val.csv"), ("/data/val.csv", "/data/val.csv"),
         ],
     )  # fmt: skip
-    def test_a_text_is_toml_or_a_word(self, text, meaning):
+    def test_value_is_parsed_as_toml_or_as_a_word(self, text, meaning):
         assert parse_value(text) == meaning
         assert type(parse_value(text)) is type(meaning)
 
@@ -99,7 +99,7 @@ class TestRefusals:
         with pytest.raises(TypeError, match=message):
             recipes.read("mnist_simple_cnn", {key: 1})
 
-    def test_a_change_inside_of_a_number(self):
+    def test_change_inside_a_number_is_refused(self):
         with pytest.raises(ValueError, match=r"'epochs.more' finds no table at 'epochs', but 30"):
             recipes.read("mnist_simple_cnn", {"epochs.more": 1})
 

@@ -166,7 +166,7 @@ PARAMETERS = {  # of the nets, known from elsewhere
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_the_net_and_the_data_are_the_published_ones(name):
+def test_net_and_data_are_the_published_ones(name):
     recipe = recipes.read(name)
     net, data = NETS[name]
     classes, statistics = PUBLISHED[name][6:8]
@@ -176,7 +176,7 @@ def test_the_net_and_the_data_are_the_published_ones(name):
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_the_settings_are_the_published_ones(name):
+def test_fit_settings_are_the_published_ones(name):
     recipe = recipes.read(name)
     table, data, model = recipe["fit"], recipe["data"], recipe["model"]
     schedule = table.get("schedule", {})
@@ -215,7 +215,7 @@ def test_settings_that_only_vit_mod_has():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_method_of_a_recipe(name):
+def test_recipe_has_the_method_and_fields_of_its_name(name):
     recipe = recipes.read(name)
     own = method_settings(recipe["fit"])
     (known,) = [method for method in METHODS if name.startswith(method)] or [""]
@@ -233,7 +233,7 @@ def test_the_method_of_a_recipe(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_recipe_says_what_it_is(name):
+def test_recipe_has_title_source_notes_and_command(name):
     recipe = recipes.read(name)
     assert recipe["title"]
     assert recipe["source"]
@@ -267,7 +267,7 @@ def built(module, settings, *args):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_net_of_a_recipe(name):
+def test_net_of_a_recipe_runs_and_has_the_expected_size(name):
     recipe = recipes.read(name)
     model, own = recipe["model"], method_settings(recipe["fit"])
     provided = model.pop("weights", None)  # not downloaded here
@@ -341,7 +341,7 @@ class TestTraining:
         with pytest.raises(ValueError, match=r"has 5 classes and the data have 10: change"):
             recipes.fit(recipe, digits)
 
-    def test_a_recipe_of_ones_own_is_checked(self, digits):
+    def test_incomplete_or_misspelled_recipe_is_refused(self, digits):
         with pytest.raises(FileFormatError, match=r"the recipe lacks 'name' in \[data\]"):
             recipes.fit({"model": TINY["model"], "fit": TINY["fit"]}, digits)
         with pytest.raises(TypeError, match=r"\[fit\] of the recipe has no argument 'epoch'"):
@@ -377,7 +377,7 @@ class TestPages:
             assert recipe["notes"].strip() in page
         assert "optimizer=SGD(lr=0.1, momentum=0.9, weight_decay=0.0001), schedule=Mu" in page
 
-    def test_the_originals_of_the_papers(self):
+    def test_commands_and_recipes_on_the_originals_page_exist(self):
         """Its commands have these options, its recipes and what is changed in them are there."""
         text = (ROOT / "docs/originals.md").read_text("utf-8")
         lines = [shlex.split(line) for line in re.findall(r"`((?:xcam|--set) [^`]*)`", text)]
@@ -397,7 +397,7 @@ class TestPages:
         assert methods == set(METHODS)
         assert all(f"--recipe {method}_" in text for method in methods)
 
-    def test_the_example_is_a_recipe(self, tmp_path):
+    def test_example_on_the_recipes_page_is_a_valid_recipe(self, tmp_path):
         (text,) = re.findall(
             r"```toml\n(.*?)```", (ROOT / "docs/recipes.md").read_text(), re.DOTALL
         )

@@ -315,7 +315,7 @@ class TestStudent:
 
 
 class TestHolm:
-    def test_by_hand(self):
+    def test_holm_adjustment_matches_a_hand_computed_one(self):
         got = adjust_holm([0.01, 0.04, 0.03, 0.005])
         assert got == pytest.approx([0.03, 0.06, 0.06, 0.02])
 

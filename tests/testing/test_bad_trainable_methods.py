@@ -273,7 +273,7 @@ def test_every_check_catches_something():
     assert set().union(*CAUGHT.values()) == TRAINABLE
 
 
-def test_a_head_stands_where_it_is_put():
+def test_head_changes_features_only_in_its_own_passes():
     """Features are changed in the head's own passes, and the classifier alone runs unchanged."""
     probe, images = ProbeNet(), sample_images(2)
     net = attach_head(Good(), probe)

@@ -110,5 +110,5 @@ CAUGHT: dict[type[Metric], set[str]] = {
 
 
 @pytest.mark.parametrize("kind", CAUGHT, ids=lambda kind: kind.__name__)
-def test_is_caught_by_its_check(kind):
+def test_bad_metric_is_caught_by_its_check(kind):
     assert_caught(kind, CAUGHT[kind])

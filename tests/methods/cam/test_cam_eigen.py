@@ -156,7 +156,7 @@ def test_eigengradcam_is_positive_where_the_score_is_raised(weight):
 
 
 @pytest.mark.parametrize("name", ["eigencam", "eigengradcam"])
-def test_a_silent_layer_gives_zeros(name):
+def test_all_zero_layer_gives_a_zero_map_and_a_warning(name):
     class Silent(nn.Module):
         def __init__(self):
             super().__init__()

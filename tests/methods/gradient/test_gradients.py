@@ -77,7 +77,7 @@ def test_input_x_gradient_of_white_box_multiplies_stretched_factors(images):
         ("logprob", lambda logits: logits.log_softmax(1)),
     ],
 )
-def test_the_score_is_what_is_differentiated(images, output, function):
+def test_saliency_differentiates_the_chosen_output(images, output, function):
     net = SmallCNN()
     raw = xcam.explain(net, images, CLASSES, "saliency", output=output).raw
     assert close(raw, autograd(net, images, CLASSES, function), 1e-5)
@@ -161,7 +161,7 @@ def test_passes(images, method, a_image):
     assert max(rows) <= 2  # memory is that of two images, however many steps there are
 
 
-def test_the_mean_gradient_is_kept_in_float32_for_a_half_precision_model(images):
+def test_mean_gradient_of_a_half_precision_model_is_float32(images):
     net, images = SmallCNN().bfloat16(), images.bfloat16()
     raw = IntegratedGradients(n_steps=3).maps(net, images, Target.of(CLASSES, images))
     assert raw.dtype == torch.float32
@@ -203,7 +203,7 @@ class WritesToItsInput(nn.Module):
 
 
 @pytest.mark.parametrize("channels", [1, 3])  # one channel is channels_last without a copy
-def test_a_model_that_writes_to_its_input(images, channels):
+def test_model_that_writes_to_its_input_gets_correct_gradients(images, channels):
     images = images[:, :channels].contiguous()
     before = images.clone()
     raw = xcam.explain(WritesToItsInput(), images, channels - 1, "saliency").raw
@@ -227,7 +227,7 @@ class CutsTheGraph(nn.Module):
     ids=["detached", "constant", "of something else"],
 )
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.spec.name)
-def test_a_score_without_gradient_is_refused(images, net, target, method):
+def test_score_without_gradient_is_refused(images, net, target, method):
     with pytest.raises(ModelOutputError, match="the score has no gradient at the images"):
         xcam.explain(net, images, target, method)
 
@@ -249,7 +249,7 @@ def test_values_that_cannot_be_run(parameters, sentence):
 
 
 @pytest.mark.parametrize("name", ["gausslegendre", "trapezoid", "left", "middle", "right"])
-def test_the_weights_of_a_rule_add_up_to_one(images, name):
+def test_quadrature_weights_add_up_to_one(images, name):
     """On a score that is constant on the way, the mean gradient is the gradient."""
     net, method = LinearNet(), IntegratedGradients(rule=name, multiply_by_inputs=False)
     raw = xcam.explain(net, images, 2, method).raw

@@ -70,7 +70,7 @@ def test_against_a_loop(images, kind, combine):
     assert float((raw - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
 
 
-def test_the_noise_is_normal_with_a_share_of_the_range(images):
+def test_noise_is_normal_and_scaled_by_the_range_of_the_image(images):
     copies, _ = noisy_copies(images, SmoothGrad(n_samples=40, noise=0.2))
     spread = (copies - images).std((0, 2, 3, 4))
     ranges = images.amax((1, 2, 3)) - images.amin((1, 2, 3))
@@ -87,7 +87,7 @@ def test_every_image_gets_the_same_noise(images):
     torch.testing.assert_close(noise, noise[:, :1].expand_as(noise), rtol=1e-4, atol=1e-6)
 
 
-def test_a_samples_noise_depends_on_the_seed_and_its_number_alone(images):
+def test_noise_depends_only_on_seed_and_sample_number(images):
     three, _ = noisy_copies(images, SmoothGrad(n_samples=3))
     five, _ = noisy_copies(images, SmoothGrad(n_samples=5))
     assert torch.equal(three, five[:3])
@@ -121,7 +121,7 @@ def test_one_sample_without_noise_is_the_gradient(images, kind):
     assert torch.equal(raw, gradient if kind is SmoothGrad else gradient.square())
 
 
-def test_a_linear_net_has_its_weights_in_every_sample(images):
+def test_noisy_gradients_of_a_linear_net_are_its_weights(images):
     net = LinearNet()
     weights = net.fc.weight.detach()[CLASSES].view_as(images)
     smooth = xcam.explain(net, images, CLASSES, "smoothgrad").raw
@@ -133,7 +133,7 @@ def test_a_linear_net_has_its_weights_in_every_sample(images):
     assert "flat" in flat.warnings[0]
 
 
-def test_the_channels_are_reduced_last(images):
+def test_channels_are_reduced_after_averaging_the_samples(images):
     explanation = xcam.explain(SmallCNN(), images, CLASSES, "smoothgrad")
     assert float(explanation.raw.min()) < 0
     assert torch.equal(explanation.maps, explanation.raw.abs().sum(1))
@@ -162,7 +162,7 @@ def test_values_that_cannot_be_run(kind, parameters, sentence):
         kind(**parameters)
 
 
-def test_a_single_sample_has_no_variance():
+def test_vargrad_refuses_a_single_sample():
     with pytest.raises(
         ValueError, match=r"^vargrad: n_samples must be an int of at least 2, such as 25, got 1"
     ):

@@ -119,7 +119,7 @@ def expected(net, images, classes=CLASSES):
         "result unused",
     ],
 )
-def test_the_rule_holds_however_a_relu_is_called(images, method, rule, relu):
+def test_rule_applies_however_the_relu_is_called(images, method, rule, relu):
     reference = expected(Net(rule), images)
     found = xcam.explain(Net(relu), images, CLASSES, method).raw
     assert close(found, reference)
@@ -127,7 +127,7 @@ def test_the_rule_holds_however_a_relu_is_called(images, method, rule, relu):
 
 
 @rules
-def test_the_rule_leaves_other_branches_alone(images, method, rule):
+def test_rule_does_not_change_gradients_of_other_branches(images, method, rule):
     assert close(
         xcam.explain(Shared(nn.ReLU()), images, CLASSES, method).raw, expected(Shared(rule), images)
     )
@@ -214,7 +214,7 @@ def test_within_a_module_only(images):
 
 
 @pytest.mark.parametrize("name", ["guided_backprop", "deconvnet"])
-def test_a_net_without_relus_has_its_gradient_and_a_warning(images, name):
+def test_net_without_relus_gives_its_plain_gradient_and_a_warning(images, name):
     net = TokenNet()
     with pytest.warns(XcamWarning, match="the model calls no ReLU"):
         found = xcam.explain(net, images, CLASSES, name)
@@ -224,7 +224,7 @@ def test_a_net_without_relus_has_its_gradient_and_a_warning(images, name):
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
 @pytest.mark.parametrize("name", ["guided_backprop", "deconvnet"])
-def test_a_scripted_net_is_refused(images, name):
+def test_scripted_net_is_refused(images, name):
     net = SmallCNN()
     part = nn.Sequential(torch.jit.script(net.features), net.pool, nn.Flatten(), net.classifier)
     with pytest.raises(TypeError, match=r"'0' of the model is scripted; give the nn.Module"):
@@ -286,7 +286,7 @@ def hooks(net):
 @pytest.mark.parametrize(
     "method", [GuidedBackprop(within="features"), DeconvNet(), GuidedGradCAM()]
 )
-def test_the_model_is_left_as_it_was(images, method):
+def test_hooks_and_modules_of_the_model_are_restored_after_a_failure(images, method):
     net = SmallCNN()
     modules, during = [type(module) for module in net.modules()], []
     net.pool.register_forward_hook(lambda *_: during.append(hooks(net.features)))
@@ -306,7 +306,7 @@ def test_the_model_is_left_as_it_was(images, method):
 
 
 @pytest.mark.parametrize("name", ["guided_backprop", "deconvnet", "guided_gradcam"])
-def test_a_score_without_gradient_is_refused(images, name):
+def test_score_without_gradient_is_refused(images, name):
     class Cuts(nn.Module):
         def forward(self, images):
             return images.relu().detach().mean((2, 3))
@@ -318,7 +318,7 @@ def test_a_score_without_gradient_is_refused(images, name):
         xcam.explain(SmallCNN(), images, lambda output, rows: torch.ones(len(rows)), name)
 
 
-def test_a_callable_target_and_other_scores(images):
+def test_callable_target_gives_the_maps_of_the_logprob_output(images):
     net = SmallCNN()
     for name in ("guided_backprop", "deconvnet", "guided_gradcam"):
         reference = xcam.explain(net, images, 2, name, output="logprob").raw

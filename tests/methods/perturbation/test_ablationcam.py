@@ -20,7 +20,7 @@ def pictures(count=2, size=16, seed=0):
 
 
 @pytest.mark.parametrize("relu", [True, False], ids=["rectified", "signed"])
-def test_on_pooling_and_a_linear_layer_a_weight_is_the_channels_share(relu):
+def test_weight_is_the_share_of_the_channel_in_a_linear_logit(relu):
     """Without channel k the logit falls by v_ck·mean(A_k)."""
     net, images = GapNet(relu=relu), pictures()
     activation = net.features(images).detach()
@@ -101,7 +101,7 @@ def test_it_is_the_loop_over_channels_in_any_layout(layout, ablate):
         torch.testing.assert_close(e.raw.double(), expected, rtol=0, atol=limit)
 
 
-def test_a_channel_that_is_zero_takes_no_pass():
+def test_zero_channel_takes_no_forward_pass():
     net, images = SmallCNN(), pictures()
     net.features[4].weight.data[3:7] = 0  # four channels of the last convolution
     net.features[5].running_mean[3:7] = 0
@@ -128,7 +128,7 @@ class Shared(nn.Module):
         return self.net.fc(self.relu(second(self.relu(first(images)))).mean((2, 3)))
 
 
-def test_of_a_layer_that_is_called_twice_the_last_call_is_ablated():
+def test_last_call_of_a_layer_called_twice_is_ablated():
     net, images = Shared().eval(), pictures()
     expected = xcam.explain(GapNet(), images, 1, AblationCAM(layer="features")).raw
     with pytest.warns(XcamWarning, match="called 2 times"):
@@ -144,7 +144,7 @@ def test_many_small_falls_do_not_add_up_the_rounding_of_the_clean_score():
     assert (difference <= 1e-5 * (together.amax((1, 2)) - together.amin((1, 2)))).all()
 
 
-def test_a_negative_score_does_not_turn_the_map():
+def test_negative_score_does_not_invert_the_map():
     net, images = GapNet(), pictures(1)
     net.fc.bias.data[0] -= 100
     above = xcam.explain(net, images, 0, "ablationcam").maps
@@ -160,7 +160,7 @@ def test_relu_cuts_at_zero():
     assert torch.equal(xcam.explain(net, images, 0, AblationCAM(relu=True)).raw, raw.relu())
 
 
-def test_the_unknown_ablation_is_refused():
+def test_unknown_ablation_is_refused():
     with pytest.raises(ValueError, match="ablate must be 'zero' or 'mean', got 'noise'"):
         AblationCAM(ablate="noise")
 

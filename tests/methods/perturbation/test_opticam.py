@@ -47,7 +47,7 @@ def by_hand(net, image, target, iterations, loss, normalize, rate=0.1):
 
 @pytest.mark.parametrize("loss", ["plain", "norm"])
 @pytest.mark.parametrize("normalize", ["minmax", "max", "sigmoid"])
-def test_it_is_the_optimisation_by_hand(loss, normalize):
+def test_maps_match_a_hand_written_optimization(loss, normalize):
     net, images, classes = SmallCNN(), pictures(3), [0, 4, 2]
     method = OptiCAM(layer="features", iterations=8, loss=loss, normalize=normalize)
     maps = xcam.explain(net, images, classes, method).raw
@@ -61,7 +61,7 @@ def score(net, images, maps, target):
         return net(images * maps[:, None])[:, target]
 
 
-def test_the_map_scores_higher_than_the_uniform_mixture_and_differs():
+def test_optimized_map_scores_higher_than_the_uniform_mixture():
     net, images = SmallCNN(), pictures(4)
     uniform = xcam.explain(net, images, 1, OptiCAM("features", iterations=1)).maps
     activation = net.features(images).detach()
@@ -72,7 +72,7 @@ def test_the_map_scores_higher_than_the_uniform_mixture_and_differs():
     assert ((best - uniform).abs().amax((1, 2)) > 0.01).all()
 
 
-def test_on_a_trained_net_the_photographs_score_higher(lite0, photographs):
+def test_optimized_map_scores_higher_on_photographs_of_a_trained_net(lite0, photographs):
     images = F.interpolate(photographs[:2], 96, mode="bilinear")
     target = int(lite0(images)[0].argmax())
     uniform, best = (
@@ -92,7 +92,7 @@ def test_more_iterations_never_score_lower():
         assert (more >= fewer - 1e-5).all()
 
 
-def test_an_image_does_not_depend_on_its_batch():
+def test_map_is_independent_of_the_other_images():
     net, images, method = SmallCNN(), pictures(3), OptiCAM(iterations=10)
     together = xcam.explain(net, images, [0, 1, 2], method).maps
     alone = [xcam.explain(net, images[i : i + 1], i, method).maps for i in range(3)]
@@ -101,7 +101,7 @@ def test_an_image_does_not_depend_on_its_batch():
     assert torch.equal(together[0], xcam.explain(net, other, [0, 1, 2], method).maps[0])
 
 
-def test_an_optimisation_is_the_same_to_the_bit_in_any_batch():
+def test_optimization_is_bitwise_the_same_in_any_batch():
     """Adam would make a visible difference of the rounding in which batch sizes differ."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -115,7 +115,7 @@ def test_an_optimisation_is_the_same_to_the_bit_in_any_batch():
         assert torch.equal(one.logits, alone.logits)
 
 
-def test_a_callable_may_read_any_output():
+def test_callable_target_may_read_a_structured_output():
     class Wrapped(SmallCNN):
         def forward(self, images):
             return {"a": super().forward(images), "b": images.mean((2, 3))}
@@ -141,7 +141,7 @@ def flat_net():
 
 
 @pytest.mark.parametrize("normalize", ["minmax", "max"])
-def test_a_flat_map_becomes_zeros_not_nan(normalize):
+def test_flat_map_becomes_zeros_and_not_nan(normalize):
     net = flat_net()
     net.features[2].bias.data.fill_(0.3 if normalize == "minmax" else -1)
     e = xcam.explain(net, pictures(), 0, OptiCAM(normalize=normalize, iterations=3))
@@ -172,12 +172,12 @@ class Cut(GapNet):
         return super().forward(images.detach())
 
 
-def test_a_model_without_a_gradient_is_an_error():
+def test_model_without_gradient_is_refused():
     with pytest.raises(ModelOutputError, match=r"no gradient.*'scorecam'"):
         xcam.explain(Cut(), pictures(), 1, "opticam")
 
 
-def test_the_fill_is_seen_behind_the_map():
+def test_fill_is_blended_in_where_the_map_is_low():
     class Watching(SmallCNN):
         def forward(self, images):
             self.last = images.detach().clone()
@@ -205,7 +205,7 @@ def test_bad_fields_are_refused(field, value):
         OptiCAM(**{field: value})
 
 
-def test_a_module_may_be_the_layer():
+def test_layer_may_be_given_as_a_module():
     net, images = SmallCNN(), pictures()
     by_module = xcam.explain(net, images, 1, OptiCAM(layer=net.features, iterations=2))
     assert isinstance(net.features, nn.Sequential)

@@ -151,7 +151,7 @@ def test_both_estimators_converge_to_the_expectation(linear, sampling):
         assert abs(maps - expected).max() < 5 * abs(expected).max() / 0.3 / 30000**0.5
 
 
-def test_centring_takes_the_noise_of_coverage_away():
+def test_centered_estimator_removes_the_noise_of_coverage():
     """A score that never changes: the plain map is all noise, the centred one nothing."""
     net, images = GapNet(), pictures(1)
     nn.init.zeros_(net.fc.weight)
@@ -161,7 +161,7 @@ def test_centring_takes_the_noise_of_coverage_away():
     assert centered.abs().max() < 1e-6
 
 
-def test_a_map_depends_on_the_seed_and_not_on_how_images_go_through():
+def test_map_depends_on_the_seed_and_not_on_the_batch():
     net, images = GapNet(), pictures(3)
     method = RISE(n_masks=50)
     maps = xcam.explain(net, images, method=method, batch_size=4).maps
@@ -173,7 +173,7 @@ def test_a_map_depends_on_the_seed_and_not_on_how_images_go_through():
     assert (other - maps).abs().amax() > 1e-3 * spread.max()
 
 
-def test_a_callable_scores_for_itself():
+def test_callable_target_gives_the_maps_of_its_classes():
     net, images = GapNet(), pictures(2)
     by_class = xcam.explain(net, images, [1, 3], RISE(n_masks=20))
 
@@ -196,7 +196,7 @@ class Watching(nn.Module):
         return images.flatten(1)[:, :4]
 
 
-def test_the_model_sees_the_filled_images_a_batch_at_a_time():
+def test_model_gets_the_filled_images_in_batches():
     net, images = Watching().eval(), pictures(2)
     method = RISE(n_masks=9, fill=torch.tensor([0.1, 0.2, 0.3]))
     xcam.explain(net, images, 0, method, batch_size=4)

@@ -75,7 +75,7 @@ def test_masks_are_made_in_either_order(normalize, align_corners):
     assert_close(xcam.explain(net, image, 1, method).raw[0], expected)
 
 
-def test_the_variants_differ():
+def test_variants_give_different_maps():
     net, image = SmallCNN(), pictures(1)
     variants = [
         {},
@@ -120,7 +120,7 @@ def test_flat_channels_weigh_nothing_and_take_no_pass(value, weighting):
     assert_close(e.raw, torch.stack(expected))
 
 
-def test_a_channel_of_low_contrast_is_a_mask():
+def test_channel_of_low_contrast_is_used_as_a_mask():
     net, image = GapNet(relu=False).double(), pictures(1).double()
     channel = net.features(image).detach()[0, 3]
     net.features[2].bias.data[3] += 100 * (channel.max() - channel.min())
@@ -140,7 +140,7 @@ def test_without_any_mask_the_map_is_zero(weighting):
     assert "flat" in e.warnings[0]
 
 
-def test_a_callable_is_the_weight():
+def test_callable_target_gives_the_maps_of_its_classes():
     net, images = SmallCNN(), pictures(2)
     classes = torch.tensor([3, 0])
 

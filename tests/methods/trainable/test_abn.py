@@ -40,7 +40,7 @@ def hand_made():
 
 
 class TestBranch:
-    def test_by_hand(self):
+    def test_branch_matches_a_hand_computed_example(self):
         """Each cell of A sums |x| over the cells around it; zeros beyond the border."""
         features = torch.tensor([[[[1.0, -2.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 4.0]]]])
         attention, auxiliary = hand_made()(features)
@@ -94,7 +94,7 @@ class TestNet:
             attached.state_dict()
         )
 
-    def test_the_last_stage_goes_on_with_the_attended_features(self):
+    def test_last_stage_reads_the_attended_features(self):
         torch.manual_seed(0)
         net = CifarResNet(depth=8).eval()
         attached = ABN().attach(Normalized(net, (0.5,), (0.5,), input_size=32))
@@ -108,7 +108,7 @@ class TestNet:
             assert attention.max() < 1
             assert torch.equal(attached.model.classifier(images), net(images))
 
-    def test_the_branch_reads_the_features_before_the_stage(self):
+    def test_branch_reads_the_features_before_the_stage(self):
         torch.manual_seed(0)
         net = CifarResNet(depth=8).eval()
         attached = ABN().attach(net)
@@ -119,7 +119,7 @@ class TestNet:
             wanted = branch(net.stage2(net.stage1(net.stem(images))))
         assert all(map(torch.equal, found, wanted))
 
-    def test_the_copy_has_stride_1_and_new_weights(self):
+    def test_copied_stage_has_stride_1_and_new_weights(self):
         torch.manual_seed(0)
         net = CifarResNet(depth=20)
         net.stage3[0].branch[1].running_mean.fill_(3)
@@ -177,7 +177,7 @@ class TestNet:
         both = torch.autograd.grad(ABN().loss(attached, images, torch.tensor([0, 1]))[0], weights)
         assert both[0].abs().sum() > 0
 
-    def test_the_attention_and_both_losses_train_the_backbone(self):
+    def test_attention_and_both_losses_reach_the_backbone(self):
         """Each by itself has a gradient in the stem: the branch's input is not cut off."""
         attached = ABN().attach(GapNet()).train()
         stem = attached.classifier.features[0].weight
@@ -193,7 +193,7 @@ class TestNet:
         (both,) = torch.autograd.grad(ABN().loss(attached, images, labels)[0], stem)
         assert torch.allclose(both, parts[1] + parts[2], atol=1e-6)
 
-    def test_the_map_is_the_attention_whatever_the_target(self):
+    def test_map_is_the_attention_for_any_target(self):
         attached = ABN().attach(GapNet())
         attached.fitted = True
         images = pictures()
@@ -226,7 +226,7 @@ class TestNet:
         e = xcam.explain(attached, pictures(1, size=64), method=None)
         assert e.raw.shape == (1, 8, 8)  # before layer3, at an eighth of the image
 
-    def test_a_file_holds_the_whole_net(self, tmp_path):
+    def test_checkpoint_restores_the_whole_net(self, tmp_path):
         torch.manual_seed(0)
         attached = ABN(branch_norm=False).attach(xcam.models.load("xcam:cifar_resnet", depth=8))
         attached.fitted = True

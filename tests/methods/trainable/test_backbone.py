@@ -74,7 +74,9 @@ def fitted(net, method, size=16, **arguments):
 class TestEveryHead:
     @pytest.mark.parametrize("widths", [(4, 6, 8), (4, 4, 4)])
     @pytest.mark.parametrize("inplace", [False, True])
-    def test_on_a_net_that_shares_one_relu(self, head, widths, inplace, tmp_path):
+    def test_head_on_a_shared_relu_reads_the_last_convolution(
+        self, head, widths, inplace, tmp_path
+    ):
         """As where the ReLU is a function, it reads the last convolution."""
         net = fitted(Shared(*widths, inplace=inplace), head)
         assert "conv3" in net.method.parameters().values()
@@ -85,7 +87,9 @@ class TestEveryHead:
         assert torch.equal(xcam.explain(again, pictures(size=16)).maps, maps)
 
     @pytest.mark.parametrize("normalized", [False, True])
-    def test_on_a_net_of_one_size_that_does_not_say_it(self, head, normalized, tmp_path):
+    def test_net_of_one_unstated_size_gets_it_from_the_training_images(
+        self, head, normalized, tmp_path
+    ):
         def bare():
             return Normalized(Fixed(), (0.5,), (0.5,)) if normalized else Fixed()
 
@@ -98,18 +102,18 @@ class TestEveryHead:
         images = pictures(size=16)
         assert torch.equal(xcam.explain(again, images).raw, xcam.explain(net, images).raw)
 
-    def test_on_a_net_that_asserts_its_size(self, head):
+    def test_error_of_a_net_that_asserts_its_size_is_shown(self, head):
         transformer = torchvision.models.VisionTransformer(32, 16, 1, 2, 8, 16, num_classes=3)
         with pytest.raises(ValueError, match=r"does not run .* \(Wrong image height! Expected 32"):
             xcam.get_method(head)().attach(transformer)
 
-    def test_a_layer_that_is_called_several_times_is_refused(self, head):
+    def test_layer_called_several_times_is_refused(self, head):
         name = "stage" if head == "abn" else "layer"
         sentence = "'block' is called 3 times in a forward pass, and .* once, such as 'last'"
         with pytest.raises(LayerError, match=sentence):
             xcam.get_method(head)(**{name: "block"}).attach(Recurrent())
 
-    def test_a_layer_that_is_called_more_often_in_another_pass(self, head):
+    def test_layer_called_more_often_in_training_is_refused_except_by_lcam(self, head):
         """L-CAM runs its classifier in eval mode, whatever mode it is in."""
         net = xcam.get_method(head)().attach(Recurrent())
         assert "last" in net.method.parameters().values()
@@ -122,7 +126,7 @@ class TestEveryHead:
 
 
 class TestBackbone:
-    def test_a_module_of_several_names(self):
+    def test_module_with_several_names_is_refused_by_each_of_them(self):
         relu = nn.ReLU()
         net = nn.Sequential(nn.Conv2d(3, 4, 3), relu, nn.Conv2d(4, 5, 3), relu, nn.Flatten())
         backbone = Backbone(net)
@@ -130,7 +134,7 @@ class TestBackbone:
             with pytest.raises(LayerError, match=f"'{name}' is called 2 times.*such as '2'"):
                 backbone.shape(Place(name))
 
-    def test_a_last_convolution_that_is_called_twice(self):
+    def test_default_layer_skips_a_convolution_called_twice(self):
         twice = nn.Conv2d(4, 4, 3)
         net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), twice, twice, nn.Flatten())
         assert Backbone(net).last_stage() == Backbone(net).default_layer() == "1"
@@ -144,7 +148,7 @@ class TestBackbone:
             assert Backbone(net, torch.ones(1, 3, 12, 20)).blank.shape == (1, 3, 12, 20)
 
     @pytest.mark.parametrize("size", [784, (3, 16, 16), None])
-    def test_a_classifiers_own_input_size_is_not_in_the_file(self, size, tmp_path):
+    def test_input_size_of_the_bare_classifier_is_not_saved(self, size, tmp_path):
         model = Shared(4, 4, 4)
         model.input_size = size
         for net, expected in (

@@ -73,7 +73,7 @@ class TestStagesThatReadTheImage:
         assert ABN().attach(Functional()).method.stage == "features.2"
         assert Backbone(Functional()).last_stage() == "features.2"
 
-    def test_a_front_end_without_convolutions_makes_features(self):
+    def test_stage_without_convolutions_may_make_features(self):
         net = Staged(nn.PixelUnshuffle(2), channels=12)
         assert ABN(stage="stem").attach(net).method.stage == "stem"
 
@@ -128,7 +128,7 @@ class TestTransformers:
 
     @LAYER
     @pytest.mark.parametrize(("net", "layer"), [(vit, "conv_proj"), (swin, "permute")])
-    def test_a_layer_that_gives_such_a_map(self, method, net, layer):
+    def test_transformer_layer_that_gives_a_feature_map_is_accepted(self, method, net, layer):
         attached = method(layer=layer).attach(net())
         attached.fitted = True
         side = attached.input_size[0]
@@ -140,7 +140,7 @@ class TestTransformers:
         with pytest.raises(LayerError, match=f"{sentence}give a convolutional net, or name the"):
             ABN().attach(net())
 
-    def test_a_vector_is_nothing_of_a_transformer(self):
+    def test_vector_output_is_refused_without_mention_of_transformers(self):
         with pytest.raises(LayerError, match="choose another layer, before pooling and flattening"):
             LFICAM(layer="fc").attach(GapNet())
 

@@ -57,7 +57,7 @@ class TestTerms:
         assert variation(two[:, None]) == pytest.approx((14 + 4 * 14) / 2)
         assert variation(two[None]) == pytest.approx(14 + 4 * 14)
 
-    def test_a_flat_mask_varies_at_its_border_alone(self):
+    def test_flat_mask_has_variation_only_at_its_border(self):
         assert variation(torch.ones(1, 1, 3, 5)) == pytest.approx(0.3 * (5 + 5 + 3 + 3) / 2)
 
     def test_area(self):
@@ -73,7 +73,7 @@ class TestTerms:
 
 
 class TestLoss:
-    def test_of_features(self):
+    def test_loss_of_lcam_fm_matches_its_formula(self):
         """The classifier goes on with A F; the terms are of A."""
         method, images = LCAMFm(labels="given", mask_reg="own_label"), pictures()
         net = attached(method)
@@ -87,7 +87,7 @@ class TestLoss:
         )
         assert torch.allclose(method.loss(net, images, LABELS)[0], wanted)
 
-    def test_of_images(self):
+    def test_loss_of_lcam_img_matches_its_formula(self):
         """The classifier sees the image again, black where A, made as large as it, is 0."""
         method = LCAMImg(layer="features", labels="given", mask_reg="own_label")
         images = pictures()
@@ -122,7 +122,7 @@ class TestLoss:
         assert torch.equal(*alone)
 
     @BOTH
-    def test_a_part_of_a_batch_knows_its_own_labels_alone(self, method):
+    def test_own_label_loss_is_the_same_over_parts_of_a_batch(self, method):
         """V of the batch's labels counts less where a step has parts, own_label's does not."""
         images, terms = pictures(), {"labels": "given", "area_weight": 0.0, "ce_weight": 0.0}
         net = attached(method())
@@ -183,7 +183,7 @@ class TestLoss:
         assert len(seen) == passes
 
     @BOTH
-    def test_a_relu_in_place_behind_the_layer(self, method):
+    def test_inplace_relu_behind_the_layer_does_not_change_the_features(self, method):
         """Maps are made of the features as the layer gives them, in training as later."""
         net = attached(method(layer="0"), nn.Sequential(
             nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
@@ -244,7 +244,7 @@ class TestFrozen:
         assert all(net.get_parameter(name).grad.any() for name in reached)
 
     @BOTH
-    def test_of_equal_epochs_the_last_is_returned(self, method, tmp_path):
+    def test_last_of_equally_accurate_epochs_is_returned(self, method, tmp_path):
         """The classifier's accuracy tells none apart, and the head is trained on."""
         data = TensorDataset(pictures(8), torch.arange(8) % 5)
         net = xcam.fit(GapNet(), data, method(), epochs=3, validation=data, out=tmp_path)
@@ -254,7 +254,7 @@ class TestFrozen:
 
 class TestMaps:
     @BOTH
-    def test_are_the_channels_of_the_classes(self, method):
+    def test_maps_are_the_channels_of_the_target_classes(self, method):
         net, images = fitted(method()), pictures()
         c = read_maps(net, images)
         for classes in ([4, 0, 2], [1, 1, 1]):
@@ -266,7 +266,7 @@ class TestMaps:
         assert torch.equal(net(images), GapNet()(images))
 
     @BOTH
-    def test_of_a_callable_target(self, method):
+    def test_map_of_a_callable_target_weights_channels_by_its_slopes(self, method):
         """One class against another: the slopes of the score in the logits are 1 and -2."""
         net, images = fitted(method()), pictures()
         c = read_maps(net, images)
@@ -325,7 +325,7 @@ class TestMaps:
         assert (xcam.explain(net, pictures(), 1, sigmoid=True).raw == 0.5).all()
         assert read_maps(drawn_as_ever, pictures()).any()
 
-    def test_a_file_holds_the_whole_net(self, tmp_path):
+    def test_checkpoint_restores_the_whole_net(self, tmp_path):
         torch.manual_seed(0)
         model = xcam.models.load("xcam:cifar_resnet", depth=8)
         net = fitted(LCAMImg(mask_reg="own_label", tv_weight=0.5, sigmoid=True), model)

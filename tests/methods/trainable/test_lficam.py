@@ -59,7 +59,7 @@ class TestAttention:
         "scores",
         [(LOG_3, 0.0), ([[LOG_3 - 5, LOG_3 + 1], [LOG_3 + 1, LOG_3 + 3]], [[9.0, -2.0], [-3, -4]])],
     )
-    def test_by_hand(self, scores):
+    def test_attention_matches_a_hand_computed_example(self, scores):
         """Scores of log 3 and 0 in the mean.
 
         w = (3/4, 1/4), R = (3, 0, 9/4, 1), less its minimum and over its range of 3.
@@ -123,7 +123,7 @@ class TestAttention:
         wanted = (4 * cells + 1.5)[:, None] + 16 * cells**2 + 12 * cells + 2.5
         assert torch.allclose(module.fin.shown[0, 0], wanted)
 
-    def test_a_flat_sum_is_left_as_it_is(self):
+    def test_flat_sum_is_not_rescaled(self):
         flat = torch.full((1, 2, 3, 3), 2.5)
         assert torch.equal(importance(1.0, 2.0)(flat, greys(1)), flat[:, :1])
 
@@ -207,7 +207,7 @@ class TestAttention:
 
 
 class TestNet:
-    def test_the_classifier_goes_on_with_the_attended_features(self):
+    def test_classifier_reads_the_attended_features(self):
         net = GapNet()
         attached = LFICAM(layer="features").attach(net)
         images = pictures()
@@ -218,7 +218,7 @@ class TestNet:
             assert torch.allclose(logits, wanted, atol=1e-6)
             assert torch.equal(attached.classifier(images), net(images))
 
-    def test_the_head_sees_normalised_images(self):
+    def test_head_gets_normalized_images(self):
         """Zero where the mean is: FIN is shown nothing."""
         attached = LFICAM().attach(Normalized(GapNet(), (0.5,), (0.25,)))
         head = find_headed(attached).head
@@ -228,7 +228,7 @@ class TestNet:
         attached(torch.full((1, 3, 16, 16), 1.0))
         assert head.fin.shown.max() == 2
 
-    def test_grey_is_the_mean_of_the_normalised_channels(self):
+    def test_gray_is_the_mean_of_the_normalized_channels(self):
         """Also where the backbone goes on to change the images in place."""
 
         class InPlace(GapNet):
@@ -249,7 +249,7 @@ class TestNet:
         wanted = -(probabilities[0, 1].log() + probabilities[1, 3].log()) / 2
         assert torch.allclose(LFICAM().loss(attached, images, labels)[0], wanted)
 
-    def test_the_map_is_the_attention_whatever_the_target(self):
+    def test_map_is_the_attention_for_any_target(self):
         attached = LFICAM().attach(GapNet())
         attached.fitted = True
         images = pictures()
@@ -311,7 +311,7 @@ class TestNet:
         assert attention.shape == (1, 1, side, side)
         assert net.conv1.stride == (2, 2)
 
-    def test_a_real_net_keeps_its_names_and_takes_any_size(self):
+    def test_resnet18_keeps_its_layer_names_and_takes_any_size(self):
         torch.manual_seed(0)
         model = xcam.models.load("torchvision:resnet18", num_classes=4)
         attached = LFICAM(layer="model.layer3").attach(model)
@@ -322,7 +322,7 @@ class TestNet:
         e = xcam.explain(attached, pictures(1, size=64), 0, "gradcam")
         assert e.method.layer == "model.classifier.layer4"
 
-    def test_a_file_holds_the_whole_net(self, tmp_path):
+    def test_checkpoint_restores_the_whole_net(self, tmp_path):
         torch.manual_seed(0)
         model = xcam.models.load("xcam:cifar_resnet", depth=8)
         attached = LFICAM(fin_relu="every").attach(model)
@@ -355,7 +355,7 @@ class TestNet:
         with pytest.raises(ValueError, match="stem_stride must be 1, 2 or None, got 3"):
             LFICAM(stem_stride=3)
 
-    def test_a_layer_that_is_called_twice_is_refused(self):
+    def test_layer_called_twice_is_refused(self):
         net = SmallCNN()
         net.features = nn.Sequential(
             nn.Conv2d(3, 16, 3), relu := nn.ReLU(), nn.Conv2d(16, 16, 3), relu

@@ -85,7 +85,7 @@ def test_method_that_replaces_the_classifier_leaves_none(monkeypatch):
         LFICAM().attach(net)
 
 
-def test_the_next_head_trains_all_of_it():
+def test_second_head_trains_all_parameters_of_the_first_net():
     generator = torch.Generator().manual_seed(0)
     data = [(torch.rand(3, 32, 32, generator=generator), label) for label in (0, 1, 2, 3)]
     bare = xcam.fit(classifier(), data, "lcam_fm", epochs=1).classifier

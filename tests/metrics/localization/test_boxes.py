@@ -110,7 +110,7 @@ class TestAgainstThePlainComputation:
 
 class TestKnownValues:
     @pytest.mark.parametrize("metric", BOTH, ids=repr)
-    def test_the_object_itself(self, metric):
+    def test_mask_of_the_object_as_map_scores_100(self, metric):
         masks = blocks(4, 30)
         assert result(metric, masks.float(), masks) == 100
 
@@ -176,7 +176,7 @@ class TestStatistic:
         assert scores(metric, maps, masks).equal(torch.cat(alone))
 
     @pytest.mark.parametrize("metric", BOTH, ids=repr)
-    def test_finish_is_vectorised(self, metric):
+    def test_finish_is_vectorized(self, metric):
         rows = scores(metric, smooth(6, 24), blocks(6, 24)).double()
         means = torch.stack([rows[:2].mean(0), rows.mean(0), rows[4:].mean(0)])
         each = torch.stack([metric.finish(mean) for mean in means])

@@ -77,7 +77,7 @@ class TestPointingGame:
         rows = scores(plain, maps, truth, classes=[3, 3, 3, 0])
         assert plain.finish(rows.mean(0)).item() == 0.5
 
-    def test_finish_is_vectorised(self):
+    def test_finish_is_vectorized(self):
         rows = scores(PointingGame(), noise(9, 20, 20), blocks(9, 20))
         means = torch.stack([rows[:3].mean(0), rows.mean(0), rows[4:].mean(0)])
         each = torch.stack([PointingGame().finish(mean) for mean in means])

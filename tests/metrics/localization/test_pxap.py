@@ -60,7 +60,7 @@ class TestAgainstThePlainComputation:
 
 
 class TestKnownValues:
-    def test_the_object_itself(self):
+    def test_mask_of_the_object_as_map_scores_100(self):
         masks = blocks(4, 20)
         assert result(PxAP(), masks.float(), masks) == 100
 
@@ -98,7 +98,7 @@ def test_images_do_not_know_each_other():
     assert scores(PxAP(), maps, masks).equal(torch.cat(alone))
 
 
-def test_finish_is_vectorised():
+def test_finish_is_vectorized():
     rows = scores(PxAP(), smooth(6, 24), blocks(6, 24)).double()
     means = torch.stack([rows[:2].mean(0), rows.mean(0), rows[4:].mean(0)])
     each = torch.stack([PxAP().finish(mean) for mean in means])

@@ -12,7 +12,7 @@ from xcam.metrics.localization.score_maps import make_score_maps
 
 @pytest.mark.parametrize("size", [None, (24, 30)])
 @pytest.mark.parametrize("resize", ["bilinear", "bicubic"])
-def test_are_normalised_in_double_precision(resize, size):
+def test_score_maps_are_normalized_in_double_precision(resize, size):
     """In single precision a value can come to lie on the other side of a threshold."""
     explanation = explanation_of(3 * seeded(4, 8, 10) - 1, size=size)
     images = torch.zeros(4, 3, *explanation.maps.shape[1:])

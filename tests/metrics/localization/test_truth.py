@@ -32,7 +32,7 @@ class TestConversion:
         assert find_boxes(one, IMAGES).equal(one[:, None])
         assert find_objects(one, IMAGES)[0].equal(find_objects(one[:, None], IMAGES)[0])
 
-    def test_pixel_belongs_by_its_centre(self):
+    def test_pixel_belongs_to_a_box_that_holds_its_center(self):
         box = torch.tensor([[0.5, 0.6, 1.5, 2.4]]).expand(2, 4)
         objects, _ = find_objects(box, IMAGES)
         assert objects[0].nonzero().tolist() == [[1, 0]]
@@ -148,7 +148,7 @@ def test_bad_input(case, read):
         read(truth, IMAGES)
 
 
-def test_box_between_centres_has_no_pixel():
+def test_box_between_pixel_centers_has_no_pixel():
     boxes = changed((1, 0), [0.6, 0, 1.4, 6])
     assert find_boxes(boxes, IMAGES).nan_to_num(-1).equal(boxes.nan_to_num(-1))
     with pytest.raises(ValueError, match="image 1 has no object pixel"):

@@ -24,7 +24,7 @@ def by_topk(model, images, top):
 
 @pytest.mark.parametrize("top", [1, 2, 4])
 class TestAgainstTopK:
-    def test_on_the_images(self, top):
+    def test_accuracy_on_images_matches_topk(self, top):
         net = SmallCNN()
         assert_close(Accuracy(top).score(net, IMAGES, MAPS, LABELS), by_topk(net, IMAGES, top))
 
@@ -43,7 +43,7 @@ class TestAgainstTopK:
         assert torch.equal(behind, Accuracy(top).score(net, IMAGES, ones, LABELS))
 
 
-def test_a_single_logit_is_for_class_1_if_it_is_positive():
+def test_positive_single_logit_decides_for_class_1():
     class Sign(torch.nn.Module):
         def forward(self, images):
             return images[:, 0].mean((1, 2))[:, None] - 0.5
@@ -72,7 +72,7 @@ class TestMetric:
         assert set(hits.tolist()) <= {0.0, 1.0}
         assert metric.finish(hits.mean(0)).item() == hits.sum().item() / 8
 
-    def test_is_left_as_it_was(self, metric):
+    def test_metric_leaves_model_and_inputs_unchanged(self, metric):
         net = mixed(Staged())
         with unchanged(net, IMAGES, MAPS.maps, LABELS):
             metric.score(net, IMAGES, MAPS, LABELS)

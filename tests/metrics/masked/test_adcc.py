@@ -95,7 +95,7 @@ class TestCoherency:
             both = np.corrcoef(explanation.maps[index].flatten(), again.maps.flatten())
             assert found.item() == pytest.approx((both[0, 1] + 1) / 2, abs=1e-5)
 
-    def test_as_grad_cam_computes_it(self):
+    def test_coherency_matches_pytorch_grad_cam(self):
         from pytorch_grad_cam import GradCAM
         from pytorch_grad_cam.metrics.arcc import Coherency as Theirs
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -141,7 +141,7 @@ class TestADCC:
         ]
         assert_close(total, torch.tensor(wanted))
 
-    def test_finish_is_vectorised(self):
+    def test_finish_of_adcc_is_vectorized(self):
         means = seeded(7, 4)
         assert torch.equal(ADCC().finish(means), means[:, 0])
 
@@ -164,7 +164,7 @@ class TestADCC:
         assert_close(parts, whole, atol=1e-5, rtol=0)
 
     @pytest.mark.parametrize("metric", [Coherency(), ADCC(), ARCC(), Complexity()])
-    def test_is_left_as_it_was(self, metric):
+    def test_metric_leaves_model_and_inputs_unchanged(self, metric):
         net = mixed(Staged())
         explanation = xcam.explain(net, self.images, 1, layer="layer")
         with unchanged(net, self.images, explanation.maps, explanation.raw):
@@ -279,7 +279,7 @@ class TestARCC:
             wanted = 3 / (1 / a + 1 / (1 - b) + 1 / c) if c else 0
             assert total[index].item() == pytest.approx(wanted, rel=1e-5)
 
-    def test_finish_is_vectorised(self):
+    def test_finish_of_arcc_is_vectorized(self):
         means = seeded(7, 4)
         assert torch.equal(ARCC().finish(means), means[:, 0])
 

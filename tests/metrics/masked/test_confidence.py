@@ -100,7 +100,7 @@ class TestMapOfOnes:
     @pytest.mark.parametrize("fill", ["zero", "mean", "blur", torch.tensor(0.3)])
     @pytest.mark.parametrize("space", ["input", "normalized"])
     @pytest.mark.parametrize("size", [1, 2, 3, 5, None])
-    def test_is_nothing_lost_and_nothing_won(self, fill, space, size):
+    def test_map_of_ones_scores_zero(self, fill, space, size):
         net = Normalized(SmallCNN(), (0.4, 0.5, 0.6), (0.2, 0.3, 0.2))
         explanation = explained(torch.ones(5, 9, 9), [0, 1, 2, 3, 4])
         with run_settings(batch_size=size):
@@ -112,7 +112,7 @@ class TestMapOfOnes:
 
 class TestRounding:
     @pytest.mark.parametrize(("by", "default", "strict"), [(2e-6, 0, 100), (2e-5, 100, 100)])
-    def test_is_no_increase_unless_strict(self, by, default, strict):
+    def test_increase_within_rounding_counts_only_if_strict(self, by, default, strict):
         images, explanation = seeded(2, 3, 4, 4), explained(seeded(2, 4, 4), [0, 0])
         model = Flickering(by)
         assert of(IncreaseInConfidence(), model, images, explanation) == default
@@ -201,14 +201,14 @@ def explained_as(explanation, raw):
 
 
 class TestModels:
-    def test_a_single_logit_is_a_sigmoid(self):
+    def test_confidence_of_a_single_logit_is_its_sigmoid(self):
         net = Wrapped(LinearNet(num_classes=5), lambda logits: logits[:, :1])
         images, explanation = seeded(3, 3, 8, 8), explained(seeded(3, 8, 8), [0, 0, 0])
         p, _ = measure_confidences(net, images, explanation, explanation.maps)
         assert_close(p.float(), net(images).sigmoid()[:, 0].detach())
 
     @pytest.mark.parametrize("cls", METRICS)
-    def test_is_left_as_it_was(self, cls):
+    def test_metric_leaves_model_and_inputs_unchanged(self, cls):
         net, images = mixed(Staged()), seeded(3, 3, 8, 8)
         explanation = explained(seeded(3, 8, 8), [0, 1, 2])
         with unchanged(net, images, explanation.maps):
@@ -230,7 +230,7 @@ class TestModels:
 
 @pytest.mark.parametrize("name", ["average_drop", "average_gain", "increase_in_confidence"])
 class TestFields:
-    def test_by_name(self, name):
+    def test_metric_made_by_name_takes_its_fields(self, name):
         metric = get_metric(name)(muted=0.85, space="normalized")
         assert "muted=0.85" in repr(metric)
         assert metric.finish(torch.tensor([[3.0], [4.0]])[:, 0]).tolist() == [3.0, 4.0]

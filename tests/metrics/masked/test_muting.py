@@ -46,7 +46,7 @@ class TestMute:
 
     @pytest.mark.parametrize("fraction", [0, 0.01, 0.1, 0.29, 0.3, 0.5, 0.7, 0.85, 0.9, 0.999])
     @pytest.mark.parametrize("levels", [1, 3, 10, 10**6])
-    def test_as_by_hand(self, fraction, levels):
+    def test_mute_matches_a_hand_written_loop(self, fraction, levels):
         maps = (seeded(4, 10, 10, seed=levels) * levels).floor() / levels  # with zeros, too
         left = mute(maps, fraction)
         for before, after in zip(maps, left, strict=True):

@@ -50,7 +50,7 @@ def blobs(size, share, seed=0):
     return low < low.flatten().quantile(share)
 
 
-def test_a_pixel_inside_is_the_weighted_mean_of_its_neighbours():
+def test_inner_pixel_becomes_the_weighted_mean_of_its_neighbors():
     images = seeded(1, 3, 5, 6)
     found = impute(images, removed_at((5, 6), (2, 3)))
     around = images[0, :, 1:4, 2:5]
@@ -61,7 +61,7 @@ def test_a_pixel_inside_is_the_weighted_mean_of_its_neighbours():
     assert found.equal(images)
 
 
-def test_a_corner_has_three_neighbours_and_a_border_five():
+def test_corner_pixel_has_three_neighbors_and_border_pixel_five():
     images = seeded(1, 2, 5, 6)
     x = images[0]
     corner = impute(images, removed_at((5, 6), (0, 5)))[0, :, 0, 5]
@@ -93,7 +93,7 @@ def test_nine_tenths_of_a_photograph_removed(photographs):
         assert_close(found[row].double(), expected, atol=5e-5, rtol=0)
 
 
-def test_a_smaller_tolerance_is_kept_in_double_precision():
+def test_small_tolerance_is_reached_in_double_precision():
     images, hole = seeded(1, 3, 30, 30, dtype=torch.float64), blobs((30, 30), 0.9)
     found = impute(images, hole, tolerance=1e-12)
     assert found.dtype == torch.float64
@@ -116,7 +116,7 @@ def test_images_of_half_precision_are_solved_in_single(dtype):
     assert found.equal(torch.where(hole[:, None], impute(images.float(), hole).to(dtype), images))
 
 
-def test_everything_removed_gives_the_mean_colour_and_nothing_the_image():
+def test_fully_removed_image_becomes_its_mean_color():
     images = seeded(2, 3, 9, 7)
     removed = torch.stack([torch.ones(9, 7), torch.zeros(9, 7)]).bool()
     found = impute(images, removed)
@@ -126,7 +126,7 @@ def test_everything_removed_gives_the_mean_colour_and_nothing_the_image():
     assert impute(one, torch.ones(1, 1, 1, dtype=torch.bool)).equal(one)
 
 
-def test_one_pixel_left_is_the_colour_of_all():
+def test_single_kept_pixel_gives_its_color_to_the_whole_image():
     images = seeded(1, 3, 64, 64)
     removed = torch.ones(1, 64, 64, dtype=torch.bool)
     removed[0, 10, 50] = False
@@ -135,7 +135,7 @@ def test_one_pixel_left_is_the_colour_of_all():
 
 
 @pytest.mark.parametrize("tolerance", [1e-5, 1e-3])
-def test_a_row_does_not_depend_on_how_long_others_take(tolerance):
+def test_image_is_independent_of_the_convergence_of_others(tolerance):
     """At a coarse tolerance going on with a row that has converged would move it visibly."""
     images = seeded(3, 3, 40, 40)
     easy, hard = seeded(1, 40, 40) < 0.05, blobs((40, 40), 0.98)

@@ -53,7 +53,7 @@ class TestClosedForm:
         assert_close(inserted, bias + sums, atol=1e-5, rtol=1e-5)
         assert_close(deleted, bias + sums[:, -1:] - sums, atol=1e-5, rtol=1e-5)
 
-    def test_a_map_of_the_shares_is_best(self):
+    def test_map_of_true_contributions_scores_best(self):
         net = LinearNet((3, 12, 10))
         best = self.shares(net)[0].view(3, 12, 10)
         for metric, sign in (
@@ -109,7 +109,7 @@ class TestEnds:
 
 class TestSameNumbers:
     @pytest.mark.parametrize("step", [7, 40])
-    def test_as_a_loop_that_edits_in_place(self, step):
+    def test_curves_match_an_inplace_loop(self, step):
         net = Normalized(SmallCNN(), MEAN, STD).double()
         images, inner = IMAGES.double(), net.model
         maps = MAPS.clone()
@@ -130,14 +130,14 @@ class TestSameNumbers:
 
     @pytest.mark.parametrize("metric", [Deletion(step=5), Insertion(step=5)])
     @pytest.mark.parametrize("size", [1, 2, 7, 1000])
-    def test_at_any_size_of_chunks(self, metric, size):
+    def test_curves_are_the_same_for_any_batch_size(self, metric, size):
         net = SmallCNN()
         whole = curves(metric, net)
         with run_settings(batch_size=size):
             assert_close(curves(metric, net), whole, atol=1e-6, rtol=0)
 
     @pytest.mark.parametrize("metric", [Deletion(), Insertion()])
-    def test_whatever_the_neighbours(self, metric):
+    def test_curves_are_independent_of_the_other_images(self, metric):
         net, whole = SmallCNN(), curves(metric, SmallCNN())
         for i in range(3):
             alone = curves(metric, net, IMAGES[i : i + 1], MAPS[i : i + 1], CLASSES[i : i + 1])
@@ -166,7 +166,7 @@ class TestPresets:
             Insertion(size=5, output="logit")
         )
 
-    def test_the_default_is_the_run_over_the_data_set(self):
+    def test_default_is_the_castream_preset(self):
         assert repr(Deletion()) == repr(Deletion(preset="castream"))
         assert repr(Insertion(step=1 / 224)) == repr(Insertion(preset="rise"))
 
@@ -187,7 +187,7 @@ class TestPresets:
             (Selectivity, "whitebox", {"unit": "patch"}),
         ],
     )
-    def test_a_default_that_is_given_counts_as_given(self, metric, preset, settings):
+    def test_default_value_given_beside_a_preset_is_refused(self, metric, preset, settings):
         ((name, value),) = settings.items()
         sentence = rf"preset '{preset}' sets {name}=.* got {name}={value!r} beside it"
         with pytest.raises(ValueError, match=sentence):

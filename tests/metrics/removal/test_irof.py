@@ -53,7 +53,7 @@ def test_closed_form_where_every_segment_counts_the_same():
 
 
 @pytest.mark.parametrize("segments", ["slic", "grid"])
-def test_as_a_loop_in_place(segments):
+def test_curves_match_an_inplace_loop(segments):
     found = curves(IROF(segments=segments, n_segments=9))
     assert found.shape == (3, 10)
     labels = (
@@ -93,7 +93,7 @@ def test_superpixels_that_ran_empty_take_no_step():
         assert_close(found[i], expected, atol=1e-5, rtol=1e-5)
 
 
-def test_the_space_decides_where_zero_is():
+def test_zero_fill_depends_on_the_space():
     zero = curves(IROF(n_segments=9, fill="zero"))
     inner = curves(IROF(n_segments=9, fill="zero", space="normalized", segments="grid"))
     mean = torch.tensor((0.5, 0.4, 0.3))
@@ -102,7 +102,7 @@ def test_the_space_decides_where_zero_is():
     assert not torch.allclose(zero[:, -1], inner[:, -1])
 
 
-def test_the_best_order_is_that_of_what_counts():
+def test_map_of_true_weights_scores_higher_than_its_negative():
     images, seen = torch.ones(1, 3, 8, 8), seeded(8, 8, seed=2)
 
     class Weighed(Brightness):
@@ -119,7 +119,7 @@ def test_the_best_order_is_that_of_what_counts():
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])
-def test_at_any_size_of_chunks(size):
+def test_curves_are_the_same_for_any_batch_size(size):
     whole = curves(IROF(n_segments=9))
     with run_settings(batch_size=size):
         assert_close(curves(IROF(n_segments=9)), whole, atol=1e-6, rtol=1e-5)

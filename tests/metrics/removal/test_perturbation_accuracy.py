@@ -48,7 +48,7 @@ def test_closed_form():
 
 
 @pytest.mark.parametrize(("metric", "sign"), [(METRICS[0], 1), (METRICS[1], -1)])
-def test_as_a_loop_that_removes_in_place(metric, sign):
+def test_hits_match_an_inplace_loop(metric, sign):
     found = hits(metric)
     assert 0 < found.mean() < 1
     for i, target in enumerate(CLASSES):

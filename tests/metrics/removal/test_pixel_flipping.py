@@ -30,7 +30,7 @@ def test_logits_of_a_linear_net():
 
 
 @pytest.mark.parametrize("step", [1, 10])
-def test_as_a_loop_that_blackens_in_place(step):
+def test_curves_match_an_inplace_loop(step):
     found = curves(PixelFlipping(step=step), NORMALISED)
     for i, target in enumerate(CLASSES):
         flipped = edited(IMAGES[i], torch.zeros_like(IMAGES[i]), MAPS[i], step)
@@ -38,7 +38,7 @@ def test_as_a_loop_that_blackens_in_place(step):
         assert_close(found[i], by_hand, atol=1e-5, rtol=1e-5)
 
 
-def test_is_deletion_with_other_defaults():
+def test_pixel_flipping_is_deletion_with_other_defaults():
     same = PixelFlipping(output="prob", space="normalized")
     assert curves(same, NORMALISED).equal(curves(Deletion(), NORMALISED))
     assert not torch.allclose(
@@ -47,7 +47,7 @@ def test_is_deletion_with_other_defaults():
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])
-def test_at_any_size_of_chunks(size):
+def test_curves_are_the_same_for_any_batch_size(size):
     whole = curves(PixelFlipping(), NORMALISED)
     with run_settings(batch_size=size):
         assert_close(curves(PixelFlipping(), NORMALISED), whole, atol=1e-6, rtol=1e-6)

@@ -80,7 +80,7 @@ class TestArea:
         by_hand = [(sum(row) - row[0] / 2 - row[-1] / 2) / 4 for row in curves.tolist()]
         assert_close(compute_area(curves), torch.tensor(by_hand))
 
-    def test_of_a_line_and_of_a_constant(self):
+    def test_area_under_a_line_and_a_constant_is_exact(self):
         assert compute_area(torch.linspace(0, 1, 29)) == pytest.approx(0.5)
         assert compute_area(torch.full((3, 2, 7), 0.25)).equal(torch.full((3, 2), 0.25))
 
@@ -99,7 +99,7 @@ class TestProgressive:
         bias, clean = net.fc.bias[:3, None], gone[:, :1]
         assert_close(gone + seen, (bias + clean).expand_as(gone))
 
-    def test_an_images_own_counts(self):
+    def test_counts_may_differ_between_images(self):
         net = LinearNet()
         counts = torch.tensor([[0, 5], [7, 64], [1, 2]])
         found = self.scores(net, counts)

@@ -37,7 +37,7 @@ def chance(seed=0):
     return torch.randperm(100, generator=torch.Generator().manual_seed(seed)).view(10, 10)
 
 
-def test_as_a_loop_that_erases_in_place():
+def test_hits_match_an_inplace_loop():
     found = hits(maps=MAPS[:1].expand_as(MAPS))
     for row, scores in enumerate((MAPS[0], -chance())):
         order = scores.flatten().argsort(descending=True).tolist()
@@ -46,7 +46,7 @@ def test_as_a_loop_that_erases_in_place():
     assert 0 < found.mean() < 1
 
 
-def test_a_map_of_the_random_order_is_at_one():
+def test_map_of_the_random_order_scores_one():
     metric = RemoveAndClassify(seed=5, fractions=(0.1, 0.3))
     found = hits(metric, -chance(5).expand_as(MAPS))
     assert found[:, 0].equal(found[:, 1])
@@ -84,13 +84,13 @@ def test_points_without_a_ratio():
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])
-def test_at_any_size_of_chunks(size):
+def test_hits_are_the_same_for_any_batch_size(size):
     whole = hits()
     with run_settings(batch_size=size):
         assert hits().equal(whole)
 
 
-def test_the_seed_alone_decides():
+def test_random_order_depends_only_on_the_seed():
     with unchanged(NET, IMAGES, MAPS):
         assert hits().equal(hits())
     found = hits()

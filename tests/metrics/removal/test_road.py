@@ -69,7 +69,7 @@ def imputed(image, gone):
 
 @pytest.mark.parametrize(("tolerance", "allowed"), [(1e-5, 2e-4), (1e-6, 2e-6)])
 @pytest.mark.parametrize(("metric", "sign"), [(ROADMoRF, 1), (ROADLeRF, -1)])
-def test_as_a_loop_with_a_dense_solve(metric, sign, tolerance, allowed, monkeypatch):
+def test_scores_match_a_loop_with_a_dense_solver(metric, sign, tolerance, allowed, monkeypatch):
     """To rounding; at the solver's own tolerance, to what it leaves of 1e-5 of the contrast."""
     monkeypatch.setattr("xcam.metrics.removal.road.impute", partial(impute, tolerance=tolerance))
     found = scores(metric(fractions=FRACTIONS, seed=5))
@@ -156,7 +156,7 @@ def test_equal_values_go_in_a_fixed_random_order():
     assert not orders[0].equal(orders[2])
 
 
-def test_the_evidence_is_found():
+def test_map_of_the_evidence_scores_high_and_its_negative_low():
     """A net that sees one square only: the map of the square loses it first, or last."""
     images = torch.zeros(4, 3, 16, 16)
     maps = seeded(4, 16, 16) * 0.1
@@ -179,7 +179,7 @@ def test_the_evidence_is_found():
 
 
 @pytest.mark.parametrize("size", [1, 4, 100])
-def test_at_any_size_of_chunks_and_of_batches(size):
+def test_scores_are_the_same_for_any_batch_size(size):
     metric = ROAD(fractions=FRACTIONS)
     whole = scores(metric)
     with run_settings(batch_size=size):
@@ -198,7 +198,7 @@ def test_traces_and_registry():
         assert "fractions=(0.3,)" in repr(cls(fractions=[0.3]))
 
 
-def test_a_model_that_breaks_is_named():
+def test_model_with_nan_outputs_is_refused_with_the_image_number():
     class Broken(nn.Module):
         def forward(self, images):
             return torch.full((len(images), 5), torch.nan)

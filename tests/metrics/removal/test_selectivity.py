@@ -100,7 +100,7 @@ class TestStatic:
         beyond = curves(Selectivity(unit=unit, patch=3, steps=2, step=1000), fixed())
         assert_close(beyond[:, 1:, 0], black[:, None].expand(-1, 2), atol=1e-6, rtol=1e-5)
 
-    def test_a_patch_may_be_larger_than_the_image(self):
+    def test_patch_may_be_larger_than_the_image(self):
         found = curves(Selectivity(patch=50, steps=2))
         assert_close(found[:, 0], found[:, 1])
         assert not torch.allclose(found[:, 1, 0], found[:, 2, 0])
@@ -143,7 +143,7 @@ class TestRecomputed:
 
     @pytest.mark.parametrize("unit", ["pixel", "patch", "element"])
     @pytest.mark.parametrize("space", ["input", "normalized"])
-    def test_a_method_that_sees_nothing_gives_the_static_curves(self, unit, space):
+    def test_recomputed_constant_map_gives_the_static_curves(self, unit, space):
         settings = {"unit": unit, "patch": 3, "space": space, "steps": 7}
         static = curves(Selectivity(**settings), fixed())
         again = curves(Selectivity(recompute=True, **settings), fixed())
@@ -156,12 +156,12 @@ class TestRecomputed:
         assert not torch.allclose(flat[:, 0, 0], flat[:, 1, 0])
         assert_close(flat[:, 1:], flat[:, 1:2].expand(-1, 50, -1))
 
-    def test_a_saved_method_cannot_be_run(self):
+    def test_recompute_with_a_method_not_installed_is_refused(self):
         with pytest.raises(ValueError, match="'by_hand' is not installed here"):
             curves(Selectivity(recompute=True))
 
 
-def test_the_result_is_the_area_under_the_chosen_curve():
+def test_finish_is_the_area_under_the_chosen_curve():
     mean = seeded(4, 11, 2)
     for output, place in (("prob", 0), ("accuracy", 1)):
         metric = Selectivity(steps=10, output=output)
@@ -171,7 +171,7 @@ def test_the_result_is_the_area_under_the_chosen_curve():
         assert metric.curve(mean)[1].equal(mean[..., place])
 
 
-def test_the_preset_is_plain_fields():
+def test_preset_whitebox_sets_its_fields():
     assert repr(xcam.get_metric("selectivity")(preset="whitebox")) == repr(
         Selectivity(unit="element", recompute=True, exclude_removed=False, steps=50, step=1)
     )
@@ -183,7 +183,7 @@ def test_the_preset_is_plain_fields():
 
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("size", [1, 3])
-def test_at_any_size_of_chunks(recompute, size):
+def test_curves_are_the_same_for_any_batch_size(recompute, size):
     metric = Selectivity(unit="pixel", recompute=recompute, steps=6)
     explanation = saliency()
     whole = curves(metric, explanation)

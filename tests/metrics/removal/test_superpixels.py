@@ -42,7 +42,7 @@ def by_loop(image, count, compactness):
 
 
 @pytest.mark.parametrize(("count", "compactness"), [(4, 0.3), (12, 0.3), (9, 2.0), (40, 0.01)])
-def test_as_a_plain_loop(count, compactness):
+def test_slic_matches_a_plain_loop(count, compactness):
     images = seeded(2, 3, 16, 21)
     found = segment_by_slic(images, count, compactness)
     for image, labels in zip(images, found, strict=True):
@@ -50,12 +50,12 @@ def test_as_a_plain_loop(count, compactness):
     assert count != 40 or len(found[0].unique()) == 40  # of the grid's 42, two run empty
 
 
-def test_a_flat_picture_keeps_the_grid():
+def test_flat_image_keeps_the_grid():
     cells, _ = divide_into_grid((20, 30), 6)
     assert segment_by_slic(torch.full((1, 3, 20, 30), 0.4), 6, 0.1)[0].equal(cells)
 
 
-def test_segments_follow_the_borders_of_colours():
+def test_segments_follow_color_borders():
     images = torch.zeros(1, 3, 32, 32)
     images[0, 0, 11:, :] = 1
     images[0, 1, :, 21:] = 1
@@ -66,7 +66,7 @@ def test_segments_follow_the_borders_of_colours():
     assert len(color[divide_into_grid((32, 32), 16)[0] == 5].unique()) > 1
 
 
-def test_an_image_does_not_depend_on_the_others():
+def test_segments_are_independent_of_the_other_images():
     images = seeded(3, 3, 24, 24)
     together = segment_by_slic(images, 9, 0.1)
     assert together[1:2].equal(segment_by_slic(images[1:2], 9, 0.1))
@@ -79,7 +79,7 @@ def test_an_image_does_not_depend_on_the_others():
     ("size", "count", "shape"),
     [((8, 8), 4, (2, 2)), ((30, 20), 6, (3, 2)), ((4, 4), 100, (4, 4)), ((1, 9), 3, (1, 5))],
 )
-def test_a_grid_has_about_as_many_cells(size, count, shape):
+def test_grid_has_about_the_requested_number_of_cells(size, count, shape):
     labels, found = divide_into_grid(size, count)
     assert found == shape
     assert labels.unique().tolist() == list(range(shape[0] * shape[1]))
