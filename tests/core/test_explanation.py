@@ -1,5 +1,7 @@
 """`Explanation`: choosing images, joining, pictures."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -286,7 +288,7 @@ class TestOf:
         assert got.raw.dtype == torch.float32
         assert got.maps.shape == (2, 6, 8)
         assert got.target.tolist() == [1, 1]
-        assert got.method == SavedMethod("mine")
+        assert got.method == SavedMethod("mine", is_foreign=True)
 
     def test_keeps_a_copy(self):
         maps = self.MAPS.clone()
@@ -359,3 +361,25 @@ def test_moves_to_a_device_or_dtype():
     assert torch.equal(whole.to("cpu").maps, whole.maps)
     with pytest.raises(TypeError, match=r"maps are floating point, got torch\.int64"):
         whole.to(torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("place", "error", "sentence"),
+    [
+        (
+            "nodevice",
+            ValueError,
+            "torch knows no device 'nodevice'; name one such as 'cpu' or 'cuda:0'",
+        ),
+        (
+            "cpu:x",
+            ValueError,
+            "torch knows no device 'cpu:x'; name one such as 'cpu' or 'cuda:0'",
+        ),
+        (None, TypeError, "maps move to a device or a dtype, got None; name one such as 'cpu'"),
+        (0.5, TypeError, "maps move to a device or a dtype, got 0.5; name one such as 'cpu'"),
+    ],
+)
+def test_refuses_to_move_to_what_is_no_place(place, error, sentence):
+    with pytest.raises(error, match=f"^{re.escape(sentence)}$"):
+        explanation().to(place)

@@ -3,6 +3,7 @@ import errno
 import json
 import os
 import struct
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
@@ -125,6 +126,20 @@ def test_unknown_method_keeps_its_parameters(tmp_path, filled):
     loaded.save(path)  # and can be saved again
     with pytest.warns(XcamWarning):
         assert xcam.load(path).method == loaded.method
+
+
+@pytest.mark.parametrize("name", ["maps", "brightness", "gradcam"])
+def test_maps_from_elsewhere_load_without_a_warning(tmp_path, name):
+    path, images = tmp_path / "e.safetensors", torch.zeros(2, 3, 4, 5)
+    foreign = xcam.Explanation.of(torch.rand(2, 4, 5), images, 1, method=name)
+    foreign.save(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = xcam.load(path)
+    assert loaded.method == foreign.method == SavedMethod(name, is_foreign=True)
+    assert loaded.method != SavedMethod(name)
+    assert torch.equal(loaded.raw, foreign.raw)
+    assert loaded.notes == foreign.notes == ()
 
 
 def test_method_that_refuses_its_parameters_keeps_them(explanation, tmp_path, monkeypatch):

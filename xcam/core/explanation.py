@@ -16,7 +16,7 @@ from torch import Tensor
 from xcam import imaging
 from xcam.core import figures
 from xcam.core.explanation_file import write_explanation
-from xcam.core.maps import check_maps, find_positions, reduce_channels
+from xcam.core.maps import check_maps, check_place, find_positions, reduce_channels
 from xcam.core.method import Method, SavedMethod
 from xcam.core.notes import Note, map_notes
 from xcam.core.target import Target, TargetLike
@@ -75,7 +75,7 @@ class Explanation:
             TypeError: The maps are not numeric, or the images are not a tensor.
             ValueError: There is not one finite map for each image, or the target does not fit.
         """
-        made_by = SavedMethod(method) if isinstance(method, str) else method
+        made_by = SavedMethod(method, is_foreign=True) if isinstance(method, str) else method
         if not isinstance(images, Tensor) or images.ndim != 4:
             got = getattr(images, "shape", type(images).__name__)
             raise TypeError(f"images must be a (B, C, H, W) torch tensor, got {got}")
@@ -188,10 +188,10 @@ class Explanation:
             place: A device, or the dtype of maps and logits; the target stays int64.
 
         Raises:
-            TypeError: A dtype that is not floating point.
+            TypeError: A dtype that is not floating point, or neither a device nor a dtype.
+            ValueError: Torch knows no such device.
         """
-        if isinstance(place, torch.dtype) and not place.is_floating_point:
-            raise TypeError(f"maps are floating point, got {place}; use explanation.maps.to(…)")
+        check_place(place)
         target = self.target
         if target is not None and not isinstance(place, torch.dtype):
             target = target.to(place)

@@ -24,8 +24,8 @@ def write_explanation(explanation: Explanation, path: str | Path) -> None:
     """Write an explanation as a safetensors file; see `Explanation.save`.
 
     Tensors: `raw`, `target` and `logits` where there are any, and the method's parameters that are
-    tensors. The header holds the format, the images' size, the method with its parameters, the
-    notes of the run and the versions of xcam and torch.
+    tensors. The header holds the format, the images' size, the method with its parameters,
+    whether the maps were made elsewhere, the notes of the run and the versions of xcam and torch.
     """
     held = {"raw": explanation.raw, "target": explanation.target, "logits": explanation.logits}
     tensors = {name: tensor for name, tensor in held.items() if tensor is not None}
@@ -33,6 +33,7 @@ def write_explanation(explanation: Explanation, path: str | Path) -> None:
         "format": FORMAT,
         "size": list(explanation.size),
         "method": explanation.method.spec.name,
+        "is_foreign": getattr(explanation.method, "is_foreign", False),
         "parameters": {
             name: files.encode(value, f"method.{name}", tensors)
             for name, value in explanation.method.parameters().items()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from xcam.core.method import Reduce
 
-__all__ = ["check_maps", "find_positions", "reduce_channels"]
+__all__ = ["check_maps", "check_place", "find_positions", "reduce_channels"]
 
 
 def reduce_channels(raw: Tensor, reduce: Reduce) -> Tensor:
@@ -41,6 +41,22 @@ def check_maps(maps: object, count: int, name: str) -> Tensor:
     if not bool(raw.isfinite().all()):
         raise ValueError(f"{name} gave a map that is not finite")
     return raw
+
+
+def check_place(place: object) -> None:
+    """Raise unless maps can be moved to this device or floating-point dtype."""
+    if isinstance(place, torch.dtype):
+        if not place.is_floating_point:
+            raise TypeError(f"maps are floating point, got {place}; use explanation.maps.to(…)")
+    elif isinstance(place, str):
+        try:
+            torch.device(place)
+        except RuntimeError as error:
+            raise ValueError(
+                f"torch knows no device {place!r}; name one such as 'cpu' or 'cuda:0'"
+            ) from error
+    elif not isinstance(place, torch.device):
+        raise TypeError(f"maps move to a device or a dtype, got {place!r}; name one such as 'cpu'")
 
 
 def find_positions(index: object, count: int) -> Tensor:

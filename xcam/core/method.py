@@ -148,10 +148,17 @@ class TrainableMethod(Method):
 
 @dataclass(frozen=True)
 class SavedMethod:
-    """The name and settings of a method that is not installed here, or is not an xcam method."""
+    """The name and settings of a method that is not installed here, or is not an xcam method.
+
+    Attributes:
+        name: The name of the method.
+        values: Its settings by name, as they were saved.
+        is_foreign: The maps were made elsewhere: by no method that could be installed.
+    """
 
     name: str
     values: tuple[tuple[str, Any], ...] = ()
+    is_foreign: bool = field(default=False, repr=False)
 
     @property
     def spec(self) -> MethodSpec:

@@ -22,7 +22,8 @@ def load_explanation(path: str | Path) -> Explanation:
     """Read what `Explanation.save` wrote, onto the CPU, tensors bit for bit.
 
     A method that is not installed here, or refuses the parameters, becomes a `SavedMethod` that
-    keeps its name and parameters; the explanation's `notes` and an `XcamWarning` say so.
+    keeps its name and parameters; the explanation's `notes` and an `XcamWarning` say so. Maps that
+    were made elsewhere keep the name that `Explanation.of` gave them, without a warning.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -34,13 +35,14 @@ def load_explanation(path: str | Path) -> Explanation:
         name = str(header["method"])
         notes = tuple(Note(image, text) for image, text in header["notes"])
         height, width = map(int, header["size"])
+        is_foreign = bool(header.get("is_foreign", False))
         values = {key: files.decode(value, tensors) for key, value in header["parameters"].items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise FileFormatError(f"{str(path)!r} has an incomplete header: {error!r}") from error
     problem = _find_problem(tensors)
     if problem:
         raise FileFormatError(f"{str(path)!r} holds no explanation: {problem}")
-    method, reason = _make_method(name, values)
+    method, reason = _make_method(name, values, is_foreign)
     if reason:
         warnings.warn(reason, XcamWarning, stacklevel=2)
         notes = (*notes, Note(None, reason))
@@ -66,8 +68,12 @@ def _find_problem(tensors: Mapping[str, Tensor]) -> str | None:
     return None
 
 
-def _make_method(name: str, values: dict[str, Any]) -> tuple[Method | SavedMethod, str]:
+def _make_method(
+    name: str, values: dict[str, Any], is_foreign: bool
+) -> tuple[Method | SavedMethod, str]:
     """Return the method, and an empty reason; or what was saved of it, and why it is no more."""
+    if is_foreign:
+        return SavedMethod(name, tuple(values.items()), is_foreign), ""
     try:
         return get_method(name)(**values), ""
     except UnknownNameError:

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 from torch import Tensor, nn
 
-from xcam.core import Explanation, Target
+from xcam.core import Explanation, SavedMethod, Target
 from xcam.engine import unwrap
 from xcam.engine.forward import note
 from xcam.imaging import is_flat
@@ -61,9 +61,12 @@ def read_target(explanation: Explanation, images: Tensor) -> Target:
     """Return the explained classes as a target for these images.
 
     Raises:
-        ValueError: A callable chose the score that was explained, so that there is no class.
+        ValueError: The maps were made elsewhere and no class was given for them, or a callable
+            chose the score that was explained, so that there is no class.
     """
     if explanation.target is None:
+        if isinstance(explanation.method, SavedMethod) and explanation.method.is_foreign:
+            raise ValueError("this explanation names no class; pass target= to Explanation.of")
         raise ValueError(
             "the metric reads the class that was explained, and a callable target has none; "
             "explain a class, or give the explanation one"

@@ -116,6 +116,17 @@ class TestCoherency:
             Coherency().score(LinearNet(), seeded(2, 3, 8, 8), explanation)
 
     @pytest.mark.parametrize("metric", [Coherency(), ADCC()])
+    def test_refuses_maps_from_elsewhere(self, metric):
+        images = seeded(2, 3, 8, 8)
+        explanation = xcam.Explanation.of(seeded(2, 8, 8), images, 0)
+        sentence = (
+            "^these maps were made elsewhere, and coherency explains again; "
+            "give an explanation by an xcam method$"
+        )
+        with pytest.raises(ValueError, match=sentence):
+            metric.score(LinearNet(), images, explanation)
+
+    @pytest.mark.parametrize("metric", [Coherency(), ADCC()])
     def test_refuses_a_callable_target(self, metric):
         explanation = xcam.explain(GapNet(), self.images, lambda output, rows: output[:, 0])
         with pytest.raises(ValueError, match="a callable target has none"):

@@ -128,6 +128,11 @@ def measure_coherency(
     """
     method = explanation.method
     if not isinstance(method, Method):
+        if method.is_foreign:
+            raise ValueError(
+                "these maps were made elsewhere, and coherency explains again; "
+                "give an explanation by an xcam method"
+            )
         raise ValueError(
             f"coherency explains the masked images, but {method.name!r} is not installed here: "
             "install what brings it, or explain again"
