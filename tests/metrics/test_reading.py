@@ -67,6 +67,28 @@ class TestAmongTop:
         assert among([[1.0, 1.001]] * 2, [0, 1]) == [False, True]
 
 
+def test_maps_from_elsewhere_need_a_class():
+    images = torch.zeros(2, 3, 4, 4)
+    sentence = r"^this explanation names no class; pass target= to Explanation\.of$"
+    for maps in (Explanation.of(seeded(2, 4, 4), images), Explanation.of(images, images)[:1]):
+        with pytest.raises(ValueError, match=sentence):
+            read_target(maps, images)
+    known = Explanation.of(seeded(2, 4, 4), images, 3)
+    assert read_target(known, images).classes.tolist() == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("given", "got"), [(seeded(2, 4, 4), "Tensor"), ("gradcam", "str"), (None, "NoneType")]
+)
+def test_a_metric_is_called_with_an_explanation(given, got):
+    sentence = (
+        f"^a metric scores an explanation, got {got}; "
+        r"make one of maps by xcam\.Explanation\.of\(maps, images\)$"
+    )
+    with pytest.raises(TypeError, match=sentence):
+        Selectivity()(Silent(), torch.zeros(2, 3, 4, 4), given)
+
+
 class TestHits:
     def test_highest_logit_is_the_hit(self):
         assert hits([[1.0, 2.0, 0.0]] * 3, [0, 1, 2]) == [0, 1, 0]

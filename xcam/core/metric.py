@@ -96,7 +96,15 @@ class Metric(Settings, ABC):
 
         Returns:
             A scalar on the CPU, from a mean in float64, as `xcam.evaluate` computes it.
+
+        Raises:
+            TypeError: Maps, or anything else, in place of an explanation.
         """
+        if not isinstance(explanation, Explanation):
+            raise TypeError(
+                f"a metric scores an explanation, got {type(explanation).__name__}; "
+                "make one of maps by xcam.Explanation.of(maps, images)"
+            )
         rows = self.score(model, images, explanation, truth)
         return self.finish(rows.detach().cpu().double().mean(0))
 
