@@ -152,6 +152,14 @@ def test_explain_writes_an_overlay_and_says_what_was_seen(net, picture, tmp_path
     assert line == f"{picture}: {seen} -> {written}"
 
 
+@pytest.mark.parametrize("spelling", ["Grad-CAM++", "gradcam_plusplus", "GRADCAM++"])
+def test_an_overlay_is_named_by_the_registered_name(net, picture, tmp_path, spelling):
+    done = run("explain", picture, "--method", spelling, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    (written,) = (tmp_path / "out").iterdir()
+    assert written.name == "photo.gradcam_plusplus.png"
+
+
 def test_single_logit_is_printed_as_its_sigmoid(net, picture, tmp_path):
     net.classifier = torch.nn.Linear(net.classifier.in_features, 1)
     torch.nn.init.zeros_(net.classifier.weight)

@@ -72,6 +72,7 @@ def explain(
     """
     import xcam
     from xcam._explain.prepared import requested_method
+    from xcam.registry import find_name
 
     params = _parse_parameters(param or []) | ({} if layer is None else {"layer": layer})
     aim = _parse_target(target)
@@ -79,7 +80,8 @@ def explain(
         raise FileNotFoundError(f"no folder {str(save.parent)!r} for --save")
     net = load_model(model, weights, device)
     chosen = requested_method(net, method)
-    paths = _make_paths(images, out, chosen if isinstance(chosen, str) else chosen.spec.name)
+    name = find_name(chosen) if isinstance(chosen, str) else chosen.spec.name
+    paths = _make_paths(images, out, name)
     batch = _read(images, net, resize).to(device)
     explanation = xcam.explain(
         net,
