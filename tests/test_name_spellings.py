@@ -37,6 +37,11 @@ def test_fit_and_the_nets_own_method():
     assert repr(found.method) == repr(net.method)
 
 
+def test_energy_pointing_game_has_its_initials():
+    energy = xcam.get_metric("energy_pointing_game")
+    assert xcam.get_metric("epg") is xcam.get_metric("EPG") is energy
+
+
 def test_command_line():
     done = CliRunner().invoke(app, ["check", "Center-Gaussian"])
     assert done.exit_code == 0, done.output

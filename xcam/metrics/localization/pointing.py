@@ -105,7 +105,7 @@ class EnergyPointingGame(Metric):
     spec: ClassVar[MetricSpec] = MetricSpec(
         name="energy_pointing_game",
         title="Energy-based pointing game",
-        aliases=("energy_based_pointing_game",),
+        aliases=("energy_based_pointing_game", "epg"),
         paper="Wang et al., 2020, arXiv:1910.01279",
         formula="Σ_object max(map, 0) / Σ max(map, 0)",
         higher_is_better=True,
