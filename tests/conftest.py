@@ -16,6 +16,23 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Modules that `make test-fast` leaves out: they start processes, train, or need a trained net.
+SLOW = {
+    "test_ablationcam", "test_cli_fit", "test_demo", "test_docs", "test_evaluate_processes",
+    "test_evaluate_resume", "test_families", "test_fit_processes", "test_fit_resume",
+    "test_memory", "test_metrics_table", "test_ordering", "test_plugins", "test_published_lficam",
+    "test_run_folder_lock", "test_stability_example", "test_train_lcam", "test_train_on_cues",
+    "test_writing",
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of slow modules."""
+    for item in items:
+        if item.path.stem in SLOW:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def photographs() -> torch.Tensor:
     """The demo's photographs, (6, 3, 224, 224) in [0, 1]."""
