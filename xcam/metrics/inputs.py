@@ -6,13 +6,13 @@ from typing import Literal, TypeAlias
 
 from torch import Tensor, nn
 
-from xcam.core import Explanation, SavedMethod, Target
+from xcam.core import Explanation, Method, SavedMethod, Target
 from xcam.engine import unwrap
 from xcam.engine.forward import note
 from xcam.imaging import is_flat
 from xcam.models.normalized import Normalized
 
-__all__ = ["Space", "enter_space", "read_maps", "read_target"]
+__all__ = ["Space", "enter_space", "read_maps", "read_target", "require_method"]
 
 Space: TypeAlias = Literal["input", "normalized"]
 """Where images are masked: as the model takes them, or after its own normalization.
@@ -72,3 +72,27 @@ def read_target(explanation: Explanation, images: Tensor) -> Target:
             "explain a class, or give the explanation one"
         )
     return Target.of(explanation.target.to(images.device), images)
+
+
+def require_method(explanation: Explanation, name: str) -> Method:
+    """Return the method of an explanation, for a metric that explains again.
+
+    Args:
+        explanation: What is scored.
+        name: Of the metric or the setting that needs the method, for the message.
+
+    Raises:
+        ValueError: The maps were made elsewhere, or their method is not installed here.
+    """
+    method = explanation.method
+    if isinstance(method, Method):
+        return method
+    if method.is_foreign:
+        raise ValueError(
+            f"these maps were made elsewhere, and {name} explains again; "
+            "give an explanation by an xcam method"
+        )
+    raise ValueError(
+        f"{name} explains again, but {method.name!r} is not installed here: install what brings "
+        "it, or explain again"
+    )

@@ -10,7 +10,7 @@ from nets import unchanged
 from torch.testing import assert_close
 
 import xcam
-from xcam.core import Method, MethodSpec
+from xcam.core import Explanation, Method, MethodSpec
 from xcam.engine.forward import run_settings
 from xcam.metrics import Selectivity
 from xcam.models import Normalized
@@ -159,6 +159,11 @@ class TestRecomputed:
     def test_recompute_with_a_method_not_installed_is_refused(self):
         with pytest.raises(ValueError, match="'by_hand' is not installed here"):
             curves(Selectivity(recompute=True))
+
+    def test_recompute_of_maps_from_elsewhere_is_refused(self):
+        foreign = Explanation.of(MAPS, IMAGES, CLASSES)
+        with pytest.raises(ValueError, match="were made elsewhere, and recompute=True explains"):
+            Selectivity(recompute=True).score(NORMALISED, IMAGES, foreign)
 
 
 def test_finish_is_the_area_under_the_chosen_curve():

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from xcam._explain.prepared import prepare, run
-from xcam.core import Explanation, Method, Metric, MetricSpec
+from xcam.core import Explanation, Metric, MetricSpec
 from xcam.engine import unwrap
 from xcam.engine.masking import blend
 from xcam.imaging import Fill, normalize
-from xcam.metrics.inputs import Space, enter_space, read_maps, read_target
+from xcam.metrics.inputs import Space, enter_space, read_maps, read_target, require_method
 from xcam.metrics.masked.muting import MaskNormalization, make_masks
 from xcam.metrics.precision import to_finest
 from xcam.models.normalized import Normalized
@@ -126,17 +126,7 @@ def measure_coherency(
     Raises:
         ValueError: The method that made the maps is not at hand.
     """
-    method = explanation.method
-    if not isinstance(method, Method):
-        if method.is_foreign:
-            raise ValueError(
-                "these maps were made elsewhere, and coherency explains again; "
-                "give an explanation by an xcam method"
-            )
-        raise ValueError(
-            f"coherency explains the masked images, but {method.name!r} is not installed here: "
-            "install what brings it, or explain again"
-        )
+    method = require_method(explanation, "coherency")
     target = read_target(explanation, images)
     hidden = mask_images(model, images, masks, fill, space)
     again = run(prepare(model, hidden, method), hidden, target)

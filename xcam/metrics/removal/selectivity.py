@@ -13,7 +13,7 @@ from xcam._explain.prepared import prepare, run
 from xcam.core import Count, Explanation, Method, Metric, MetricSpec, Target
 from xcam.engine import forward, untouched, unwrap
 from xcam.imaging import Fill, make_fill
-from xcam.metrics.inputs import Space, enter_space, read_maps, read_target
+from xcam.metrics.inputs import Space, enter_space, read_maps, read_target, require_method
 from xcam.metrics.reading import check_finite, make_score_and_hit_reader
 from xcam.metrics.removal.pixels import (
     compute_area,
@@ -110,7 +110,9 @@ class Selectivity(Metric):
         read = make_score_and_hit_reader(target)
         with untouched(model):
             if self.recompute:
-                return self._recomputed(model, images, target, _method(explanation), counts)
+                return self._recomputed(
+                    model, images, target, require_method(explanation, "recompute=True"), counts
+                )
             net, shown = enter_space(model, images, self.space)
             places = self._spread(rank_values(values), images)
             with torch.no_grad():
@@ -194,12 +196,3 @@ class Selectivity(Metric):
         if net is not model and isinstance(whole, Normalized):
             return behind * whole.std + whole.mean
         return behind
-
-
-def _method(explanation: Explanation) -> Method:
-    if isinstance(explanation.method, Method):
-        return explanation.method
-    raise ValueError(
-        f"recompute=True runs the method again, and {explanation.method.name!r} is not installed "
-        "here; install what brings it, or use recompute=False"
-    )
