@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from xcam.core.method import Method, TrainableMethod
 from xcam.errors import NotFittedError
 
-__all__ = ["Headed", "attached_method", "check_fitted", "check_headless", "find_headed", "unwrap"]
+__all__ = ["Headed", "attached_method", "check_fitted", "check_headless", "find_headed"]
 
 
 class Headed(nn.Module):
@@ -73,16 +73,6 @@ class Headed(nn.Module):
     def extra_repr(self) -> str:
         """Describe what is no module: the method, and whether its head is trained."""
         return f"method={self.method!r}, fitted={self.fitted}"
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """Return the net inside `DataParallel`, `DistributedDataParallel` and compiled wrappers."""
-    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-    while True:
-        inner = model.module if isinstance(model, parallel) else getattr(model, "_orig_mod", None)
-        if not isinstance(inner, nn.Module):
-            return model
-        model = inner
 
 
 def find_headed(net: nn.Module) -> Headed:

@@ -11,12 +11,21 @@ from typing import TypeAlias
 import torch
 from torch import nn
 
-from xcam.core.headed import unwrap
 from xcam.errors import LayerError, UnknownNameError
 
 __all__ = ["Layer", "check_layers", "eager", "find_module", "unwrap"]
 
 Layer: TypeAlias = str | nn.Module | Sequence[str | nn.Module]
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the net inside `DataParallel`, `DistributedDataParallel` and compiled wrappers."""
+    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    while True:
+        inner = model.module if isinstance(model, parallel) else getattr(model, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
 
 
 def eager() -> AbstractContextManager[object]:
