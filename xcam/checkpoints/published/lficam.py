@@ -3,70 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from torch import Tensor, nn
+from torch import nn
 
 from xcam._explain.prepared import resolve_method
-from xcam.checkpoints.published.finite import check_finite
+from xcam.checkpoints.published.renaming import load_renamed, rename
 from xcam.core import Headed, find_headed
-from xcam.errors import FileFormatError
 from xcam.methods.trainable.lficam import LFICAM, FeatureImportance
-from xcam.models.cifar.densenet import CifarDenseNet
-from xcam.models.cifar.resnet import CifarResNet
-from xcam.models.cifar.resnext import CifarResNeXt
-from xcam.models.state_dicts import describe_mismatch, read_state_dict
+from xcam.models.state_dicts import read_state_dict
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["import_lficam"]
-
-_COUNTER = "num_batches_tracked"
-
-# Patterns of the file's names and what stands for them in xcam's nets, applied in this order. Of
-# all other nets names are taken as they are: the file's ResNets for ImageNet have torchvision's.
-_RESNET = {
-    r"^conv1\.": "stem.0.",
-    r"^bn1\.": "stem.1.",
-    r"^layer(\d)\.": r"stage\1.",
-    r"\.conv1\.": ".branch.0.",
-    r"\.bn1\.": ".branch.1.",
-    r"\.conv2\.": ".branch.3.",
-    r"\.bn2\.": ".branch.4.",
-    r"\.conv3\.": ".branch.6.",
-    r"\.bn3\.": ".branch.7.",
-    r"\.downsample\.": ".shortcut.",
-    r"^fc\.0\.": "fc.",
-}
-_RESNEXT = {
-    r"^conv_1_3x3\.": "stem.0.",
-    r"^bn_1\.": "stem.1.",
-    r"^stage_(\d)\.stage_\1_bottleneck_": r"stage\1.",
-    r"\.conv_reduce\.": ".branch.0.",
-    r"\.bn_reduce\.": ".branch.1.",
-    r"\.conv_conv\.": ".branch.3.",
-    r"\.bn\.": ".branch.4.",
-    r"\.conv_expand\.": ".branch.6.",
-    r"\.bn_expand\.": ".branch.7.",
-    r"\.shortcut_conv\.": ".0.",
-    r"\.shortcut_bn\.": ".1.",
-    r"^classifier\.": "fc.",
-}
-_DENSENET = {
-    r"^conv1\.": "stem.",
-    r"^bn\.": "norm.0.",
-    r"^trans(\d)\.bn1\.": r"stage\1.{norm}.",
-    r"^trans(\d)\.conv1\.": r"stage\1.{conv}.",
-    r"^dense(\d)\.": r"stage\1.",
-    r"\.bn1\.": ".branch.0.",
-    r"\.conv1\.": ".branch.2.",
-    r"\.bn2\.": ".branch.3.",
-    r"\.conv2\.": ".branch.5.",
-}
 
 
 def import_lficam(
@@ -111,21 +64,8 @@ def import_lficam(
     saved = read_state_dict(Path(path))
     net = _choose_method(path, saved, params).attach(model)
     headed = find_headed(net)
-    names = _match_names(saved, headed)
-    wanted = headed.state_dict()
-    found = {own: saved[name] for own, name in names.items()}
-    uncounted = {own for own in wanted.keys() - found.keys() if own.endswith(_COUNTER)}
-    found |= {own: wanted[own].new_zeros(()) for own in uncounted}
-    fault = describe_mismatch(wanted, found)
-    if fault:
-        kind = type(headed.classifier).__name__
-        raise FileFormatError(
-            f"the weights in {str(path)!r} are no LFI-CAM of this {kind}: {fault}"
-        )
-    check_finite(path, {name: found[own].to(wanted[own].dtype) for own, name in names.items()})
-    headed.load_state_dict(found)
-    headed.fitted = True
-    return net.eval(), _make_report(names, wanted)
+    report = load_renamed(path, saved, headed, _match_names(saved, headed))
+    return net.eval(), report
 
 
 def _choose_method(path: str | Path, saved: Iterable[str], params: dict[str, Any]) -> LFICAM:
@@ -146,26 +86,17 @@ def _choose_method(path: str | Path, saved: Iterable[str], params: dict[str, Any
 
 
 def _match_names(saved: Iterable[str], headed: Headed) -> dict[str, str]:
-    """Return the net's name of each tensor of a file, and the file's; or the file's for both."""
+    """Return the net's name of each tensor of a file, by its name there."""
     fin = cast(FeatureImportance, headed.head).fin
     weighted = [i for i, module in enumerate(fin) if [*module.parameters()]]
-    patterns = _find_patterns(headed.classifier)
-    known = headed.state_dict().keys()
-    names: dict[str, str] = {}
+    names = {}
     for name in saved:
         place, leaf = _parse_fin_name(name)
         if place is not None:
-            own = f"head.fin.{weighted[place]}.{leaf}"
+            names[name] = f"head.fin.{weighted[place]}.{leaf}"
         else:
-            own = f"classifier.{_replace(name, patterns)}"
-        names[own if own in known and own not in names else name] = name
+            names[name] = f"classifier.{rename(name, headed.classifier)}"
     return names
-
-
-def _replace(name: str, patterns: Mapping[str, str]) -> str:
-    for pattern, replacement in patterns.items():
-        name = re.sub(pattern, replacement, name)
-    return name
 
 
 def _parse_fin_name(name: str) -> tuple[int | None, str]:
@@ -178,22 +109,3 @@ def _parse_fin_name(name: str) -> tuple[int | None, str]:
     if named:
         return 2 * (int(named[2]) - 1) + (named[1] == "bn"), named[3]
     return None, ""
-
-
-def _find_patterns(classifier: nn.Module) -> Mapping[str, str]:
-    if isinstance(classifier, CifarResNet):
-        return _RESNET
-    if isinstance(classifier, CifarResNeXt):
-        return _RESNEXT
-    if isinstance(classifier, CifarDenseNet):
-        layers = len(classifier.stage3)  # the transition's norm comes behind as many
-        places = {"norm": layers, "conv": layers + 2}
-        return {pattern: own.format(**places) for pattern, own in _DENSENET.items()}
-    return {}
-
-
-def _make_report(names: Mapping[str, str], wanted: Mapping[str, Tensor]) -> pd.DataFrame:
-    import pandas as pd
-
-    rows = [(names.get(own, ""), own, tuple(tensor.shape)) for own, tensor in wanted.items()]
-    return pd.DataFrame(rows, columns=["file", "net", "shape"])
