@@ -37,6 +37,23 @@ def test_moves_and_copies_with_the_model():
     assert Normalized(GapNet().double(), MEAN, STD).mean.dtype == torch.float64
 
 
+def test_converted_model_has_the_numbers_that_were_given():
+    for net in (
+        Normalized(nn.Conv2d(3, 1, 1), MEAN, STD).double(),
+        Normalized(nn.Conv2d(3, 1, 1), MEAN, STD).half().float().double(),
+        copy.deepcopy(Normalized(nn.Conv2d(3, 1, 1), MEAN, STD)).to(torch.float64),
+        Normalized(nn.Conv2d(3, 1, 1), MEAN, STD).to("meta").to_empty(device="cpu").double(),
+    ):
+        assert net.mean.flatten().tolist() == list(MEAN)
+        assert net.std.flatten().tolist() == list(STD)
+
+
+def test_replaced_mean_stays_when_the_model_is_converted():
+    net = Normalized(nn.Conv2d(3, 1, 1), MEAN, STD)
+    net.mean = torch.full((3, 1, 1), 0.25)
+    assert net.double().mean.flatten().tolist() == [0.25] * 3
+
+
 def test_training_mode_is_that_of_the_model():
     assert Normalized(nn.Identity().eval(), MEAN, STD).training is False
     assert Normalized(nn.Identity(), MEAN, STD).training is True

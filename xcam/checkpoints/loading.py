@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from xcam.checkpoints.record import FORMAT, KEY, Record
 from xcam.checkpoints.source import attach, build
@@ -157,8 +157,14 @@ def _set_normalization(net: nn.Module, record: Record, path: Path) -> None:
                 f"the net in {str(path)!r} normalizes its images itself, and the model does not; "
                 f"pass xcam.models.Normalized(model, {means}, {deviations})"
             )
-        part.mean, part.std, part.input_size = saved.mean, saved.std, saved.input_size
+        if not (_are_equal(part.mean, saved.mean) and _are_equal(part.std, saved.std)):
+            part.mean, part.std = saved.mean, saved.std
+        part.input_size = saved.input_size
         part.categories, categories = categories or part.categories, ()
+
+
+def _are_equal(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and torch.equal(one, other)
 
 
 def _fill(net: nn.Module, record: Record, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ class Normalized(nn.Module):
     """A classifier with its normalization inside, f((x − mean) / std), so that masks mask pixels.
 
     `mean` and `std` are buffers outside of the state dict, which holds the model's weights alone.
+    A change of the model's dtype rounds the numbers that were given, not their rounded values.
     Around a net with the head of a trainable method it has its `method`, `fitted` and `head`.
 
     Args:
@@ -64,10 +65,10 @@ class Normalized(nn.Module):
         self.categories = tuple(categories)
         self.input_size = _check_size(input_size)
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
-        for name, values in (("mean", means), ("std", deviations)):
-            buffer = torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1)
+        self._statistics = {"mean": means, "std": deviations}
+        for name in self._statistics:
             # Not in the state dict, so that weights of the model alone can be loaded.
-            self.register_buffer(name, buffer, persistent=False)
+            self.register_buffer(name, self._make_buffer(name, like), persistent=False)
         self.training = model.training
 
     def forward(self, images: Tensor) -> Any:  # noqa: ANN401 - whatever the model gives
@@ -90,6 +91,23 @@ class Normalized(nn.Module):
                 f"{tuple(images.shape)}"
             )
         return (images - self.mean) / self.std
+
+    def _make_buffer(self, name: str, like: Tensor) -> Tensor:
+        values = self._statistics[name]
+        return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Normalized:
+        """Move or convert the module; `.double()` gives 0.485, not 0.485 rounded to float32."""
+        kept = [name for name in self._statistics if self._holds_given(name)]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name in kept:
+            setattr(self, name, self._make_buffer(name, getattr(self, name)))
+        return self
+
+    def _holds_given(self, name: str) -> bool:
+        """Return whether a buffer has the numbers that were given, and was not replaced since."""
+        buffer: Tensor = getattr(self, name)
+        return buffer.is_meta or torch.equal(buffer, self._make_buffer(name, buffer))
 
     # Each of these raises nn.Module's AttributeError where the model carries no head.
 
@@ -129,8 +147,9 @@ class Normalized(nn.Module):
                 f"{headed.method.spec.name} replaces the classifier, and there is none without its "
                 "head; take the model that the net was made from"
             )
+        mean, std = self._statistics["mean"], self._statistics["std"]
         alone = Normalized(
-            headed.classifier, [0], [1], categories=self.categories, input_size=self.input_size
+            headed.classifier, mean, std, categories=self.categories, input_size=self.input_size
         )
         alone.mean, alone.std, alone.source = self.mean, self.std, self.source
         return alone

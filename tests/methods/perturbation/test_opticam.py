@@ -24,9 +24,10 @@ def normalized(m, how):
     return m / m.max() if how == "max" else m.sigmoid()
 
 
-def by_hand(net, image, target, iterations, loss, normalize, rate=0.1):
+def by_hand(net, image, target, iterations, loss, normalize, rate=0.1, rectify=False):
     """Adam, written out, on one (1, C, H, W) image: the best of the maps that are tried."""
     activation, clean = net.features(image).detach(), net(image)[0, target].detach()
+    activation = activation.relu() if rectify else activation
     u = torch.full((activation.shape[1],), 0.5, requires_grad=True)
     first, second = torch.zeros_like(u), torch.zeros_like(u)
     tried = []
@@ -54,6 +55,19 @@ def test_maps_match_a_hand_written_optimization(loss, normalize):
     for i, target in enumerate(classes):
         _, expected = by_hand(net, images[i : i + 1], target, 8, loss, normalize)
         torch.testing.assert_close(maps[i], expected, rtol=0, atol=2e-5)
+
+
+def test_channels_are_rectified_as_in_the_published_code():
+    net, images = SmallCNN(), pictures(1)
+    net.features[6] = nn.Identity()  # no ReLU behind them: channels are signed
+    assert net.features(images).min() < 0
+    maps = {}
+    for rectify in (False, True):
+        method = OptiCAM(layer="features", iterations=8, rectify=rectify)
+        maps[rectify] = xcam.explain(net, images, 1, method).raw[0]
+        _, expected = by_hand(net, images, 1, 8, "plain", "minmax", rectify=rectify)
+        torch.testing.assert_close(maps[rectify], expected, rtol=0, atol=2e-5)
+    assert (maps[True] - maps[False]).abs().max() > 0.05
 
 
 def score(net, images, maps, target):

@@ -80,7 +80,18 @@ def test_fewer_segments_than_steps():
         curves(metric, images=images, maps=maps, classes=[1])[0] for metric in (few, many)
     )
     assert forty.shape == (41,)
-    assert_close(forty, sixteen[torch.arange(41) * 16 // 40], atol=1e-5, rtol=1e-5)
+    between = torch.from_numpy(np.interp(np.linspace(0, 16, 41), range(17), sixteen.numpy()))
+    assert_close(forty, between.float(), atol=1e-5, rtol=1e-5)
+    assert_close(many.finish(forty), few.finish(sixteen), atol=0, rtol=0.005)
+
+
+def test_area_does_not_depend_on_how_many_segments_were_asked_for():
+    """The exact area of four equal steps is 0.375; counts rounded down gave 0.30 for 7 steps."""
+    maps = explained(seeded(2, 2, 2), [0, 0])
+    for asked in (4, 7, 50, 100):
+        metric = IROF(segments="grid", n_segments=asked, fill="zero")
+        found = metric.finish(metric.score(Brightness(), torch.ones(2, 3, 2, 2), maps))
+        assert_close(found, torch.full((2,), 0.375))
 
 
 def test_superpixels_that_ran_empty_take_no_step():
@@ -89,8 +100,9 @@ def test_superpixels_that_ran_empty_take_no_step():
     for i, used in enumerate((40, 42)):
         labels = segment_by_slic(images, 40, 0.01)[i]
         assert len(labels.unique()) == used
-        expected = by_loop(images[i], maps[i], labels, i + 1)[torch.arange(41) * used // 40]
-        assert_close(found[i], expected, atol=1e-5, rtol=1e-5)
+        curve = by_loop(images[i], maps[i], labels, i + 1)
+        expected = np.interp(np.linspace(0, used, 41), range(used + 1), curve.numpy())
+        assert_close(found[i], torch.from_numpy(expected).float(), atol=1e-5, rtol=1e-5)
 
 
 def test_zero_fill_depends_on_the_space():

@@ -25,17 +25,22 @@ class GradCAMPlusPlus(Method):
     e^y, one number an image, is left out. It holds for no other score, hence there is no `output`.
     Made for a layer without negative values.
 
+    The authors' code divides α by its sum over the positions, which the paper does not:
+    `normalize_alpha=True`. A channel's weight is then a mean of its positive gradients, not a sum.
     grad-cam adds `epsilon=1e-6` to α's denominator, which outweighs it where gradients are below
     10⁻³. torchcam sums g³ A as a whole over the positions, which is not the published formula.
 
     Attributes:
         layer: Name or module; None for the model's default layer.
         epsilon: Added to the denominator of α; not negative.
+        normalize_alpha: Whether to divide α by Σ_ij α_k,ij, as the authors' code does; a channel
+            whose α sum to 0 has weight 0.
         relu: Whether to cut the map at zero, as published.
     """
 
     layer: Layer | None = None
     epsilon: NonNegative = 0.0
+    normalize_alpha: bool = False
     relu: bool = False
 
     spec: ClassVar[MethodSpec] = MethodSpec(
@@ -61,5 +66,10 @@ class GradCAMPlusPlus(Method):
         denominator = 2 + total * gradient
         if self.epsilon:
             denominator = denominator + self.epsilon / gradient.square()
-        counts = (gradient > 0) & (denominator != 0)
-        return torch.where(counts, gradient / denominator.where(counts, 1), 0).sum((2, 3))
+        is_defined = (gradient != 0) & (denominator != 0)
+        divisor = denominator.where(is_defined, 1)
+        weights = torch.where(is_defined & (gradient > 0), gradient / divisor, 0).sum((2, 3))
+        if self.normalize_alpha:
+            alphas = torch.where(is_defined, 1 / divisor, 0).sum((2, 3))
+            weights = torch.where(alphas != 0, weights / alphas.where(alphas != 0, 1), 0)
+        return weights

@@ -25,9 +25,11 @@ class OptiCAM(Method):
     M = n(up(Σ_k α_k A_k)) with α = softmax(u), and u maximizing f(x ⊙ M) by Adam from α_k = 1/K
     (Zhang et al., 2023, arXiv:2301.07002). The channels are those of the clean image. Defaults are
     those of the authors' demonstration; their class has 100 iterations, a rate of 0.01 and
-    `loss="norm"`. They stop early by the sum over a batch and return the last map; here each image
-    keeps the best of its own `iterations` maps, the uniform mixture among them. A map that is flat
-    becomes zeros.
+    `loss="norm"`. Their code cuts the channels at zero first: `rectify=True`, which makes another
+    map at layers with negative values (the default layers of DenseNet, ConvNeXt, ViT and Swin) and
+    the same elsewhere. They stop early by the sum over a batch and return the last map; here each
+    image keeps the best of its own `iterations` maps, the uniform mixture among them. A map that is
+    flat becomes zeros.
 
     Images go through the model one at a time whatever `batch_size`: Adam steps as far for a small
     gradient as for a large one, so that the rounding in which batch sizes differ can grow to tenths
@@ -41,6 +43,7 @@ class OptiCAM(Method):
         normalize: n: `"minmax"`, division by the `"max"` (after cutting at zero), or `"sigmoid"`.
         output: What of the output is f.
         fill: What is seen where the mask is zero; published: zero of what the model takes.
+        rectify: Whether to cut the channels at zero first, as the authors' code does.
     """
 
     layer: Layer | None = None
@@ -50,6 +53,7 @@ class OptiCAM(Method):
     normalize: Literal["minmax", "max", "sigmoid"] = "minmax"
     output: Output = "logit"
     fill: Fill = "zero"
+    rectify: bool = False
 
     spec: ClassVar[MethodSpec] = MethodSpec(
         name="opticam",
@@ -78,6 +82,8 @@ class OptiCAM(Method):
         channels, clean = capture_activations_and_scores(
             model, images, target, self.layer, self.output
         )
+        if self.rectify:
+            channels = channels.relu()
         with gradients(model), eager():
             # Copies, since what was made under inference_mode cannot be saved for a backward pass.
             images, channels, clean = images.detach().clone(), channels.clone(), clean.clone()

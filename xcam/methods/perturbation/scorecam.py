@@ -27,7 +27,9 @@ class ScoreCAM(Method):
     M = Σ_k w_k A_k with w_k from f(x ⊙ H_k), H_k the channel enlarged and min-maxed (Wang et al.,
     2020, arXiv:1910.01279). A flat channel is no mask: its weight is 0 and no pass is spent on it.
     Enlarging is linear, so combining the channels at the image's size (the authors) or at the
-    layer's (grad-cam, torchcam) is the same map. The paper's final ReLU is left to `relu`.
+    layer's (grad-cam, torchcam) is the same map. The paper's final ReLU is left to `relu`, which
+    cuts the map at the layer's size; the authors cut the enlarged one, `explanation.maps.relu()` of
+    a map made with `relu=False`. The two differ only for a layer with negative values.
 
     The authors' code is the default. grad-cam: `weighting="softmax_logit", align_corners=True`.
     torchcam: `weighting="softmax_logit", normalize="before"`; the clean image's logit, which it

@@ -39,8 +39,8 @@ class IROF(Metric):
 
     Attributes:
         segments: `"slic"` superpixels, or a `"grid"` of rectangles.
-        n_segments: L, about, and exactly the number of steps of the curve: an image of fewer
-            segments goes through them in as many steps.
+        n_segments: L, about, and exactly the number of steps of the curve: where the image has
+            another number of segments, the curve is read between its points.
         compactness: Of the superpixels: the weight of a cell's side against the image's range of
             colors. The higher, the nearer to squares.
         fill: What stands in for a segment: the image's mean color, or see
@@ -77,13 +77,13 @@ class IROF(Metric):
         with untouched(model), torch.no_grad():
             inner, pixels = enter_space(model, images, self.space)
             places, used = self._places(pixels, maps)
-            points = torch.arange(self.n_segments + 1, device=images.device)
-            counts = points * used[:, None] // self.n_segments
+            counts = torch.arange(max(self.n_segments, int(used.max())) + 1)
             read = make_score_reader(target, "prob")
             scores = remove_progressively(
                 inner, pixels, places, counts, read, self.fill, label="irof"
             )
-        return scores / scores[:, :1].clamp(min=_LEAST)
+        ratios = scores / scores[:, :1].clamp(min=_LEAST)
+        return _stretch(ratios, used, self.n_segments)
 
     def _places(self, pixels: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Return the rank of each pixel's segment, (B, H, W), and the number of segments, (B,)."""
@@ -105,3 +105,20 @@ class IROF(Metric):
     def curve(self, mean: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean ratio over the share of segments removed."""
         return torch.linspace(0, 1, self.n_segments + 1, device=mean.device), mean
+
+
+def _stretch(curves: Tensor, used: Tensor, steps: int) -> Tensor:
+    """Return the first `used` steps of each curve as a curve of `steps` steps, read linearly.
+
+    Rounding to whole segments instead would let the removal lag behind j/L and lower the score.
+
+    Args:
+        curves: (B, P).
+        used: (B,) int64, above 0 and below P.
+        steps: Of the result, (B, steps + 1).
+    """
+    places = torch.arange(steps + 1, device=curves.device) * used[:, None]
+    before = places // steps
+    after = (before + 1).minimum(used[:, None])
+    share = (places % steps).to(curves.dtype) / steps
+    return torch.lerp(curves.gather(1, before), curves.gather(1, after), share)
