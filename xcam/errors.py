@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import sys
+import warnings
 from collections.abc import Collection
+from pathlib import Path
+from types import FrameType
 
 __all__ = [
     "DivergenceError",
@@ -16,7 +20,10 @@ __all__ = [
     "XcamError",
     "XcamWarning",
     "unknown",
+    "warn",
 ]
+
+_PACKAGE = str(Path(__file__).parent / "_").removesuffix("_")
 
 
 class XcamError(Exception):
@@ -67,3 +74,25 @@ def unknown(what: str, name: str, known: Collection[str]) -> UnknownNameError:
     some = ", ".join(list(known)[:8]) if known else "none"
     more = f" and {len(known) - 8} more" if len(known) > 8 else ""
     return UnknownNameError(f"no {what} is called {name!r}; there are {some}{more}")
+
+
+def warn(sentence: str, category: type[XcamWarning] = XcamWarning) -> None:
+    """Warn at the line that called xcam, however many frames of xcam, torch and others lie between.
+
+    It is the caller of the outermost frame of xcam: `skip_file_prefixes` of `warnings.warn` needs
+    Python 3.12, and would stop at torch where a hook of ours warns.
+    """
+    caller = sys._getframe(1)
+    frame: FrameType | None = caller
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(_PACKAGE):
+            caller = frame.f_back or frame
+        frame = frame.f_back
+    warnings.warn_explicit(
+        sentence,
+        category,
+        caller.f_code.co_filename,
+        caller.f_lineno,
+        caller.f_globals.get("__name__"),
+        caller.f_globals.setdefault("__warningregistry__", {}),
+    )

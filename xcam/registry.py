@@ -7,7 +7,6 @@ import functools
 import importlib.metadata
 import inspect
 import re
-import warnings
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -15,7 +14,7 @@ import pluggy
 
 from xcam import hookspecs
 from xcam.core import Method, MethodSpec, Metric, MetricSpec
-from xcam.errors import PluginWarning, UnknownNameError
+from xcam.errors import PluginWarning, UnknownNameError, warn
 
 __all__ = [
     "Registry",
@@ -126,7 +125,7 @@ class Registry:
 
     @staticmethod
     def _warn(sentence: str) -> None:
-        warnings.warn(sentence, PluginWarning, stacklevel=4)
+        warn(sentence, PluginWarning)
 
 
 def _simplify(name: str) -> str:

@@ -6,7 +6,6 @@ import math
 import shutil
 import sys
 import tempfile
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
@@ -19,7 +18,7 @@ from xcam._evaluate.batches import Batches
 from xcam._evaluate.comparison import Comparison, Maps, Methods, Metrics, Models, check_identity
 from xcam._evaluate.work import Work
 from xcam.engine.forward import Precision
-from xcam.errors import XcamWarning
+from xcam.errors import warn
 from xcam.results import Results
 from xcam.results.store import Row, Store
 from xcam.runs.processes import Processes, get_processes
@@ -130,7 +129,7 @@ def evaluate(
         run(Path(out))
         results = Results(out, comparison.metrics)
     for note in (*work.notes, *results.warnings):
-        warnings.warn(note, XcamWarning, stacklevel=2)
+        warn(note)
     return results
 
 

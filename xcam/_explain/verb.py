@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from xcam._explain.prepared import prepare, run
 from xcam.core import Explanation, Method, Target, TargetLike
 from xcam.engine import untouched
 from xcam.engine.forward import Precision, call, run_settings
-from xcam.errors import XcamWarning
+from xcam.errors import warn
 
 __all__ = ["check_images", "check_model", "explain"]
 
@@ -71,7 +70,7 @@ def explain(
             _blame_images(error, model, images)
             raise
     for sentence in runtime.notes:
-        warnings.warn(sentence, XcamWarning, stacklevel=2)
+        warn(sentence)
     return explanation
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import pickle
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -15,7 +14,7 @@ import torch
 
 from xcam._fit.learner import Learner
 from xcam.checkpoints import save
-from xcam.errors import FileFormatError, XcamWarning
+from xcam.errors import FileFormatError, warn
 from xcam.runs.folder import RunFolder
 
 __all__ = ["Progress", "draw", "make_folder", "open_board", "resume", "store_state", "write_log"]
@@ -108,11 +107,9 @@ def resume(
         )
     changed = [name for name, value in start.items() if progress.start.get(name) != value]
     if changed:
-        warnings.warn(
+        warn(
             f"the training in {str(folder.path)!r} goes on with what it has; what it began with "
             f"is not what is given now: {', '.join(changed)}",
-            XcamWarning,
-            stacklevel=3,
         )
     learner.restore(state)
     if processes.is_main and (progress.epoch, progress.step) == (progress.best_epoch, 0):

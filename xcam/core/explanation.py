@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings as _warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,7 +19,7 @@ from xcam.core.maps import check_maps, check_place, find_positions, reduce_chann
 from xcam.core.method import Method, SavedMethod
 from xcam.core.notes import Note, map_notes
 from xcam.core.target import Target, TargetLike
-from xcam.errors import XcamWarning
+from xcam.errors import warn
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -209,7 +208,7 @@ class Explanation:
             (B, H, W) float32.
         """
         for note in map_notes(self.maps, negative=relu):
-            _warnings.warn(str(note), XcamWarning, stacklevel=2)
+            warn(str(note))
         return imaging.normalize(self.maps.clamp(min=0) if relu else self.maps)
 
     def overlay(self, images: Tensor, alpha: float = 0.6, colors: str = "turbo") -> Tensor:

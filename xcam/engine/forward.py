@@ -7,7 +7,6 @@ runs out, and shows progress.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -17,7 +16,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from xcam.errors import XcamWarning
+from xcam.errors import warn
 
 __all__ = [
     "Precision",
@@ -97,7 +96,7 @@ def note(sentence: str) -> None:
     """Tell the user something: in the result's `warnings`, or at once outside of a verb."""
     runtime = _runtime.get()
     if runtime is None:
-        warnings.warn(sentence, XcamWarning, stacklevel=3)
+        warn(sentence)
     elif sentence not in runtime.notes:
         runtime.notes.append(sentence)
 
@@ -106,7 +105,7 @@ def record_repeated_layer(layer: str, calls: int) -> None:
     """Record that a captured layer is called several times in a pass; outside of a verb, warn."""
     runtime = _runtime.get()
     if runtime is None:
-        warnings.warn(_repeated(layer, calls), XcamWarning, stacklevel=3)
+        warn(_repeated(layer, calls))
     else:
         runtime.repeated_layers[layer] = calls
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from xcam.core import Explanation, Method, Note, SavedMethod
 from xcam.core.explanation_file import FORMAT, KEY
-from xcam.errors import FileFormatError, UnknownNameError, XcamWarning
+from xcam.errors import FileFormatError, UnknownNameError, warn
 from xcam.registry import get_method
 from xcam.runs import files
 
@@ -22,7 +21,7 @@ def load_explanation(path: str | Path) -> Explanation:
     """Read what `Explanation.save` wrote, onto the CPU, tensors bit for bit.
 
     A method that is not installed here, or refuses the parameters, becomes a `SavedMethod` that
-    keeps its name and parameters; the explanation's `notes` and an `XcamWarning` say so. Maps that
+    keeps its name and parameters; the explanation's `notes` and an `warn` say so. Maps that
     were made elsewhere keep the name that `Explanation.of` gave them, without a warning.
 
     Raises:
@@ -44,7 +43,7 @@ def load_explanation(path: str | Path) -> Explanation:
         raise FileFormatError(f"{str(path)!r} holds no explanation: {problem}")
     method, reason = _make_method(name, values, is_foreign)
     if reason:
-        warnings.warn(reason, XcamWarning, stacklevel=2)
+        warn(reason)
         notes = (*notes, Note(None, reason))
     return Explanation(
         raw=tensors["raw"],

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
-from xcam.errors import XcamWarning
+from xcam.errors import warn
 from xcam.explanations.folder import StoredMaps
 from xcam.imaging import is_flat, normalize, parse_size, resize
 
@@ -93,7 +92,7 @@ def stability_iou(
         )
     note = _describe_empty_maps(found, *names)
     if note:
-        warnings.warn(note, XcamWarning, stacklevel=2)
+        warn(note)
     return found.iou
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -10,7 +9,7 @@ import pandas as pd
 from torch import Tensor
 
 from xcam.core import Metric
-from xcam.errors import XcamWarning
+from xcam.errors import warn
 from xcam.results.bootstrap import Estimate, estimate
 from xcam.results.rows import Group, Rows
 
@@ -62,11 +61,9 @@ def warn_undefined(found: Iterable[tuple[str, int]], resamples: int) -> None:
             most[label] = max(most.get(label, 0), count)
     if most:
         listed = ", ".join(f"{label} (up to {count})" for label, count in most.items())
-        warnings.warn(
+        warn(
             f"of {resamples} resamples, intervals leave out those on which the result is "
             f"undefined: {listed}",
-            XcamWarning,
-            stacklevel=4,
         )
 
 

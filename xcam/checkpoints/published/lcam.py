@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from xcam._explain.prepared import resolve_method
 from xcam.checkpoints.published.finite import check_finite
 from xcam.core import Headed, TrainableMethod, find_headed
-from xcam.errors import FileFormatError, XcamWarning
+from xcam.errors import FileFormatError, warn
 from xcam.models.state_dicts import describe_mismatch, read_state_dict
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def import_lcam(
         `shape`. One of the names is empty where the other side has no such tensor.
 
     Warns:
-        XcamWarning: The file holds a classifier, and it is not the model.
+        warn: The file holds a classifier, and it is not the model.
 
     Raises:
         TypeError: A parameter that the method does not have.
@@ -105,9 +104,7 @@ def _warn_of_another_classifier(report: pd.DataFrame, path: str | Path) -> None:
     lacking = report[report["file"] == ""]
     if len(lacking) and len(report) > len(lacking) + len(_NAMES):
         total = int(report["net"].str.startswith("classifier.").sum())
-        warnings.warn(
+        warn(
             f"{str(path)!r} was trained for another classifier: {len(lacking)} of {total} tensors "
             f"of the model are not in it, such as {lacking['net'].iloc[0]!r}",
-            XcamWarning,
-            stacklevel=3,
         )
