@@ -273,7 +273,7 @@ class TestMasks:
         with pytest.raises(ValueError, match=r"mask.png' is 41×60, its image 40×60: they must"):
             listed(write("a.png 1 mask.png"))[0]
         (images / "mask.png").write_text("no picture")
-        with pytest.raises(ValueError, match=r"mask.png' is not a readable mask"):
+        with pytest.raises(ValueError, match=r"mask.png' is not a mask that can be read"):
             listed(write("a.png 1 mask.png"))[0]
 
 

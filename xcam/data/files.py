@@ -6,17 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from xcam.imaging import read_pixels
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as Picture
+from xcam.data.masks import read_mask
+from xcam.imaging.reading import read_oriented, swaps_sides, turn_boxes
 
 __all__ = ["Box", "ImageFiles", "Transform", "folder", "list_class_folders", "make_transform"]
 
@@ -35,16 +32,21 @@ class ImageFiles(Dataset[tuple[Any, ...]]):
     largest number of boxes of an image. Boxes are clipped to the crop of the image; a box outside
     of it is a row of NaN, too.
 
+    An image with an EXIF orientation tag is turned upright, and its boxes and mask with it: they
+    are read as of the pixels as they are stored, unless `upright` says otherwise. A mask whose file
+    has such a tag is turned by its own, and one that fits the image just one way is read so.
+
     Attributes:
         paths: The image files.
         ids: The name of each image.
         labels: The class of each image, from 0; empty if unlabeled.
         truths: The mask file or the boxes, in pixels of the image file, of each image; empty for
-            none.
+            none. How mask files are read is told in `listed`.
         classes: The names of the classes, as far as they are known.
         transform: Called with a uint8 image and, if there is one, its truth, as
             `torchvision.tv_tensors`, so that a transform of `torchvision.transforms.v2` moves both.
         ignore: The value in mask files for unknown pixels; all other values but 0 are the object.
+        upright: Whether boxes and masks are those of images turned upright by their EXIF tag.
     """
 
     paths: tuple[Path, ...]
@@ -54,6 +56,7 @@ class ImageFiles(Dataset[tuple[Any, ...]]):
     classes: tuple[str, ...]
     transform: Transform
     ignore: int | None = None
+    upright: bool = False
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -63,25 +66,55 @@ class ImageFiles(Dataset[tuple[Any, ...]]):
         """Return the item; its files are read anew each time.
 
         Raises:
-            ValueError: A file that cannot be read, a mask of another size than its image, or a box
-                outside of it.
+            ValueError: A file that cannot be read, a mask of another size than its image or one
+                that may be read in two ways, or a box outside of its image.
         """
         from torchvision import tv_tensors
 
         index = range(len(self))[index]
-        image = tv_tensors.Image(read_pixels(self.paths[index]))
+        pixels, orientation = read_oriented(self.paths[index])
+        image = tv_tensors.Image(pixels)
         label = self.labels[index : index + 1]
         if not self.truths:
             return (_strip_subclass(self.transform(image)), *label)
         truth = self.truths[index]
         size = (int(image.shape[1]), int(image.shape[2]))
         if isinstance(truth, Path):
-            mask = tv_tensors.Mask(_read_mask(truth, size, self.ignore))
+            mask = tv_tensors.Mask(read_mask(truth, size, orientation, self.ignore, self.upright))
             image, mask = self.transform(image, mask)
             return (_strip_subclass(image), *label, _strip_subclass(mask))
-        boxes = _make_boxes(truth, size, self.paths[index])
+        boxes = self._make_boxes(index, size, orientation)
         image, boxes = self.transform(image, boxes)
         return (_strip_subclass(image), *label, _pad(_strip_subclass(boxes), self._max_boxes))
+
+    def _make_boxes(self, index: int, size: tuple[int, int], orientation: int) -> Any:  # noqa: ANN401
+        """Return the boxes of an image of a size, (H, W), after it was turned upright."""
+        from torchvision import tv_tensors
+
+        boxes = torch.tensor(self.truths[index], dtype=torch.float32)
+        stored = size[::-1] if swaps_sides(orientation) else size
+        drawn, other = (size, stored) if self.upright else (stored, size)
+        beyond = _find_beyond(boxes, drawn)
+        if beyond is not None:
+            box = tuple(boxes[beyond].tolist())
+            hint = (
+                ""
+                if _find_beyond(boxes, other) is not None
+                else (
+                    f"; all boxes are within it {'as it is stored' if self.upright else 'turned'} "
+                    f"{'and not turned ' if self.upright else 'upright '}by its EXIF tag, "
+                    f"{other[0]}×{other[1]}: if they were drawn on such pixels, give "
+                    f"upright={not self.upright}"
+                )
+            )
+            raise ValueError(
+                f"box {box} is not within {str(self.paths[index])!r} of {drawn[0]}×{drawn[1]}{hint}"
+            )
+        return tv_tensors.BoundingBoxes(
+            boxes if self.upright else turn_boxes(boxes, orientation, size),
+            format=tv_tensors.BoundingBoxFormat.XYXY,
+            canvas_size=size,
+        )
 
     @cached_property
     def _max_boxes(self) -> int:
@@ -184,41 +217,10 @@ def _strip_subclass(value: Any) -> Any:  # noqa: ANN401 - a transform may return
     return value.as_subclass(Tensor) if isinstance(value, Tensor) else value
 
 
-def _read_mask(path: Path, size: tuple[int, int], ignore: int | None) -> Tensor:
-    """Return a mask file as (H, W) uint8: 1 object, 0 background, 255 unknown."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as file:
-            values = np.array(_drop_alpha(file))
-    except OSError as error:
-        raise ValueError(f"{str(path)!r} is not a readable mask: {error}") from error
-    if values.ndim == 3:  # a colored mask: the object is what is not black
-        values = values.max(2)
-    if values.shape != size:
-        raise ValueError(
-            f"the mask {str(path)!r} is {values.shape[0]}×{values.shape[1]}, its image "
-            f"{size[0]}×{size[1]}: they must agree"
-        )
-    mask = torch.from_numpy((values != 0).astype(np.uint8))
-    return mask if ignore is None else mask.masked_fill(torch.from_numpy(values == ignore), 255)
-
-
-def _drop_alpha(file: Picture) -> Picture:
-    """Return the picture without its alpha channel, which says nothing about the object."""
-    return file.convert(file.mode[:-1]) if file.mode in ("LA", "PA", "RGBA") else file
-
-
-def _make_boxes(boxes: tuple[Box, ...], size: tuple[int, int], path: Path) -> Tensor:
-    from torchvision import tv_tensors
-
-    for box in boxes:
-        if box[2] > size[1] or box[3] > size[0]:
-            raise ValueError(f"box {box} is not within {str(path)!r} of {size[0]}×{size[1]}")
-    moved: Tensor = tv_tensors.BoundingBoxes(
-        torch.tensor(boxes), format=tv_tensors.BoundingBoxFormat.XYXY, canvas_size=size
-    )
-    return moved
+def _find_beyond(boxes: Tensor, size: tuple[int, int]) -> int | None:
+    """Return the number of the first box that goes beyond an image of (H, W)."""
+    beyond = (boxes[:, 2] > size[1]) | (boxes[:, 3] > size[0])
+    return int(beyond.nonzero()[0]) if bool(beyond.any()) else None
 
 
 def _pad(boxes: Tensor, count: int) -> Tensor:

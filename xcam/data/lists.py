@@ -19,6 +19,7 @@ def listed(
     transform: Transform | None = None,
     categories: Sequence[str] = (),
     ignore: int | None = None,
+    upright: bool = False,
 ) -> ImageFiles:
     """Return the images of a list with a line each: `file label`, or `file label truth`.
 
@@ -28,13 +29,20 @@ def listed(
     with an image; empty lines are skipped. The id of an image is its file as the list names it, so
     that lines with the same file are about the same image.
 
+    In a mask file the object is all that is not 0 or black: of a palette by its numbers if number 0
+    is black, else by its colors; of a soft mask, and of a JPEG or another lossy format, what is at
+    least half white. A mask that may be read in two ways is refused.
+
     Args:
         path: The list, UTF-8.
         root: The folder that relative paths start from; None for the list's own folder.
         size: The side of the images in pixels; see `folder`.
         transform: Applied to an image and its truth instead; see `ImageFiles`.
         categories: The names of the classes; labels must be below their number. Empty if unknown.
-        ignore: The value in mask files for unknown pixels, such as 255; see `ImageFiles`.
+        ignore: The value in mask files for unknown pixels, such as 255.
+        upright: Whether boxes and masks were drawn on images turned upright by their EXIF tag, as
+            browsers and many tools show them, rather than on the pixels as they are stored; see
+            `ImageFiles`.
 
     Raises:
         FileNotFoundError: There is no such list, or a file that it names is missing.
@@ -60,6 +68,7 @@ def listed(
         classes=tuple(categories),
         transform=transform or make_transform(size),
         ignore=ignore,
+        upright=upright,
     )
 
 

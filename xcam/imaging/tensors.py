@@ -1,10 +1,9 @@
-"""Pure functions of images and maps as tensors: resize, blur, normalize, color, and read."""
+"""Pure functions of images and maps as tensors: resize, blur, normalize, color."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 import torch
@@ -17,13 +16,12 @@ __all__ = [
     "brighten",
     "check_fill",
     "colorize",
+    "fit",
     "is_flat",
     "make_fill",
     "normalize",
     "overlay",
     "parse_size",
-    "read_image",
-    "read_pixels",
     "resize",
     "stretch",
 ]
@@ -172,48 +170,6 @@ def overlay(images: Tensor, maps: Tensor, alpha: float = 0.6, colors: str = "tur
     base = stretch(images.detach().float()).expand(-1, 3, -1, -1)
     opacity = (alpha * maps)[:, None]
     return base * (1 - opacity) + colorize(maps, colors) * opacity
-
-
-def read_image(path: str | Path, size: int | tuple[int, int] | None = None) -> Tensor:
-    """Read a JPEG, PNG, GIF or WebP file, turned upright by its EXIF tag.
-
-    Args:
-        path: The file.
-        size: (H, W), or one number for a square: the image is resized to cover it (bicubic,
-            antialiased) and its center cropped. None keeps the image as it is.
-
-    Returns:
-        (3, H, W) float32 in [0, 1].
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is no image, or one of more than 8 bits a channel; or a bad `size`.
-    """
-    image = read_pixels(path).float() / 255
-    return image if size is None else fit(image, size)
-
-
-def read_pixels(path: str | Path) -> Tensor:
-    """Read an image file as `read_image` does, as (3, H, W) uint8.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is no image, or one of more than 8 bits a channel.
-    """
-    import numpy as np
-    from PIL import Image, ImageOps
-
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no picture at {str(path)!r}")
-    try:
-        with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file)
-            if picture.mode.startswith(("I", "F")):  # Pillow would clip, not scale, to 8 bits
-                raise OSError(f"mode {picture.mode} has more than 8 bits a channel")
-            return torch.from_numpy(np.array(picture.convert("RGB"))).movedim(-1, 0)
-    except OSError as error:
-        raise ValueError(f"{str(path)!r} is not a picture that can be read: {error}") from error
 
 
 def parse_size(size: int | tuple[int, int]) -> tuple[int, int]:

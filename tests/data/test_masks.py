@@ -1,0 +1,235 @@
+"""Mask files of every mode of Pillow and of lossy formats: which pixels are the object."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from torchvision.transforms import v2
+
+from xcam.data import listed
+
+SAME = v2.ToDtype(torch.float32, scale=True)
+VOC = [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0] + 252 * [9, 99, 200]
+
+
+def draw(value, dtype="uint8"):
+    """A square of a value on 0: rows 20 to 40, columns 30 to 50."""
+    pixels = np.zeros((64, 80), dtype)
+    pixels[20:40, 30:50] = value
+    return pixels
+
+
+SQUARE = torch.from_numpy(draw(1))
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Read an image as a mask, after saving it."""
+
+    def read(picture, name="mask.png", ignore=None, **options):
+        picture.save(tmp_path / name, **options)
+        Image.new("RGB", picture.size).save(tmp_path / "image.png")
+        (tmp_path / "list.txt").write_text(f"image.png,0,{name}\n")
+        return listed(tmp_path / "list.txt", transform=SAME, ignore=ignore)[0][2]
+
+    return read
+
+
+def make_palette(numbers, palette):
+    picture = Image.fromarray(numbers)
+    picture = Image.frombytes("P", picture.size, picture.tobytes())
+    picture.putpalette(palette)
+    return picture
+
+
+def make_cutout(color_inside, color_outside, alpha):
+    colors = np.empty((64, 80, 3), "uint8")
+    colors[:] = color_outside
+    colors[20:40, 30:50] = color_inside
+    return Image.fromarray(np.dstack([colors, draw(alpha)]))
+
+
+class TestGray:
+    @pytest.mark.parametrize("value", [1, 7, 255])
+    @pytest.mark.parametrize("mode", ["L", "RGB", "LA", "RGBA", "P", "1"])
+    def test_all_but_black_is_the_object(self, read, mode, value):
+        if mode != "1" or value == 255:
+            assert torch.equal(read(Image.fromarray(draw(value)).convert(mode)), SQUARE)
+
+    @pytest.mark.parametrize(
+        ("pixels", "name"),
+        [
+            (draw(1, "uint16"), "mask.png"),
+            (draw(24001, "uint16"), "mask.png"),
+            (draw(65535, "uint16"), "mask.png"),
+            (draw(24001, ">u2"), "mask.tif"),
+            (draw(3, "int32"), "mask.tif"),
+            (draw(2.0, "float32"), "mask.tif"),
+            (draw(0.7, "float32"), "mask.tif"),
+        ],
+    )
+    def test_deep_grays(self, read, pixels, name):
+        assert torch.equal(read(Image.fromarray(pixels), name), SQUARE)
+
+    @pytest.mark.parametrize("value", [0, 1, 255])
+    def test_mask_of_one_value(self, read, value):
+        mask = read(Image.fromarray(np.full((64, 80), value, "uint8")))
+        assert mask.unique().tolist() == [int(value > 0)]
+
+    def test_many_instances_are_all_the_object(self, read):
+        numbers = np.repeat(np.repeat(np.arange(256).reshape(16, 16), 4, 0), 5, 1).astype("uint8")
+        assert torch.equal(read(Image.fromarray(numbers)), torch.from_numpy(numbers > 0).byte())
+
+    def test_edges_of_a_smoothed_mask_are_cut_at_one_half(self, read):
+        large = Image.new("L", (800, 640))
+        ImageDraw.Draw(large).ellipse((210, 150, 630, 520), fill=255)
+        smooth = large.resize((80, 64), Image.Resampling.BOX)
+        expected = torch.from_numpy(np.array(smooth) >= 128).byte()
+        for mode in ("L", "RGB", "P"):
+            assert torch.equal(read(smooth.convert(mode)), expected)
+        deep = Image.fromarray(np.array(smooth).astype("uint16") * 257)
+        assert torch.equal(read(deep), expected)
+
+    def test_gradients_are_cut_at_one_half(self, read):
+        y, x = np.mgrid[:64, :80]
+        soft = np.exp(-((y - 30.3) ** 2 + (x - 40.6) ** 2) / 200)
+        soft = soft / soft.max()
+        expected = torch.from_numpy(soft >= 128 / 255)
+        got = read(Image.fromarray((soft * 255).round().astype("uint8")))
+        assert (got.bool() != expected).sum() <= 4  # rounded
+        got = read(Image.fromarray(soft.astype("float32")), "mask.tif")
+        assert torch.equal(got, torch.from_numpy(soft.astype("float32") >= 0.5).byte())
+
+    def test_trimap_without_0_is_refused(self, read):
+        """As the Oxford pets have it: 1 object, 2 background, 3 unknown."""
+        pixels = draw(1)
+        pixels[pixels == 0] = 2
+        pixels[20, 30:50] = 3
+        with pytest.raises(ValueError, match=r"mask.png' has the values 1, 2, 3 and no 0, which"):
+            read(Image.fromarray(pixels))
+        colors = np.stack([pixels, pixels * 3, pixels], 2)
+        with pytest.raises(ValueError, match="has several colors and no black"):
+            read(Image.fromarray(colors))
+
+    def test_values_without_a_known_middle_are_refused(self, read):
+        with pytest.raises(ValueError, match=r"holds fractions from 0 to 2.5"):
+            read(Image.fromarray(draw(2.5, "float32")), "mask.tif")
+        with pytest.raises(ValueError, match="values that are not finite; save it as a gray PNG"):
+            read(Image.fromarray(draw(np.nan, "float32")), "mask.tif")
+
+    def test_several_frames_are_refused(self, read):
+        frames = [Image.fromarray(draw(255)), Image.fromarray(255 - draw(255))]
+        with pytest.raises(ValueError, match=r"mask.tif' has 2 frames; save it as a gray PNG"):
+            read(frames[0], "mask.tif", save_all=True, append_images=frames[1:])
+
+
+class TestPalettes:
+    @pytest.mark.parametrize(
+        "palette", [[255, 255, 255, 0, 0, 0], [200, 200, 200, 0, 0, 0], [220, 30, 30, 0, 0, 0]]
+    )
+    def test_colors_count_where_number_0_is_not_black(self, read, palette):
+        """Number 1, black, is the background, as anybody sees it."""
+        assert torch.equal(read(make_palette(1 - draw(1), palette)), SQUARE)
+
+    def test_quantized_mask_is_read_as_the_mask(self, read):
+        colors = np.repeat(draw(255)[:, :, None], 3, 2)
+        assert torch.equal(read(Image.fromarray(colors).quantize(2)), SQUARE)
+        assert torch.equal(read(Image.fromarray(255 - colors).quantize(2)), 1 - SQUARE)
+
+    def test_numbers_count_where_0_is_black(self, read):
+        """As in VOC: class 2 in a border of 255, whose color does not matter."""
+        numbers = draw(2)
+        numbers[18:20] = 255
+        expected = SQUARE.clone()
+        expected[18:20] = 255
+        assert torch.equal(read(make_palette(numbers, VOC), ignore=255), expected)
+        expected[18:20] = 1
+        assert torch.equal(read(make_palette(numbers, VOC)), expected)
+
+    def test_labels_shown_in_black_are_labels(self, read):
+        assert torch.equal(read(make_palette(draw(3), [0] * 768)), SQUARE)
+        assert torch.equal(read(make_palette(draw(3), [0] * 9 + [1, 1, 1])), SQUARE)
+
+    def test_two_grays_with_unknown_pixels(self, read):
+        mask = read(make_palette(draw(1), [0, 0, 0, 255, 255, 255]), ignore=255)
+        assert torch.equal(mask, SQUARE)  # number 1 is white, and not the unknown 255
+
+    def test_transparent_number_0_is_the_background(self, read):
+        picture = make_palette(draw(1), [250, 250, 250, 10, 200, 10])
+        assert torch.equal(read(picture, transparency=0), SQUARE)
+
+    @pytest.mark.parametrize("values", [draw(255), 255 - draw(255)])
+    def test_gif(self, read, values):
+        expected = torch.from_numpy(values > 0).byte()
+        assert torch.equal(read(Image.fromarray(values), "mask.gif"), expected)
+
+    def test_colors_without_black_are_refused(self, read):
+        with pytest.raises(ValueError, match=r"has several colors and no black.* gray PNG, 255 on"):
+            read(make_palette(draw(1), [31, 119, 180, 255, 127, 14]))
+
+
+class TestColors:
+    def test_dark_and_bright_colors_are_the_object(self, read):
+        colors = np.zeros((64, 80, 3), "uint8")
+        colors[20:40, 30:40, 2] = 40
+        colors[20:40, 40:50] = 255, 0, 0
+        assert torch.equal(read(Image.fromarray(colors)), SQUARE)
+        assert torch.equal(read(Image.fromarray(colors), ignore=255), SQUARE)  # red is not gray
+        colors[:5] = 255
+        expected = SQUARE.clone()
+        expected[:5] = 255
+        assert torch.equal(read(Image.fromarray(colors), ignore=255), expected)
+
+    @pytest.mark.parametrize(
+        ("inside", "outside"),
+        [((0, 0, 0), (0, 0, 0)), ((255, 255, 255), (255, 255, 255)), ((9, 8, 7), (70, 80, 90)),
+         ((200, 9, 9), (0, 0, 0))],
+    )  # fmt: skip
+    @pytest.mark.parametrize("alpha", [255, 100])
+    def test_cutout_is_read_by_its_transparency(self, read, inside, outside, alpha):
+        assert torch.equal(read(make_cutout(inside, outside, alpha)), SQUARE)
+
+    def test_colors_against_transparency_are_refused(self, read):
+        with pytest.raises(ValueError, match="one object by its colors and another by its transp"):
+            read(make_cutout((0, 0, 0), (200, 9, 9), 255))
+
+    def test_cmyk(self, read):
+        mask = read(Image.fromarray(draw(255)).convert("RGB").convert("CMYK"), "mask.tif")
+        assert torch.equal(mask, SQUARE)
+
+
+class TestLossyFormats:
+    @pytest.mark.parametrize(
+        ("name", "options"),
+        [("mask.jpg", {"quality": 75}), ("mask.jpg", {"quality": 20}), ("mask.webp", {}),
+         ("mask.tif", {"compression": "jpeg"}),
+         ("mask.jp2", {"quality_layers": [8], "irreversible": True})],
+    )  # fmt: skip
+    @pytest.mark.parametrize("mode", ["L", "RGB"])
+    def test_ringing_is_not_the_object(self, read, name, options, mode):
+        large = Image.new("L", (80, 64))
+        ImageDraw.Draw(large).ellipse((23, 11, 61, 52), fill=255)
+        expected = torch.from_numpy(np.array(large) > 0).byte()
+        got = read(large.convert(mode), name, **options)
+        assert (got != expected).sum() <= 3
+        assert expected.sum() > 1000
+
+    def test_only_black_or_only_white(self, read):
+        for value in (0, 255):
+            mask = read(Image.new("L", (80, 64), value), "mask.jpg")
+            assert mask.unique().tolist() == [value // 255]
+
+    @pytest.mark.parametrize("levels", [(1, 1), (20, 255), (128, 255), (60, 200)])
+    def test_labels_are_refused(self, read, levels):
+        pixels = draw(levels[0])
+        pixels[45:60, 5:70] = levels[1]
+        with pytest.raises(ValueError, match=r"mask.jpg' is in a format whose values are not exac"):
+            read(Image.fromarray(pixels), "mask.jpg", quality=90)
+
+    def test_unknown_value_is_refused(self, read):
+        with pytest.raises(ValueError, match=r"is a JPEG, .* none of them can be ignore=255"):
+            read(Image.fromarray(draw(255)), "mask.jpg", ignore=255)
+
+    def test_lossless_webp_holds_labels(self, read):
+        picture = Image.fromarray(draw(2)).convert("RGB")
+        assert torch.equal(read(picture, "mask.webp", lossless=True), SQUARE)

@@ -1,0 +1,235 @@
+"""Mask files: which pixels are the object, whatever Pillow's mode and the file's format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+
+from xcam.imaging.reading import (
+    open_picture,
+    read_orientation,
+    swaps_sides,
+    turn,
+    turn_upright,
+)
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+__all__ = ["read_mask"]
+
+_UNKNOWN = 255
+_LOSSY = ("JPEG", "MPO", "JPEG2000", "AVIF", "HEIF")
+_REMEDY = "save it as a gray PNG, 255 on the object and 0 elsewhere"
+
+_Values = NDArray[Any]
+
+
+def read_mask(
+    path: Path, size: tuple[int, int], orientation: int, ignore: int | None, upright: bool
+) -> Tensor:
+    """Read a mask file as (H, W) uint8: 1 on the object, 0 elsewhere, 255 where it is unknown.
+
+    - Gray of any depth: every value but 0 is the object. Where a mask is soft, with edges or
+      gradients up to white and hardly two equal values side by side, it is what is at least half
+      white. Fractions, in a file of floats, must be in [0, 1], and the object is 0.5 and above.
+    - Colors: black is the background. The depth of a color does not count.
+    - Palettes: the numbers count, as in VOC's masks, if number 0 is black or transparent; else, in
+      a GIF, and where all colors are gray, the colors.
+    - Transparency: what is not transparent, unless the colors alone show an object.
+    - JPEG and other lossy formats, whose values are not exact: what is at least half white. Other
+      grays than those of an edge are refused.
+
+    Args:
+        path: The file.
+        size: (H, W) of the image, turned upright.
+        orientation: The EXIF orientation of the image's file.
+        ignore: The value, or gray color, of unknown pixels.
+        upright: Whether the mask was drawn on the upright image. A mask with an EXIF tag of its
+            own is turned by that, and one that fits just one of both ways by its size.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It cannot be read, has another size than the image, or may be read in two ways.
+    """
+    with open_picture(path, "mask") as file:
+        own = read_orientation(file)
+        frames = 1 if file.format == "MPO" else getattr(file, "n_frames", 1)
+        lossy = _is_lossy(file, path)
+        picture = turn_upright(file)
+        picture.format = file.format
+        picture.load()
+    try:
+        if frames > 1:
+            raise ValueError(f"has {frames} frames; {_REMEDY}")
+        if lossy and ignore is not None:
+            raise ValueError(
+                f"is a {file.format}, whose values are not exact, so that none of them can be "
+                f"ignore={ignore}; save masks as PNG when they are made"
+            )
+        mask = torch.from_numpy(_find_object(picture, lossy, ignore))
+    except ValueError as error:
+        raise ValueError(f"the mask {str(path)!r} {error}") from error
+    return _fit_orientation(mask, path, size, orientation, upright or own != 1)
+
+
+def _fit_orientation(
+    mask: Tensor, path: Path, size: tuple[int, int], orientation: int, upright: bool
+) -> Tensor:
+    """Turn a mask as its image was turned, unless it was drawn on the upright image."""
+    stored = size[::-1] if swaps_sides(orientation) else size
+    found = tuple(mask.shape)
+    if found not in (size, stored):
+        also = f" (as stored {stored[0]}×{stored[1]})" if stored != size else ""
+        raise ValueError(
+            f"the mask {str(path)!r} is {found[0]}×{found[1]}, its image {size[0]}×{size[1]}{also}:"
+            " they must agree"
+        )
+    is_upright = upright if stored == size else found == size
+    return mask if is_upright else turn(mask, orientation)
+
+
+def _is_lossy(file: Picture, path: Path) -> bool:
+    if file.format == "WEBP":
+        with path.open("rb") as content:
+            return b"VP8L" not in content.read(4096)  # the name of the lossless chunk
+    return file.format in _LOSSY or file.info.get("compression") == "jpeg"
+
+
+def _find_object(picture: Picture, lossy: bool, ignore: int | None) -> NDArray[np.uint8]:
+    """Return (H, W) uint8; errors say what the mask is, and are completed by the caller."""
+    if picture.mode in ("P", "PA") and _counts_by_number(picture, ignore):
+        numbers = np.array(picture.getchannel(0))
+        return _mark(numbers != 0, numbers == ignore)
+    if picture.mode in ("1", "L") or picture.mode.startswith(("I", "F")):
+        values = np.array(picture)
+        values = values.astype(values.dtype.newbyteorder("="))  # scipy wants the machine's own
+        return _mark(_split_gray(values, lossy, ignore), values == ignore)
+    has_alpha = picture.has_transparency_data
+    colors = np.array(picture.convert("RGBA" if has_alpha else "RGB"))
+    by_color, unknown = _split_colors(colors[..., :3], lossy, ignore)
+    if has_alpha and colors[..., 3].min() < colors[..., 3].max():
+        return _mark(_combine(by_color, colors[..., 3], lossy), unknown)
+    if not lossy:
+        _require_background(by_color, colors[..., :3], unknown)
+    return _mark(by_color, unknown)
+
+
+def _mark(is_object: _Values, is_unknown: _Values) -> NDArray[np.uint8]:
+    return np.where(is_unknown, _UNKNOWN, is_object).astype(np.uint8)
+
+
+def _counts_by_number(picture: Picture, ignore: int | None) -> bool:
+    """Return whether number 0 of a palette is shown as background, so that numbers are labels.
+
+    A palette of grays is a gray picture: its numbers may be in any order.
+    """
+    used = np.unique(np.array(picture.getchannel(0)))
+    palette = np.zeros((256, 3), np.uint8)
+    given = np.reshape(picture.getpalette("RGB") or [], (-1, 3))
+    palette[: len(given)] = given
+    grays = palette[used]
+    is_gray = bool((grays == grays[:, :1]).all()) and len(np.unique(grays[:, 0])) == len(used)
+    clear = picture.info.get("transparency")
+    is_clear = clear[:1] == b"\0" if isinstance(clear, bytes) else clear == 0
+    is_background = is_clear or not palette[0].any()
+    return is_background and picture.format != "GIF" and (ignore is not None or not is_gray)
+
+
+def _split_gray(values: _Values, lossy: bool, ignore: int | None) -> _Values:
+    """Return which gray values (H, W) are the object."""
+    if values.dtype.kind == "f":
+        return _split_fractions(values)
+    if lossy:
+        return _split_lossy(values)
+    top = 255 if values.max() <= 255 else 65535
+    if ignore is None and _is_soft(values, top):
+        return values >= (top + 1) // 2
+    _check_background(np.unique(values[values != ignore]))
+    is_object: _Values = values != 0
+    return is_object
+
+
+def _split_fractions(values: _Values) -> _Values:
+    if not np.isfinite(values).all():
+        raise ValueError(f"holds values that are not finite; {_REMEDY}")
+    is_whole = not (values % 1).any()
+    if not is_whole and (values.min() < 0 or values.max() > 1):
+        raise ValueError(
+            f"holds fractions from {values.min():g} to {values.max():g}, and only those from 0 to "
+            f"1 have a known middle; {_REMEDY}"
+        )
+    if is_whole:
+        _check_background(np.unique(values))
+    return values != 0 if is_whole else values >= 0.5
+
+
+def _check_background(found: _Values) -> None:
+    if len(found) > 1 and found[0] > 0:
+        some = ", ".join(f"{value:g}" for value in found[:4]) + (", …" if len(found) > 4 else "")
+        raise ValueError(
+            f"has the values {some} and no 0, which stands for the background; {_REMEDY}"
+        )
+
+
+def _is_soft(values: _Values, top: int) -> bool:
+    """Return whether values between 0 and white are gradients rather than areas of a label."""
+    between = (values > 0) & (values < values.max())
+    if values.max() < top or not between.any():
+        return False
+    is_equal = ndimage.maximum_filter(values, 2) == ndimage.minimum_filter(values, 2)
+    is_area = ndimage.maximum_filter(is_equal, 2, origin=-1)  # a block of 2×2 marks all its pixels
+    return bool(is_area[between].mean() < 0.5)
+
+
+def _split_lossy(values: _Values) -> _Values:
+    """Return what is at least half white, after refusing areas of other grays."""
+    values = values.astype(np.int16)
+    spread = ndimage.maximum_filter(values, 3) - ndimage.minimum_filter(values, 3)
+    is_gray_area = (values >= 16) & (values < 224) & (spread <= 8)
+    too_many = is_gray_area.sum() > 0.01 * (values >= 16).sum()
+    if too_many or 0 < values.max() < 192:
+        raise ValueError(
+            "is in a format whose values are not exact, and has others than black and white; "
+            f"{_REMEDY}, when it is made"
+        )
+    return values >= 128
+
+
+def _split_colors(colors: _Values, lossy: bool, ignore: int | None) -> tuple[_Values, _Values]:
+    """Return which colors (H, W, 3) are not black, and which are the gray of unknown pixels."""
+    is_gray = bool((colors == colors[..., :1]).all())
+    brightest = colors.max(2)
+    unknown = (colors == ignore).all(2) if ignore is not None else np.zeros_like(brightest, bool)
+    if lossy:
+        return _split_lossy(brightest), unknown
+    if is_gray and ignore is None and _is_soft(brightest, 255):
+        return brightest >= 128, unknown
+    return brightest > 0, unknown
+
+
+def _require_background(is_object: _Values, colors: _Values, unknown: _Values) -> None:
+    """Refuse several colors of which none is black."""
+    rest = colors[~unknown]
+    if is_object[~unknown].all() and len(rest) and (rest != rest[0]).any():
+        raise ValueError(
+            f"has several colors and no black, which stands for the background; {_REMEDY}"
+        )
+
+
+def _combine(by_color: _Values, alpha: _Values, lossy: bool) -> _Values:
+    """Return the object by transparency, after refusing colors that show another."""
+    by_alpha = alpha >= 128 if lossy or _is_soft(alpha, 255) else alpha > 0
+    sure = (alpha == 0) | (alpha == alpha.max())
+    has_both = by_color.any() and not by_color.all()
+    if has_both and (by_color != by_alpha)[sure].any():
+        raise ValueError(
+            f"shows one object by its colors and another by its transparency; {_REMEDY}"
+        )
+    return by_alpha

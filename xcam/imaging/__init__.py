@@ -1,0 +1,38 @@
+"""Images and maps as tensors, and image files."""
+
+from __future__ import annotations
+
+from xcam.imaging.reading import read_image, read_pixels
+from xcam.imaging.tensors import (
+    Fill,
+    blur,
+    brighten,
+    check_fill,
+    colorize,
+    fit,
+    is_flat,
+    make_fill,
+    normalize,
+    overlay,
+    parse_size,
+    resize,
+    stretch,
+)
+
+__all__ = [
+    "Fill",
+    "blur",
+    "brighten",
+    "check_fill",
+    "colorize",
+    "fit",
+    "is_flat",
+    "make_fill",
+    "normalize",
+    "overlay",
+    "parse_size",
+    "read_image",
+    "read_pixels",
+    "resize",
+    "stretch",
+]
