@@ -1,6 +1,9 @@
 """`Target`: what users may write, and what it reads off an output."""
 
 import itertools
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -153,6 +156,22 @@ class TestScores:
         assert bound(2, LOGITS.double()).scores(LOGITS.double()).dtype == torch.float64
 
 
+class Named(NamedTuple):
+    embedding: torch.Tensor
+    logits: torch.Tensor
+
+
+class Auxiliary(NamedTuple):
+    logits: torch.Tensor
+    aux_logits: torch.Tensor
+
+
+@dataclass
+class Dataclass:
+    scores: torch.Tensor
+    loss: object = None
+
+
 class TestOutputs:
     @pytest.mark.parametrize(
         "output",
@@ -163,6 +182,17 @@ class TestOutputs:
             {"logits": LOGITS},
             {"out": {"logits": LOGITS}, "loss": torch.tensor(1.0), "features": torch.ones(3, 4, 2)},
             (torch.ones(4, 5), LOGITS),  # another batch size
+            (LOGITS, torch.ones(3, 5).long()),
+            {"features": LOGITS + 1, "logits": LOGITS, "hidden": (torch.ones(3, 9, 4), LOGITS)},
+            {"out": {"pooler": LOGITS + 1, "logits": (LOGITS,)}, "loss": torch.zeros(3)},
+            {"scores": LOGITS, "logits": None},
+            Named(LOGITS + 1, LOGITS),
+            Dataclass(LOGITS),
+            SimpleNamespace(loss=LOGITS + 1, logits=LOGITS),
+            LOGITS[:, :, None],
+            LOGITS[:, :, None, None],
+            {"maps": torch.ones(3, 5, 2, 2), "pooled": LOGITS[:, :, None, None]},
+            (LOGITS[:, :, None, None] + 1, LOGITS),  # two dimensions come first
         ],
     )
     def test_one_tensor_is_found(self, output):
@@ -171,8 +201,11 @@ class TestOutputs:
     @pytest.mark.parametrize(
         ("output", "got"),
         [
-            (LOGITS[:, 0], r"got \(3,\)"),
-            (LOGITS[:, :, None], r"got \(3, 5, 1\)"),
+            (LOGITS[:, :, None, None].expand(3, 5, 2, 2), r"got \(3, 5, 2, 2\)"),
+            (torch.tensor([1, 0, 2]), r"got \(3,\)"),  # labels
+            (LOGITS[0], r"got \(5,\)"),
+            (Auxiliary(LOGITS, LOGITS), r"got \(3, 5\), \(3, 5\)"),
+            (Dataclass, "got type"),
             ((LOGITS, LOGITS + 1), r"got \(3, 5\), \(3, 5\)"),
             (LOGITS.long(), r"floating-point \(3, K\)"),
             (LOGITS[:, :0], r"got \(3, 0\)"),
@@ -185,6 +218,14 @@ class TestOutputs:
         with pytest.raises(ModelOutputError, match=got) as caught:
             bound(None, output)
         assert "pass a callable (output, rows) -> scores" in str(caught.value)
+
+    @pytest.mark.parametrize("output", [LOGITS[:, 0], (LOGITS[:, 0], torch.ones(3, 2, 2))])
+    def test_one_score_an_image_is_a_single_class(self, output):
+        assert_close(extract_logits(output, 3), LOGITS[:, :1])
+
+    @pytest.mark.parametrize("squeezed", [LOGITS[0], LOGITS[0, :1], LOGITS[0, 0], LOGITS[0].half()])
+    def test_bare_output_of_one_image_may_be_squeezed(self, squeezed):
+        assert_close(extract_logits(squeezed, 1), squeezed.float().reshape(1, -1))
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
     def test_non_finite_output_is_refused_with_its_image_number(self, value):
@@ -251,6 +292,70 @@ class TestCallable:
 class Segmenting(Staged):
     def head(self, features):
         return {"out": self.tail[:3](features)}  # (B, 4, H, W)
+
+
+class ConvHead(Staged):
+    """A convolution behind global pooling: (B, K, 1, 1)."""
+
+    def head(self, features):
+        return super().head(features)[:, :, None, None]
+
+
+class Squeezed(ConvHead):
+    def head(self, features):
+        return super().head(features).squeeze()
+
+
+class OneScore(Staged):
+    def head(self, features):
+        return super().head(features)[:, 2]
+
+
+class WithHidden(Staged):
+    """Gives the features beside the logits, as Hugging Face's models do."""
+
+    def head(self, features):
+        later = self.tail[:3](features)
+        hidden = {"last_hidden_state": later, "pooled": later.mean((2, 3))}
+        return {**hidden, "logits": super().head(features), "loss": None}
+
+
+class TestForms:
+    """The same map, whatever form the model gives its logits."""
+
+    @pytest.mark.parametrize(("net", "target"), [(ConvHead, 2), (Squeezed, 2), (OneScore, 0)])
+    @pytest.mark.parametrize("method", ["gradcam", "rise", "scorecam", "saliency"])
+    def test_maps_and_logits_are_those_of_plain_logits(self, net, target, method):
+        settings = {"rise": {"n_masks": 5}}.get(method, {})
+        settings |= {"layer": "layer"} if method in ("gradcam", "scorecam") else {}
+        output = {"output": "logit"} if method == "rise" else {}
+        output |= {"weighting": "softmax_logit"} if method == "scorecam" else {}
+        for images in (IMAGES, IMAGES[:1]):
+            expected = xcam.explain(Staged(), images, 2, method, **settings, **output)
+            got = xcam.explain(net(), images, target, method, **settings, **output)
+            assert_close(got.raw, expected.raw)
+            assert got.raw.abs().max() > 0
+            wanted = expected.logits if target else expected.logits[:, 2:3]
+            assert_close(got.logits, wanted)
+
+    def test_logits_beside_hidden_states_choose_the_layer(self):
+        net = WithHidden()
+        got = xcam.explain(net, IMAGES)
+        assert_close(got.logits, Staged()(IMAGES).detach())
+        assert_close(got.target, got.logits.argmax(1))
+        assert_close(got.raw, xcam.explain(Staged(), IMAGES).raw)
+
+    def test_layer_leads_to_the_logits_though_later_layers_lead_to_other_outputs(self):
+        class Auxiliary(Staged):
+            def __init__(self):
+                super().__init__()
+                self.decoder = nn.Conv2d(4, 6, 3, padding=1)
+
+            def head(self, features):
+                logits = super().head(features)
+                return {"logits": logits, "decoded": self.decoder(features)}
+
+        assert xcam.explain(Auxiliary(), IMAGES).method.layer != "decoder"
 
 
 class TestInExplain:

@@ -315,10 +315,10 @@ MODELS = {
         "output for image 0 is not finite: check the weights",
     ),
     "infinity": (poisoned(float("inf")), ModelOutputError, "output for image 0 is not finite"),
-    "a score an image": (
-        Wrapped(Pooled(), lambda t: t[:, 0]),
+    "scores of parts": (
+        Wrapped(Pooled(), lambda t: t.reshape(-1, 2, 5)),
         ModelOutputError,
-        r"one floating-point \(4, K\) tensor of class scores, got \(4,\); pass a callable",
+        r"one floating-point \(4, K\) tensor of class scores, got \(4, 2, 5\); pass a callable",
     ),
     "two tensors": (
         Wrapped(Pooled(), lambda t: (t, t)),
@@ -359,7 +359,7 @@ def test_bad_models_are_refused(case):
 
 
 def test_refused_models_are_left_as_they_were():
-    for case in ("NaN", "a score an image", "detached", "labels"):
+    for case in ("NaN", "scores of parts", "detached", "labels"):
         net = mixed(MODELS[case][0])
         with unchanged(net, IMAGES), pytest.raises(ValueError, match=MODELS[case][2]):
             xcam.explain(net, IMAGES, layer="net.features" if case == "detached" else None)

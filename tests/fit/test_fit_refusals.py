@@ -220,7 +220,7 @@ class TestBadInput:
         with pytest.raises(TypeError, match=r"must be a torch\.nn\.Module"):
             plain(Noisy(6), lambda images: images)
         with pytest.raises(ModelOutputError):
-            plain(Noisy(6), nn.Flatten(0))
+            plain(Noisy(6), nn.Identity())
         with pytest.raises(ValueError, match="no parameter to train"):
             plain(Noisy(6), Net(plain=True).requires_grad_(False))
 

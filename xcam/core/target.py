@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import torch
@@ -140,32 +141,78 @@ class Target:
 
 
 def extract_logits(prediction: object, rows: int) -> Tensor:
-    """Return the logits (rows, K) in an output: itself, or the only such tensor in a dict or tuple.
+    """Return the logits (rows, K) in an output.
+
+    They are the output itself, what it calls `logits` by a key or an attribute, or the only tensor
+    of class scores in a dict, tuple or dataclass. If no tensor is (rows, K), then one of
+    (rows, K, 1, 1) counts, as a convolution gives it behind global pooling, and else one of
+    (rows,), a single score an image. A bare tensor of one image may be squeezed to (K,) or ().
 
     Raises:
         ModelOutputError: There is none, or more than one.
     """
-    found = [t for t in _tensors(prediction) if t.ndim == 2 and len(t) == rows and t.shape[1] > 0]
-    if len(found) == 1 and found[0].is_floating_point():
-        return found[0].float() if found[0].dtype in (torch.float16, torch.bfloat16) else found[0]
-    shapes = (
-        ", ".join(str(tuple(t.shape)) for t in _tensors(prediction)) or type(prediction).__name__
-    )
+    tensors = [*_tensors(prediction)]
+    for read in (_read_scores, _read_pooled_scores, _read_single_scores):
+        found = [logits for tensor in tensors if (logits := read(tensor, rows)) is not None]
+        if len(found) == 1:
+            half = found[0].dtype in (torch.float16, torch.bfloat16)
+            return found[0].float() if half else found[0]
+        if found:
+            break
+    if isinstance(prediction, Tensor) and rows == 1 and prediction.ndim < 2:
+        squeezed = _read_scores(prediction.reshape(1, -1), 1)
+        if squeezed is not None:
+            return extract_logits(squeezed, 1)
+    shapes = ", ".join(str(tuple(t.shape)) for t in tensors) or type(prediction).__name__
     raise ModelOutputError(
         f"the model must return one floating-point ({rows}, K) tensor of class scores, got "
         f"{shapes}; pass a callable (output, rows) -> scores as target to explain anything else"
     )
 
 
+def _read_scores(tensor: Tensor, rows: int) -> Tensor | None:
+    """Return a floating-point tensor (rows, K), K ≥ 1, as it is; None for any other."""
+    fits = tensor.ndim == 2 and len(tensor) == rows and tensor.shape[1] > 0
+    return tensor if fits and tensor.is_floating_point() else None
+
+
+def _read_pooled_scores(tensor: Tensor, rows: int) -> Tensor | None:
+    """Return (rows, K, 1, …) as (rows, K); None for any other."""
+    pooled = tensor.ndim > 2 and tensor.shape[2:].numel() == 1
+    return _read_scores(tensor.flatten(1), rows) if pooled else None
+
+
+def _read_single_scores(tensor: Tensor, rows: int) -> Tensor | None:
+    """Return (rows,) as (rows, 1); None for any other."""
+    return _read_scores(tensor[:, None], rows) if tensor.ndim == 1 else None
+
+
 def _tensors(prediction: object) -> Iterator[Tensor]:
+    """Yield the tensors in an output; of what has `logits`, those of the logits alone."""
     if isinstance(prediction, Tensor):
         yield prediction
-    elif isinstance(prediction, Mapping):
-        for value in prediction.values():
-            yield from _tensors(value)
-    elif isinstance(prediction, tuple | list):
-        for value in prediction:
-            yield from _tensors(value)
+        return
+    if isinstance(prediction, Mapping):
+        parts: Iterable[object] = prediction.values()
+        named = prediction.get("logits")
+    else:
+        parts = prediction if isinstance(prediction, tuple | list) else _field_values(prediction)
+        # torchvision's outputs in training name those of auxiliary classifiers, too: no single one.
+        auxiliary = any(name.startswith("aux") for name in getattr(prediction, "_fields", ()))
+        named = None if auxiliary else getattr(prediction, "logits", None)
+    logits = [] if named is None else [*_tensors(named)]
+    if logits:
+        yield from logits
+        return
+    for part in parts:
+        yield from _tensors(part)
+
+
+def _field_values(prediction: object) -> Iterator[object]:
+    """Yield the values of a dataclass; nothing of any other object."""
+    if dataclasses.is_dataclass(prediction):
+        for field in dataclasses.fields(prediction):
+            yield getattr(prediction, field.name, None)
 
 
 def _classes(target: object, count: int) -> Tensor:

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xcam.core.headed import Headed
+from xcam.core import Headed, extract_logits
 from xcam.engine import eager, forward, gradients, untouched, unwrap
 from xcam.engine.layout import Layout, norm_widths
 from xcam.engine.trace import Call, Trace, output_tensors, record_pass
 from xcam.engine.wrappers import check_layers
-from xcam.errors import LayerError
+from xcam.errors import LayerError, ModelOutputError
 
 __all__ = ["default_layer", "last_stage", "reads_image"]
 
@@ -201,8 +201,16 @@ def _choose(passed: Trace, widths: set[int], without: Collection[str]) -> _Candi
     """Choose the last map on the way to the scores; second choices only if there is no other."""
     ranked = _candidates(passed, widths, without)[::-1]
     ranked.sort(key=lambda candidate: candidate.second_choice)
-    scores = [score for score in output_tensors(passed.output) if score.requires_grad]
+    scores = [score for score in _scores(passed) if score.requires_grad]
     return next((candidate for candidate in ranked if candidate.leads_to(scores)), None)
+
+
+def _scores(passed: Trace) -> list[Tensor]:
+    """Return the logits of a pass; all tensors of its output if those cannot be told."""
+    try:
+        return [extract_logits(passed.output, len(passed.images))]
+    except ModelOutputError:
+        return [*output_tensors(passed.output)]
 
 
 def _candidates(passed: Trace, widths: set[int], without: Collection[str]) -> list[_Candidate]:
@@ -211,8 +219,7 @@ def _candidates(passed: Trace, widths: set[int], without: Collection[str]) -> li
     outputs = [(call, call.tensor) for call in calls if call.tensor is not None]
     pooled = {id(tensor) for call, tensor in outputs if isinstance(call.module, _POOLING)}
     last_weights = max((i for i, (call, _) in enumerate(outputs) if _has_weights(call)), default=0)
-    scores = output_tensors(passed.output)
-    num_classes = next((score.shape[1] for score in scores if score.ndim > 1), None)
+    num_classes = next((score.shape[1] for score in _scores(passed) if score.ndim > 1), None)
     candidates: dict[int, _Candidate] = {}
     for index, (call, tensor) in enumerate(outputs):
         layout = Layout.of(tensor.shape, passed.images.shape, widths)

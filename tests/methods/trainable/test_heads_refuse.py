@@ -178,8 +178,8 @@ class TestOutputs:
         ("made", "got"),
         [
             (lambda z: (z, z), r"\(1, 5\), \(1, 5\); train it without"),
-            (lambda z: {"out": z[..., None]}, r"\(1, 5, 1\); wrap it in a module that returns"),
-            (lambda z: z[:, :, None], r"\(1, 5, 1\); wrap it in a module that returns the scores"),
+            (lambda z: {"out": z[:, None]}, r"\(1, 1, 5\); wrap it in a module that returns"),
+            (lambda z: z[:, None], r"\(1, 1, 5\); wrap it in a module that returns the scores"),
             (lambda z: [z[0], "five"], r"\(5,\), str; train it without"),
             (lambda z: (), "nothing; wrap it"),
             (lambda z: None, "NoneType; wrap it"),
