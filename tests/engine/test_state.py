@@ -121,14 +121,14 @@ class TestUntouched:
     @pytest.mark.parametrize("wrap", [lambda net: net, nn.DataParallel])
     def test_nested_block_copies_no_buffers(self, wrap, monkeypatch):
         copies = []
-        copy = restore._values
-        monkeypatch.setattr(restore, "_values", lambda b: copies.append(b) or copy(b))
+        copy = restore._join
+        monkeypatch.setattr(restore, "_join", lambda b: copies.append(b) or copy(b))
         net = wrap(Untidy())
         with untouched(net):
             first = len(copies)
             with untouched(unwrap(net)), untouched(unwrap(net).tail):
                 pass
-        assert len(copies) == first > 0
+            assert len(copies) == first > 0
 
     def test_nested_block_guards_another_model(self, images):
         net, other = mixed(Untidy()), mixed(Untidy())
@@ -233,3 +233,38 @@ class TestGradients:
         refused = pytest.raises(ModelOutputError, match=r"'tail.2.running_mean'.*inference_mode")
         with refused, gradients(net):
             pass
+
+
+class Writer(nn.Module):
+    """Writes into its buffers without raising their version, or not at all."""
+
+    def __init__(self, writes):
+        super().__init__()
+        self.writes = writes
+        self.register_buffer("nan", torch.tensor([torch.nan, 1.0]))
+        self.register_buffer("flag", torch.tensor(True))
+        self.register_buffer("count", torch.tensor(3))
+        self.register_buffer("low", torch.ones(2, 2, dtype=torch.float16))
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, images):
+        if self.writes:
+            self.count.data.add_(1)
+            self.flag.data.logical_not_()
+            self.low.data.t()[0, 1] = 5
+            self.norm.train()(images)
+        return images.mean((2, 3))
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_buffers_of_every_kind_are_written_back_only_if_they_changed(writes, monkeypatch):
+    written = []
+    write = restore._write
+    monkeypatch.setattr(restore, "_write", lambda b, v: written.append(b) or write(b, v))
+    net = Writer(writes)
+    before = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    with untouched(net):
+        net(torch.rand(2, 3, 4, 4))
+    for name, buffer in net.named_buffers():
+        torch.testing.assert_close(buffer, before[name], rtol=0, atol=0, equal_nan=True)
+    assert bool(written) == writes
