@@ -175,14 +175,29 @@ REFUSED = {
     "float64": (
         {"images": IMAGES.double()},
         TypeError,
-        r"torch.float64 and the model is torch.float32; use images.to\(torch.float32\)",
+        r"torch.float64 and the model takes torch.float32; use images.to\(torch.float32\)",
     ),
     "numpy": (
         {"images": IMAGES.numpy()},
         TypeError,
         "torch tensor.*got ndarray; convert arrays with torch.from_numpy",
     ),
-    "list": ({"images": list(IMAGES)}, TypeError, "torch tensor.*got list"),
+    "list": (
+        {"images": list(IMAGES)},
+        TypeError,
+        r"torch tensor.*got list of tensors \(3, 8, 8\), .*; use torch.stack\(images\)",
+    ),
+    "list of sizes": (
+        {"images": [IMAGES[0], IMAGES[1, :, :4]]},
+        TypeError,
+        r"\(3, 4, 8\); resize them to one size and use torch.stack\(images\)",
+    ),
+    "tuple of batches": (
+        {"images": (IMAGES, IMAGES[:, :1])},
+        TypeError,
+        r"got tuple of tensors \(4, 3, 8, 8\), \(4, 1, 8, 8\); for a model of several inputs, wrap",
+    ),
+    "empty list": ({"images": []}, TypeError, "got list; convert arrays with torch.from_numpy"),
     "device": (
         {"images": IMAGES.to("meta")},
         ValueError,
@@ -306,7 +321,82 @@ def poisoned(value):
     return net
 
 
+class TwoInputs(Pooled):
+    """Classifies an image by itself and a second one."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            self.side = nn.Linear(3, 10)
+
+    def forward(self, images, other):
+        return super().forward(images) + self.side(other.mean((2, 3)))
+
+
+class OneInput(nn.Module):
+    """The remedy for a model of two inputs: the second one is fixed."""
+
+    def __init__(self, model, other):
+        super().__init__()
+        self.model = model
+        self.register_buffer("other", other)
+
+    def forward(self, images):
+        return self.model(images, self.other.expand(len(images), -1, -1, -1))
+
+
+class KeywordOnly(Pooled):
+    def forward(self, images, *, temperature):
+        return super().forward(images) / temperature
+
+
+class Optional2(Pooled):
+    def forward(self, images, temperature=1.0, *more, **options):
+        return super().forward(images) / temperature
+
+
+def on_meta(part):
+    net = Pooled()
+    net.get_submodule(part).to("meta")
+    return net
+
+
 MODELS = {
+    "two inputs": (
+        TwoInputs(),
+        TypeError,
+        r"images alone, and forward of TwoInputs takes \(images, other\); wrap it in a module",
+    ),
+    "two inputs, wrapped": (
+        nn.DataParallel(TwoInputs()),
+        TypeError,
+        r"forward of TwoInputs takes \(images, other\)",
+    ),
+    "keyword only": (
+        KeywordOnly(),
+        TypeError,
+        r"forward of KeywordOnly takes \(images, \*, temperature\)",
+    ),
+    "meta device": (
+        on_meta(""),
+        ValueError,
+        "'features.0.weight' of the model is on the meta device, which holds no values; make",
+    ),
+    "head on the meta device": (
+        on_meta("fc"),
+        ValueError,
+        "'fc.weight' of the model is on the meta",
+    ),
+    "buffer on the meta device": (
+        on_meta("features.1"),
+        ValueError,
+        "'features.1.weight' of the model is on the meta",
+    ),
+    "exported program": (
+        torch.export.export(Pooled(), (IMAGES,)),
+        TypeError,
+        r"must be a torch.nn.Module, got ExportedProgram; give its .module\(\)",
+    ),
     "function": (lambda images: images, TypeError, "must be a torch.nn.Module, got function; wrap"),
     "class": (Pooled, TypeError, "must be a torch.nn.Module, got type"),
     "NaN": (
@@ -356,6 +446,49 @@ def test_bad_models_are_refused(case):
     with pytest.raises(error, match=words) as caught:
         xcam.explain(model, IMAGES, **({"layer": "net.features"} if case == "detached" else {}))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", ["gradcam", "saliency"])
+def test_model_of_two_inputs_is_explained_once_the_other_is_fixed(method):
+    """A fixed second image adds a constant to the logits, and changes no gradient."""
+    model, other = TwoInputs().eval(), pictures(1)
+    named = method != "saliency"
+    layer, inner = ({"layer": f"{prefix}{LAYER}"} if named else {} for prefix in ("", "model."))
+    expected = xcam.explain(Pooled(), IMAGES, 1, method, **layer)
+    got = xcam.explain(OneInput(model, other), IMAGES, 1, method, **inner, batch_size=3)
+    assert_close(got.raw, expected.raw)
+    assert got.raw.abs().max() > 0
+    assert_close(got.logits, model(IMAGES, other.expand(4, -1, -1, -1)).detach())
+
+
+def test_further_arguments_with_defaults_are_no_inputs():
+    expected = xcam.explain(Pooled(), IMAGES, 1, layer=LAYER)
+    assert_close(xcam.explain(Optional2(), IMAGES, 1, layer=LAYER).raw, expected.raw)
+
+
+@pytest.mark.parametrize("error", [AssertionError, RuntimeError])
+@pytest.mark.parametrize("method", ["gradcam", "rise", "sobel"])
+def test_size_that_the_model_asserts_is_said_in_one_sentence(error, method):
+    class Choosy(Pooled):
+        def forward(self, images):
+            if images.shape[2] != 16:
+                raise error("Wrong height!\n  Expected 16")
+            return super().forward(images)
+
+    net = Choosy()
+    with unchanged(net, IMAGES), pytest.raises(ValueError, match="fails on images") as caught:
+        xcam.explain(net, IMAGES, method=method)
+    assert "shape (4, 3, 8, 8)" in str(caught.value)
+    assert "Wrong height!" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_error_of_a_callable_target_is_raised_as_it_is():
+    def target(output, rows):
+        return {}[rows]
+
+    with pytest.raises(KeyError):
+        xcam.explain(Pooled(), IMAGES, target, layer=LAYER)
 
 
 def test_refused_models_are_left_as_they_were():

@@ -19,7 +19,7 @@ from xcam._evaluate.comparison import Comparison, describe_source
 from xcam._evaluate.failures import Outcome, StepRunner
 from xcam._evaluate.scoring import BatchScorer, move_to_model
 from xcam._explain.prepared import Prepared, prepare
-from xcam._explain.verb import check_images
+from xcam._explain.verb import check_dtype, check_images
 from xcam.core import Explanation, Method, extract_logits
 from xcam.engine import forward, untouched, unwrap
 from xcam.engine.forward import run_settings
@@ -66,7 +66,10 @@ class Work:
         first, last = batches.load_first_and_last()
         _check_truth(first, comparison)
         for model in comparison.models.values():
-            check_images(model, move_to_model(first.images, model))
+            images = move_to_model(first.images, model)
+            check_images(model, images)
+            with run_settings(precision=comparison.precision):
+                check_dtype(model, images)
         if comparison.needs_labels:
             check_categories(batches.categories, comparison.models, first.images)
         prepared = {

@@ -86,7 +86,7 @@ def run(prepared: Prepared, images: Tensor, target: Target) -> Explanation:
 
     Args:
         prepared: For this model, and images of this size.
-        images: (B, C, H, W), finite, of the model's dtype, on its device.
+        images: (B, C, H, W), finite, of a dtype that the model takes, on its device.
         target: For these images.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -10,11 +11,11 @@ from torch.nn.parameter import is_lazy
 
 from xcam._explain.prepared import prepare, run
 from xcam.core import Explanation, Method, Target, TargetLike
-from xcam.engine import untouched
-from xcam.engine.forward import Precision, call, run_settings
+from xcam.engine import untouched, unwrap
+from xcam.engine.forward import Precision, call, out_of_memory, run_settings
 from xcam.errors import warn
 
-__all__ = ["check_images", "check_model", "explain"]
+__all__ = ["check_dtype", "check_images", "check_model", "check_pass", "explain"]
 
 
 def explain(
@@ -66,55 +67,64 @@ def explain(
         try:
             with untouched(model):
                 explanation = run(prepare(model, images, method, params), images, aim)
-        except RuntimeError as error:
-            _blame_images(error, model, images)
+        except (AssertionError, RuntimeError) as error:  # transformers assert a size
+            if not out_of_memory(error):
+                check_pass(model, images)
             raise
     for sentence in runtime.notes:
         warn(sentence)
     return explanation
 
 
-def _blame_images(error: RuntimeError, model: nn.Module, images: Tensor) -> None:
-    """Raise a sentence about the images instead of an error if the model alone fails on them."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return
-    try:
-        with untouched(model), torch.no_grad():
-            call(model, images[:1])
-    except RuntimeError as failure:
-        raise ValueError(
-            f"the model fails on images of shape {tuple(images.shape)}; give it the channels and "
-            f"the size that it takes ({failure})"
-        ) from error
-
-
-def check_model(model: nn.Module) -> None:
-    """Refuse what is no model, or one whose lazy modules have no shapes yet.
+def check_model(model: object) -> None:
+    """Refuse what is no model of images alone, or one without weights yet.
 
     Raises:
-        TypeError: Not a `torch.nn.Module`.
-        ValueError: It has lazy modules that have not run yet.
+        TypeError: Not a `torch.nn.Module`, or one that does not take a single argument.
+        ValueError: It has lazy modules that have not run yet, or is on the meta device.
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(
-            f"model must be a torch.nn.Module, got {type(model).__name__}; wrap a function in one"
-        )
+        kind = type(model).__name__
+        remedy = "give its .module()" if kind == "ExportedProgram" else "wrap a function in one"
+        raise TypeError(f"model must be a torch.nn.Module, got {kind}; {remedy}")
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if is_lazy(tensor):
             raise ValueError(f"{name!r} of the model has no shape yet; run the model once first")
+        if tensor.is_meta:
+            raise ValueError(
+                f"{name!r} of the model is on the meta device, which holds no values; make the "
+                "model on a real device and load its weights there"
+            )
+    _check_signature(unwrap(model))
+
+
+def _check_signature(net: nn.Module) -> None:
+    """Refuse a net whose forward cannot be called with the images alone."""
+    try:
+        signature = inspect.signature(net.forward)
+    except (TypeError, ValueError):  # what is compiled may have none
+        return
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise TypeError(
+            f"the model must take the images alone, and forward of {type(net).__name__} takes "
+            f"{signature}; wrap it in a module whose forward(images) calls it with the other "
+            "inputs fixed, expanded to len(images)"
+        ) from error
 
 
 def check_images(model: nn.Module, images: Tensor) -> None:
     """Refuse images that the model cannot take.
 
     Raises:
-        TypeError: Not a dense, real floating-point tensor of the model's dtype.
+        TypeError: Not a dense, real floating-point tensor.
         ValueError: Not (B, C, H, W) with B ≥ 1, not finite, or on another device.
     """
     if not isinstance(images, Tensor):
         raise TypeError(
-            f"images must be a torch tensor of shape (B, C, H, W), got {type(images).__name__}; "
-            "convert arrays with torch.from_numpy"
+            "images must be a torch tensor of shape (B, C, H, W), got "
+            f"{type(images).__name__}{_describe_parts(images)}"
         )
     if images.layout != torch.strided:
         raise TypeError(f"images must be dense, got {images.layout}; use images.to_dense()")
@@ -132,22 +142,82 @@ def check_images(model: nn.Module, images: Tensor) -> None:
         )
     if not images.is_floating_point():
         raise TypeError(f"images must be floating point, got {images.dtype}; use images.float()")
-    weight = next((p for p in model.parameters() if p.is_floating_point()), None)
+    weight = next(iter(_list_weights(model)), None)
     if weight is not None:
-        _check_fit(images, weight)
+        _check_device(images, weight)
     finite = images.flatten(1).isfinite().all(1)
     if not bool(finite.all()):
         raise ValueError(f"image {int((~finite).nonzero()[0])} holds values that are not finite")
 
 
-def _check_fit(images: Tensor, weight: Tensor) -> None:
-    if images.dtype != weight.dtype:
-        raise TypeError(
-            f"images are {images.dtype} and the model is {weight.dtype}; use "
-            f"images.to({weight.dtype})"
-        )
+def _describe_parts(images: object) -> str:
+    """Return what a sequence given as images holds, and how to make one tensor of it."""
+    tensors = [*images] if isinstance(images, tuple | list) else []
+    if not tensors or not all(isinstance(part, Tensor) for part in tensors):
+        return "; convert arrays with torch.from_numpy"
+    shapes = [tuple(part.shape) for part in tensors]
+    remedy = "resize them to one size and use torch.stack(images)"
+    if any(len(shape) == 4 for shape in shapes):
+        remedy = "for a model of several inputs, wrap it in a module that takes one of them alone"
+    elif len(set(shapes)) == 1:
+        remedy = "use torch.stack(images)"
+    return f" of tensors {', '.join(map(str, shapes))}; {remedy}"
+
+
+def _check_device(images: Tensor, weight: Tensor) -> None:
     if images.device != weight.device:
         raise ValueError(
             f"images are on {images.device} and the model is on {weight.device}; use "
             f"images.to({str(weight.device)!r})"
         )
+
+
+def check_pass(model: nn.Module, images: Tensor) -> None:
+    """Refuse images that the model fails on; the first one is tried.
+
+    Which dtype a model takes is only known by trying: one in mixed precision has several.
+
+    Raises:
+        TypeError: The model takes them in another dtype.
+        ValueError: It fails on them for another reason.
+    """
+    failure = _try_pass(model, images)
+    if failure is None:
+        return
+    for dtype in _list_dtypes(model):
+        if dtype != images.dtype and _try_pass(model, images[:1].to(dtype)) is None:
+            raise TypeError(
+                f"images are {images.dtype} and the model takes {dtype}; use images.to({dtype})"
+            ) from failure
+    raise ValueError(
+        f"the model fails on images of shape {tuple(images.shape)}; give it the channels and "
+        f"the size that it takes ({' '.join(str(failure).split())})"
+    ) from failure
+
+
+def check_dtype(model: nn.Module, images: Tensor) -> None:
+    """Refuse images by `check_pass`, which takes a pass, if the model has another dtype, too."""
+    if any(parameter.dtype != images.dtype for parameter in _list_weights(model)):
+        check_pass(model, images)
+
+
+def _try_pass(model: nn.Module, images: Tensor) -> Exception | None:
+    """Return the error that the model raises on the first image; None if it runs."""
+    try:
+        with untouched(model), torch.no_grad():
+            call(model, images[:1])
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        return error
+    return None
+
+
+def _list_weights(model: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.is_floating_point()]
+
+
+def _list_dtypes(model: nn.Module) -> list[torch.dtype]:
+    """Return the dtypes that a model may take: first those of its weights, in their order."""
+    common = (torch.float32, torch.bfloat16, torch.float16)
+    return [*dict.fromkeys([*(weight.dtype for weight in _list_weights(model)), *common])]

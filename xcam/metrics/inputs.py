@@ -26,7 +26,7 @@ def enter_space(model: nn.Module, images: Tensor, space: Space) -> tuple[nn.Modu
     """Return the model and images (B, C, H, W) before or after the model's own normalization."""
     inner = unwrap(model)
     if space == "normalized" and isinstance(inner, Normalized):
-        return inner.model, (images - inner.mean) / inner.std
+        return inner.model, inner.normalize(images)
     return model, images
 
 

@@ -90,7 +90,8 @@ class Normalized(nn.Module):
                 f"the model is normalized for {len(self.mean)} channels, got images of shape "
                 f"{tuple(images.shape)}"
             )
-        return (images - self.mean) / self.std
+        # In the images' dtype: the model inside may take another one than its first parameter's.
+        return (images - self.mean.to(images.dtype)) / self.std.to(images.dtype)
 
     def _make_buffer(self, name: str, like: Tensor) -> Tensor:
         values = self._statistics[name]

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from xcam._explain.verb import check_images, check_model
+from xcam._explain.verb import check_dtype, check_images, check_model
 from xcam.core import Explanation, Method, MethodSpec, Metric, MetricSpec
 from xcam.testing.probe import CLASSES, ContractError, Fuse, ProbeNet, sample_images
 
@@ -104,6 +104,7 @@ class Subject(ABC, Generic[S]):
             images = sample_images(size=getattr(net, "input_size", None) or (16, 16))
         if net is not None:
             check_images(net, images)
+            check_dtype(net, images)
         self._given, self._images = net, images[: len(CLASSES)].detach()
         num_classes = self._count_classes()
         self._classes = tuple(each % num_classes for each in CLASSES[: len(images)])
