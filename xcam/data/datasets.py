@@ -12,6 +12,7 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Subset
 
 from xcam.data.arrays import ImageArrays
 from xcam.data.files import ImageFiles
+from xcam.runs.names import escape_name
 
 __all__ = [
     "count_items",
@@ -76,7 +77,7 @@ def list_ids(dataset: object) -> Sequence[str]:
         return [str(index) for index in range(count)]
     if len(ids) != count:
         raise ValueError(f"the data set has {count} images and {len(ids)} ids; give one an image")
-    return [str(name) for name in ids]
+    return [escape_name(str(name)) for name in ids]
 
 
 def list_labels(dataset: object) -> Sequence[object] | None:

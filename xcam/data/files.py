@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from xcam.data.masks import read_mask
+from xcam.data.pictures import Search, find_class_folders
 from xcam.imaging.reading import read_oriented, swaps_sides, turn_boxes
+from xcam.runs.names import escape_name
 
 __all__ = ["Box", "ImageFiles", "Transform", "folder", "list_class_folders", "make_transform"]
 
@@ -127,8 +130,12 @@ def folder(root: str | Path, size: int = 224, transform: Transform | None = None
 
     Classes are numbered in the order of their folders' names, as in torchvision; images are in that
     order too, by name within a class. Ids are paths within `root`. Files and folders whose names
-    begin with a dot, such as `.ipynb_checkpoints`, are left out; a folder without pictures is a
-    class, too.
+    begin with a dot, such as `.ipynb_checkpoints`, and those of systems, such as `__MACOSX`, are
+    left out; a folder without pictures is a class, too.
+
+    Pictures are all files whose ending, in any case, is of a format that Pillow reads; of several
+    frames the first one counts. Links to folders are followed, unless in a circle. A warning says
+    how many other files were left out; notes and archives, such as `.txt` or `.zip`, go unsaid.
 
     Args:
         root: A folder of class folders, or of pictures, which then have no labels.
@@ -140,26 +147,28 @@ def folder(root: str | Path, size: int = 224, transform: Transform | None = None
         FileNotFoundError: There is no such folder, or no picture in it.
         ValueError: Pictures beside folders.
     """
-    from torchvision.datasets.folder import IMG_EXTENSIONS
-
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {str(root)!r}")
     names = list_class_folders(root)
-    unsorted = sorted(path for path in root.iterdir() if _is_picture(path.name))
+    search = Search(root)
+    unsorted = search.find_in(root)
     if names and unsorted:
         raise ValueError(
             f"{str(root)!r} has pictures, such as {unsorted[0].name!r}, beside folders, such as "
             f"{names[0]!r}: move each picture into the folder of its class, or remove the folders"
         )
-    pictures = _find_pictures(root, names) if names else [(path, 0) for path in unsorted]
-    if not pictures:
-        raise FileNotFoundError(f"no pictures in {str(root)!r}, of {', '.join(IMG_EXTENSIONS)}")
-    paths = tuple(path for path, _ in pictures)
+    folders = find_class_folders(root)
+    found = [search.find_below(folders[name]) for name in names] if names else [unsorted]
+    paths = tuple(itertools.chain.from_iterable(found))
+    if not paths:
+        left_out = search.describe_left_out() or "there is none of .jpg, .png and the like"
+        raise FileNotFoundError(f"no pictures in {str(root)!r}: {left_out}")
+    search.warn_of_left_out()
     return ImageFiles(
         paths=paths,
-        ids=tuple(path.relative_to(root).as_posix() for path in paths),
-        labels=tuple(label for _, label in pictures) if names else (),
+        ids=tuple(escape_name(path.relative_to(root).as_posix()) for path in paths),
+        labels=tuple(n for n, pictures in enumerate(found) for _ in pictures) if names else (),
         truths=(),
         classes=names,
         transform=transform or make_transform(size),
@@ -168,8 +177,7 @@ def folder(root: str | Path, size: int = 224, transform: Transform | None = None
 
 def list_class_folders(root: Path) -> tuple[str, ...]:
     """Return the names of the folders in a folder, sorted, without hidden ones."""
-    folders = (entry.name for entry in root.iterdir() if entry.is_dir())
-    return tuple(sorted(name for name in folders if not name.startswith(".")))
+    return tuple(sorted(find_class_folders(root)))
 
 
 def make_transform(size: int) -> Transform:
@@ -191,25 +199,6 @@ def make_transform(size: int) -> Transform:
         ]
     )
     return steps
-
-
-def _find_pictures(root: Path, names: Sequence[str]) -> list[tuple[Path, int]]:
-    """Return the pictures in and below the folders of these names, with the folder's number."""
-    from torchvision.datasets.folder import make_dataset
-
-    def is_visible_picture(path: str) -> bool:
-        parts = Path(path).relative_to(root).parts
-        return _is_picture(parts[-1]) and not any(part.startswith(".") for part in parts)
-
-    numbers = {name: number for number, name in enumerate(names)}
-    pictures = make_dataset(root, numbers, is_valid_file=is_visible_picture, allow_empty=True)
-    return [(Path(path), number) for path, number in pictures]
-
-
-def _is_picture(name: str) -> bool:
-    from torchvision.datasets.folder import IMG_EXTENSIONS
-
-    return name.lower().endswith(IMG_EXTENSIONS) and not name.startswith(".")
 
 
 def _strip_subclass(value: Any) -> Any:  # noqa: ANN401 - a transform may return anything

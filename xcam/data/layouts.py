@@ -9,8 +9,9 @@ from pathlib import Path
 
 from xcam.core.instantiate import check_names
 from xcam.data.files import ImageFiles, Transform, folder, list_class_folders
-from xcam.data.lists import listed
+from xcam.data.lists import listed, read_lines
 from xcam.data.splits import Splits
+from xcam.runs.names import escape_name
 
 __all__ = ["LAYOUTS", "imagenet_val"]
 
@@ -129,8 +130,8 @@ def _drop_truth(images: ImageFiles) -> ImageFiles:
 
 def _count_columns(path: Path) -> int:
     """Return the number of columns in the first line that is not blank."""
-    with path.open(encoding="utf-8-sig") as file:
-        return next((len(re.split(r"[,\s]+", line.strip())) for line in file if line.strip()), 0)
+    lines = map(str.strip, read_lines(path))
+    return next((len(re.split(r"[,;\s]+", line)) for line in lines if line), 0)
 
 
 def _load_imagenet_categories() -> tuple[str, ...]:
@@ -173,7 +174,7 @@ def imagenet_val(
     return dataclasses.replace(
         images,
         paths=tuple(images.paths[index] for index in order),
-        ids=tuple(images.paths[index].name for index in order),
+        ids=tuple(escape_name(images.paths[index].name) for index in order),
         labels=by_folder if labels is None else _read_labels(Path(labels), len(images)),
     )
 
@@ -181,7 +182,7 @@ def imagenet_val(
 def _read_labels(path: Path, images: int) -> tuple[int, ...]:
     if not path.is_file():
         raise FileNotFoundError(f"no list of labels at {str(path)!r}")
-    words = path.read_text("utf-8-sig").split()
+    words = " ".join(read_lines(path)).split()
     for number, word in enumerate(words, start=1):
         if not (word.isascii() and word.isdigit()) or int(word) > 999:
             raise ValueError(

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from xcam.data.files import Box, ImageFiles, Transform, make_transform
+from xcam.runs.names import escape_name
 
-__all__ = ["listed"]
+__all__ = ["listed", "read_lines"]
+
+# Byte order marks; that of UTF-32 begins like that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+)
 
 
 def listed(
@@ -23,7 +36,8 @@ def listed(
 ) -> ImageFiles:
     """Return the images of a list with a line each: `file label`, or `file label truth`.
 
-    Columns are separated by commas, if the line has any, else by white space. Truth is a mask file,
+    Columns are separated by tabs, commas, semicolons or blanks: by the first of these with which a
+    line begins with a file that exists. A name may be quoted. Truth is a mask file,
     or boxes as numbers x0 y0 x1 y1 in pixels of the image file, four a box. Either all lines have
     truth of the same kind, or none has. A first line without a number is a header, unless it begins
     with an image; empty lines are skipped. The id of an image is its file as the list names it, so
@@ -34,7 +48,8 @@ def listed(
     least half white. A mask that may be read in two ways is refused.
 
     Args:
-        path: The list, UTF-8.
+        path: The list in UTF-8, or UTF-16 with its byte order mark. A name that is no UTF-8 is that
+            of a file with the same bytes or, where there is none, Windows-1252.
         root: The folder that relative paths start from; None for the list's own folder.
         size: The side of the images in pixels; see `folder`.
         transform: Applied to an image and its truth instead; see `ImageFiles`.
@@ -84,36 +99,78 @@ class _Line:
     truth: Path | tuple[Box, ...] | None
 
 
+def read_lines(path: Path) -> list[str]:
+    """Read the lines of a list, whatever ends them; bytes that are no UTF-8 become surrogates.
+
+    Raises:
+        ValueError: It is no text, or in an encoding that it does not name.
+    """
+    content = path.read_bytes()
+    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding, "surrogateescape" if "utf-8" in encoding else "strict")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{str(path)!r} begins like {encoding} and is none: {error}") from error
+    if "\0" in text:
+        raise ValueError(
+            f"{str(path)!r} holds zero bytes, as UTF-16 without a byte order mark does, and files "
+            "that are no text; save the list as UTF-8"
+        )
+    return re.split(r"\r\n|\r|\n", text)
+
+
 def _parse_lines(path: Path, root: Path, categories: int) -> Iterator[_Line]:
     first = True
-    for number, text in enumerate(path.read_text("utf-8-sig").splitlines(), start=1):
+    for number, text in enumerate(read_lines(path), start=1):
         if not text.strip():
             continue
         place = f"line {number} of {str(path)!r}"
-        columns = _split_columns(text)
+        columns, file = _split_columns(text, root)
         header = first and len(columns) > 1 and not any(map(_is_number, columns[1:]))
         first = False
-        if header and not (root / columns[0]).is_file():
+        if header and file is None:
             continue
         if len(columns) < 2:
             raise ValueError(f"{place} must be 'file label' or 'file label truth', got {text!r}")
-        file = root / columns[0]
-        if not file.is_file():
-            blank = (
-                ""
-                if _is_number(columns[1])
-                else "; if a name has blanks, separate columns by commas"
+        if file is None:
+            raise FileNotFoundError(
+                f"{place}: no picture at {str(root / columns[0])!r}{_explain_missing(columns)}"
             )
-            raise FileNotFoundError(f"{place}: no picture at {str(file)!r}{blank}")
         label = _parse_label(columns[1], categories, place)
-        yield _Line(place, number, file, columns[0], label, _parse_truth(columns[2:], root, place))
+        truth = _parse_truth(columns[2:], root, place)
+        yield _Line(place, number, file, escape_name(columns[0]), label, truth)
 
 
-def _split_columns(text: str) -> list[str]:
-    if "," not in text:
-        return text.split()
-    (columns,) = csv.reader([text], skipinitialspace=True)
-    return [column.strip() for column in columns]
+def _split_columns(text: str, root: Path) -> tuple[list[str], Path | None]:
+    """Return the columns of a line and its picture: split where that gives one, if there is any."""
+    splits = [
+        next(csv.reader([text], delimiter=separator, skipinitialspace=True))
+        for separator in "\t,;"
+        if separator in text
+    ]
+    blanks = next(csv.reader([text], delimiter=" ", skipinitialspace=True))
+    splits += [list(filter(None, blanks)), text.split()]
+    splits = [[column.strip() for column in columns] for columns in splits]
+    for columns in splits:
+        file = _find_file(root, columns[0])
+        if file is not None:
+            return columns, file
+    return next((columns for columns in splits if len(columns) > 1), splits[0]), None
+
+
+def _find_file(root: Path, name: str) -> Path | None:
+    """Return the file of a name; one that is no UTF-8 may be in Windows-1252."""
+    spellings = [name]
+    if escape_name(name) != name:
+        spellings += [name.encode("utf-8", "surrogateescape").decode("cp1252", "replace")]
+    files = (root / spelling for spelling in spellings)
+    return next((file for file in files if os.path.isfile(file)), None)  # noqa: PTH113 - no errors
+
+
+def _explain_missing(columns: Sequence[str]) -> str:
+    if escape_name(columns[0]) != columns[0]:
+        return "; the list is not UTF-8, save it as UTF-8 if the file has another name"
+    return "" if _is_number(columns[1]) else "; if a name has blanks, separate columns by commas"
 
 
 def _is_number(text: str) -> bool:
@@ -138,11 +195,11 @@ def _parse_truth(columns: list[str], root: Path, place: str) -> Path | tuple[Box
     if not words:
         return None
     if not all(map(_is_number, words)):
-        file = root / " ".join(columns)
-        if not file.is_file():
+        file = _find_file(root, " ".join(columns))
+        if file is None:
             raise FileNotFoundError(
                 f"{place}: the truth must be the file of a mask or numbers x0 y0 x1 y1, and there "
-                f"is no file at {str(file)!r}"
+                f"is no file at {str(root / ' '.join(columns))!r}"
             )
         return file
     values = [float(word) for word in words]

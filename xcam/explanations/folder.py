@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from xcam.core import Explanation, Method
 from xcam.errors import FileFormatError
 from xcam.explanations.loading import load_explanation
 from xcam.runs import files, manifest
+from xcam.runs.names import escape_name
 
 __all__ = ["StoredMaps", "write_array", "write_maps"]
 
@@ -152,13 +154,13 @@ class StoredMaps:
         """Hash the files' names and sizes, and the content of the first one."""
         paths = sorted({place.path for place in self._places.values()})
         listed = (
-            f"{path.relative_to(self.folder).as_posix()} {path.stat().st_size}".encode()
+            os.fsencode(f"{path.relative_to(self.folder).as_posix()} {path.stat().st_size}")
             for path in paths
         )
         return manifest.digest([*listed, paths[0].read_bytes()])
 
     def _add(self, path: Path) -> None:
-        name = path.relative_to(self.folder).with_suffix("").as_posix()
+        name = escape_name(path.relative_to(self.folder).with_suffix("").as_posix())
         content = _read_keys(path) if path.suffix == ".safetensors" else None
         keys: list[_Key] = [(name, None)] if content is None else content
         for row, key in enumerate(keys):
