@@ -14,5 +14,5 @@ def test_examples_run(tmp_path, monkeypatch):
     torch.manual_seed(0)
     exec("\n".join(re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)), names)
     files = {path.name for path in (tmp_path / "runs" / "cues").iterdir()}
-    said = set(re.findall(r"^\| `([\w.]+)` \|", PAGE.read_text("utf-8"), re.MULTILINE))
+    said = set(re.findall(r"^\| `(\w+\.\w+)` \|", PAGE.read_text("utf-8"), re.MULTILINE))
     assert files == said - {"epoch_0010.safetensors", "test.csv"}

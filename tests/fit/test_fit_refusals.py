@@ -182,7 +182,7 @@ class TestBadInput:
             plain(Noisy(6), model, method=method, out=tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
-    @pytest.mark.parametrize("method", ["lficam", "lcam_fm", "lcam_img"])
+    @pytest.mark.parametrize("method", ["lficam", "lcam_fm", "lcam_img", "calm"])
     def test_images_of_which_a_layer_leaves_one_cell(self, method, tmp_path):
         data = Noisy(6, size=32)
         model = xcam.models.load("torchvision:resnet18", num_classes=CLASSES)

@@ -76,6 +76,7 @@ def each(field):
 PASSES = {
     "ablationcam": lambda method, live: 2 + live,  # the clean score, rounded as the others
     "abn": once,
+    "calm": once,
     "cam": once,
     "center_gaussian": once,
     "conv_output": once,

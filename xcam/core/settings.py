@@ -91,7 +91,11 @@ class _InitSignature:
         if instance is not None:
             return None
         signature = inspect.signature(owner.__init__)  # type: ignore[misc]
-        parameters = list(signature.parameters.values())[1:]
+        parameters = [
+            # One of the same name as a method of the class has that for its default.
+            each.replace(default=None) if inspect.isfunction(each.default) else each
+            for each in list(signature.parameters.values())[1:]
+        ]
         return signature.replace(parameters=parameters, return_annotation=signature.empty)
 
 

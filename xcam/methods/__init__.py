@@ -30,11 +30,13 @@ from xcam.methods.perturbation.opticam import OptiCAM
 from xcam.methods.perturbation.rise import RISE
 from xcam.methods.perturbation.scorecam import ScoreCAM
 from xcam.methods.trainable.abn import ABN
+from xcam.methods.trainable.calm import CALM
 from xcam.methods.trainable.lcam import LCAMFm, LCAMImg
 from xcam.methods.trainable.lficam import LFICAM
 
 __all__ = [
     "ABN",
+    "CALM",
     "CAM",
     "LFICAM",
     "METHODS",
@@ -70,6 +72,7 @@ __all__ = [
 METHODS: list[type[Method]] = [
     AblationCAM,
     ABN,
+    CALM,
     CAM,
     CenterGaussian,
     ConvOutput,

@@ -7,7 +7,6 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -185,5 +184,4 @@ def _list_fit_settings(table: Mapping[str, Any]) -> set[str]:
     method = table.get("method")
     if not method:
         return _list_parameters(xcam.fit) - _NOT_OF_FIT
-    own = fields(xcam.get_method(method))  # type: ignore[arg-type]  # methods are dataclasses
-    return _list_parameters(xcam.fit) - _NOT_OF_FIT | {each.name for each in own}
+    return _list_parameters(xcam.fit) - _NOT_OF_FIT | _list_parameters(xcam.get_method(method))

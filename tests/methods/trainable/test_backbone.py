@@ -13,7 +13,7 @@ from xcam.methods.trainable.backbone import Backbone
 from xcam.methods.trainable.taps import Place
 from xcam.models import Normalized
 
-HEADS = ["lficam", "abn", "lcam_fm", "lcam_img"]
+HEADS = ["lficam", "abn", "lcam_fm", "lcam_img", "calm"]
 
 
 class Shared(nn.Module):
@@ -113,12 +113,12 @@ class TestEveryHead:
         with pytest.raises(LayerError, match=sentence):
             xcam.get_method(head)(**{name: "block"}).attach(Recurrent())
 
-    def test_layer_called_more_often_in_training_is_refused_except_by_lcam(self, head):
-        """L-CAM runs its classifier in eval mode, whatever mode it is in."""
+    def test_layer_called_more_often_in_training_is_refused_except_by_lcam_and_calm(self, head):
+        """L-CAM's classifier is always in eval mode; CALM ends the pass at the first call."""
         net = xcam.get_method(head)().attach(Recurrent())
         assert "last" in net.method.parameters().values()
         labels = torch.tensor([0, 1])
-        if head.startswith("lcam"):
+        if head in ("calm", "lcam_fm", "lcam_img"):
             assert net.method.loss(net.train(), pictures(), labels)[0].isfinite()
             return
         with pytest.raises(LayerError, match="'last' is called 2 times in this forward pass"):

@@ -9,14 +9,14 @@ from torch.utils.data import TensorDataset
 
 import xcam
 from xcam.errors import LayerError, ModelOutputError
-from xcam.methods import ABN, LFICAM, LCAMFm
+from xcam.methods import ABN, CALM, LFICAM, LCAMFm
 from xcam.methods.trainable.backbone import Backbone
 from xcam.models import Normalized
 from xcam.models.cifar.resnet import CifarResNet
 from xcam.models.toy import GapNet
 
-HEADS = pytest.mark.parametrize("head", ["lficam", "abn", "lcam_fm", "lcam_img"])
-LAYER = pytest.mark.parametrize("method", [LFICAM, LCAMFm])
+HEADS = pytest.mark.parametrize("head", ["lficam", "abn", "lcam_fm", "lcam_img", "calm"])
+LAYER = pytest.mark.parametrize("method", [LFICAM, LCAMFm, CALM])
 zoo = torchvision.models
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from functools import cached_property
+from contextlib import ExitStack, suppress
+from functools import cached_property, partial
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from xcam.core import Headed, TrainableMethod, check_headless
-from xcam.engine import Layer, find_module, untouched, unwrap
+from xcam.engine import Layer, eager, find_module, untouched, unwrap
 from xcam.engine.layers import last_stage, reads_image
 from xcam.engine.layout import Layout, norm_widths
-from xcam.engine.trace import Trace, record_pass
+from xcam.engine.trace import Trace, hooks, record_pass
 from xcam.errors import LayerError, UnknownNameError
 from xcam.methods.trainable.logits import require_logits
 from xcam.methods.trainable.taps import Place
@@ -166,6 +167,45 @@ class Backbone:
         """Return the last stage of convolutions, see `xcam.engine.layers.last_stage`."""
         return last_stage(self.net, self.trace)
 
+    def drop_tail(self, layer: str) -> None:
+        """Replace what only runs behind a layer by Identity, for a head that goes on instead.
+
+        Where the net reads a setting or a weight of it before, it is kept, and frozen.
+        """
+        before = self._run_to(layer)
+        behind = {call.module for call in self.trace.calls} - before
+        replaced = [
+            (parent, name, child)
+            for parent in self.net.modules()
+            for name, child in parent._modules.items()
+            if parent not in behind and child in behind
+        ]
+        for parent, name, _ in replaced:
+            setattr(parent, name, nn.Identity())
+        try:
+            self._run_to(layer)
+        except Exception:  # whatever a net may do with a module that it does not call
+            for parent, name, child in replaced:
+                setattr(parent, name, child.requires_grad_(False))
+
+    def _run_to(self, layer: str) -> set[nn.Module]:
+        """Run the blank image up to a layer's output, and return the modules that were entered."""
+        entered: set[nn.Module] = set()
+
+        def stop(_inputs: object, _output: object) -> None:
+            raise _Reached
+
+        with ExitStack() as stack, suppress(_Reached):
+            for context in (untouched(self.net), torch.no_grad(), eager()):
+                stack.enter_context(context)
+            for module in self.net.modules():
+                if not isinstance(module, torch.jit.ScriptModule):  # which takes no hooks
+                    note = partial(_note_module, entered, module)
+                    stack.enter_context(hooks(module, before=note))
+            stack.enter_context(hooks(self.net.get_submodule(layer), after=stop))
+            self.net(self.blank)
+        return entered
+
     def _order(self, shape: torch.Size) -> str | None:
         """Return in which order a tensor holds a map, see `Layout`; None if it holds none."""
         layout = Layout.of(shape, self.blank.shape, norm_widths(self.net))
@@ -196,6 +236,14 @@ class Backbone:
         if like is not None:
             module = module.to(like.device, like.dtype)
         return module.train(self.net.training)
+
+
+class _Reached(BaseException):
+    """The end of a pass at a layer; a model's own error handlers do not catch it."""
+
+
+def _note_module(entered: set[nn.Module], module: nn.Module, _inputs: object) -> None:
+    entered.add(module)
 
 
 def _inside(net: nn.Module) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from xcam.core import Target, TrainableMethod, attached_method, find_headed
 from xcam.engine import capture
 
-__all__ = ["check_same_head", "read_head"]
+__all__ = ["check_same_head", "compute_slopes", "read_head"]
 
 
 def read_head(model: nn.Module, images: Tensor, target: Target) -> Tensor:
@@ -43,3 +44,21 @@ def check_same_head(method: TrainableMethod, model: nn.Module, free: Collection[
                 f"the model's head of {method.spec.name} was made with {name}={made[name]!r}, got "
                 f"{name}={value!r}; leave it out, or train another head"
             )
+
+
+def compute_slopes(target: Target) -> Tensor:
+    """Return the slopes (B, K) of a callable target's score in the logits of the classes.
+
+    Raises:
+        ValueError: The score has none.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        logits = cast(Tensor, target.logits).clone().requires_grad_()  # the net gives no other
+        scores = target.scores(logits)
+        if not scores.requires_grad:
+            raise ValueError(
+                "the target callable's score does not depend on the logits through differentiable "
+                "operations, and the maps of the classes are weighted by its slopes in them; give "
+                "a class, or a differentiable score"
+            )
+        return torch.autograd.grad(scores.sum(), logits)[0]

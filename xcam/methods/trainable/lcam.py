@@ -15,7 +15,7 @@ from xcam.core.settings import NonNegative, Positive
 from xcam.engine import Layer
 from xcam.methods.cam.features import capture_activations
 from xcam.methods.trainable.backbone import Backbone
-from xcam.methods.trainable.heads import check_same_head
+from xcam.methods.trainable.heads import check_same_head, compute_slopes
 from xcam.methods.trainable.lcam_masks import area, make_masks, select, variation
 from xcam.methods.trainable.taps import Place, check_map, tapped
 
@@ -63,7 +63,7 @@ class LCAM(TrainableMethod):
         raw = raw.sigmoid() if self.sigmoid else raw
         if target.classes is not None:
             return select(raw, target.classes)[:, 0]
-        return torch.einsum("bk,bkhw->bhw", _slopes(target).to(raw.dtype), raw)
+        return torch.einsum("bk,bkhw->bhw", compute_slopes(target).to(raw.dtype), raw)
 
     def _read(self, net: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits (B, K) and the features (B, C, h, w) of a clean pass."""
@@ -206,20 +206,6 @@ class LCAMImg(LCAM):
 
 def _place(net: nn.Module) -> Place:
     return Place(find_headed(net).method.parameters()["layer"])
-
-
-def _slopes(target: Target) -> Tensor:
-    """Return the slopes (B, K) of a callable target's score in the logits of the classes."""
-    with torch.inference_mode(False), torch.enable_grad():
-        logits = cast(Tensor, target.logits).clone().requires_grad_()  # the net gives no other
-        scores = target.scores(logits)
-        if not scores.requires_grad:
-            raise ValueError(
-                "the target callable's score does not depend on the logits through differentiable "
-                "operations, and L-CAM weights the maps of the classes by its slope in them; give "
-                "a class, or a differentiable score"
-            )
-        return torch.autograd.grad(scores.sum(), logits)[0]
 
 
 def _require_one_class(labels: Tensor) -> Tensor:
