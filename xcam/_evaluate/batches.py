@@ -71,7 +71,7 @@ class Batches:
         groups: The positions of the images of each batch.
         ids: The id of every image of the data set.
         labels: The label of every image, if the data set lists them.
-        categories: The names of the classes that the labels number, if they are known.
+        dataset: The data set, which may name the classes that its labels number.
         size: The number of images in a full batch; 0 where the caller made the batches.
         read: Loads the batches of some groups, as the data gives them, one after the other.
     """
@@ -79,7 +79,7 @@ class Batches:
     groups: tuple[tuple[int, ...], ...]
     ids: Sequence[str]
     labels: Sequence[object] | None
-    categories: Sequence[str]
+    dataset: object
     size: int
     read: Callable[[_Groups], Iterator[_Loaded]]
 
@@ -109,8 +109,7 @@ class Batches:
         def read(groups: _Groups) -> Iterator[_Loaded]:
             return iter(_regroup(loader, groups, seed))
 
-        labels, categories = datasets.list_labels(dataset), datasets.list_categories(dataset)
-        return cls(groups, ids, labels, categories, size, read)
+        return cls(groups, ids, datasets.list_labels(dataset), dataset, size, read)
 
     def __len__(self) -> int:
         """Return the number of selected images."""
@@ -174,7 +173,7 @@ def _group_list(
             rows = [index - starts[number] for index in group]
             yield tuple(None if p is None else p[rows] for p in _split(batches[number])), {}
 
-    return Batches(groups, [str(index) for index in range(starts[-1])], None, (), 0, read)
+    return Batches(groups, [str(index) for index in range(starts[-1])], None, batches, 0, read)
 
 
 def _regroup(loader: DataLoader[Any], groups: _Groups, seed: int) -> DataLoader[Any]:

@@ -60,7 +60,8 @@ def evaluate(
         model: A classifier, or a dict of several by name, which see the same images.
         data: A `DataLoader` that does not shuffle, a data set, or a list of batches. A batch is
             (images, labels) or (images, labels, truth): images (B, C, H, W) as the models take
-            them, labels (B,) int64, truth for metrics that need it, boxes (B, N, 4) or masks
+            them, labels (B,) int64, which a data set that names its classes may number in its own
+            way, truth for metrics that need it, boxes (B, N, 4) or masks
             (B, H, W). The data set's `ids`, one an image, name the images in the rows.
         methods: Names from `xcam.list_methods()` or method objects, or a dict that labels them.
             None for the method that a model was trained with, and Grad-CAM for other models. The
@@ -98,9 +99,9 @@ def evaluate(
     Raises:
         TypeError: An argument of the wrong kind.
         ValueError: An argument out of its range, a loader that shuffles, images of which the first
-            16 cannot be read, labels or truth that are needed and missing, a data set of
-            `xcam.data` whose labels are needed and number other classes than a model's, or an
-            `out` of another evaluation, each difference named.
+            16 cannot be read, labels or truth that are needed and missing, needed labels of
+            classes that are not a model's, maps of such classes, or an `out` of another
+            evaluation, each difference named.
         UnknownNameError: No such method or metric.
         NotFittedError: A trainable method whose head a model lacks, or has untrained.
         FileFormatError: A damaged file in `out`, or among the maps.

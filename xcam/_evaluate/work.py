@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from itertools import chain, product
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from xcam._evaluate.batches import Batch, Batches
+from xcam._evaluate.classes import Classes
 from xcam._evaluate.comparison import Comparison, describe_source
 from xcam._evaluate.failures import Outcome, StepRunner
 from xcam._evaluate.scoring import BatchScorer, move_to_model
 from xcam._explain.prepared import Prepared, prepare
 from xcam._explain.verb import check_dtype, check_images
-from xcam.core import Explanation, Method, extract_logits
-from xcam.engine import forward, untouched, unwrap
+from xcam.core import Explanation, Method
+from xcam.engine import unwrap
 from xcam.engine.forward import run_settings
 from xcam.errors import XcamError
 from xcam.explanations.folder import write_maps
+from xcam.models.categories import find_categories
 from xcam.results.store import Row, Store
 from xcam.runs import manifest
 from xcam.runs.processes import Processes
 
-__all__ = ["Work", "check_categories", "count_classes"]
+__all__ = ["Work"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +45,7 @@ class Work:
         sample_digest: A hash of the first and the last image, their labels and truth.
         seed: The seed of all that is drawn.
         save_maps: Whether to keep the methods' maps.
+        classes: How the models number the classes of the data and of the maps.
         notes: Collects the warnings about the evaluation as a whole.
     """
 
@@ -52,6 +55,7 @@ class Work:
     sample_digest: str
     seed: int
     save_maps: bool
+    classes: Classes
     notes: dict[str, None] = field(default_factory=dict)
 
     @classmethod
@@ -70,8 +74,7 @@ class Work:
             check_images(model, images)
             with run_settings(precision=comparison.precision):
                 check_dtype(model, images)
-        if comparison.needs_labels:
-            check_categories(batches.categories, comparison.models, first.images)
+        classes = Classes.match(batches.dataset, comparison, first.images)
         prepared = {
             name: {
                 label: _prepare(method, model, first, comparison)
@@ -79,7 +82,8 @@ class Work:
             }
             for name, model in comparison.models.items()
         }
-        return cls(comparison, batches, prepared, _digest(first, last), seed, save_maps)
+        sample = _digest(first, last)
+        return cls(comparison, batches, prepared, sample, seed, save_maps, classes)
 
     def measure(self) -> tuple[list[Row], float]:
         """Return the rows of the first batch, and the seconds that it took."""
@@ -113,6 +117,7 @@ class Work:
         """Return what the rows depend on, as JSON."""
         comparison, batches = self.comparison, self.batches
         lines = (line.encode() for line in batches.describe())
+        renumbered = self.classes.describe()
         return {
             "format": 1,
             "versions": {"xcam": version("xcam"), "torch": str(torch.__version__)},
@@ -138,6 +143,7 @@ class Work:
             "precision": comparison.precision,
             "seed": self.seed,
             "save_maps": self.save_maps,
+            **({"labels": renumbered} if renumbered else {}),
         }
 
     def _describe_method(self, label: str) -> dict[str, Any]:
@@ -159,10 +165,17 @@ class Work:
             return rows
         for name, model in self.comparison.models.items():
             images = move_to_model(batch.images, model)
-            settings = (self.comparison.batch_size, self.comparison.precision)
+            comparison = replace(self.comparison, maps=self.classes.maps[name])
+            settings = (comparison.batch_size, comparison.precision)
             runner = StepRunner(images.device, *settings, self.notes)
             scorer = BatchScorer(
-                batch, name, model, images, self.comparison, self.prepared[name], runner
+                self.classes.number_labels(batch, name),
+                name,
+                model,
+                images,
+                comparison,
+                self.prepared[name],
+                runner,
             )
             keep = partial(self._write_maps, store) if store and self.save_maps else None
             rows += scorer.rows(keep)
@@ -185,20 +198,17 @@ class Work:
             return
         labels = [scorer.name, label] if len(self.comparison.models) > 1 else [label]
         path = store.maps_folder(*labels) / f"batch-{scorer.batch.number:08d}.safetensors"
+        targets = [scorer.targets[row] for row in explained.rows]
+        logits = explained.result.logits
+        names = () if logits is None else find_categories(scorer.model, logits.shape[1])
         write_maps(
             path,
             explained.result.reduced,
             [scorer.batch.ids[row] for row in explained.rows],
-            [scorer.targets[row] for row in explained.rows],
+            targets,
             scorer.prepared[label].method.spec.class_specific,
+            [names[target] for target in targets] if names else (),
         )
-
-
-def count_classes(model: nn.Module, images: Tensor) -> int:
-    """Return the number of logits that a model has for images (B, C, H, W)."""
-    with untouched(model), torch.no_grad():
-        output = forward.call(model, move_to_model(images, model))
-        return extract_logits(output, len(images)).shape[1]
 
 
 def _digest(*batches: Batch) -> str:
@@ -223,26 +233,6 @@ def _check_truth(first: Batch, comparison: Comparison) -> None:
             raise ValueError(
                 f"the metric {metric_by_truth[kind]!r} needs {kind}, and the data has none; give "
                 "(images, labels, truth)"
-            )
-
-
-def check_categories(named: Sequence[str], models: Mapping[str, nn.Module], images: Tensor) -> None:
-    """Refuse labels that number other classes than a model's, where the data names its classes.
-
-    Raises:
-        ValueError: There are more or fewer, or the same ones in another order.
-    """
-    for name, model in models.items() if named else ():
-        categories = tuple(getattr(unwrap(model), "categories", ()))
-        count = len(categories) or count_classes(model, images)
-        reordered = set(named) == set(categories) and tuple(named) != categories
-        if len(named) != max(count, 2) or reordered:
-            some = ", ".join(named[:3]) + (", …" if len(named) > 3 else "")
-            raise ValueError(
-                f"the labels of the data are the numbers of its {len(named)} classes ({some}), and "
-                f"{name!r} has {count} classes{', in another order' * reordered}: give a folder "
-                "for each class, in the model's order, or a list with 'file label' a line; or "
-                "explain what is predicted, and leave out metrics that need labels"
             )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
@@ -16,6 +16,7 @@ from xcam._fit.source import Images, Source
 from xcam.core import extract_logits
 from xcam.engine import random_states, untouched, unwrap
 from xcam.engine.forward import Precision
+from xcam.models.categories import find_categories
 from xcam.runs.processes import Processes
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def accuracy(
 ) -> pd.DataFrame:
     """Compute a classifier's accuracy for each class; the model is left as it was.
 
-    Under `accelerate launch` or `torchrun` the processes share the images, and each gets the table.
+    Classes are compared by name where both the data set and the model name them. Under `accelerate
+    launch` or `torchrun` the processes share the images, and each gets the table.
 
     Args:
         model: From images (B, C, H, W) to logits (B, K).
@@ -83,23 +85,25 @@ def accuracy(
         runtime = Runtime.choose(device, precision, default=own)
         same = runtime.device == own
         net = model if same else copy.deepcopy(unwrap(model)).to(runtime.device)
-        runtime, num_classes = runtime.probe(net, source.load_first(0)[0])
+        runtime, num_classes = runtime.probe(net, source.load_one(0)[0])
+        source = source.match(find_categories(net, num_classes), num_classes)
         size = batch_size or source.batch_size or _BATCH
         counts, _ = count_correct(
             net, source, num_classes, runtime, batch_size=size, progress=progress
         )
-        return tabulate(counts, source, net)
+        return tabulate(counts, source.categories)
 
 
-def tabulate(counts: Tensor, source: Source, net: nn.Module) -> pd.DataFrame:
+def tabulate(counts: Tensor, categories: Sequence[str]) -> pd.DataFrame:
     """Return counts (K, 3) as the table that `accuracy` describes."""
     import pandas as pd
 
+    names = categories if len(categories) == len(counts) else range(len(counts))
     rows = torch.cat([counts, counts.sum(0, keepdim=True)])
     images, top1, topk = rows.double().T
     return pd.DataFrame(
         {
-            "class": [*source.find_categories(net, len(counts)), "all"],
+            "class": [*names, "all"],
             "n": rows[:, 0].tolist(),
             "correct": rows[:, 1].tolist(),
             "accuracy": (top1 / images).tolist(),

@@ -17,8 +17,18 @@ from xcam.checkpoints import save
 from xcam.errors import FileFormatError, warn
 from xcam.runs.folder import RunFolder
 
-__all__ = ["Progress", "draw", "make_folder", "open_board", "resume", "store_state", "write_log"]
+__all__ = [
+    "CLASSES",
+    "Progress",
+    "draw",
+    "make_folder",
+    "open_board",
+    "resume",
+    "store_state",
+    "write_log",
+]
 
+CLASSES = "names of the classes"  # the key in what a training began with
 _STATE = "training.pt"
 _FORMAT = 2
 _DAMAGE = (
@@ -105,7 +115,14 @@ def resume(
             f"{f' and {progress.step} steps' if progress.step else ''}, got epochs={epochs}; "
             "epochs must be at least that many"
         )
-    changed = [name for name, value in start.items() if progress.start.get(name) != value]
+    begun = progress.start.get(CLASSES, start[CLASSES])  # older files do not tell
+    if begun != start[CLASSES]:
+        raise ValueError(
+            f"{str(folder.path)!r} holds a training of the classes {begun or 'without names'}, and "
+            f"now they are {start[CLASSES] or 'without names'}; use another folder, or the images "
+            "and the model that it began with"
+        )
+    changed = [name for name, value in start.items() if progress.start.get(name, value) != value]
     if changed:
         warn(
             f"the training in {str(folder.path)!r} goes on with what it has; what it began with "

@@ -5,13 +5,13 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import resource_tracker
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import (
     DataLoader,
     Dataset,
@@ -23,7 +23,7 @@ from torch.utils.data import (
 
 from xcam._fit.order import Key, seed_item
 from xcam.data import datasets
-from xcam.engine import unwrap
+from xcam.data.categories import Numbering, list_categories, number_classes
 from xcam.runs import manifest
 
 __all__ = ["Images", "Source", "block_sigint"]
@@ -40,12 +40,18 @@ class Source:
         batch_size: What the loader says, if one was given.
         drop_last: Whether the loader leaves the last, smaller batch out.
         options: Of the loaders that read it, such as `num_workers`.
+        name: Of the argument, for messages.
+        categories: The names of the classes that the labels number; empty if unknown.
+        numbering: From the data set's labels to those, where they differ.
     """
 
     dataset: Any
     batch_size: int | None
     drop_last: bool
     options: dict[str, Any]
+    name: str
+    categories: tuple[str, ...] = ()
+    numbering: Numbering | None = None
 
     @classmethod
     def wrap(cls, data: Images, name: str, workers: int) -> Source:
@@ -66,10 +72,10 @@ class Source:
         if datasets.count_items(dataset, name, accepted) == 0:
             raise ValueError(f"{name} holds no images")
         if loader is None:
-            return cls(dataset, None, False, _choose_options(None, workers))
+            return cls(dataset, None, False, _choose_options(None, workers), name)
         _check_loader(loader, name)
         options = _choose_options(loader, workers)
-        return cls(dataset, loader.batch_size, loader.drop_last, options)
+        return cls(dataset, loader.batch_size, loader.drop_last, options, name)
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -93,21 +99,35 @@ class Source:
         )
         with block_sigint() if loader.num_workers else nullcontext():
             items = iter(loader)  # starts the workers
-        return map(_check_batch, items)
+        return map(self._read_batch, items)
 
-    def load_first(self, seed: int) -> tuple[Tensor, Tensor]:
-        """Load a batch of the first image alone, in this process."""
-        item = _SeededDataset(self.dataset, seed)[-1, 0]
-        return _check_batch(self.options["collate_fn"]([item]))
+    def load_one(self, seed: int, index: int = 0) -> tuple[Tensor, Tensor]:
+        """Load a batch of one image alone, in this process."""
+        item = _SeededDataset(self.dataset, seed)[-1, index]
+        return self._read_batch(self.options["collate_fn"]([item]))
 
-    def find_categories(self, net: nn.Module, num_classes: int) -> Sequence[object]:
-        """Return the names of the classes, by the data set or the net; else their numbers."""
-        for owner in (self.dataset, unwrap(net)):
-            for attribute in ("classes", "categories"):
-                found = getattr(owner, attribute, ())
-                if isinstance(found, list | tuple) and len(found) == num_classes:
-                    return list(found)
-        return range(num_classes)
+    def _read_batch(self, found: object) -> tuple[Tensor, Tensor]:
+        images, labels = _check_batch(found)
+        return images, self.translate(labels)
+
+    def translate(self, labels: Tensor) -> Tensor:
+        """Return labels (B,) of the data set as the numbers of the classes in `categories`."""
+        return labels if self.numbering is None else self.numbering.translate(labels)
+
+    def match(self, reference: Sequence[str], num_classes: int, owner: str = "the model") -> Source:
+        """Return the source with labels that number the classes of a reference.
+
+        Args:
+            reference: Their names; empty if they are unknown.
+            num_classes: Their number.
+            owner: What names them, for the message.
+
+        Raises:
+            ValueError: The data have other classes.
+        """
+        names = list_categories(self.dataset)
+        numbering = number_classes(names, reference, lambda: num_classes, self.name, owner)
+        return replace(self, categories=tuple(reference) or names, numbering=numbering)
 
     def digest_labels(self) -> str:
         """Return a hash of all labels, where the data set has them as `labels` or `targets`."""

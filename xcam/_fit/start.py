@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from xcam._explain.prepared import prepare
+from xcam._fit.labels import check_all_labels, match_sources
 from xcam._fit.learner import Averaging, Learner, Objective, make_mixing
 from xcam._fit.optimization import Optimization
 from xcam._fit.order import Order, seed_all
+from xcam._fit.progress import CLASSES
 from xcam._fit.settings import Runtime, TrainingSettings, check_labels, describe_structure
 from xcam._fit.source import Source
 from xcam.core import (
@@ -28,6 +30,7 @@ from xcam.core import (
 )
 from xcam.engine import untouched, unwrap
 from xcam.models import Normalized
+from xcam.models.categories import find_categories, set_categories
 from xcam.runs import manifest
 
 __all__ = ["Start"]
@@ -46,6 +49,7 @@ class Start:
         accumulate: Parts a step that each process computes.
         image: The first training image, (1, C, H, W).
         label: Its label, (1,).
+        num_classes: Of the net's logits; 0 before `fit_net`.
     """
 
     settings: TrainingSettings
@@ -56,6 +60,7 @@ class Start:
     accumulate: int
     image: Tensor
     label: Tensor
+    num_classes: int = 0
 
     def attach_head(
         self, model: nn.Module, method: str | Method | None, params: dict[str, Any]
@@ -97,16 +102,53 @@ class Start:
         find_headed(net).fitted = True  # by the time that anybody sees it
         return net, attached
 
+    def fit_net(self, net: nn.Module, method: TrainableMethod | None) -> Start:
+        """Return the start with how this net runs, and labels that number its classes.
+
+        The net gets its memory format and, where it names no classes, those of the training images;
+        its normalization gets their size, whatever it was.
+
+        Raises:
+            ValueError: Images or labels that do not fit the net, or each other.
+            ModelOutputError: The output of the net is not one (B, K) tensor.
+        """
+        self.settings.check_method(method)
+        runtime, num_classes = self.runtime.probe(net, self.image)
+        net.to(memory_format=runtime.memory_format)
+        labels = [self.label]
+        for part in (self.validation, self.test):
+            if part is not None:
+                image, label = part.load_one(self.settings.seed)
+                runtime.probe(net, image)
+                labels.append(label)
+        train, (validation, test) = match_sources(
+            net, num_classes, method, self.source, self.validation, self.test
+        )
+        for source, label in zip(filter(None, (train, validation, test)), labels, strict=True):
+            check_labels(source.translate(label), num_classes)
+        names = train.categories if len(train.categories) == num_classes else ()
+        if not find_categories(net, num_classes) and (names or find_categories(net)):
+            set_categories(net, names)
+        normalized = next((m for m in net.modules() if isinstance(m, Normalized)), None)
+        if normalized is not None:
+            normalized.input_size = self.size
+        return replace(
+            self,
+            source=train,
+            validation=validation,
+            test=test,
+            runtime=runtime,
+            label=train.translate(self.label),
+            num_classes=num_classes,
+        )
+
     def make_learner(self, net: nn.Module, method: TrainableMethod | None) -> Learner:
         """Return what learns: the net, with everything that changes it.
 
         Raises:
-            TypeError, ValueError, UnknownNameError: Settings, labels or images that do not fit.
-            ModelOutputError: The output of the net is not one (B, K) tensor.
+            TypeError, ValueError, UnknownNameError: Settings that do not fit.
         """
-        settings = self.settings
-        settings.check_method(method)
-        runtime, num_classes = self._prepare_net(net)
+        settings, runtime, num_classes = self.settings, self.runtime, self.num_classes
         if num_classes == 1 and settings.criterion is None:
             raise ValueError(
                 "the model gives one score an image, and the cross-entropy of one class is always "
@@ -137,6 +179,19 @@ class Start:
             runtime=runtime,
             order=order,
         )
+
+    def check_all_labels(self, is_begun: bool) -> None:
+        """Refuse images whose labels are no classes of the net, wherever they are.
+
+        Args:
+            is_begun: The training goes on, so that labels that are not listed were checked before.
+
+        Raises:
+            TypeError, ValueError: There is one; the image is named.
+        """
+        for part in filter(None, (self.validation, self.test)):
+            size = self.settings.batch_size
+            check_all_labels(part, self.num_classes, self.runtime.processes, size, is_begun)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -172,28 +227,6 @@ class Start:
                 f"({processes.count} processes, accumulate={self.accumulate})"
             )
         return order
-
-    def _prepare_net(self, net: nn.Module) -> tuple[Runtime, int]:
-        """Return how the net runs, and its class count; check the first images and labels.
-
-        The net gets its memory format, and its normalization says from now on what the data say:
-        their classes, where it names none, and the size of the training images, whatever it was.
-        """
-        runtime, num_classes = self.runtime.probe(net, self.image)
-        net.to(memory_format=runtime.memory_format)
-        check_labels(self.label, num_classes)
-        for part in (self.validation, self.test):
-            if part is not None:
-                image, label = part.load_first(self.settings.seed)
-                runtime.probe(net, image)
-                check_labels(label, num_classes)
-        normalized = next((m for m in net.modules() if isinstance(m, Normalized)), None)
-        if normalized is not None:
-            found = self.source.find_categories(net, num_classes)
-            known = () if isinstance(found, range) else tuple(map(str, found))
-            normalized.categories = normalized.categories or known
-            normalized.input_size = self.size
-        return runtime, num_classes
 
     def _has_trained_logits(self, net: nn.Module, runtime: Runtime) -> bool:
         """Return whether the logits depend on anything that is trained."""
@@ -235,7 +268,7 @@ class Start:
         """Refuse a method's loss that fails on validation images, before an epoch is lost."""
         if method is None or self.validation is None:
             return
-        image, label = self.validation.load_first(self.settings.seed)
+        image, label = self.validation.load_one(self.settings.seed)
         with untouched(net), torch.no_grad(), runtime.autocast():
             try:
                 method.loss(net, runtime.move(image), label.to(runtime.device))
@@ -268,9 +301,10 @@ class Start:
             "parts of a step": f"{processes.count} processes x {self.accumulate}",
             "first training image": _digest_first(self.image, self.label),
             "training labels": self.source.digest_labels(),
+            CLASSES: ", ".join(self.source.categories),
         }
         if self.validation is not None:
-            first = self.validation.load_first(self.settings.seed)
+            first = self.validation.load_one(self.settings.seed)
             found["first validation image"] = _digest_first(*first)
             found["validation labels"] = self.validation.digest_labels()
         return found

@@ -79,14 +79,17 @@ def fit(
         model: From images (B, C, H, W) in [0, 1] to logits (B, K). Parameters with
             `requires_grad=False` stay as they are.
         data: A map-style data set of `(image, label)`: a float (C, H, W) tensor, and an int below
-            K. Or a `DataLoader` of one, of which batch size, workers, collation and `drop_last`
+            K. Classes that both the data set and the model name are compared by name. Or a
+            `DataLoader` of one, of which batch size, workers, collation and `drop_last`
             are used; the order is drawn by `seed`.
         method: A trainable method by name, or such an object, whose head is attached to a copy of
             the model; None trains a plain classifier, or the head that the model carries.
         epochs: Times through the data. With more than before, a folder's training goes on.
         out: The folder: `best.safetensors`, `last.safetensors` (`xcam.load` reads both),
             `log.csv`, `test.csv`, and what a training needs to go on. None writes nothing.
-        validation: Images that are measured after every epoch; the best epoch is returned.
+        validation: Images that are measured after every epoch; the best epoch is returned. Their
+            labels are checked before the first step: an image is read for that only where the data
+            set does not list them.
         test: Images that are measured at the end of each call, with the net that is returned:
             `test.csv`, see `xcam.accuracy`.
         batch_size: Images an optimiser step, over all processes and parts; None takes the
@@ -123,7 +126,7 @@ def fit(
         A new net in eval mode, on the device: the epoch with the highest validation accuracy, or,
         where no logit depends on what is trained, the lowest validation loss (the last of equals);
         the last without `validation`. Its `Normalized`, if it has one, has the size of the training
-        images as `input_size`, and their classes where it named none.
+        images as `input_size`. Where it named no classes, its `categories` are theirs.
 
     Raises:
         TypeError: An argument of the wrong kind, or items that are not `(image, label)`.
@@ -169,11 +172,13 @@ def fit(
     runtime = Runtime.choose(device, precision)
     sources = (train, validation_source, test_source)
     with random_states(), gradients(model):
-        start = Start(settings, *sources, runtime, accumulate, *train.load_first(seed))
+        start = Start(settings, *sources, runtime, accumulate, *train.load_one(seed))
         net, trained_method = start.attach_head(model, method, params)
+        start = start.fit_net(net, trained_method)
         learner = start.make_learner(net, trained_method)
         learner.optimization.check_length(epochs, learner.order.steps)
         folder = None if out is None else make_folder(out)
+        start.check_all_labels(is_begun=folder is not None and folder.is_begun)
         with folder.lock() if folder and runtime.processes.is_main else nullcontext():
             progress_so_far = Progress()
             if folder is not None:
@@ -181,8 +186,8 @@ def fit(
                 progress_so_far = resume(folder, learner, epochs, *described)
             training = Training(
                 learner=learner,
-                source=train,
-                validation=validation_source,
+                source=start.source,
+                validation=start.validation,
                 epochs=epochs,
                 progress=progress_so_far,
                 folder=folder,
@@ -190,7 +195,7 @@ def fit(
                 save_minutes=save_minutes,
                 show_progress=progress,
             )
-            return _finish(training, board_path, test_source)
+            return _finish(training, board_path, start.test)
 
 
 def _check_counts(workers: int, keep_every: int | None, **others: int) -> None:
@@ -216,7 +221,7 @@ def _finish(training: Training, board_path: str | Path | None, test: Source | No
     if folder is not None and test is not None:
         counts, _ = training.measure(net, test)
         if processes.is_main:
-            table = tabulate(counts, test, net)
+            table = tabulate(counts, test.categories)
             folder.write("test.csv", table.to_csv(index=False).encode())
     processes.wait()
     return net

@@ -18,6 +18,7 @@ from xcam.engine import random_states, unwrap
 from xcam.errors import FileFormatError, UnknownNameError
 from xcam.explanations.loading import load_explanation
 from xcam.models import Normalized
+from xcam.models.categories import set_categories
 from xcam.models.state_dicts import describe_mismatch
 from xcam.registry import get_method
 from xcam.runs import files
@@ -146,9 +147,8 @@ def _make_net(
 
 
 def _set_normalization(net: nn.Module, record: Record, path: Path) -> None:
-    """Set the fields of each `Normalized` that are not in the state."""
+    """Set the fields of each `Normalized` that are not in the state, and the names of classes."""
     modules = dict(net.named_modules())
-    categories = record.categories
     for name, saved in record.normalization.items():
         part = modules.get(name)
         if not isinstance(part, Normalized):
@@ -160,7 +160,8 @@ def _set_normalization(net: nn.Module, record: Record, path: Path) -> None:
         if not (_are_equal(part.mean, saved.mean) and _are_equal(part.std, saved.std)):
             part.mean, part.std = saved.mean, saved.std
         part.input_size = saved.input_size
-        part.categories, categories = categories or part.categories, ()
+    if record.categories:
+        set_categories(net, record.categories)
 
 
 def _are_equal(one: Tensor, other: Tensor) -> bool:

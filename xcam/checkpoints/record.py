@@ -15,6 +15,7 @@ from xcam.checkpoints.source import ImageShape, Source, find_source
 from xcam.checkpoints.tensors import checksum, find_dtype
 from xcam.core import attached_method, find_headed
 from xcam.models import Normalized
+from xcam.models.categories import find_categories
 from xcam.runs import files
 
 __all__ = ["FORMAT", "KEY", "Normalization", "Record", "make_header"]
@@ -33,7 +34,7 @@ def make_header(net: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Any]:
     method = attached_method(net)
     source = find_source(net)
     parts = {name: part for name, part in net.named_modules() if isinstance(part, Normalized)}
-    names = next((part.categories for part in parts.values() if part.categories), ())
+    names = find_categories(net)
     settings = source[1] if source else {}
     number = len(names) or settings.get("num_classes", settings.get("classes"))
     written = None if method is None else (method.spec.name, method.parameters())

@@ -254,7 +254,7 @@ def _load_models(
 
 def _make_layout(name: str, nets: Mapping[str, Normalized], data: Dataset[Any]) -> Layout:
     """Return the layout of a table, made for the model with the fewest classes."""
-    from xcam._evaluate.work import count_classes
+    from xcam._evaluate.classes import count_classes
     from xcam.results.tables import LAYOUTS
 
     if name not in LAYOUTS:

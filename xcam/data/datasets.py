@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Sized
+import itertools
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Subset
+from torch.utils.data import (
+    BatchSampler,
+    ConcatDataset,
+    DataLoader,
+    IterableDataset,
+    Subset,
+    TensorDataset,
+)
 
-from xcam.data.arrays import ImageArrays
-from xcam.data.files import ImageFiles
 from xcam.runs.names import escape_name
 
 __all__ = [
     "count_items",
-    "list_categories",
     "list_ids",
     "list_labels",
     "makes_own_batches",
@@ -51,17 +56,6 @@ def makes_own_batches(loader: DataLoader[Any]) -> bool:
     return loader.batch_size is None or type(loader.batch_sampler) is not BatchSampler
 
 
-def list_categories(dataset: object) -> Sequence[str]:
-    """Return the names of the classes that the labels number; empty if they are unknown.
-
-    Only data sets of this package are asked: in others a `target_transform` may map the labels to
-    the numbers of a model.
-    """
-    if isinstance(dataset, Subset):
-        return list_categories(dataset.dataset)
-    return dataset.classes if isinstance(dataset, ImageArrays | ImageFiles) else ()
-
-
 def list_ids(dataset: object) -> Sequence[str]:
     """Return the id of every image: an entry of the data set's `ids`, or its position.
 
@@ -81,14 +75,34 @@ def list_ids(dataset: object) -> Sequence[str]:
 
 
 def list_labels(dataset: object) -> Sequence[object] | None:
-    """Return the label of every image without reading it; None if the data set has no `labels`."""
+    """Return the label of every image without reading it; None if the data set has no such list.
+
+    It is `labels`, `targets`, or the second of each of `samples`, or of the tensors of a
+    `TensorDataset`; as a `target_transform` changes it.
+    """
     if isinstance(dataset, Subset):
         whole = list_labels(dataset.dataset)
         return None if whole is None else [whole[index] for index in dataset.indices]
-    given = getattr(dataset, "labels", None)
-    values = given.tolist() if isinstance(given, Tensor | np.ndarray) else given
+    if isinstance(dataset, ConcatDataset):
+        parts = [list_labels(part) for part in dataset.datasets]
+        return None if None in parts else [*itertools.chain.from_iterable(filter(None, parts))]
     count = len(dataset)  # type: ignore[arg-type]  # checked
-    return values if isinstance(values, Sequence) and len(values) == count else None
+    transform = getattr(dataset, "target_transform", None)
+    for given in _list_candidates(dataset):
+        values = given.tolist() if isinstance(given, Tensor | np.ndarray) else given
+        if isinstance(values, Sequence) and len(values) == count:
+            return list(map(transform, values)) if callable(transform) else values
+    return None
+
+
+def _list_candidates(dataset: object) -> Iterator[object]:
+    yield getattr(dataset, "labels", None)
+    yield getattr(dataset, "targets", None)
+    samples = getattr(dataset, "samples", None)
+    if isinstance(samples, Sequence) and all(isinstance(s, tuple) and len(s) == 2 for s in samples):
+        yield [label for _, label in samples]
+    if isinstance(dataset, TensorDataset) and len(dataset.tensors) > 1:
+        yield dataset.tensors[1]
 
 
 def select_indices(

@@ -15,10 +15,19 @@ from torch.utils.data import Dataset
 
 from xcam.data.masks import read_mask
 from xcam.data.pictures import Search, find_class_folders
+from xcam.data.spelling import check_numbers, parse_numbers
 from xcam.imaging.reading import read_oriented, swaps_sides, turn_boxes
 from xcam.runs.names import escape_name
 
-__all__ = ["Box", "ImageFiles", "Transform", "folder", "list_class_folders", "make_transform"]
+__all__ = [
+    "Box",
+    "ImageFiles",
+    "Transform",
+    "folder",
+    "list_class_folders",
+    "make_transform",
+    "read_folder",
+]
 
 Box: TypeAlias = tuple[float, float, float, float]
 Transform: TypeAlias = Callable[..., Any]
@@ -128,10 +137,11 @@ class ImageFiles(Dataset[tuple[Any, ...]]):
 def folder(root: str | Path, size: int = 224, transform: Transform | None = None) -> ImageFiles:
     """Return the images in a folder, labeled if there is a folder a class.
 
-    Classes are numbered in the order of their folders' names, as in torchvision; images are in that
-    order too, by name within a class. Ids are paths within `root`. Files and folders whose names
-    begin with a dot, such as `.ipynb_checkpoints`, and those of systems, such as `__MACOSX`, are
-    left out; a folder without pictures is a class, too.
+    Classes are numbered in the order of their folders' names, as in torchvision, and folders that
+    are named by numbers, `0` to `999`, by these. Images are in that order too, by name within a
+    class. Ids are paths within `root`. Files and folders whose names begin with a dot, such as
+    `.ipynb_checkpoints`, and those of systems, such as `__MACOSX`, are left out; a folder without
+    pictures is a class, too.
 
     Pictures are all files whose ending, in any case, is of a format that Pillow reads; of several
     frames the first one counts. Links to folders are followed, unless in a circle. A warning says
@@ -145,9 +155,15 @@ def folder(root: str | Path, size: int = 224, transform: Transform | None = None
 
     Raises:
         FileNotFoundError: There is no such folder, or no picture in it.
-        ValueError: Pictures beside folders.
+        ValueError: Pictures beside folders; or folders named by numbers, of which one is missing.
     """
-    root = Path(root)
+    images = read_folder(Path(root), size, transform)
+    check_numbers(images.classes, f"the folders in {str(root)!r}")
+    return images
+
+
+def read_folder(root: Path, size: int = 224, transform: Transform | None = None) -> ImageFiles:
+    """Return the images in a folder that may lack numbers of classes; see `folder`."""
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {str(root)!r}")
     names = list_class_folders(root)
@@ -176,8 +192,9 @@ def folder(root: str | Path, size: int = 224, transform: Transform | None = None
 
 
 def list_class_folders(root: Path) -> tuple[str, ...]:
-    """Return the names of the folders in a folder, sorted, without hidden ones."""
-    return tuple(sorted(find_class_folders(root)))
+    """Return the names of the folders in a folder without hidden ones, sorted, numbers by value."""
+    names = sorted(find_class_folders(root))
+    return tuple(names if parse_numbers(names) is None else sorted(names, key=int))
 
 
 def make_transform(size: int) -> Transform:

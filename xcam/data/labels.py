@@ -59,6 +59,9 @@ def predict_labels(
 def relabel(data: Dataset[Any], labels: Any) -> RelabeledDataset:  # noqa: ANN401 - tensors, arrays, lists
     """Return a data set with other labels and all else as it is.
 
+    The labels are numbers of the classes of the model that is given these data, whatever the data
+    set calls its own.
+
     Args:
         data: A map-style data set of `(image, label, …)`.
         labels: One integer an item: a tensor, an array or a list.
@@ -109,5 +112,5 @@ class RelabeledDataset(Dataset[tuple[Any, ...]]):
 
     @property
     def classes(self) -> Any:  # noqa: ANN401 - names or a number, as the data set has it
-        """Return the `classes` of the data set; `()` if it has none."""
+        """Return the `classes` of the data set, which the labels need not number; `()` if none."""
         return getattr(self.data, "classes", ())

@@ -8,8 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from xcam.core.instantiate import check_names
-from xcam.data.files import ImageFiles, Transform, folder, list_class_folders
+from xcam.data.categories import list_missing, match_categories
+from xcam.data.files import ImageFiles, Transform, folder, list_class_folders, read_folder
+from xcam.data.imagenet import list_imagenet_categories
 from xcam.data.lists import listed, read_lines
+from xcam.data.spelling import check_numbers, shorten
 from xcam.data.splits import Splits
 from xcam.runs.names import escape_name
 
@@ -27,7 +30,7 @@ def _open_class_folders(root: Path, _: Lists) -> Splits:
             "a class"
         )
     classes = _find_classes(*folders.values())
-    splits = {name: _renumber(folder(path), path, classes) for name, path in folders.items()}
+    splits = {name: _renumber(read_folder(path), path, classes) for name, path in folders.items()}
     if "train" in splits:
         _check_all_classes(splits["train"], folders["train"])
     val = splits.pop("val", None)
@@ -46,20 +49,21 @@ def _open_imagenet(root: Path, lists: Lists) -> Splits:
     for name in lists.keys() - folders.keys():
         raise FileNotFoundError(f"no folder {str(paths[name])!r} for the files of {lists[name]!r}")
     names = _find_classes(*folders.values())
-    classes = _load_imagenet_categories() if len(names) in (0, 1000) else names
+    classes = list_imagenet_categories()
+    if names and (len(names) != len(classes) or match_categories(names, classes) is None):
+        classes = names  # some of ImageNet's, or others
     splits = {
-        name: _open_imagenet_split(path, lists.get(name), names, classes)
-        for name, path in folders.items()
+        name: _open_imagenet_split(path, lists.get(name), classes) for name, path in folders.items()
     }
     return Splits(splits.get("train"), None, splits.get("test"), classes)
 
 
 def _open_imagenet_split(
-    path: Path, labels: str | Path | None, folders: Sequence[str], classes: tuple[str, ...]
+    path: Path, labels: str | Path | None, classes: tuple[str, ...]
 ) -> ImageFiles:
     if labels is None:
-        images = folder(path) if path.name == "train" else imagenet_val(path)
-        return dataclasses.replace(_renumber(images, path, folders), classes=classes)
+        images = read_folder(path) if path.name == "train" else _sort_by_name(read_folder(path))
+        return _renumber(images, path, classes)
     if not Path(labels).is_file():
         raise FileNotFoundError(f"no list at {str(labels)!r}")
     if _count_columns(Path(labels)) > 1:
@@ -91,6 +95,7 @@ def _find_classes(*folders: Path) -> tuple[str, ...]:
     """Return the class folders of the first split that has some."""
     for path in folders:
         if names := list_class_folders(path):
+            check_numbers(names, f"the folders in {str(path)!r}")
             return names
     return ()
 
@@ -102,13 +107,13 @@ def _renumber(images: ImageFiles, path: Path, classes: Sequence[str]) -> ImageFi
             f"{str(path)!r} holds pictures without labels: put them into a folder a class; of "
             "ImageNet's, a list of their labels will do"
         )
-    unknown = [name for name in images.classes if name not in classes]
-    if unknown:
+    numbers = match_categories(images.classes, classes)
+    if numbers is None:
+        unknown = list_missing(images.classes, classes) or images.classes
         raise ValueError(
-            f"{str(path)!r} has the classes {', '.join(unknown[:5])}, which are not among those of "
-            f"training: {', '.join(classes[:5])}"
+            f"{str(path)!r} has the classes {shorten(unknown)}, which are not among those of "
+            f"training: {shorten(classes)}"
         )
-    numbers = [classes.index(name) for name in images.classes]
     labels = tuple(numbers[label] for label in images.labels)
     return dataclasses.replace(images, labels=labels, classes=tuple(classes))
 
@@ -132,12 +137,6 @@ def _count_columns(path: Path) -> int:
     """Return the number of columns in the first line that is not blank."""
     lines = map(str.strip, read_lines(path))
     return next((len(re.split(r"[,;\s]+", line)) for line in lines if line), 0)
-
-
-def _load_imagenet_categories() -> tuple[str, ...]:
-    from torchvision.models import ResNet50_Weights
-
-    return tuple(ResNet50_Weights.DEFAULT.meta["categories"])
 
 
 def imagenet_val(
@@ -166,16 +165,22 @@ def imagenet_val(
         ValueError: Not one label an image, or labels out of range; labels for images that lie in
             folders of their classes.
     """
-    images = folder(root, size, transform)
-    order = sorted(range(len(images)), key=lambda index: images.paths[index].name)
-    if labels is not None and images.labels:
+    images = _sort_by_name(folder(root, size, transform))
+    if labels is None:
+        return images
+    if images.labels:
         raise ValueError(f"{str(root)!r} has a folder a class; leave out the labels {labels!r}")
-    by_folder = tuple(images.labels[index] for index in order) if images.labels else ()
+    return dataclasses.replace(images, labels=_read_labels(Path(labels), len(images)))
+
+
+def _sort_by_name(images: ImageFiles) -> ImageFiles:
+    """Return the images in the order of their files' names, which are their ids."""
+    order = sorted(range(len(images)), key=lambda index: images.paths[index].name)
     return dataclasses.replace(
         images,
         paths=tuple(images.paths[index] for index in order),
         ids=tuple(escape_name(images.paths[index].name) for index in order),
-        labels=by_folder if labels is None else _read_labels(Path(labels), len(images)),
+        labels=tuple(images.labels[index] for index in order) if images.labels else (),
     )
 
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import io
+import copy
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from xcam.core import Explanation, Method
 from xcam.errors import FileFormatError
+from xcam.explanations.arrays import read_array, write_array
 from xcam.explanations.loading import load_explanation
 from xcam.runs import files, manifest
 from xcam.runs.names import escape_name
@@ -26,7 +25,6 @@ from xcam.runs.names import escape_name
 __all__ = ["StoredMaps", "write_array", "write_maps"]
 
 _HEADER = "xcam.maps"
-_COLORS = (3, 4)  # channels of a picture, without and with transparency
 
 
 def write_maps(
@@ -35,6 +33,7 @@ def write_maps(
     ids: Sequence[str],
     targets: Sequence[int],
     class_specific: bool = True,
+    names: Sequence[str] = (),
 ) -> None:
     """Write the maps of a batch in half precision, each divided by its largest magnitude.
 
@@ -45,6 +44,7 @@ def write_maps(
         targets: The class that each map is of.
         class_specific: Whether the map depends on the class, as the method's spec says; a map that
             does not counts for any class.
+        names: Of these classes, one a map, if they are known.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     scale = maps.abs().flatten(1).amax(1)
@@ -55,15 +55,9 @@ def write_maps(
         "target": torch.tensor(targets, dtype=torch.int64),
     }
     header = {"format": 1, "ids": list(ids), "class_specific": class_specific}
+    if names:
+        header["names"] = list(names)
     files.write(path, save(tensors, {_HEADER: json.dumps(header)}))
-
-
-def write_array(path: Path, single: Tensor) -> None:
-    """Write a map (h, w) as `.npy`, float32 as it is; its folder is made where it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = io.BytesIO()
-    np.save(content, single.detach().float().cpu().numpy(), allow_pickle=False)
-    files.write(path, content.getvalue())
 
 
 _Key: TypeAlias = tuple[str, "int | None"]  # an image's id, and the class if the map is of one
@@ -94,6 +88,9 @@ class StoredMaps:
     Args:
         folder: To read from.
 
+    Attributes:
+        categories: The names of the classes that the maps are of, by number, where they are stored.
+
     Raises:
         FileNotFoundError: There is no such folder, or none of these files in it.
         FileFormatError: One of them is damaged.
@@ -105,6 +102,7 @@ class StoredMaps:
         if not self.folder.is_dir():
             raise FileNotFoundError(f"no folder of maps at {str(self.folder)!r}")
         self._places: dict[_Key, _Place] = {}
+        self.categories: dict[int, str] = {}
         for path in sorted(self.folder.rglob("*")):
             if path.suffix in (".npy", ".safetensors") and not path.name.startswith("."):
                 self._add(path)
@@ -123,6 +121,15 @@ class StoredMaps:
         """
         pairs = zip(ids, target.tolist(), strict=True)
         return [self._find_map(name, wanted).float() for name, wanted in pairs]
+
+    def renumber(self, numbers: Mapping[int, int]) -> StoredMaps:
+        """Return these maps with other numbers for the classes that they are of."""
+        other = copy.copy(self)
+        other._places = {
+            (name, number if number is None else numbers.get(number, number)): place
+            for (name, number), place in self._places.items()
+        }
+        return other
 
     @property
     def ids(self) -> list[str]:
@@ -161,7 +168,13 @@ class StoredMaps:
 
     def _add(self, path: Path) -> None:
         name = escape_name(path.relative_to(self.folder).with_suffix("").as_posix())
-        content = _read_keys(path) if path.suffix == ".safetensors" else None
+        content, names = _read_keys(path) if path.suffix == ".safetensors" else (None, {})
+        for number, category in names.items():
+            if self.categories.setdefault(number, category) != category:
+                raise ValueError(
+                    f"{str(self.folder)!r} holds maps of class {number} of two models, "
+                    f"{self.categories[number]!r} and {category!r}; give a folder with those of one"
+                )
         keys: list[_Key] = [(name, None)] if content is None else content
         for row, key in enumerate(keys):
             place = _Place(path, None if content is None else row)
@@ -188,7 +201,7 @@ class StoredMaps:
 
     def _read(self, path: Path) -> tuple[list[Tensor], int | None]:
         if self._held is None or self._held[0] != path:  # a batch's maps are mostly in one file
-            read = _read_array if path.suffix == ".npy" else _read_tensors
+            read = read_array if path.suffix == ".npy" else _read_tensors
             self._held = (path, *read(path))
         return self._held[1:]
 
@@ -210,26 +223,32 @@ def _make_missing_error(name: str, wanted: int, others: Sequence[int], folder: P
     )
 
 
-def _read_keys(path: Path) -> list[_Key] | None:
-    """Return the image and class of each map in a file of a batch; None for an explanation."""
+def _read_keys(path: Path) -> tuple[list[_Key] | None, dict[int, str]]:
+    """Return the image and class of each map in a file of a batch, and the names of the classes.
+
+    There is None of an explanation.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get(_HEADER)
             if header is None:
-                return None
+                return None, {}
             targets = file.get_tensor("target").tolist()
         fields = json.loads(header)
         ids = list(map(str, fields["ids"]))
         if not fields.get("class_specific", True):
-            targets = [None] * len(targets)
-        return list(zip(ids, targets, strict=True))
+            return [(name, None) for name, _ in zip(ids, targets, strict=True)], {}
+        names = dict(
+            zip(targets, map(str, fields["names"]), strict=True) if "names" in fields else ()
+        )
+        return list(zip(ids, targets, strict=True)), names
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise FileFormatError(f"{str(path)!r} is damaged, or no file of maps: {error}") from error
 
 
 def _read_tensors(path: Path) -> tuple[list[Tensor], int | None]:
     """Read the maps of a file, and the class of the map of an explanation."""
-    if _read_keys(path) is None:
+    if _read_keys(path)[0] is None:
         explanation = load_explanation(path)
         return list(explanation.reduced), _find_class(explanation)
     with safe_open(path, framework="pt") as file:
@@ -242,51 +261,3 @@ def _find_class(explanation: Explanation) -> int | None:
     method, target = explanation.method, explanation.target
     of_any = isinstance(method, Method) and not method.spec.class_specific
     return None if of_any or target is None else int(target[0])
-
-
-def _read_array(path: Path) -> tuple[list[Tensor], None]:
-    try:
-        values = torch.from_numpy(_cast_numbers(np.load(path, allow_pickle=False)))
-    except (EOFError, OSError, TypeError, ValueError) as error:
-        raise FileFormatError(f"{str(path)!r} is damaged, or no array: {error}") from error
-    try:
-        return [_extract_map(values)], None
-    except ValueError as error:
-        raise ValueError(f"{str(path)!r} must hold (h, w) or (C, h, w), {error}") from error
-
-
-def _cast_numbers(values: NDArray[Any]) -> NDArray[Any]:
-    """Return bytes as they are, other integers as int64, all else as float32."""
-    if values.dtype == np.uint8:
-        return np.ascontiguousarray(values)
-    whole = np.issubdtype(values.dtype, np.integer)
-    return np.ascontiguousarray(values, np.int64 if whole else np.float32)
-
-
-def _extract_map(values: Tensor) -> Tensor:
-    """Return the map (h, w) of an array; its errors are completed by the caller."""
-    shape = tuple(values.shape)
-    if len(shape) not in (2, 3) or 0 in shape:
-        raise ValueError(f"got {shape}")
-    if len(shape) == 2:
-        return values
-    axis = _find_channel_axis(shape)
-    if values.dtype != torch.uint8:
-        return values.sum(axis)
-    gray = values.select(axis, 0)
-    if bool((values != gray.unsqueeze(axis)).any()):
-        raise ValueError(
-            f"got {shape} bytes of several colours, a picture and no map; store the map itself, "
-            "before it is drawn"
-        )
-    return gray
-
-
-def _find_channel_axis(shape: tuple[int, ...]) -> int:
-    """Return the axis of the channels: that of 1; else the last if of 3 or 4; else the first."""
-    first, middle, last = shape
-    if first == 1 or (last != 1 and last not in _COLORS):
-        return 0
-    if last != 1 and (first in _COLORS or middle in _COLORS):
-        raise ValueError(f"got {shape}, whose channels may be first or last; store (h, w)")
-    return 2

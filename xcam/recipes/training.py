@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,13 +92,12 @@ def accuracy(
         **settings: Of `xcam.accuracy`, such as `device="cuda"`.
 
     Raises:
-        ValueError: The data have no test images, or other classes than the net.
+        ValueError: The data have no test images, or classes that the net does not have.
     """
     chosen = _read_or_check(recipe)
     net = xcam.load(weights)
     splits = _load_splits(chosen, root, download)
     test = _require_part(splits.test, "test", chosen, root)
-    _check_classes(tuple(getattr(net, "categories", ())), tuple(splits.classes), weights)
     if settings.get("device") is None and torch.accelerator.is_available():
         net.to(torch.accelerator.current_accelerator())  # as `fit` does
     return xcam.accuracy(net, test, **settings)
@@ -140,18 +138,17 @@ def _make_model(
     recipe: Mapping[str, Any], splits: Splits, seed: int, predicted: bool = False
 ) -> Normalized:
     """Return the recipe's net with weights drawn by the seed, whatever has been drawn before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        net = xcam.models.load(**recipe["model"])
     outputs, classes = recipe["model"].get("num_classes"), tuple(splits.classes)
-    if classes and outputs not in (None, len(classes)):
-        if predicted and len(classes) < outputs:  # the labels are not asked
-            return _make_model(recipe, replace(splits, classes=()), seed)
+    if not classes or outputs in (None, len(classes)):
+        net.categories = net.categories or classes
+    elif not (net.categories or (predicted and len(classes) < outputs)):  # else fit compares names
         raise ValueError(
             f"the recipe's model has {outputs} classes and the data have {len(classes)}: "
             f"change model.num_classes to {len(classes)}"
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        net = xcam.models.load(**recipe["model"])
-    net.categories = net.categories or classes
     return net
 
 
@@ -159,17 +156,6 @@ def _settle(folder: RunFolder, recipe: Mapping[str, Any]) -> None:
     """Write what the manifest of a training leaves out, or compare it with what is there."""
     settings = {"model": recipe["model"], "data": recipe["data"]}
     folder.settle(settings, name="recipe.json")
-
-
-def _check_classes(
-    net_classes: Sequence[str], data_classes: Sequence[str], weights: str | Path
-) -> None:
-    if net_classes and data_classes and net_classes != data_classes:
-        raise ValueError(
-            f"the classes of the net in {str(weights)!r} are {', '.join(net_classes[:5])}, and "
-            f"those of the data {', '.join(data_classes[:5])}; xcam.accuracy compares labels by "
-            "number alone: give data of the net's classes"
-        )
 
 
 def _require_part(

@@ -13,8 +13,10 @@ from xcam import imaging
 from xcam._explain.verb import explain
 from xcam.core import Explanation, Method
 from xcam.core.figures import DPI, INK, draw_grid, write_figure
+from xcam.data.categories import list_categories, number_classes
 from xcam.metrics import AverageDrop, IncreaseInConfidence
 from xcam.models import Normalized
+from xcam.models.categories import find_categories
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,7 +119,7 @@ def draw_samples(
     count = min(_SAMPLES, len(data))  # of a folder of classes, the first ones are of one class
     items = [data[number * len(data) // count] for number in range(count)]
     images = torch.stack([item[0] for item in items]).to(model.mean.device)
-    classes = [int(item[1]) for item in items] if target == "label" else None
+    classes = _read_labels(model, data, items) if target == "label" else None
     methods = list(methods)
     titles = [method.spec.title for method in methods]
     explanations = {
@@ -127,3 +129,12 @@ def draw_samples(
         for title, method in zip(titles, methods, strict=True)
     }
     return draw_comparison(model, images, explanations, path, model.categories)
+
+
+def _read_labels(model: Normalized, data: object, items: Sequence[Any]) -> Tensor:
+    """Return the labels of some items as the model numbers its classes."""
+    labels = torch.tensor([int(item[1]) for item in items])
+    names, reference = list_categories(data), find_categories(model)
+    # `evaluate` has compared numbers with numbers.
+    numbering = number_classes(names, reference, lambda: len(names)) if reference else None
+    return labels if numbering is None else numbering.translate(labels)

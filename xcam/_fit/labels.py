@@ -1,0 +1,100 @@
+"""The labels of a training: one numbering for all images, and none that is no class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from xcam._fit.order import list_evaluation_batches
+from xcam._fit.settings import check_labels
+from xcam._fit.source import Source
+from xcam.core import TrainableMethod
+from xcam.data.categories import list_categories
+from xcam.data.datasets import list_labels
+from xcam.models.categories import find_categories
+from xcam.runs.processes import Processes
+
+__all__ = ["check_all_labels", "match_sources"]
+
+
+def match_sources(
+    net: nn.Module,
+    num_classes: int,
+    method: TrainableMethod | None,
+    train: Source,
+    *others: Source | None,
+) -> tuple[Source, list[Source | None]]:
+    """Return sources whose labels number the same classes: the net's, or the training images'.
+
+    A method that learns what the classifier predicts asks for no labels, and takes any.
+
+    Raises:
+        ValueError: Images of other classes.
+    """
+    reference = find_categories(net, num_classes)
+    owner = "the model"
+    if not reference:
+        reference = list_categories(train.dataset)
+        train = replace(train, categories=reference)
+        owner = "the training data" if reference else owner
+    count = len(reference) or num_classes
+
+    def match(source: Source) -> Source:
+        try:
+            return source.match(reference, count, owner)
+        except ValueError:
+            if getattr(method, "labels", None) != "predicted":
+                raise
+            return source
+
+    return match(train), [None if part is None else match(part) for part in others]
+
+
+def check_all_labels(
+    source: Source, num_classes: int, processes: Processes, batch_size: int, is_begun: bool
+) -> None:
+    """Refuse labels that are no classes of the net before anything is trained.
+
+    A data set that lists its labels is not read. Of another, every item is loaded once, unless the
+    training has begun, with its labels checked by then.
+
+    Raises:
+        TypeError: A label that is no integer.
+        ValueError: A label that is no class; the image is named.
+    """
+    if _check_listed_labels(source, num_classes) or is_begun:
+        return
+    batches = list_evaluation_batches(len(source), batch_size, processes.rank, processes.count)
+    for keys, (_, labels) in zip(batches, source.load(batches, seed=0), strict=True):
+        _check([index for _, index in keys], labels, num_classes, source.name)
+
+
+def _check_listed_labels(source: Source, num_classes: int) -> bool:
+    """Check the labels that a data set lists; return whether these are those of its items.
+
+    A list may hold something else, such as labels that the data set numbers anew for each item, so
+    that an item decides: the first one, and one whose label looks wrong.
+    """
+    listed = list_labels(source.dataset)
+    limit = num_classes if source.numbering is None else len(source.numbering.numbers)
+    if listed is None or not _is_class(listed[0], limit):
+        return False
+    wrong = (index for index, label in enumerate(listed) if not _is_class(label, limit))
+    index = next(wrong, 0)
+    _, labels = source.load_one(0, index)
+    _check([index], labels, num_classes, source.name)
+    return index == 0 and source.translate(labels.new_tensor(listed[:1])).equal(labels)
+
+
+def _is_class(label: object, limit: int) -> bool:
+    return isinstance(label, int) and not isinstance(label, bool) and 0 <= label < limit
+
+
+def _check(indices: Sequence[int], labels: Tensor, num_classes: int, name: str) -> None:
+    for index, label in zip(indices, labels, strict=True):
+        try:
+            check_labels(label[None], num_classes)
+        except ValueError as error:
+            raise ValueError(f"image {index} of {name}: {error}") from error

@@ -1,0 +1,56 @@
+"""Spellings of the name of a class that count as one."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+__all__ = ["check_numbers", "fold_name", "parse_numbers", "shorten"]
+
+
+def fold_name(name: str) -> str:
+    """Return a name without case, blanks, `_`, `-`, and zeros before a number.
+
+    `Great_White-shark` and `great white shark` are one name, and so are `007` and `7`.
+    """
+    folded = re.sub(r"[\s_-]+", "", unicodedata.normalize("NFC", name).casefold())
+    return str(int(folded)) if folded.isdecimal() else folded
+
+
+def parse_numbers(names: Sequence[str]) -> list[int] | None:
+    """Return the numbers that names are, such as `0` or `007`; None if some are none."""
+    if not names or not all(name.isascii() and name.isdigit() for name in names):
+        return None
+    return [int(name) for name in names]
+
+
+def shorten(names: Sequence[str], most: int = 5) -> str:
+    """Return names in a line, the first ones of many."""
+    return ", ".join(names[:most]) + (f", … ({len(names)})" if len(names) > most else "")
+
+
+def check_numbers(names: Sequence[str], owner: str) -> None:
+    """Refuse classes that are named by numbers, but not by the numbers of all classes.
+
+    Args:
+        names: Of the classes, numbers in their order.
+        owner: What has the names, for the message.
+
+    Raises:
+        ValueError: A number between 0 and the highest is missing, or there twice.
+    """
+    numbers = parse_numbers(names)
+    wrong = next((k for k, number in enumerate(numbers or ()) if number != k), None)
+    if numbers is None or wrong is None:
+        return
+    if numbers[wrong] < wrong:
+        raise ValueError(
+            f"{owner} are named by the numbers of their classes, and {numbers[wrong]} is there "
+            f"twice ({names[wrong - 1]!r} and {names[wrong]!r}): join the two"
+        )
+    raise ValueError(
+        f"{owner} are named by the numbers of their classes, which count from 0, and {wrong} is "
+        f"missing ({shorten(names)}): add an empty folder of that name, or give all of them names "
+        "that are not numbers, such as 'class 1'"
+    )
