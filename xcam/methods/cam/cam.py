@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
 
 from xcam.core import Method, MethodSpec, Target
 from xcam.engine import Layer, Trace, capture, find_module, record_pass, unwrap
 from xcam.errors import LayerError
+from xcam.methods.cam.affine import average_gradients, is_affine
 from xcam.methods.cam.features import read, require_layer, weight_channels
 
 __all__ = ["CAM"]
@@ -18,12 +22,17 @@ __all__ = ["CAM"]
 
 @dataclass(frozen=True)
 class CAM(Method):
-    """CAM: a layer's channels, weighted by the class's weights in the linear layer behind pooling.
+    """CAM: a layer's channels, weighted by the class's weights in the classifier behind pooling.
 
-    M = Σ_k W_ck A_k for logits W mean_ij A_ij + b (Zhou et al., 2016, arXiv:1512.04150): the net
-    must be global average pooling and one linear layer behind the layer, which is checked on the
-    numbers. No gradient is taken: M is h·w times Grad-CAM's map. For a callable target, one more
-    pass gives the weights Σ_c ∂y/∂z_c W_ck, z being what the linear layer returns.
+    M = Σ_k W_ck A_k for logits W mean_ij A_ij + b (Zhou et al., 2016, arXiv:1512.04150): the logits
+    must be an affine function of the means of the layer's channels, which is checked on the
+    numbers, so that the map's mean is the logit up to the bias. M is h·w times Grad-CAM's map.
+
+    Where one linear layer reads the means and gives the logits, or what the model takes a softmax
+    or sigmoid of, W is its weight, and no gradient is taken. Any other classifier that is affine in
+    the means (several heads, LoRA, a scale or a norm behind the linear layer, a 1x1 convolution)
+    takes four more passes, with a gradient. One that is not is refused. For a callable target, one
+    more pass gives the weights Σ_c ∂y/∂z_c W_ck, z being what the linear layer returns.
 
     Attributes:
         layer: Name or module; None for the model's default layer.
@@ -31,7 +40,7 @@ class CAM(Method):
         relu: Whether to cut the map at zero.
 
     Raises:
-        LayerError: No linear layer with an output a class reads the layer's means.
+        LayerError: The logits are not affine in the layer's means.
     """
 
     layer: Layer | None = None
@@ -49,22 +58,32 @@ class CAM(Method):
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """Return raw maps, (B, h, w) at the layer's size; see `Method.maps`."""
         linear = _linear_layers(unwrap(model), self.classifier)
-        with capture(model, require_layer(self.layer), grad=False) as tap:
+        layer = require_layer(self.layer)
+        with capture(model, layer, grad=False) as tap:
             passed = record_pass(unwrap(model), images, run=tap, modules=linear)
             target.bind(passed.output)
             activation = read(tap.activation, images, model)
             precision = torch.finfo(tap.activation.dtype).eps
-        candidates = _readers(passed, activation.mean((2, 3)), precision)
-        classes = None if target.logits is None else target.logits.shape[1]
-        fitting = [name for name in candidates if classes in (None, len(linear[name].weight))]
-        if not fitting:
-            outputs = "" if classes is None else f" with {classes} outputs"
-            raise LayerError(
-                "cam needs global average pooling and one linear layer behind the explained layer, "
-                f"and no linear layer{outputs} reads its {activation.shape[1]} "
-                "channels' means; use gradcam, which needs none, or name the layer before pooling"
-            )
-        maps = weight_channels(activation, _weights(model, images, target, linear, fitting[-1]))
+        means = activation.mean((2, 3))
+        names = _find_classifiers(passed, means, target, precision, self.classifier is not None)
+        if names:
+            weights = _weights(model, images, target, linear, names[-1])
+        else:
+            if self.classifier is not None:
+                raise LayerError(
+                    f"classifier {self.classifier!r} does not give the logits from the means of "
+                    f"layer {tap.layer!r}; leave classifier out, or use gradcam"
+                )
+            found = average_gradients(model, images, target, layer)
+            affine = partial(is_affine, output=passed.output, calls=tap.calls, precision=precision)
+            if found is None or not affine(model, images, layer):
+                raise LayerError(
+                    "cam needs logits that are affine in the means of the explained layer's "
+                    "channels, as of global average pooling and one linear layer, and those behind "
+                    f"layer {tap.layer!r} are not; use gradcam, which needs no such classifier"
+                )
+            weights = found
+        maps = weight_channels(activation, weights)
         return maps.relu() if self.relu else maps
 
 
@@ -78,17 +97,50 @@ def _linear_layers(net: nn.Module, classifier: str | None) -> dict[str, nn.Linea
     return {name: module}
 
 
-def _readers(passed: Trace, means: Tensor, precision: float) -> list[str]:
-    """Name the linear layers whose input is the layer's means (B, C), up to the precision."""
-    scale = means.abs().amax(1, keepdim=True)
+def _find_classifiers(
+    passed: Trace, means: Tensor, target: Target, precision: float, is_named: bool
+) -> list[str]:
+    """Name the linear layers that read the layer's means (B, C) and give the logits (B, K).
+
+    If the model gives no logits, whose score a callable target reads, the linear layer that the
+    user names is one.
+    """
     names = []
     for call in passed.calls:
-        pooled = call.inputs[0] if call.inputs else None
-        if isinstance(pooled, Tensor) and pooled.shape == means.shape:
-            tolerance = max(1e-4, 8 * precision, 8 * torch.finfo(pooled.dtype).eps)
-            if bool(((pooled - means).abs() <= tolerance * scale).all()):
-                names.append(call.name)
+        pooled, scores = call.inputs[0] if call.inputs else None, call.tensor
+        if not isinstance(pooled, Tensor) or scores is None:
+            continue
+        tolerance = max(1e-4, 8 * precision, 8 * torch.finfo(pooled.dtype).eps)
+        if not _is_close(pooled, means, tolerance):
+            continue
+        if is_named if target.logits is None else _gives(scores, target.logits, tolerance):
+            names.append(call.name)
     return names
+
+
+def _gives(scores: Tensor, logits: Tensor, tolerance: float) -> bool:
+    """Return whether the logits are these scores (B, K), or the softmax or sigmoid of them.
+
+    Probabilities are compared by their logarithms: those of saturated scores are equal otherwise.
+    """
+    scores = scores.to(logits.dtype)
+    normalized = scores.log_softmax(1) if scores.ndim == 2 else scores
+    if _is_close(scores, logits, 1e-5) or _is_close(normalized, logits, tolerance):
+        return True
+    least = torch.finfo(logits.dtype).tiny
+    logs = logits.clamp_min(least).log()
+    return bool((logits >= 0).all()) and any(
+        _is_close(reading.clamp_min(math.log(least)), logs, tolerance)
+        for reading in (normalized, logsigmoid(scores))
+    )
+
+
+def _is_close(found: Tensor, wanted: Tensor, tolerance: float) -> bool:
+    """Return whether rows are equal up to a part of the largest value of each."""
+    if found.shape != wanted.shape:
+        return False
+    scale = wanted.abs().amax(1, keepdim=True)
+    return bool(((found - wanted).abs() <= tolerance * scale).all())
 
 
 def _weights(
