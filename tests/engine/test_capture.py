@@ -323,11 +323,11 @@ class TestCalls:
         with run_settings() as run:
             captured(Twice(), images)
             captured(Twice(), images)
-            assert (run.repeated_layers, run.notes) == ({"layer": 2}, [])
-            note_repeated_layers(but="layer")
+            assert (run.repeated_layers["layer"].times, run.notes) == (2, [])
+            note_repeated_layers("layer")
             assert run.notes == []
-            note_repeated_layers(but=None)
-            note_repeated_layers(but="another")
+            note_repeated_layers(None)
+            note_repeated_layers("another")
         assert len(run.notes) == 1
         assert "'layer' is called 2 times" in run.notes[0]
 

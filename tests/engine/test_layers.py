@@ -256,7 +256,7 @@ def test_layers_in_without_are_left_out(net):
     ],
 )
 def test_default_layer_is_found_on_the_meta_device(net, layer):
-    assert layers._on_meta(net(), IMAGES) == layer
+    assert layers._on_meta(net(), IMAGES).ranked[0].name == layer
 
 
 def test_attention_matrix_is_not_chosen():
@@ -365,8 +365,8 @@ def test_grad_mode_of_the_caller_makes_no_difference(net, mode):
 def test_prefix_tokens_need_a_pass_with_values():
     with torch.device("meta"):
         images = torch.empty(3, 3, 64, 48)
-    assert layers._on_meta(SmallCNN(), images) == "features.6"
-    assert layers._on_meta(TokenNet(), images) is None
+    assert layers._on_meta(SmallCNN(), images).ranked[0].name == "features.6"
+    assert layers._on_meta(TokenNet(), images).ranked[0].layout.prefix == 1
 
 
 def test_precision_makes_no_difference():
@@ -391,8 +391,11 @@ def test_model_made_under_inference_mode():
     with torch.inference_mode():
         cnn, tokens = SmallCNN(), TokenNet()
     assert default_layer(cnn, IMAGES) == "features.6"
+    assert default_layer(tokens, IMAGES) == "blocks.1.norm1"
     with pytest.raises(ModelOutputError, match=r"made under torch\.inference_mode"):
-        default_layer(tokens, IMAGES)
+        xcam.explain(tokens, IMAGES, 1, "gradcam")
+    expected = xcam.explain(TokenNet(), IMAGES, 1, "eigencam").raw
+    torch.testing.assert_close(xcam.explain(tokens, IMAGES, 1, "eigencam").raw, expected)
 
 
 def test_segmentation_net_gives_features_instead_of_scores():

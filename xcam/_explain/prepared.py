@@ -23,7 +23,8 @@ from xcam.core import (
     check_fitted,
 )
 from xcam.engine import find_module, forward, untouched
-from xcam.engine.layers import default_layer
+from xcam.engine.layers import find_default_layer
+from xcam.engine.restore import rerun_overwritten
 from xcam.errors import ModelOutputError
 from xcam.registry import find_name, get_method
 
@@ -40,11 +41,13 @@ class Prepared:
         model: The classifier.
         method: With the name of the layer that it reads, if it reads one.
         default_layer: That layer, if the user left it open.
+        note: What the user should know of that choice.
     """
 
     model: nn.Module
     method: Method
     default_layer: str | None = None
+    note: str | None = None
 
 
 def prepare(
@@ -77,8 +80,9 @@ def prepare(
         name, _ = find_module(model, layer)
         return Prepared(model, dataclasses.replace(chosen, layer=name))  # type: ignore[type-var]
     with untouched(model):
-        name = default_layer(model, images)
-    return Prepared(model, dataclasses.replace(chosen, layer=name), name)  # type: ignore[type-var]
+        found = find_default_layer(model, images)
+    chosen = dataclasses.replace(chosen, layer=found.name)  # type: ignore[type-var]
+    return Prepared(model, chosen, found.name, found.note)
 
 
 def run(prepared: Prepared, images: Tensor, target: Target) -> Explanation:
@@ -98,8 +102,12 @@ def run(prepared: Prepared, images: Tensor, target: Target) -> Explanation:
     images = images.detach()
 
     def step(part: slice) -> tuple[Tensor, Target]:
-        chunk = target.select(part)
-        raw = _check_maps(method.maps(model, images[part], chunk), chunk, method)
+        def explain() -> tuple[object, Target]:
+            chunk = target.select(part)
+            return method.maps(model, images[part], chunk), chunk
+
+        found, chunk = rerun_overwritten(explain)
+        raw = _check_maps(found, chunk, method)
         if not chunk.bound:
             with torch.no_grad():
                 chunk.bind(forward.call(model, images[part]))
@@ -107,7 +115,9 @@ def run(prepared: Prepared, images: Tensor, target: Target) -> Explanation:
 
     with untouched(model):
         done = [result for _, result in forward.chunks(len(images), step, images, method.spec.name)]
-    forward.note_repeated_layers(but=prepared.default_layer)
+    forward.note_repeated_layers(prepared.default_layer)
+    if prepared.note:
+        forward.note(prepared.note)
     raw = torch.cat([raw for raw, _ in done])
     return Explanation(
         raw=raw,

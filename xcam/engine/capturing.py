@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from xcam.engine import forward
+from xcam.engine.paths import RepeatedLayer, copy_leaf, cut_layer
 from xcam.engine.restore import gradients, untouched
-from xcam.engine.trace import hooks
+from xcam.engine.trace import hooks, replace_first
 from xcam.engine.wrappers import Layer, eager, find_module, unwrap
 from xcam.errors import LayerError
 
@@ -31,6 +32,7 @@ class Capture:
         self._net, self._module, self._grad = net, module, grad
         self._leaf: Tensor | None = None
         self._calls = 0
+        self._call: int | None = None
 
     def __call__(self, images: Tensor) -> Any:  # noqa: ANN401
         """Return the model's output for (B, C, H, W) images, with the graph from the layer on.
@@ -38,12 +40,23 @@ class Capture:
         Raises:
             LayerError: The layer was not called, or its output holds no floating-point tensor.
         """
+        repeated = forward.current_runtime().repeated_layers
+        self._call = repeated[self.layer].call if self.layer in repeated else None
         output = forward.call(self._forward, images.detach())
+        if self._calls > 1 and self._call is None:
+            which = self._choose_call(images)
+            if which != self._calls - 1:
+                self._call = which
+                output = forward.call(self._forward, images.detach())
         if self._leaf is None:
             raise _unread(self.layer, self._calls)
-        if self._calls > 1:
-            forward.record_repeated_layer(self.layer, self._calls)
         return output
+
+    def _choose_call(self, images: Tensor) -> int:
+        """Choose the call of a repeated layer that is read, and tell the user."""
+        repeated = RepeatedLayer(self._calls, cut_layer(self._net, self.layer, images))
+        forward.record_repeated_layer(self.layer, repeated)
+        return repeated.call
 
     @property
     def calls(self) -> int:
@@ -51,8 +64,19 @@ class Capture:
         return self._calls
 
     @property
+    def call(self) -> int:
+        """Return which of the calls, from 0, is read.
+
+        It is the last one through which the score depends on the image.
+        """
+        return self._calls - 1 if self._call is None else self._call
+
+    @property
     def activation(self) -> Tensor:
-        """Return the layer's output in its last call of the last forward; with `grad`, a leaf."""
+        """Return the layer's output in the call of the last forward that is read.
+
+        With `grad`, it is a leaf.
+        """
         if self._leaf is None:
             raise RuntimeError("no forward pass has been captured yet")
         return self._leaf
@@ -84,10 +108,12 @@ class Capture:
 
     def _on_output(self, _inputs: object, output: object) -> object:
         self._calls += 1
-        return _replace_first(output, self._start_graph)
+        return replace_first(output, self._start_graph)
 
     def _start_graph(self, tensor: Tensor) -> Tensor:
-        self._leaf, copy = _leaf_and_copy(tensor, self._grad)
+        leaf, copy = copy_leaf(tensor, self._grad)
+        if self._call in (None, self._calls - 1):
+            self._leaf = leaf
         return copy
 
     def _differentiate(self, scores: Tensor, create_graph: bool) -> Tensor | None:
@@ -104,7 +130,7 @@ class Capture:
         )
         rerun = hooks(
             self._module,
-            after=lambda _, output: _replace_first(output, lambda t: _leaf_and_copy(t, True)[1]),
+            after=lambda _, output: replace_first(output, lambda t: copy_leaf(t, True)[1]),
             acts=lambda: torch._C._current_graph_task_id() in passes,
         )
         try:
@@ -117,18 +143,6 @@ class Capture:
                 raise
             return None
         return gradient
-
-
-def _leaf_and_copy(tensor: Tensor, grad: bool) -> tuple[Tensor, Tensor]:
-    """Return a tensor as a leaf of the graph, and the copy of it that the model goes on with.
-
-    An in-place ReLU behind the layer changes the copy alone. Made outside of any inference mode
-    that the model may have entered by itself: no leaf can be there.
-    """
-    with torch.inference_mode(False), torch.set_grad_enabled(grad):
-        leaf = tensor.clone() if tensor.is_inference() else tensor
-        leaf = leaf.detach().requires_grad_(grad)
-        return leaf, leaf.clone()
 
 
 @contextmanager
@@ -174,7 +188,7 @@ def replace_output(
         changes: list[bool] = []
 
         def change_output(_inputs: object, output: object) -> object:
-            changed = _replace_first(output, change)
+            changed = replace_first(output, change)
             changes.append(changed is not None)
             return changed
 
@@ -198,23 +212,3 @@ def _unread(layer: str, calls: int) -> LayerError:
         f"layer {layer!r} was not called as a module during the forward pass; choose the layer "
         "around it"
     )
-
-
-def _replace_first(output: object, change: Callable[[Tensor], Tensor]) -> object:
-    """Return the output with its first floating-point tensor changed; None if there is none."""
-    if isinstance(output, Tensor):
-        return change(output) if output.is_floating_point() else None
-    if isinstance(output, dict):
-        for key, value in output.items():
-            changed = _replace_first(value, change)
-            if changed is not None:
-                copy = output.copy()
-                copy[key] = changed
-                return copy
-    if isinstance(output, tuple | list):
-        for index, value in enumerate(output):
-            changed = _replace_first(value, change)
-            if changed is not None:
-                items = [*output[:index], changed, *output[index + 1 :]]
-                return output._make(items) if hasattr(output, "_make") else type(output)(items)
-    return None

@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from xcam.errors import warn
+
+if TYPE_CHECKING:
+    from xcam.engine.paths import RepeatedLayer
 
 __all__ = [
     "Precision",
@@ -49,7 +52,7 @@ class RunSettings:
         precision: `"full"` is the model's own; the others run it under autocast.
         progress: Whether to show progress bars.
         notes: Sentences for the result's `warnings`.
-        repeated_layers: Captured layers that are called several times in a pass, and how often.
+        repeated_layers: Captured layers that are called several times in a pass.
         contiguous: Whether the model fails on channels_last images; None before its first pass.
         passes: Images that went through the model so far.
     """
@@ -58,7 +61,7 @@ class RunSettings:
     precision: Precision = "full"
     progress: bool = False
     notes: list[str] = field(default_factory=list)
-    repeated_layers: dict[str, int] = field(default_factory=dict)
+    repeated_layers: dict[str, RepeatedLayer] = field(default_factory=dict)
     contiguous: bool | None = None
     passes: int = 0
 
@@ -101,28 +104,27 @@ def note(sentence: str) -> None:
         runtime.notes.append(sentence)
 
 
-def record_repeated_layer(layer: str, calls: int) -> None:
+def record_repeated_layer(layer: str, repeated: RepeatedLayer) -> None:
     """Record that a captured layer is called several times in a pass; outside of a verb, warn."""
     runtime = _runtime.get()
-    if runtime is None:
-        warn(_repeated(layer, calls))
-    else:
-        runtime.repeated_layers[layer] = calls
+    if runtime is not None:
+        runtime.repeated_layers[layer] = repeated
+        return
+    sentence = repeated.describe(layer, is_default=False)
+    if sentence is not None:
+        warn(sentence)
 
 
-def note_repeated_layers(but: str | None) -> None:
-    """Note the layers that were called several times in a pass.
+def note_repeated_layers(default: str | None) -> None:
+    """Note the layers that were called several times in a pass, if the user should know.
 
     Args:
-        but: A layer whose last call is what was meant, since `default_layer` has chosen it.
+        default: The layer that `default_layer` has chosen; None if the user has named one.
     """
-    for layer, calls in current_runtime().repeated_layers.items():
-        if layer != but:
-            note(_repeated(layer, calls))
-
-
-def _repeated(layer: str, calls: int) -> str:
-    return f"layer {layer!r} is called {calls} times in a forward pass; the map is of the last call"
+    for layer, repeated in current_runtime().repeated_layers.items():
+        sentence = repeated.describe(layer, is_default=layer == default)
+        if sentence is not None:
+            note(sentence)
 
 
 def call(model: Callable[[Tensor], Any], images: Tensor, may_overwrite: bool = False) -> Any:  # noqa: ANN401

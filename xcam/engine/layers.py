@@ -1,10 +1,8 @@
-"""Choosing layers from a recorded pass: the one to explain, and where a head belongs."""
+"""Choosing the layer to explain from a recorded pass."""
 
 from __future__ import annotations
 
 import copy
-import itertools
-import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,18 +11,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Headed, extract_logits
+from xcam.core import Headed
 from xcam.engine import eager, forward, gradients, untouched, unwrap
 from xcam.engine.layout import Layout, norm_widths
-from xcam.engine.trace import Call, Trace, output_tensors, record_pass
+from xcam.engine.paths import cut_layer, find_nan_gradient, find_scores, reach, skeleton
+from xcam.engine.restore import rerun_overwritten
+from xcam.engine.trace import Call, Edge, Trace, get_edge, record_pass
 from xcam.engine.wrappers import check_layers
-from xcam.errors import LayerError, ModelOutputError
+from xcam.errors import LayerError
 
-__all__ = ["default_layer", "last_stage", "reads_image"]
+__all__ = ["DefaultLayer", "default_layer", "find_default_layer"]
 
 _POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 _PASSIVE = (nn.Dropout, nn.Identity, nn.Softmax)  # no layer of its own; softmax: attention matrices
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+@dataclass(frozen=True)
+class DefaultLayer:
+    """The layer to explain when nobody names one; see `default_layer`.
+
+    Attributes:
+        name: As in `named_modules()` of the unwrapped model.
+        note: What the user should know of it; None if every path from the image to the scores
+            passes it.
+    """
+
+    name: str
+    note: str | None = None
 
 
 def default_layer(model: nn.Module, images: Tensor, without: Collection[str] = ()) -> str:
@@ -39,7 +52,8 @@ def default_layer(model: nn.Module, images: Tensor, without: Collection[str] = (
     Neither the images' values nor their number make a difference.
 
     The pass runs on a copy of the model without weights, on the meta device. Models that fail there
-    or read from prefix tokens take one more pass, of the first image.
+    or read from prefix tokens take one more pass, of the first image, and so do models whose scores
+    seem to depend on the image by ways around the layer.
 
     Args:
         model: The classifier, in any wrapper.
@@ -52,69 +66,30 @@ def default_layer(model: nn.Module, images: Tensor, without: Collection[str] = (
     Raises:
         LayerError: No module gives such a map, or the model is scripted or traced.
     """
+    return find_default_layer(model, images, without).name
+
+
+def find_default_layer(
+    model: nn.Module, images: Tensor, without: Collection[str] = ()
+) -> DefaultLayer:
+    """Choose the layer to explain, and say what it leaves out; see `default_layer`."""
     net = unwrap(model)
     check_layers(net)
     without = {*without, *_inside_heads(net)}
-    name = _on_meta(net, images, without) or _on_first_image(net, images, without)
-    if name is None:
+    search = _on_meta(net, images, without)
+    if search is None or not search.ranked or search.ranked[0].layout.prefix:
+        search = _on_first_image(net, images, without)
+    if not search.ranked:
         exported = isinstance(net, torch.fx.GraphModule)  # torch.export leaves no modules to call
         remedy = "explain the nn.Module that it was made from" if exported else "use larger images"
         raise LayerError(
             f"no layer of {type(net).__name__} gives a map of more than one cell for images of "
             f"shape {tuple(images.shape)}; {remedy}, or use a method that reads no layer"
         )
-    return name
-
-
-def last_stage(net: nn.Module, passed: Trace) -> str | None:
-    """Return the outermost module with convolutions that ends them at one resolution.
-
-    It reads a feature map, not the image, at most twice as large a side as the map it gives. So it
-    is `layer4` of a ResNet, the last dense block of a DenseNet, without the norm behind it,
-    `features.7` of torchvision's ConvNeXt, and the last convolution of a net without stages, such
-    as VGG. Modules that are called several times are left out.
-
-    Args:
-        net: Without wrappers.
-        passed: A recorded pass of it.
-
-    Returns:
-        Its name; None if there is no such module.
-    """
-    widths = norm_widths(net)
-    for call in reversed(passed.calls):
-        before, after = call.input_shape, call.output_shape
-        if before is None or after is None or call.times > 1 or not _convolves(call):
-            continue
-        one_resolution = len(before) == 4 == len(after) and all(
-            side <= 2 * smaller for side, smaller in zip(before[2:], after[2:], strict=True)
-        )
-        if not one_resolution or reads_image(passed, call):
-            continue
-        layouts = [Layout.of(shape, passed.images.shape, widths) for shape in (before, after)]
-        if all(layout is not None and layout.order == "NCHW" for layout in layouts):
-            return call.name
-    return None
-
-
-def reads_image(passed: Trace, call: Call) -> bool:
-    """Return whether a module reads the image: itself, or normalized or resized before.
-
-    What has as many channels as the image, before any convolution, counts as the image.
-    """
-    if call.inputs and call.inputs[0] is passed.images:
-        return True
-    inside = set(call.module.modules())
-    earlier = itertools.takewhile(lambda other: other is not call, passed.calls)
-    if any(_convolves(other) and other.module not in inside for other in earlier):
-        return False
-    shape = call.input_shape
-    return shape is not None and shape[1:2] == passed.images.shape[1:2]
-
-
-def _convolves(call: Call) -> bool:
-    """Return whether a module is, or holds, a convolution."""
-    return any(isinstance(module, nn.Conv2d) for module in call.module.modules())
+    # Prefix tokens bring what they know of the image past any layer of patches.
+    if search.ranked[0].layout.prefix or not search.goes_around(search.ranked[0]):
+        return DefaultLayer(search.ranked[0].name)
+    return _check_values(net, images, search)
 
 
 def _inside_heads(net: nn.Module) -> Iterator[str]:
@@ -125,92 +100,139 @@ def _inside_heads(net: nn.Module) -> Iterator[str]:
             yield from (inner for inner, _ in module.head.named_modules(prefix=prefix))
 
 
-def _on_meta(net: nn.Module, images: Tensor, without: Collection[str] = ()) -> str | None:
-    """Return the default layer from shapes alone; None if the model needs values for it."""
+def _on_meta(net: nn.Module, images: Tensor, without: Collection[str] = ()) -> _Search | None:
+    """Search by shapes and the graph alone; None if the model needs values for its pass."""
     probe = torch.empty(1, *images.shape[1:], dtype=images.dtype, device="meta")
     with torch.inference_mode(False), torch.enable_grad(), eager():
         try:
-            skeleton = _skeleton(net)
-            chosen = _choose(_record(skeleton, skeleton, probe), norm_widths(net), without)
+            empty = skeleton(net)
+            return _search(empty, empty, probe, norm_widths(net), without)
         except Exception:  # whatever the model does that needs values: `.item()`, numpy
             return None
-    return None if chosen is None or chosen.layout.prefix else chosen.name
 
 
-def _on_first_image(net: nn.Module, images: Tensor, without: Collection[str]) -> str | None:
-    """Return the default layer from the gradients of the first image; None if there is none."""
-    with gradients(net), eager(), untouched(net):
-        passed = _record(net, partial(forward.call, net), images[:1].detach())
-        chosen = _choose(passed, norm_widths(net), without)
-    return chosen.name if chosen else None
-
-
-def _skeleton(net: nn.Module) -> nn.Module:
-    """Copy a net in eval mode without its hooks, on the meta device, where it takes no memory."""
-    memo: dict[int, Any] = {}
-    for parameter in net.parameters():
-        empty = torch.empty_like(parameter, device="meta")
-        memo[id(parameter)] = nn.Parameter(empty, requires_grad=False)
-    for buffer in net.buffers():
-        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
-    for module in net.modules():
-        for hooks in _HOOKS:
-            memo[id(getattr(module, hooks))] = type(getattr(module, hooks))()
-    skeleton = copy.deepcopy(net, memo)
-    for module in skeleton.modules():
-        module.training = False
-    return skeleton
+def _on_first_image(net: nn.Module, images: Tensor, without: Collection[str]) -> _Search:
+    """Search in a pass of the first image."""
+    image, run, widths = images[:1].detach(), partial(forward.call, net), norm_widths(net)
+    if any(tensor.is_inference() for tensor in [*net.parameters(), *net.buffers()]):
+        with torch.inference_mode(False):  # its copy keeps a graph
+            net = copy.deepcopy(net)
+        run = partial(forward.call, net)
+    try:
+        with gradients(net), eager(), untouched(net):
+            return rerun_overwritten(lambda: _search(net, run, image, widths, without))
+    except RuntimeError:  # it runs only without a graph, or cannot be differentiated
+        with torch.no_grad(), eager(), untouched(net):
+            return _search(net, run, image, widths, without)
 
 
 @dataclass(frozen=True, eq=False)
 class _Candidate:
-    """A tensor that holds a map, with the name of the last, outermost module that returned it."""
+    """A tensor that holds a map, with the last, outermost module that returned it."""
 
-    name: str
+    call: Call
     tensor: Tensor
     layout: Layout
     second_choice: bool
 
-    def leads_to(self, scores: Sequence[Tensor]) -> bool:
-        """Return whether any of the scores depends on any cell of the map.
+    @property
+    def name(self) -> str:
+        return self.call.name
 
-        With NaN as the scores' gradients, the gradient is NaN in each cell that they depend on,
-        also through weights that are zero, such as those of a new head, and zero in all others.
-        Meta tensors tell only whether the scores depend on the tensor as a whole.
-        """
-        if not scores:
-            return True  # the model works under `no_grad`: there is no graph to tell it from
-        if not self.tensor.requires_grad:
-            return False
-        nans = [torch.full_like(score, math.nan) for score in scores]
-        (gradient,) = torch.autograd.grad(
-            scores, self.tensor, nans, retain_graph=True, allow_unused=True
-        )
-        if gradient is None or gradient.is_meta:
-            return gradient is not None
-        return bool(self.layout.read(gradient).isnan().any())
+    @property
+    def edges(self) -> set[Edge]:
+        """Return its places in the graph: as it was returned, and as it is since."""
+        current = get_edge(self.tensor)
+        return {*self.call.edges, *([] if current is None else [current])}
+
+    def decides(self, scores: Sequence[Tensor]) -> bool:
+        """Return whether the scores depend on the patches, and not on prefix tokens alone."""
+        if not self.layout.prefix or self.tensor.is_meta:
+            return True  # that they depend on the tensor says the graph
+        gradient = find_nan_gradient(scores, self.tensor)
+        return gradient is not None and bool(self.layout.read(gradient).isnan().any())
 
 
-def _record(net: nn.Module, run: Callable[[Tensor], Any], images: Tensor) -> Trace:
-    """Record a pass whose every tensor has a graph from the images on."""
-    images = images.clone().requires_grad_().clone()  # no leaf: the model may write into it
-    return record_pass(net, images, run)
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """What was found in a recorded pass.
+
+    Attributes:
+        ranked: The layers that lead to the scores, the best first.
+        scores: With their graph; none where the model keeps no graph, and any layer may lead there.
+        image: The image's place in the graph.
+    """
+
+    ranked: list[_Candidate]
+    scores: list[Tensor]
+    image: Edge | None
+
+    def goes_around(self, *layers: _Candidate) -> bool:
+        """Return whether the scores depend on the image by ways around some layers."""
+        cut = set().union(*(layer.edges for layer in layers))
+        return self.image in reach(self.scores, cut)
+
+    def list_beside(self, layer: _Candidate) -> list[_Candidate]:
+        """List the layers that, with the one given, all ways from the image pass; none if none."""
+        beside: list[_Candidate] = []
+        while self.goes_around(layer, *beside):
+            cut = set().union(*(one.edges for one in (layer, *beside)))
+            reached = reach(self.scores, cut) - cut
+            more = next((one for one in self.ranked if one.edges & reached), None)
+            if more is None:
+                return []
+            beside.append(more)
+        return beside
 
 
-def _choose(passed: Trace, widths: set[int], without: Collection[str]) -> _Candidate | None:
-    """Choose the last map on the way to the scores; second choices only if there is no other."""
+def _search(
+    net: nn.Module,
+    run: Callable[[Tensor], Any],
+    image: Tensor,
+    widths: set[int],
+    without: Collection[str],
+) -> _Search:
+    """Record a pass, with a graph from the image on where there can be one; rank its maps."""
+    leaf = image.clone().requires_grad_(torch.is_grad_enabled())
+    passed = record_pass(net, leaf.clone(), run)  # no leaf: the model may write into it
     ranked = _candidates(passed, widths, without)[::-1]
     ranked.sort(key=lambda candidate: candidate.second_choice)
-    scores = [score for score in _scores(passed) if score.requires_grad]
-    return next((candidate for candidate in ranked if candidate.leads_to(scores)), None)
+    scores = [score for score in find_scores(passed.output, 1) if score.requires_grad]
+    if scores:
+        reached = reach(scores)
+        ranked = [candidate for candidate in ranked if candidate.edges & reached]
+        if ranked and ranked[0].layout.prefix:
+            # Where no gradient comes back, as through quantized layers, the graph alone decides.
+            deciding = (i for i, layer in enumerate(ranked) if layer.decides(scores))
+            ranked = ranked[next(deciding, 0) :]
+    return _Search(ranked, scores, get_edge(leaf))
 
 
-def _scores(passed: Trace) -> list[Tensor]:
-    """Return the logits of a pass; all tensors of its output if those cannot be told."""
-    try:
-        return [extract_logits(passed.output, len(passed.images))]
-    except ModelOutputError:
-        return [*output_tensors(passed.output)]
+def _check_values(net: nn.Module, images: Tensor, search: _Search) -> DefaultLayer:
+    """Choose the first layer that depends on the first image by its values, and say what it lacks.
+
+    What a graph shows may be nothing: a slice of a batch depends on all of it there.
+    """
+    for layer in search.ranked:
+        cut = cut_layer(net, layer.name, images)
+        if cut.calls:
+            return DefaultLayer(layer.name, _describe(search, layer) if cut.around else None)
+    return DefaultLayer(search.ranked[0].name)  # it cannot be told
+
+
+def _describe(search: _Search, layer: _Candidate) -> str:
+    """Describe that the scores depend on the image around a layer, and what to do."""
+    shared = next((one for one in search.ranked if not search.goes_around(one)), None)
+    beside = [repr(one.name) for one in search.list_beside(layer)]
+    remedy = "use a method that reads no layer, such as 'rise'"
+    if shared is not None:
+        remedy = f"name layer={shared.name!r}, which every path passes, or {remedy}"
+    elif beside:
+        remedy = f"explain layer {' and '.join(beside)} as well, or {remedy}"
+    return (
+        f"the score also depends on the image around {layer.name!r}, the default layer, and its "
+        f"map shows only a part of the explanation; {remedy}"
+    )
 
 
 def _candidates(passed: Trace, widths: set[int], without: Collection[str]) -> list[_Candidate]:
@@ -219,7 +241,8 @@ def _candidates(passed: Trace, widths: set[int], without: Collection[str]) -> li
     outputs = [(call, call.tensor) for call in calls if call.tensor is not None]
     pooled = {id(tensor) for call, tensor in outputs if isinstance(call.module, _POOLING)}
     last_weights = max((i for i, (call, _) in enumerate(outputs) if _has_weights(call)), default=0)
-    num_classes = next((score.shape[1] for score in _scores(passed) if score.ndim > 1), None)
+    scores = find_scores(passed.output, 1)
+    num_classes = next((score.shape[1] for score in scores if score.ndim > 1), None)
     candidates: dict[int, _Candidate] = {}
     for index, (call, tensor) in enumerate(outputs):
         layout = Layout.of(tensor.shape, passed.images.shape, widths)
@@ -229,7 +252,7 @@ def _candidates(passed: Trace, widths: set[int], without: Collection[str]) -> li
         class_maps = index >= last_weights and channels == num_classes
         second_choice = class_maps or _projects_tokens(call.module, layout)
         candidates.pop(id(tensor), None)  # the last, outermost module that returns it names it
-        candidates[id(tensor)] = _Candidate(call.name, tensor, layout, second_choice)
+        candidates[id(tensor)] = _Candidate(call, tensor, layout, second_choice)
     return list(candidates.values())
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import random
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,7 +17,9 @@ from xcam.engine.structure import walk
 from xcam.engine.wrappers import unwrap
 from xcam.errors import ModelOutputError
 
-__all__ = ["gradients", "random_states", "untouched"]
+__all__ = ["gradients", "random_states", "rerun_overwritten", "untouched"]
+
+T = TypeVar("T")
 
 _lock = threading.RLock()
 _guarded: list[set[int]] = []  # ids of the modules of each guarded model, of the thread inside
@@ -176,3 +179,18 @@ def gradients(model: nn.Module) -> Iterator[None]:
         )
     with torch.inference_mode(False), torch.enable_grad():
         yield
+
+
+def rerun_overwritten(function: Callable[[], T]) -> T:
+    """Call a function that runs a model and differentiates it, once more if the model forbids that.
+
+    A model that works in place on what its backward pass needs, as detectors decode their boxes,
+    has gradients only if torch keeps copies of what is overwritten, which takes time and memory.
+    """
+    try:
+        return function()
+    except RuntimeError as error:
+        if "modified by an inplace operation" not in str(error):
+            raise
+    with torch.autograd.graph.allow_mutation_on_saved_tensors():
+        return function()

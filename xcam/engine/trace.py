@@ -33,10 +33,21 @@ from torch import Tensor, nn
 
 from xcam.engine.wrappers import eager
 
-__all__ = ["Call", "Trace", "hooks", "output_tensors", "record_pass"]
+__all__ = [
+    "Call",
+    "Edge",
+    "Trace",
+    "get_edge",
+    "hooks",
+    "output_tensors",
+    "record_pass",
+    "replace_first",
+]
 
 Before: TypeAlias = Callable[[tuple[Any, ...]], Any]
 After: TypeAlias = Callable[[tuple[Any, ...], Any], Any]
+Edge: TypeAlias = tuple[Any, int]
+"""A tensor's place in autograd's graph: the node that made it, and which of its results it is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +60,8 @@ class Call:
         inputs: Its positional arguments.
         output: What it returned.
         times: How often it was called in the pass.
+        edges: Where the first floating-point tensor of each call was in autograd's graph when it
+            was returned; none without a graph.
     """
 
     name: str
@@ -56,6 +69,7 @@ class Call:
     inputs: tuple[Any, ...]
     output: Any
     times: int
+    edges: tuple[Edge, ...] = ()
 
     @property
     def tensor(self) -> Tensor | None:
@@ -117,7 +131,11 @@ def record_pass(
 
     def record(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401
         earlier = calls.pop(name, None)  # the order is that of the last return
-        calls[name] = Call(name, module, inputs, output, 1 + (earlier.times if earlier else 0))
+        times, edges = (earlier.times, earlier.edges) if earlier else (0, ())
+        tensor = next(output_tensors(output), None)
+        edge = None if tensor is None else get_edge(tensor)
+        edges = edges if edge is None else (*edges, edge)
+        calls[name] = Call(name, module, inputs, output, times + 1, edges)
 
     with ExitStack() as stack:
         stack.enter_context(eager())
@@ -181,3 +199,31 @@ def output_tensors(output: object) -> Iterator[Tensor]:
         parts = output
     for part in parts:
         yield from output_tensors(part)
+
+
+def get_edge(tensor: Tensor) -> Edge | None:
+    """Return a tensor's place in autograd's graph; None if it has no graph."""
+    if not tensor.requires_grad:
+        return None
+    node, number = torch.autograd.graph.get_gradient_edge(tensor)[:2]
+    return node, number
+
+
+def replace_first(output: object, change: Callable[[Tensor], Tensor]) -> object:
+    """Return the output with its first floating-point tensor changed; None if there is none."""
+    if isinstance(output, Tensor):
+        return change(output) if output.is_floating_point() else None
+    if isinstance(output, dict):
+        for key, value in output.items():
+            changed = replace_first(value, change)
+            if changed is not None:
+                copy = output.copy()
+                copy[key] = changed
+                return copy
+    if isinstance(output, tuple | list):
+        for index, value in enumerate(output):
+            changed = replace_first(value, change)
+            if changed is not None:
+                items = [*output[:index], changed, *output[index + 1 :]]
+                return output._make(items) if hasattr(output, "_make") else type(output)(items)
+    return None

@@ -59,7 +59,7 @@ class AblationCAM(Method):
         # has its own pass among theirs: the clean pass, of another batch size, rounds otherwise.
         pairs = F.pad(live, (1, 0), value=True).nonzero() - torch.tensor([0, 1], device=live.device)
         rows, channels = pairs.unbind(1)
-        scores = self._ablated_scores(model, images, target, pairs, tap.calls)
+        scores = self._ablated_scores(model, images, target, pairs, tap.call)
         clean = scores[channels < 0]
         fall = (clean[rows] - scores) / (clean[rows].abs() + torch.finfo(scores.dtype).eps)
         weights = fall.new_zeros(live.shape).masked_scatter(live, fall[channels >= 0])
@@ -72,16 +72,16 @@ class AblationCAM(Method):
         return channels.new_zeros(())
 
     def _ablated_scores(
-        self, model: nn.Module, images: Tensor, target: Target, pairs: Tensor, calls: int
+        self, model: nn.Module, images: Tensor, target: Target, pairs: Tensor, read: int
     ) -> Tensor:
         """Return the scores (R,) with one channel ablated, for (R, 2) pairs of image, channel."""
         rows, channels = pairs[:0].unbind(1)
-        call = 0
+        call = -1
 
         def ablate(output: Tensor) -> Tensor:
             nonlocal call
             call += 1
-            if call < calls:  # the map is of the layer's last call
+            if call != read:  # the map is of one of the layer's calls
                 return output
             changed = output.clone()
             view = read_map(changed, images[:1].expand(len(rows), -1, -1, -1), model)
@@ -95,7 +95,7 @@ class AblationCAM(Method):
 
             def step(part: slice) -> Tensor:
                 nonlocal rows, channels, call
-                call, (rows, channels) = 0, pairs[part].unbind(1)
+                call, (rows, channels) = -1, pairs[part].unbind(1)
                 return target.scores(run(images[rows]), rows, output=self.output)
 
             return forward.collect(len(pairs), step, images, "ablationcam")

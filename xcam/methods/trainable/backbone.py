@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from xcam.core import Headed, TrainableMethod, check_headless
 from xcam.engine import Layer, eager, find_module, untouched, unwrap
-from xcam.engine.layers import last_stage, reads_image
 from xcam.engine.layout import Layout, norm_widths
+from xcam.engine.stages import last_stage, reads_image
 from xcam.engine.trace import Trace, hooks, record_pass
 from xcam.errors import LayerError, UnknownNameError
 from xcam.methods.trainable.logits import require_logits
@@ -164,7 +164,7 @@ class Backbone:
         return default_layer(self.net, self.blank, without=repeated)
 
     def last_stage(self) -> str | None:
-        """Return the last stage of convolutions, see `xcam.engine.layers.last_stage`."""
+        """Return the last stage of convolutions, see `xcam.engine.stages.last_stage`."""
         return last_stage(self.net, self.trace)
 
     def drop_tail(self, layer: str) -> None:
