@@ -75,7 +75,8 @@ def find_default_layer(
     """Choose the layer to explain, and say what it leaves out; see `default_layer`."""
     net = unwrap(model)
     check_layers(net)
-    without = {*without, *_inside_heads(net)}
+    heads = {*_inside_heads(net)}
+    without = {*without, *heads}
     search = _on_meta(net, images, without)
     if search is None or not search.ranked or search.ranked[0].layout.prefix:
         search = _on_first_image(net, images, without)
@@ -86,8 +87,10 @@ def find_default_layer(
             f"no layer of {type(net).__name__} gives a map of more than one cell for images of "
             f"shape {tuple(images.shape)}; {remedy}, or use a method that reads no layer"
         )
-    # Prefix tokens bring what they know of the image past any layer of patches.
-    if search.ranked[0].layout.prefix or not search.goes_around(search.ranked[0]):
+    # Prefix tokens bring what they know of the image past any layer of patches, and an attached
+    # head may look at the image by itself.
+    by_design = search.ranked[0].layout.prefix or heads
+    if by_design or not search.goes_around(search.ranked[0]):
         return DefaultLayer(search.ranked[0].name)
     return _check_values(net, images, search)
 
