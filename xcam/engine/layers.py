@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from xcam.core import Headed
 from xcam.engine import eager, forward, gradients, untouched, unwrap
-from xcam.engine.layout import Layout, norm_widths
+from xcam.engine.hints import LayoutHints, read_hints
+from xcam.engine.layout import Layout, find_layout
 from xcam.engine.paths import cut_layer, find_nan_gradient, find_scores, reach, skeleton
 from xcam.engine.restore import rerun_overwritten
 from xcam.engine.trace import Call, Edge, Trace, get_edge, record_pass
@@ -109,24 +110,28 @@ def _on_meta(net: nn.Module, images: Tensor, without: Collection[str] = ()) -> _
     with torch.inference_mode(False), torch.enable_grad(), eager():
         try:
             empty = skeleton(net)
-            return _search(empty, empty, probe, norm_widths(net), without)
+            return _search(empty, empty, probe, read_hints(net, images.shape[1]), without)
         except Exception:  # whatever the model does that needs values: `.item()`, numpy
             return None
 
 
 def _on_first_image(net: nn.Module, images: Tensor, without: Collection[str]) -> _Search:
     """Search in a pass of the first image."""
-    image, run, widths = images[:1].detach(), partial(forward.call, net), norm_widths(net)
+    image, run, hints = (
+        images[:1].detach(),
+        partial(forward.call, net),
+        read_hints(net, images.shape[1]),
+    )
     if any(tensor.is_inference() for tensor in [*net.parameters(), *net.buffers()]):
         with torch.inference_mode(False):  # its copy keeps a graph
             net = copy.deepcopy(net)
         run = partial(forward.call, net)
     try:
         with gradients(net), eager(), untouched(net):
-            return rerun_overwritten(lambda: _search(net, run, image, widths, without))
+            return rerun_overwritten(lambda: _search(net, run, image, hints, without))
     except RuntimeError:  # it runs only without a graph, or cannot be differentiated
         with torch.no_grad(), eager(), untouched(net):
-            return _search(net, run, image, widths, without)
+            return _search(net, run, image, hints, without)
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,13 +197,13 @@ def _search(
     net: nn.Module,
     run: Callable[[Tensor], Any],
     image: Tensor,
-    widths: set[int],
+    hints: LayoutHints,
     without: Collection[str],
 ) -> _Search:
     """Record a pass, with a graph from the image on where there can be one; rank its maps."""
     leaf = image.clone().requires_grad_(torch.is_grad_enabled())
     passed = record_pass(net, leaf.clone(), run)  # no leaf: the model may write into it
-    ranked = _candidates(passed, widths, without)[::-1]
+    ranked = _candidates(passed, hints, without)[::-1]
     ranked.sort(key=lambda candidate: candidate.second_choice)
     scores = [score for score in find_scores(passed.output, 1) if score.requires_grad]
     if scores:
@@ -238,7 +243,7 @@ def _describe(search: _Search, layer: _Candidate) -> str:
     )
 
 
-def _candidates(passed: Trace, widths: set[int], without: Collection[str]) -> list[_Candidate]:
+def _candidates(passed: Trace, hints: LayoutHints, without: Collection[str]) -> list[_Candidate]:
     """List the tensors that hold maps, without what pooling returned, in the order of return."""
     calls = [call for call in passed.calls if not isinstance(call.module, _PASSIVE)]
     outputs = [(call, call.tensor) for call in calls if call.tensor is not None]
@@ -248,8 +253,8 @@ def _candidates(passed: Trace, widths: set[int], without: Collection[str]) -> li
     num_classes = next((score.shape[1] for score in scores if score.ndim > 1), None)
     candidates: dict[int, _Candidate] = {}
     for index, (call, tensor) in enumerate(outputs):
-        layout = Layout.of(tensor.shape, passed.images.shape, widths)
-        if layout is None or id(tensor) in pooled or call.name in without:
+        layout = find_layout(tensor.shape, passed.images.shape, hints, call.module)
+        if layout is None or layout.order == "NCL" or id(tensor) in pooled or call.name in without:
             continue
         channels = tensor.shape[1 if layout.order == "NCHW" else -1]
         class_maps = index >= last_weights and channels == num_classes

@@ -6,7 +6,8 @@ import itertools
 
 from torch import nn
 
-from xcam.engine.layout import Layout, norm_widths
+from xcam.engine.hints import read_hints
+from xcam.engine.layout import find_layout
 from xcam.engine.trace import Call, Trace
 
 __all__ = ["last_stage", "reads_image"]
@@ -27,7 +28,8 @@ def last_stage(net: nn.Module, passed: Trace) -> str | None:
     Returns:
         Its name; None if there is no such module.
     """
-    widths = norm_widths(net)
+    images = passed.images.shape
+    hints = read_hints(net, images[1])
     for call in reversed(passed.calls):
         before, after = call.input_shape, call.output_shape
         if before is None or after is None or call.times > 1 or not _convolves(call):
@@ -37,7 +39,7 @@ def last_stage(net: nn.Module, passed: Trace) -> str | None:
         )
         if not one_resolution or reads_image(passed, call):
             continue
-        layouts = [Layout.of(shape, passed.images.shape, widths) for shape in (before, after)]
+        layouts = [find_layout(shape, images, hints, call.module) for shape in (before, after)]
         if all(layout is not None and layout.order == "NCHW" for layout in layouts):
             return call.name
     return None

@@ -62,7 +62,7 @@ class CAM(Method):
         with capture(model, layer, grad=False) as tap:
             passed = record_pass(unwrap(model), images, run=tap, modules=linear)
             target.bind(passed.output)
-            activation = read(tap.activation, images, model)
+            activation = read(tap.activation, images, model, self.layer)
             precision = torch.finfo(tap.activation.dtype).eps
         means = activation.mean((2, 3))
         names = _find_classifiers(passed, means, target, precision, self.classifier is not None)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from xcam.core import Output, Target
 from xcam.engine import Layer, capture
-from xcam.engine.layout import read_map
+from xcam.engine.layout import read_map, require_layout
 
 __all__ = [
     "capture_activations",
@@ -32,7 +32,7 @@ def capture_activations(
     """Return a layer's output (B, C, h, w), and bind the target with the same pass."""
     with capture(model, require_layer(layer), grad=False) as tap:
         target.bind(tap(images))
-        return read(tap.activation, images, model)
+        return read(tap.activation, images, model, layer)
 
 
 def capture_activations_and_scores(
@@ -42,7 +42,7 @@ def capture_activations_and_scores(
     with capture(model, require_layer(layer), grad=False) as tap:
         prediction = tap(images)
         target.bind(prediction)
-        return read(tap.activation, images, model), target.scores(prediction, output=output)
+        return read(tap.activation, images, model, layer), target.scores(prediction, output=output)
 
 
 def capture_activations_and_gradients(
@@ -57,12 +57,16 @@ def capture_activations_and_gradients(
         prediction = tap(images)
         target.bind(prediction)
         gradient = tap.gradient(target.scores(prediction, output=output))
-        return read(tap.activation.detach(), images, model), read(gradient, images, model)
+        layout = require_layout(gradient, images, model, layer)
+        return _widen(layout.read(tap.activation.detach())), _widen(layout.read(gradient))
 
 
-def read(tensor: Tensor, images: Tensor, model: nn.Module) -> Tensor:
+def read(tensor: Tensor, images: Tensor, model: nn.Module, layer: Layer | None = None) -> Tensor:
     """Return a layer's tensor as (B, C, h, w), in float32 at least, since channels are summed."""
-    maps = read_map(tensor, images, model)
+    return _widen(read_map(tensor, images, model, layer))
+
+
+def _widen(maps: Tensor) -> Tensor:
     return maps.float() if maps.dtype in (torch.float16, torch.bfloat16) else maps
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from xcam.core import Method, MethodSpec, Output, Target
 from xcam.engine import Layer, capture, forward, replace_output
-from xcam.engine.layout import read_map
+from xcam.engine.layout import require_layout
 from xcam.methods.cam.features import read, require_layer, weight_channels
 
 __all__ = ["AblationCAM"]
@@ -53,7 +53,7 @@ class AblationCAM(Method):
         """Return raw maps, (B, h, w) at the layer's size; see `Method.maps`."""
         with capture(model, require_layer(self.layer), grad=False) as tap:
             target.bind(tap(images))
-            activation = read(tap.activation, images, model)
+            activation = read(tap.activation, images, model, self.layer)
         live = (activation != self._ablated(activation)).flatten(2).any(2)
         # Channel −1 is none. The falls are so small that y must round as the y_k do, so that it
         # has its own pass among theirs: the clean pass, of another batch size, rounds otherwise.
@@ -84,7 +84,8 @@ class AblationCAM(Method):
             if call != read:  # the map is of one of the layer's calls
                 return output
             changed = output.clone()
-            view = read_map(changed, images[:1].expand(len(rows), -1, -1, -1), model)
+            one_each = images[:1].expand(len(rows), -1, -1, -1)
+            view = require_layout(changed, one_each, model, self.layer).channels(changed)
             each = torch.arange(len(rows), device=rows.device)
             kept = view[each, channels]
             none = (channels < 0)[:, None, None]

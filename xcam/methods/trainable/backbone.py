@@ -13,7 +13,10 @@ from torch import Tensor, nn
 
 from xcam.core import Headed, TrainableMethod, check_headless
 from xcam.engine import Layer, eager, find_module, untouched, unwrap
-from xcam.engine.layout import Layout, norm_widths
+from xcam.engine.hints import read_hints
+from xcam.engine.layout import find_layout
+from xcam.engine.stages import last_stage, reads_image
+from xcam.engine.trace import Trace, hooks, record_pass
 from xcam.engine.stages import last_stage, reads_image
 from xcam.engine.trace import Trace, hooks, record_pass
 from xcam.errors import LayerError, UnknownNameError
@@ -208,7 +211,8 @@ class Backbone:
 
     def _order(self, shape: torch.Size) -> str | None:
         """Return in which order a tensor holds a map, see `Layout`; None if it holds none."""
-        layout = Layout.of(shape, self.blank.shape, norm_widths(self.net))
+        hints = read_hints(self.net, self.blank.shape[1])
+        layout = find_layout(shape, self.blank.shape, hints)
         return None if layout is None else layout.order
 
     def with_head(
