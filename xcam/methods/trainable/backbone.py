@@ -17,8 +17,6 @@ from xcam.engine.hints import read_hints
 from xcam.engine.layout import find_layout
 from xcam.engine.stages import last_stage, reads_image
 from xcam.engine.trace import Trace, hooks, record_pass
-from xcam.engine.stages import last_stage, reads_image
-from xcam.engine.trace import Trace, hooks, record_pass
 from xcam.errors import LayerError, UnknownNameError
 from xcam.methods.trainable.logits import require_logits
 from xcam.methods.trainable.taps import Place
