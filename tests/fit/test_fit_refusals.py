@@ -192,14 +192,14 @@ class TestBadInput:
         assert not (tmp_path / "run").exists()
 
     @pytest.mark.parametrize("workers", [0, 1])
-    def test_error_of_an_unreadable_image_is_raised_unchanged(self, workers):
+    def test_error_of_an_unreadable_image_names_it(self, workers):
         class Broken(Noisy):
             def __getitem__(self, index):
                 if index == 3:
                     raise ValueError("'3.png' is not a picture that can be read")
                 return super().__getitem__(index)
 
-        with pytest.raises(ValueError, match=r"^'3.png' is not a picture that can be read$"):
+        with pytest.raises(ValueError, match=r"^image 3 of data: '3.png' is not a picture th"):
             plain(Broken(6), workers=workers)
 
     @pytest.mark.parametrize("workers", [0, 1])

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch.utils.data import Dataset
 
+from xcam.data.items import append_path
 from xcam.engine import forward
 from xcam.engine.forward import Precision
 
@@ -131,7 +132,7 @@ class TolerantDataset(Dataset[Any]):
         except Exception as error:
             if _is_fatal(error, alone=True):
                 raise
-            return _Unreadable(_format_error(error))
+            return _Unreadable(append_path(_format_error(error), self.dataset, index))
 
 
 @dataclass(frozen=True, eq=False)

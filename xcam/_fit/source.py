@@ -18,12 +18,12 @@ from torch.utils.data import (
     RandomSampler,
     SequentialSampler,
     default_collate,
-    get_worker_info,
 )
 
 from xcam._fit.order import Key, seed_item
 from xcam.data import datasets
 from xcam.data.categories import Numbering, list_categories, number_classes
+from xcam.data.items import collate_items, read_item
 from xcam.runs import manifest
 
 __all__ = ["Images", "Source", "block_sigint"]
@@ -92,7 +92,7 @@ class Source:
             pin_memory: Have them where a GPU can fetch them by itself.
         """
         loader = DataLoader(
-            _SeededDataset(self.dataset, seed),
+            _SeededDataset(self.dataset, seed, self.name),
             batch_sampler=batches,  # any iterable of lists will do
             generator=torch.Generator().manual_seed(seed),  # of the workers, else the global one
             **self.options | ({"pin_memory": True} if pin_memory else {}),
@@ -103,7 +103,7 @@ class Source:
 
     def load_one(self, seed: int, index: int = 0) -> tuple[Tensor, Tensor]:
         """Load a batch of one image alone, in this process."""
-        item = _SeededDataset(self.dataset, seed)[-1, index]
+        item = _SeededDataset(self.dataset, seed, self.name)[-1, index]
         return self._read_batch(self.options["collate_fn"]([item]))
 
     def _read_batch(self, found: object) -> tuple[Tensor, Tensor]:
@@ -145,22 +145,17 @@ class Source:
 class _SeededDataset(Dataset[Any]):
     """A data set whose items draw their random numbers from (seed, epoch, index).
 
-    Global generators stay where an item leaves them: each next item, and each step, seeds them.
+    Global generators stay where an item leaves them: each next item, and each step, seeds them. An
+    item that fails is named by the data set's name.
     """
 
-    def __init__(self, dataset: Any, seed: int) -> None:  # noqa: ANN401 - any with items by number
-        self.dataset, self.seed = dataset, seed
+    def __init__(self, dataset: Any, seed: int, name: str) -> None:  # noqa: ANN401
+        self.dataset, self.seed, self.name = dataset, seed, name
 
     def __getitem__(self, key: Key) -> Any:  # noqa: ANN401 - whatever the data set holds
         epoch, index = key
         seed_item("item", self.seed, epoch, index)
-        try:
-            return self.dataset[index]
-        except ValueError as error:
-            if type(error) is not ValueError or get_worker_info() is None:
-                raise
-            # Returned, not raised: torch would put the worker's traceback into the message.
-            return ValueError(str(error))
+        return read_item(self.dataset, index, self.name)
 
 
 @contextmanager
@@ -210,11 +205,8 @@ def _start_worker(init: Callable[[int], None] | None, worker: int) -> None:
 
 def _collate(collate: Callable[[list[Any]], Any], items: list[Any]) -> Any:  # noqa: ANN401
     """Return the batch of some items, or the error for which there is none."""
-    for item in items:
-        if isinstance(item, ValueError):
-            return item
     try:
-        return collate(items)
+        return collate_items(collate, items)
     except RuntimeError as error:
         if "equal size" not in str(error):
             raise

@@ -7,13 +7,17 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from xcam.cli.printing import print_warnings
+from xcam.cli.printing import print_warnings, tolerate_encoding
 
 __all__ = ["app"]
 
 
 class _Commands(TyperGroup):
     """The commands; an error of the user is a sentence on stderr and exit code 2."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as typer has it
+        tolerate_encoding()
+        return super().main(*args, **kwargs)
 
     # Any: releases of typer differ in the class of Context.
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401

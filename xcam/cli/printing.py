@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
+import io
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +12,29 @@ from typing import TextIO
 
 import typer
 
-__all__ = ["print_table", "print_warnings"]
+from xcam.runs.names import escape_name
+
+__all__ = ["print_table", "print_warnings", "tolerate_encoding"]
+
+_PLAIN = {"∞": "inf", "−": "-", "–": "-", "×": "x", "…": "...", "→": "->", "≥": ">=", "≤": "<="}
+
+
+def tolerate_encoding() -> None:
+    """Make stdout and stderr spell out what their encoding lacks, as pipes of Windows do."""
+    codecs.register_error("xcam.plain", _spell_out)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="xcam.plain")
+
+
+def _spell_out(error: UnicodeError) -> tuple[str, int]:
+    """Return what to write instead of characters that an encoding lacks, as codecs want it."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    plain = (_PLAIN.get(character) or escape_name(character) for character in lacking)
+    text = "".join(plain).encode("ascii", "backslashreplace").decode()
+    return text, error.end
 
 
 @contextmanager

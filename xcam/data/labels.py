@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sized
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from xcam.core import extract_logits
+from xcam.data.items import collate_items, read_item
 from xcam.engine import untouched
 from xcam.engine.forward import call
 
@@ -41,7 +43,7 @@ def predict_labels(
 
     Raises:
         TypeError: A `DataLoader`, whose order and batches are its own.
-        ValueError: No images.
+        ValueError: No images, or one that cannot be read, which is named.
         ModelOutputError: The output is not one (B, K) tensor.
     """
     _check_no_loader(data)
@@ -50,10 +52,32 @@ def predict_labels(
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
     labels = []
     with untouched(model), torch.no_grad():
-        for images, *_ in DataLoader(data, batch_size, num_workers=workers):
+        loader = DataLoader(
+            _NamedItems(data),
+            batch_size,
+            num_workers=workers,
+            collate_fn=partial(collate_items, default_collate),
+        )
+        for batch in loader:
+            if isinstance(batch, ValueError):
+                raise batch
+            images = batch[0]
             logits = extract_logits(call(model, images.to(device), may_overwrite=True), len(images))
             labels.append(logits.argmax(1).cpu())
     return torch.cat(labels)
+
+
+@dataclass(frozen=True, eq=False)
+class _NamedItems(Dataset[Any]):
+    """A data set whose errors name the item."""
+
+    data: Any
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> Any:  # noqa: ANN401 - whatever the data set holds
+        return read_item(self.data, index, "data")
 
 
 def relabel(data: Dataset[Any], labels: Any) -> RelabeledDataset:  # noqa: ANN401 - tensors, arrays, lists
