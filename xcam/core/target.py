@@ -17,6 +17,7 @@ __all__ = ["Output", "ScoreFunction", "Target", "TargetLike", "extract_logits"]
 
 Output = Literal["logit", "prob", "logprob"]
 ScoreFunction: TypeAlias = Callable[[object, Tensor], Tensor]
+_UNBOUND = "the predicted class is not known yet: call target.bind first"
 TargetLike: TypeAlias = "int | Sequence[int] | Tensor | ScoreFunction | Target | None"
 
 
@@ -35,12 +36,17 @@ class Target:
     """
 
     def __init__(
-        self, rows: Tensor, classes: Tensor | None = None, function: ScoreFunction | None = None
+        self,
+        rows: Tensor,
+        classes: Tensor | None = None,
+        function: ScoreFunction | None = None,
+        highest: int | None = None,
     ) -> None:
         """Use `Target.of`, which checks what it is given."""
         self.rows = rows
         self.classes = classes
         self.function = function
+        self._highest = highest
         self.logits: Tensor | None = None
         self.bound = False
 
@@ -64,18 +70,32 @@ class Target:
         if isinstance(target, Target):
             if len(target.rows) != len(images):
                 raise ValueError(f"the target is for {len(target.rows)} images, got {len(images)}")
-            return cls(target.rows.to(images.device), target.classes, target.function)
+            rows = target.rows.to(images.device)
+            return cls(rows, target.classes, target.function, target._highest)
         if target is None:
             return cls(rows)
         if callable(target):
             _check_signature(target)
             return cls(rows, function=target)
-        return cls(rows, classes=_classes(target, len(images)).to(images.device))
+        classes = _classes(target, len(images))
+        lowest, highest = torch.stack(classes.aminmax()).tolist()
+        if lowest < 0:
+            raise ValueError(f"target {lowest} is negative: classes count from 0")
+        return cls(rows, classes.to(images.device), highest=highest)
 
     def select(self, part: slice) -> Target:
         """Return the unbound target of some of the images."""
         classes = None if self.classes is None else self.classes[part]
-        return Target(self.rows[part], classes, self.function)
+        return Target(self.rows[part], classes, self.function, self._highest)
+
+    @property
+    def highest(self) -> int:
+        """Return the highest class of all images, which is read once: a read waits for a GPU."""
+        if self.classes is None:
+            raise RuntimeError(_UNBOUND)
+        if self._highest is None:
+            self._highest = int(self.classes.max())
+        return self._highest
 
     def bind(self, prediction: object) -> None:
         """Take over the output of a clean pass over the chunk's images.
@@ -122,7 +142,7 @@ class Target:
             images = self.rows[rows]
             return _checked_scores(self.function(prediction, images), images)
         if self.classes is None:
-            raise RuntimeError("the predicted class is not known yet: call target.bind first")
+            raise RuntimeError(_UNBOUND)
         logits = extract_logits(prediction, len(rows))
         return _transform(logits, output).gather(1, self.classes[rows, None])[:, 0]
 
@@ -134,8 +154,8 @@ class Target:
                 f"the model's output for image {image} is not finite: check the weights and the "
                 "normalization of the images"
             )
-        if self.classes is not None and bool((self.classes >= logits.shape[1]).any()):
-            wrong, count = int(self.classes.max()), logits.shape[1]
+        if self.classes is not None and self.highest >= logits.shape[1]:
+            wrong, count = self.highest, logits.shape[1]
             has = f"{count} classes, 0 to {count - 1}" if count > 1 else "a single score, target 0"
             raise ValueError(f"target {wrong} is out of range: the model has {has}")
 
@@ -234,8 +254,6 @@ def _classes(target: object, count: int) -> Tensor:
             f"target must name one class for each of the {count} images, got shape "
             f"{tuple(classes.shape)}; pass a single int to explain one class in all of them"
         )
-    if bool((classes < 0).any()):
-        raise ValueError(f"target {int(classes.min())} is negative: classes count from 0")
     return classes
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from xcam.core import Explanation, Method, SavedMethod, Target
@@ -49,10 +50,13 @@ def read_maps(explanation: Explanation, images: Tensor, order: bool = False) -> 
             f"{tuple(maps.shape)}"
         )
     finite = maps.flatten(1).isfinite().all(1)
-    if not bool(finite.all()):
-        raise ValueError(f"the map of image {int((~finite).nonzero()[0])} is not finite")
-    if order:
-        for image in is_flat(maps).nonzero().flatten().tolist():
+    flat = is_flat(maps) if order else torch.zeros_like(finite)
+    # One read of both: the host waits for a GPU at each.
+    are_finite, are_flat = torch.stack([finite, flat]).tolist()
+    if not all(are_finite):
+        raise ValueError(f"the map of image {are_finite.index(False)} is not finite")
+    for image, has_no_order in enumerate(are_flat):
+        if has_no_order:
             note(f"image {image}: the map is flat, its pixels are taken row after row")
     return maps
 

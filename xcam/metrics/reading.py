@@ -102,7 +102,7 @@ def _make_logits_reader(target: Target) -> Callable[[object, Tensor], tuple[Tens
     classes = target.classes
     if classes is None:
         raise ValueError("the target must name classes, got one without any")
-    highest = int(classes.max())
+    highest = target.highest
 
     def read(prediction: object, rows: Tensor) -> tuple[Tensor, Tensor]:
         logits = extract_logits(prediction, len(rows))

@@ -58,4 +58,6 @@ def _states(images: Tensor, seed: int) -> list[int]:
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(-(2**63), 2**63 - 1, (bits.shape[1] + 1,), generator=generator)
     first, weights = drawn.to(images.device).tensor_split([1])
-    return [int((first + (row * weights).sum()) >> 32 & 0xFFFFFFFF) for row in bits]
+    states = torch.stack([first + (row * weights).sum() for row in bits]) >> 32 & 0xFFFFFFFF
+    found: list[int] = states.flatten().tolist()
+    return found

@@ -57,12 +57,14 @@ class AblationCAM(Method):
         live = (activation != self._ablated(activation)).flatten(2).any(2)
         # Channel −1 is none. The falls are so small that y must round as the y_k do, so that it
         # has its own pass among theirs: the clean pass, of another batch size, rounds otherwise.
-        pairs = F.pad(live, (1, 0), value=True).nonzero() - torch.tensor([0, 1], device=live.device)
-        rows, channels = pairs.unbind(1)
+        passed = F.pad(live, (1, 0), value=True)
+        pairs = passed.nonzero() - torch.tensor([0, 1], device=live.device)
+        rows, _ = pairs.unbind(1)
         scores = self._ablated_scores(model, images, target, pairs, tap.call)
-        clean = scores[channels < 0]
+        counts = passed.sum(1)
+        clean = scores[counts.cumsum(0) - counts]  # the first of each image
         fall = (clean[rows] - scores) / (clean[rows].abs() + torch.finfo(scores.dtype).eps)
-        weights = fall.new_zeros(live.shape).masked_scatter(live, fall[channels >= 0])
+        weights = fall.new_zeros(passed.shape).masked_scatter(passed, fall)[:, 1:]
         maps = weight_channels(activation, weights)
         return maps.relu() if self.relu else maps
 

@@ -126,8 +126,9 @@ class EnergyPointingGame(Metric):
         objects, ignored = find_objects(truth, images)
         mass = maps.clamp(min=0).masked_fill(ignored, 0)
         inside, total = (mass * objects).sum((1, 2)), mass.sum((1, 2))
-        for image in (total == 0).nonzero().flatten().tolist():
-            note(f"image {image}: no value of the map is positive, none of it is on the object")
+        for image, is_nowhere_positive in enumerate((total == 0).tolist()):
+            if is_nowhere_positive:
+                note(f"image {image}: no value of the map is positive, none of it is on the object")
         return inside / total.where(total > 0, 1)
 
     def finish(self, mean: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ bool, or uint8 with 1 on the object, 0 on the background, 255 where pixels are t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -153,36 +154,41 @@ def _boxes(truth: Tensor, images: Tensor, least: int = 1) -> Tensor:
     missing = boxes.isnan()
     padding = missing.all(2)
     partly = missing.any(2) & ~padding
-    if bool(partly.any()):
-        raise ValueError(_about_box("is partly NaN: give four corners, or NaN for no box", partly))
-    if least and bool(padding.all(1).any()):
-        raise ValueError(
-            f"image {_first(padding.all(1))} has no box, all are NaN: leave the image out"
-        )
-    _check_corners(boxes, images)
-    return boxes
-
-
-def _check_corners(boxes: Tensor, images: Tensor) -> None:
-    """Raise if a box of (B, N, 4) is empty, or not inside its image."""
+    lacking = padding.all(1, keepdim=True) & bool(least)
     x0, y0, x1, y1 = boxes.unbind(2)
     height, width = images.shape[2:]
     empty = (x1 <= x0) | (y1 <= y0)
+    outside = (x0 < 0) | (y0 < 0) | (x1 > width) | (y1 > height)
+    causes = (partly, lacking, empty, outside)
+    # One read of all: the host waits for a GPU at each.
+    if any(torch.stack([cause.any() for cause in causes]).tolist()):
+        _refuse_boxes(boxes, images, *causes)
+    return boxes
+
+
+def _refuse_boxes(
+    boxes: Tensor, images: Tensor, partly: Tensor, lacking: Tensor, empty: Tensor, outside: Tensor
+) -> NoReturn:
+    """Raise for the first wrong box of (B, N, 4), by the first of the causes (B, N) that is any."""
+    if bool(partly.any()):
+        raise ValueError(_about_box("is partly NaN: give four corners, or NaN for no box", partly))
+    if bool(lacking.any()):
+        raise ValueError(
+            f"image {_first(lacking[:, 0])} has no box, all are NaN: leave the image out"
+        )
     if bool(empty.any()):
         corners = _corners(boxes, empty)
         raise ValueError(
             _about_box(f"is {corners}: x0, y0, x1, y1 with x0 < x1, y0 < y1 is wanted", empty)
         )
-    outside = (x0 < 0) | (y0 < 0) | (x1 > width) | (y1 > height)
-    if bool(outside.any()):
-        corners = _corners(boxes, outside)
-        raise ValueError(
-            _about_box(
-                f"is {corners}, outside of the {width} × {height} pixels (width × height): scale "
-                "boxes as the images were, or clip them",
-                outside,
-            )
+    corners, (height, width) = _corners(boxes, outside), images.shape[2:]
+    raise ValueError(
+        _about_box(
+            f"is {corners}, outside of the {width} × {height} pixels (width × height): scale "
+            "boxes as the images were, or clip them",
+            outside,
         )
+    )
 
 
 def _inside(boxes: Tensor, images: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal, TypeAlias
 
+import torch
 from torch import Tensor
 
 from xcam import imaging
@@ -45,24 +46,29 @@ def make_masks(
         ValueError: The maps do not fit the images, or leave [0, 1] and are not to be normalized.
     """
     masks = read_maps(explanation, images)
-    if normalize is not None:
-        for image in is_flat(masks).nonzero().flatten().tolist():
-            note(f"image {image}: the map is flat, as a mask it hides everything")
+    flat = is_flat(masks)
+    if normalize is None:
+        flat = torch.zeros_like(flat)
     if normalize == "before_resize":
         low = explanation.reduced.to(images.device)
         masks = resize(imaging.normalize(low), (images.shape[2], images.shape[3]))
     elif normalize == "after_resize":
         masks = imaging.normalize(masks)
-    _check_range(masks)
+    _check(masks, flat)
     masks = mute(masks, muted)
     return (masks > 0).to(masks.dtype) if binary else masks
 
 
-def _check_range(masks: Tensor) -> None:
+def _check(masks: Tensor, flat: Tensor) -> None:
+    """Refuse masks that leave [0, 1], and note those of flat maps, with one read by the host."""
     lowest, highest = masks.flatten(1).aminmax(dim=1)
     fits = (lowest >= -1e-6) & (highest <= 1 + 1e-6)  # up to the rounding of a resize
-    if not bool(fits.all()):
-        image = int((~fits).nonzero()[0])
+    all_fit, are_flat = torch.stack([fits, flat]).tolist()
+    for image, hides_everything in enumerate(are_flat):
+        if hides_everything:
+            note(f"image {image}: the map is flat, as a mask it hides everything")
+    if not all(all_fit):
+        image = all_fit.index(False)
         raise ValueError(
             f"as a mask, a map must lie in [0, 1], got {float(lowest[image]):.4g} to "
             f"{float(highest[image]):.4g} for image {image}; set normalize='after_resize'"
