@@ -6,6 +6,7 @@ import pytest
 import torch
 from evaluations import Pictures
 from PIL import Image
+from pretend_device import CUDA, accelerate
 
 import xcam
 from xcam.models import Normalized
@@ -31,6 +32,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.stem in SLOW:
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(params=["pretend", pytest.param("cuda", marks=CUDA)])
+def accelerator(request):
+    """An accelerator: a pretend one everywhere, and a GPU where there is one."""
+    with accelerate(request.param) as accelerator:
+        yield accelerator
 
 
 @pytest.fixture(scope="session")

@@ -9,14 +9,21 @@ to finish all its work, is recorded with the line of xcam that makes it.
 import sys
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
+from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import arg_tree_leaves, tree_map
 
 import xcam
+
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+DEVICES = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=CUDA)])
+"""For what no pretended device can do: a test runs on the CPU, and on a GPU where there is one."""
 
 DEVICE = torch.device("lazy", 0)
 SOURCES = f"{Path(xcam.__file__).parent}/"
@@ -59,6 +66,13 @@ class PretendTensor(Tensor):
         record_read("tolist")
         return self.detach().values_on_cpu.tolist()
 
+    def data_ptr(self):
+        return self.values_on_cpu.data_ptr()
+
+    def __reduce_ex__(self, protocol):
+        made = (self.detach().cpu(), self.dtype, str(self.device), self.requires_grad)
+        return torch._utils._rebuild_device_tensor_from_cpu_tensor, made
+
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
         return compute(func, args, kwargs or {})
@@ -84,12 +98,15 @@ def pretend():
     # `torch.tensor` and `new_tensor` go round the mode.
     for name in ("empty.memory_format", "empty_strided", "copy_", "_copy_from"):
         library.impl(name, _make_kernel(name))
+    synchronize = torch.accelerator.synchronize
+    torch.accelerator.synchronize = lambda _device=None: record_read("synchronize")
     _reads.append(Counter())
     try:
         with _Dispatch():
             yield _reads[-1]
     finally:
         _reads.pop()
+        torch.accelerator.synchronize = synchronize
         library._destroy()
 
 
@@ -120,12 +137,14 @@ def compute(func, args, kwargs):
     """Run an operation on the values, refuse what a GPU refuses, and record what it waits for."""
     leaves = arg_tree_leaves(*args, **kwargs)
     away = [leaf for leaf in leaves if isinstance(leaf, PretendTensor)]
+    wanted = kwargs.get("device")
+    is_away = bool(away) if wanted is None else torch.device(wanted).type == DEVICE.type
+    if is_away and kwargs.get("generator") is not None:
+        raise RuntimeError(f"expected a generator of the device: {func} got one of the host")
     if away:
         _refuse_mixing(func, args, leaves)
         if func.overloadpacket in READING or _selects_by_mask(func, args):
             record_read(func.overloadpacket.__name__)
-    wanted = kwargs.get("device")
-    is_away = bool(away) if wanted is None else torch.device(wanted).type == DEVICE.type
     if func is aten.copy_.default and away and not isinstance(args[0], PretendTensor):
         is_away = False
     if away and func in CROSSING and not is_away:
@@ -175,3 +194,45 @@ def _selects_by_mask(func, args):
     ]
     is_filled = len(args) > 2 and args[2].numel() == 1
     return bool(masks) and not is_filled
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """A device beside the host's CPU, pretended or real.
+
+    Attributes:
+        device: Where tensors go.
+        reads: By the host, counted by line; None on a real device.
+        tolerance: How far numbers may be from the CPU's, as a share of the largest.
+    """
+
+    device: torch.device
+    reads: Counter | None = None
+    tolerance: float = 1e-3
+
+    def assert_close(self, found, expected, **options):
+        finite = expected[expected.isfinite()].abs()
+        atol = self.tolerance * max(1.0, float(finite.max()) if len(finite) else 1.0)
+        assert_close(found.cpu(), expected, atol=atol, rtol=self.tolerance, **options)
+
+    def assert_few_reads(self, bound, but=""):
+        """Assert the number of reads since the last look, without those of a kind, and forget them.
+
+        Args:
+            bound: The most that there may be.
+            but: What the reads that are not meant have in their name.
+        """
+        if self.reads is not None:
+            counted = {line: n for line, n in self.reads.items() if not (but and but in line)}
+            assert sum(counted.values()) <= bound, counted
+            self.reads.clear()
+
+
+@contextmanager
+def accelerate(kind):
+    """Let an accelerator be there within the block: `"pretend"`, or a device of torch's."""
+    if kind != "pretend":
+        yield Accelerator(torch.device(kind, 0))
+        return
+    with pretend() as reads:
+        yield Accelerator(DEVICE, reads, tolerance=1e-5)

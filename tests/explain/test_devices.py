@@ -1,12 +1,10 @@
 """Devices, precisions and wrappers: results stay where the images are, and are the same."""
 
-import dataclasses
-import math
-
 import numpy as np
 import pytest
 import torch
 from nets import Checkpointed, mixed, pictures, unchanged
+from pretend_device import DEVICES
 from torch import nn
 from torch.testing import assert_close
 
@@ -14,14 +12,10 @@ import xcam
 from xcam.models.toy import GapNet
 from xcam.testing import quick
 from xcam.testing.method_subject import attach_head
-from xcam.testing.metric_subject import MetricSubject
-from xcam.testing.probe import ProbeNet
 
 IMAGES = pictures(3, size=16)
 TARGETS = [0, 3, 1]
 METHODS = xcam.list_methods()
-DEVICE = "cuda"
-CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def net_for(name):
@@ -100,50 +94,19 @@ class TestEveryMethod:
         )
         assert repr(got.method) == repr(expected.method)
 
-    @CUDA
-    def test_cuda(self, name):
-        expected = explained(name, net_for(name))
-        net = mixed(net_for(name)).cuda()
-        images = IMAGES.cuda()
-        with unchanged(net, images):
-            got = explained(name, net, images)
-        for tensor in (got.maps, got.raw, got.target, got.logits):
-            assert tensor.is_cuda
-        scale = float(expected.maps.abs().max())
-        assert_close(got.maps.cpu(), expected.maps, atol=1e-3 * scale, rtol=1e-2)
-
-    @CUDA
-    def test_precision_on_cuda(self, name):
-        net, images = net_for(name).cuda(), IMAGES.cuda()
+    @DEVICES
+    def test_precision_on_a_device(self, name, device):
+        net, images = net_for(name).to(device), IMAGES.to(device)
         for precision in ("bf16", "fp16"):
             assert explained(name, net, images, precision=precision).maps.isfinite().all()
 
 
-@CUDA
-@pytest.mark.parametrize("name", xcam.list_metrics())
-def test_metric_on_cuda(name):
-    metric = quick(xcam.get_metric(name)())
-    subject = MetricSubject(metric)
-    case = subject.build_case()
-    expected = metric.finish(subject.run(case))
-    moved = dataclasses.replace(
-        case.explanation,
-        **{part: getattr(case.explanation, part).to(DEVICE) for part in ("maps", "raw", "target")},
-    )
-    truth = None if case.truth is None else case.truth.to(DEVICE)
-    net = ProbeNet().to(DEVICE)
-    rows = metric.score(net, case.images.to(DEVICE), moved, truth)
-    assert rows.device.type == DEVICE
-    low, high = metric.spec.bounds
-    atol = 1e-3 * (high - low if math.isfinite(high - low) else 1)
-    assert_close(metric.finish(rows).cpu(), expected, atol=atol, rtol=1e-2, equal_nan=True)
-
-
-@CUDA
-class TestCuda:
-    def test_random_state_of_the_device(self):
-        before = torch.cuda.get_rng_state()
-        net = nn.Sequential(GapNet(), nn.Dropout()).cuda().train()
+@DEVICES
+class TestDevices:
+    def test_random_state_of_the_device(self, device):
+        random = torch.cuda if device == "cuda" else torch
+        before = random.get_rng_state()
+        net = nn.Sequential(GapNet(), nn.Dropout()).to(device).train()
 
         class Draws(nn.Module):
             def __init__(self):
@@ -153,43 +116,50 @@ class TestCuda:
             def forward(self, images):
                 return self.net(images) + torch.rand((), device=images.device)
 
-        xcam.explain(Draws(), IMAGES.cuda(), 1, layer="net.0.features")
-        assert torch.equal(torch.cuda.get_rng_state(), before)
+        xcam.explain(Draws(), IMAGES.to(device), 1, layer="net.0.features")
+        assert torch.equal(random.get_rng_state(), before)
 
-    @pytest.mark.parametrize("section", ["layer", "all"])
-    def test_checkpointed_layer(self, section):
-        """Autograd runs the section again in a thread of its own."""
-        net = Checkpointed(section, reentrant=False)
-        net.tail[0].inplace = False
-        expected = xcam.explain(net, pictures(), 1, layer="layer").raw
-        got = xcam.explain(net.cuda(), pictures().cuda(), 1, layer="layer").raw
-        assert_close(got.cpu(), expected, atol=1e-4, rtol=1e-3)
-
-    def test_images_elsewhere(self):
-        with pytest.raises(ValueError, match=r"images are on cpu and the model is on cuda:0"):
-            xcam.explain(GapNet().cuda(), IMAGES)
-
-    def test_targets_and_indices_from_the_host(self):
-        got = xcam.explain(GapNet().cuda(), IMAGES.cuda(), torch.tensor(TARGETS))
-        assert got.target.is_cuda
-        assert got[torch.tensor([0, 2])].maps.is_cuda
-        assert got[torch.tensor([0, 2], device="cuda")].target.tolist() == [0, 1]
-        assert got.overlay(IMAGES.cuda()).is_cuda
-
-    def test_data_parallel(self):
-        model = nn.DataParallel(GapNet().cuda())
+    def test_data_parallel(self, device):
+        model, images = nn.DataParallel(GapNet().to(device)), IMAGES.to(device)
         for name in ("gradcam", "rise", "smoothgrad"):
-            expected = explained(name, GapNet().cuda(), IMAGES.cuda()).maps
-            assert_close(explained(name, model, IMAGES.cuda()).maps, expected)
+            expected = explained(name, GapNet().to(device), images).maps
+            assert_close(explained(name, model, images).maps, expected)
 
-    def test_backs_off_when_the_memory_runs_out(self):
+    def test_backs_off_when_the_memory_runs_out(self, device):
         class Hungry(GapNet):
             def forward(self, images):
                 if len(images) > 2:
                     torch.empty(2**50, device=images.device)
                 return super().forward(images)
 
-        expected = xcam.explain(GapNet().cuda(), IMAGES.cuda(), 1).maps
-        assert_close(
-            xcam.explain(Hungry().cuda(), IMAGES.cuda(), 1, layer="features").maps, expected
-        )
+        images = IMAGES.to(device)
+        expected = xcam.explain(GapNet().to(device), images, 1).maps
+        got = xcam.explain(Hungry().to(device), images, 1, layer="features").maps
+        assert_close(got, expected)
+
+
+@DEVICES
+@pytest.mark.parametrize("section", ["layer", "all"])
+def test_checkpointed_layer(section, device):
+    """On a GPU autograd runs the section again in a thread of its own."""
+    net = Checkpointed(section, reentrant=False)
+    net.tail[0].inplace = False
+    expected = xcam.explain(net, pictures(), 1, layer="layer").raw
+    got = xcam.explain(net.to(device), pictures().to(device), 1, layer="layer").raw
+    assert_close(got.cpu(), expected, atol=1e-4, rtol=1e-3)
+
+
+def test_images_elsewhere(accelerator):
+    expected = f"images are on cpu and the model is on {accelerator.device}"
+    with pytest.raises(ValueError, match=expected):
+        xcam.explain(GapNet().to(accelerator.device), IMAGES)
+
+
+def test_targets_and_indices_from_the_host(accelerator):
+    device = accelerator.device
+    images = IMAGES.to(device)
+    got = xcam.explain(GapNet().to(device), images, torch.tensor(TARGETS))
+    assert got.target.device == device
+    assert got[torch.tensor([0, 2])].maps.device == device
+    assert got[torch.tensor([0, 2], device=device)].target.tolist() == [0, 1]
+    assert got.overlay(images).device == device

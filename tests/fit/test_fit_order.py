@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from pretend_device import DEVICES
 from trainings import CLASSES, Noisy, assert_close, plain, train, weights
 
 import xcam
@@ -68,25 +69,26 @@ class TestOrder:
         assert xcam.accuracy(net, Noisy(60, seed=9))["accuracy"].iloc[-1] > 0.6
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-class TestCuda:
+@DEVICES
+class TestDevices:
     @pytest.fixture
     def precise(self, monkeypatch):
         """Convolutions as on the CPU: they are rounded to ten bits by default."""
         monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
     @pytest.mark.usefixtures("precise")
-    def test_trains_there_and_leaves_its_generator(self, tmp_path):
-        before = torch.cuda.get_rng_state()
-        net = train(tmp_path, device="cuda")
-        assert torch.equal(torch.cuda.get_rng_state(), before)
-        assert net.fc.weight.is_cuda
+    def test_trains_there_and_leaves_its_generator(self, tmp_path, device):
+        random = torch.cuda if device == "cuda" else torch
+        before = random.get_rng_state()
+        net = train(tmp_path, device=device)
+        assert torch.equal(random.get_rng_state(), before)
+        assert net.fc.weight.device.type == device
         clean = Noisy(11, noise=0.0)
-        found, expected = (plain(clean, epochs=3, device=device) for device in ("cuda", "cpu"))
+        found, expected = (plain(clean, epochs=3, device=kind) for kind in (device, "cpu"))
         assert_close(weights(found.cpu()), weights(expected), 1e-4)
 
     @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-    def test_fit_in_half_precision_learns_on_cuda(self, precision):
+    def test_fit_in_half_precision_learns(self, precision, device):
         data = Noisy(60)
-        net = plain(data, epochs=30, batch_size=10, device="cuda", precision=precision)
+        net = plain(data, epochs=30, batch_size=10, device=device, precision=precision)
         assert xcam.accuracy(net, data)["accuracy"].iloc[-1] > 0.5

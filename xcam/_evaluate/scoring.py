@@ -114,7 +114,8 @@ class BatchScorer:
 
     def _explain_by_method(self, prepared: Prepared, rows: Sequence[int]) -> Explanation:
         images = _take(self.images, rows)
-        return run(prepared, images, Target.of(self._take_targets(rows), images))
+        # Classes that the host knows: those of a tensor on a GPU would be read to be checked.
+        return run(prepared, images, Target.of([self.targets[row] for row in rows], images))
 
     def _explain_by_source(
         self, label: str, source: MapSource, rows: Sequence[int]
@@ -156,7 +157,7 @@ class BatchScorer:
                 maps = explanation[[position[row] for row in rows]]
             answer = None if truth is None else _take(truth, rows).to(images.device)
             values = metric.score(self.model, images, maps, answer)
-            return _check_statistic(values, len(rows), metric.spec.name).cpu()
+            return _check_statistic(values, len(rows), metric.spec.name)
 
         scored = self.runner.run(explained.rows, step, torch.cat)
         errors = {**explained.errors, **scored.errors}
@@ -270,7 +271,7 @@ def _check_statistic(values: object, count: int, name: str) -> Tensor:
     if not isinstance(values, Tensor) or values.ndim == 0 or len(values) != count:
         got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise TypeError(f"{name} must give ({count}, …), a statistic an image, got {got}")
-    return _check_finite(values.detach().float(), name)
+    return _check_finite(values.detach().float().cpu(), name)
 
 
 def _check_finite(values: Tensor, name: str) -> Tensor:
