@@ -29,7 +29,7 @@ TRAINABLE = [name for name in METHODS if issubclass(xcam.get_method(name), Train
 EXPLAIN = 3
 EXPLAIN_MORE = {
     "ablationcam": 1,  # the channels that are not dead
-    "cam": 1,  # whether the pooling is that of CAM
+    "cam": 2,  # whether the head is affine, and the pooling that of CAM
     "opticam": 3,  # the logits of each of the three images
     "random": 1,  # the seeds
     "scorecam": 1,  # the channels that are not flat
