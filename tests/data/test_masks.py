@@ -100,6 +100,17 @@ class TestGray:
         got = read(Image.fromarray(soft.astype("float32")), "mask.tif")
         assert torch.equal(got, torch.from_numpy(soft.astype("float32") >= 0.5).byte())
 
+    def test_gradients_without_white_are_refused(self, read):
+        """Half of 200, or of 255? Few values, as of lines one pixel wide, are labels."""
+        y, x = np.mgrid[:64, :80]
+        soft = 200 * np.exp(-((y - 30.3) ** 2 + (x - 40.6) ** 2) / 200)
+        with pytest.raises(ValueError, match=r"mask.png' is soft, and the highest of its values i"):
+            read(Image.fromarray(soft.round().astype("uint8")))
+        lines = np.zeros((64, 80), "uint8")
+        for number in range(1, 11):
+            lines[6 * number] = number
+        assert torch.equal(read(Image.fromarray(lines)), torch.from_numpy(lines > 0).byte())
+
     def test_trimap_without_0_is_refused(self, read):
         """As the Oxford pets have it: 1 object, 2 background, 3 unknown."""
         pixels = draw(1)

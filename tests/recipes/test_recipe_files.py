@@ -62,6 +62,11 @@ class TestVariants:
         with pytest.raises(UnknownNameError, match="cifar_classifiers"):
             recipes.read("cifar_classifiers")
 
+    def test_file_with_a_byte_order_mark(self, tmp_path):
+        path = tmp_path / "mine.toml"
+        path.write_text(recipe_pages.tables("mnist_simple_cnn"), "utf-8-sig")
+        assert recipes.read(path)["fit"] == recipes.read("mnist_simple_cnn")["fit"]
+
     def test_change_of_what_was_read_stays_there(self):
         recipes.read("mnist_simple_cnn")["fit"]["optimizer"]["lr"] = 5.0
         assert recipes.read("mnist_simple_cnn")["fit"]["optimizer"]["lr"] == 0.01

@@ -125,46 +125,47 @@ def _parse_lines(path: Path, root: Path, categories: int) -> Iterator[_Line]:
         if not text.strip():
             continue
         place = f"line {number} of {str(path)!r}"
-        columns, file = _split_columns(text, root)
+        columns, name = _split_columns(text, root)
         header = first and len(columns) > 1 and not any(map(_is_number, columns[1:]))
         first = False
-        if header and file is None:
+        if header and name is None:
             continue
         if len(columns) < 2:
             raise ValueError(f"{place} must be 'file label' or 'file label truth', got {text!r}")
-        if file is None:
+        if name is None:
             raise FileNotFoundError(
                 f"{place}: no picture at {str(root / columns[0])!r}{_explain_missing(columns)}"
             )
         label = _parse_label(columns[1], categories, place)
         truth = _parse_truth(columns[2:], root, place)
-        yield _Line(place, number, file, escape_name(columns[0]), label, truth)
+        yield _Line(place, number, root / name, escape_name(name), label, truth)
 
 
-def _split_columns(text: str, root: Path) -> tuple[list[str], Path | None]:
-    """Return the columns of a line and its picture: split where that gives one, if there is any."""
+def _split_columns(text: str, root: Path) -> tuple[list[str], str | None]:
+    """Return the columns of a line, split where that gives a picture, and the picture's name."""
     splits = [
         next(csv.reader([text], delimiter=separator, skipinitialspace=True))
         for separator in "\t,;"
         if separator in text
     ]
     blanks = next(csv.reader([text], delimiter=" ", skipinitialspace=True))
-    splits += [list(filter(None, blanks)), text.split()]
+    splits += [list(filter(None, blanks)) or [""], text.split()]
     splits = [[column.strip() for column in columns] for columns in splits]
     for columns in splits:
-        file = _find_file(root, columns[0])
-        if file is not None:
-            return columns, file
+        name = _find_name(root, columns[0])
+        if name is not None:
+            return columns, name
     return next((columns for columns in splits if len(columns) > 1), splits[0]), None
 
 
-def _find_file(root: Path, name: str) -> Path | None:
-    """Return the file of a name; one that is no UTF-8 may be in Windows-1252."""
+def _find_name(root: Path, name: str) -> str | None:
+    """Return the name of an existing file; one that is no UTF-8 may be in Windows-1252."""
     spellings = [name]
     if escape_name(name) != name:
         spellings += [name.encode("utf-8", "surrogateescape").decode("cp1252", "replace")]
-    files = (root / spelling for spelling in spellings)
-    return next((file for file in files if os.path.isfile(file)), None)  # noqa: PTH113 - no errors
+    # Of `os`, since `Path.is_file` fails on names that are too long.
+    found = (spelling for spelling in spellings if os.path.isfile(root / spelling))  # noqa: PTH113
+    return next(found, None)
 
 
 def _explain_missing(columns: Sequence[str]) -> str:
@@ -195,13 +196,13 @@ def _parse_truth(columns: list[str], root: Path, place: str) -> Path | tuple[Box
     if not words:
         return None
     if not all(map(_is_number, words)):
-        file = _find_file(root, " ".join(columns))
-        if file is None:
+        name = _find_name(root, " ".join(columns))
+        if name is None:
             raise FileNotFoundError(
                 f"{place}: the truth must be the file of a mask or numbers x0 y0 x1 y1, and there "
                 f"is no file at {str(root / ' '.join(columns))!r}"
             )
-        return file
+        return root / name
     values = [float(word) for word in words]
     boxes = tuple(tuple(values[start : start + 4]) for start in range(0, len(values), 4))
     for box in boxes:

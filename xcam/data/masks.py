@@ -179,13 +179,20 @@ def _check_background(found: _Values) -> None:
 
 
 def _is_soft(values: _Values, top: int) -> bool:
-    """Return whether values between 0 and white are gradients rather than areas of a label."""
+    """Return whether values between 0 and white are gradients rather than areas of a label.
+
+    Raises:
+        ValueError: They are, and there is no white to tell where the middle is.
+    """
     between = (values > 0) & (values < values.max())
-    if values.max() < top or not between.any():
+    if not between.any():
         return False
     is_equal = ndimage.maximum_filter(values, 2) == ndimage.minimum_filter(values, 2)
     is_area = ndimage.maximum_filter(is_equal, 2, origin=-1)  # a block of 2×2 marks all its pixels
-    return bool(is_area[between].mean() < 0.5)
+    has_gradients = bool(is_area[between].mean() < 0.5)
+    if has_gradients and values.max() < top and len(np.unique(values)) > 16:
+        raise ValueError(f"is soft, and the highest of its values is {values.max()}; {_REMEDY}")
+    return has_gradients and bool(values.max() >= top)
 
 
 def _split_lossy(values: _Values) -> _Values:

@@ -135,7 +135,7 @@ def _read_own() -> dict[str, dict[str, Any]]:
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise FileFormatError(f"the recipe {str(path)!r} is no TOML: {error}") from error
     return found
