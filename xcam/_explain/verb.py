@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from xcam._explain.prepared import prepare, run
 from xcam.core import Explanation, Method, Target, TargetLike
 from xcam.engine import untouched, unwrap
 from xcam.engine.forward import Precision, call, out_of_memory, run_settings
+from xcam.engine.structure import walk
 from xcam.errors import warn
 
 __all__ = ["check_dtype", "check_images", "check_model", "check_pass", "explain"]
@@ -87,6 +89,19 @@ def check_model(model: object) -> None:
         kind = type(model).__name__
         remedy = "give its .module()" if kind == "ExportedProgram" else "wrap a function in one"
         raise TypeError(f"model must be a torch.nn.Module, got {kind}; {remedy}")
+    if any(is_lazy(tensor) or tensor.is_meta for tensor in _list_tensors(model)):
+        _refuse_without_values(model)
+    _check_signature(unwrap(model))
+
+
+def _list_tensors(model: nn.Module) -> Iterator[Tensor]:
+    """Yield the parameters and buffers of a model, some of them several times."""
+    for module in walk(model):
+        for tensors in (module._parameters, module._buffers):
+            yield from (tensor for tensor in tensors.values() if tensor is not None)
+
+
+def _refuse_without_values(model: nn.Module) -> None:
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if is_lazy(tensor):
             raise ValueError(f"{name!r} of the model has no shape yet; run the model once first")
@@ -95,7 +110,6 @@ def check_model(model: object) -> None:
                 f"{name!r} of the model is on the meta device, which holds no values; make the "
                 "model on a real device and load its weights there"
             )
-    _check_signature(unwrap(model))
 
 
 def _check_signature(net: nn.Module) -> None:
@@ -142,9 +156,14 @@ def check_images(model: nn.Module, images: Tensor) -> None:
         )
     if not images.is_floating_point():
         raise TypeError(f"images must be floating point, got {images.dtype}; use images.float()")
-    weight = next(iter(_list_weights(model)), None)
+    weight = next(_list_weights(model), None)
     if weight is not None:
         _check_device(images, weight)
+    if not bool(images.sum().isfinite()):  # finite values may sum up to infinity
+        _check_finite(images)
+
+
+def _check_finite(images: Tensor) -> None:
     finite = images.flatten(1).isfinite().all(1)
     if not bool(finite.all()):
         raise ValueError(f"image {int((~finite).nonzero()[0])} holds values that are not finite")
@@ -213,8 +232,11 @@ def _try_pass(model: nn.Module, images: Tensor) -> Exception | None:
     return None
 
 
-def _list_weights(model: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in model.parameters() if parameter.is_floating_point()]
+def _list_weights(model: nn.Module) -> Iterator[Tensor]:
+    """Yield the floating-point parameters of a model, some of them several times."""
+    for tensor in _list_tensors(model):
+        if isinstance(tensor, nn.Parameter) and tensor.is_floating_point():
+            yield tensor
 
 
 def _list_dtypes(model: nn.Module) -> list[torch.dtype]:

@@ -206,7 +206,8 @@ def chunks(
                 continue
             yield part, result[0]
             start = part.stop
-            bar.update(part.stop - part.start)
+            if bar is not None:
+                bar.update(part.stop - part.start)
 
 
 def collect(
@@ -226,9 +227,11 @@ def collect(
 
 
 def _bar(rows: int, label: str, show: bool) -> Any:  # noqa: ANN401
+    if not show:
+        return nullcontext()
     from tqdm.auto import tqdm
 
-    return tqdm(total=rows, desc=label, disable=not show, leave=False)
+    return tqdm(total=rows, desc=label, leave=False)
 
 
 def _attempt(step: Callable[[slice], T], part: slice, least: int) -> tuple[T] | None:

@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from xcam.engine.structure import walk
+from xcam.engine.structure import remember, walk
+from xcam.engine.wrappers import unwrap
 
 __all__ = ["LayoutHints", "Size", "misfit", "read_hints"]
 
@@ -63,6 +64,11 @@ def read_hints(model: nn.Module, channels: int) -> LayoutHints:
         model: The net, in any wrapper.
         channels: Of the images.
     """
+    net = unwrap(model)
+    return remember(net, ("layout hints", channels), lambda: _collect_hints(net, channels))
+
+
+def _collect_hints(net: nn.Module, channels: int) -> LayoutHints:
     norms: set[int] = set()
     widths: set[int] = set()
     prefixes: set[int] = set()
@@ -70,7 +76,7 @@ def read_hints(model: nn.Module, channels: int) -> LayoutHints:
     patches: list[Size] = []
     grids: list[Size] = []
     orders: list[tuple[Size, tuple[int, ...] | None]] = []
-    for module in walk(model):
+    for module in walk(net):
         shape = _get(module, "normalized_shape")
         if isinstance(shape, Sequence) and len(shape):
             norms.add(int(shape[-1]))

@@ -17,6 +17,7 @@ from xcam.engine.hints import LayoutHints, read_hints
 from xcam.engine.layout import Layout, find_layout
 from xcam.engine.paths import cut_layer, find_nan_gradient, find_scores, reach, skeleton
 from xcam.engine.restore import rerun_overwritten
+from xcam.engine.structure import remember
 from xcam.engine.trace import Call, Edge, Trace, get_edge, record_pass
 from xcam.engine.wrappers import check_layers
 from xcam.errors import LayerError
@@ -73,9 +74,18 @@ def default_layer(model: nn.Module, images: Tensor, without: Collection[str] = (
 def find_default_layer(
     model: nn.Module, images: Tensor, without: Collection[str] = ()
 ) -> DefaultLayer:
-    """Choose the layer to explain, and say what it leaves out; see `default_layer`."""
+    """Choose the layer to explain, and say what it leaves out; see `default_layer`.
+
+    A net is searched once for images of a size, and again after a change of how it is built.
+    """
     net = unwrap(model)
     check_layers(net)
+    size = (images.shape[1:], images.dtype, images.device)
+    key = ("default layer", size, frozenset(without))
+    return remember(net, key, lambda: _search_net(net, images, without))
+
+
+def _search_net(net: nn.Module, images: Tensor, without: Collection[str]) -> DefaultLayer:
     heads = {*_inside_heads(net)}
     without = {*without, *heads}
     search = _on_meta(net, images, without)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xcam.engine.structure import walk
+from xcam.engine.structure import compare_once, walk
 from xcam.engine.wrappers import unwrap
 from xcam.errors import ModelOutputError
 
@@ -54,7 +54,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
             yield
             return
         modules = [*walk(model)]
-        with random_states(), _frozen(modules):
+        with random_states(), _frozen(modules), compare_once():
             guarded.append({id(module) for module in modules})
             try:
                 yield
@@ -93,7 +93,10 @@ def _set_modes(modes: Iterable[tuple[nn.Module, bool]]) -> None:
 def _set_parameters(parameters: Iterable[tuple[nn.Parameter, bool, Tensor | None]]) -> None:
     for parameter, trainable, gradient in parameters:
         if parameter.requires_grad is not trainable:
-            with torch.inference_mode(parameter.is_inference()):  # torch refuses it outside
+            if parameter.is_inference():  # torch refuses it outside of that mode
+                with torch.inference_mode():
+                    parameter.requires_grad_(trainable)
+            else:
                 parameter.requires_grad_(trainable)
         if parameter.grad is not gradient:
             parameter.grad = gradient

@@ -11,13 +11,15 @@ import operator
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import islice
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["remember", "walk"]
+__all__ = ["compare_once", "remember", "walk"]
 
 T = TypeVar("T")
 
@@ -45,13 +47,29 @@ def remember(net: nn.Module, key: Hashable, find: Callable[[], T]) -> T:
         key: What the result depends on beside the net, such as the question and the images' shape.
         find: Makes the result, which must not refer to the net.
     """
-    found = _known.get(id(net))
-    if found is None or found.net() is not net or not found.fits(net):
+    found, compared = _known.get(id(net)), _compared.get()
+    is_compared = compared is not None and id(net) in compared
+    if found is None or found.net() is not net or not (is_compared or found.fits(net)):
         found = _known[id(net)] = _Found(net)
+    if compared is not None:
+        compared.add(id(net))
     if key not in found.results:
         found.results[key] = find()
     result: T = found.results[key]  # type: ignore[assignment]
     return result
+
+
+@contextmanager
+def compare_once() -> Iterator[None]:
+    """Compare each net only once inside a block in which nets do not change, and are kept alive."""
+    token = _compared.set(set())
+    try:
+        yield
+    finally:
+        _compared.reset(token)
+
+
+_compared: ContextVar[set[int] | None] = ContextVar("xcam_compared", default=None)
 
 
 class _Found:
