@@ -206,7 +206,8 @@ def _unread(layer: str, calls: int) -> LayerError:
     if calls:
         return LayerError(
             f"the output of layer {layer!r} holds no floating-point tensor in a tensor, tuple, "
-            "list or dict; choose a layer inside or behind it"
+            "list or dict (it may be quantized); choose a layer inside or behind it, or use a "
+            "method that reads no layer, such as 'rise'"
         )
     return LayerError(
         f"layer {layer!r} was not called as a module during the forward pass; choose the layer "

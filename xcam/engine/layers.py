@@ -19,7 +19,7 @@ from xcam.engine.paths import cut_layer, find_nan_gradient, find_scores, reach, 
 from xcam.engine.restore import rerun_overwritten
 from xcam.engine.structure import remember
 from xcam.engine.trace import Call, Edge, Trace, get_edge, record_pass
-from xcam.engine.wrappers import check_layers
+from xcam.engine.wrappers import check_layers, describe_compiled
 from xcam.errors import LayerError
 
 __all__ = ["DefaultLayer", "default_layer", "find_default_layer"]
@@ -92,12 +92,7 @@ def _search_net(net: nn.Module, images: Tensor, without: Collection[str]) -> Def
     if search is None or not search.ranked or search.ranked[0].layout.prefix:
         search = _on_first_image(net, images, without)
     if not search.ranked:
-        exported = isinstance(net, torch.fx.GraphModule)  # torch.export leaves no modules to call
-        remedy = "explain the nn.Module that it was made from" if exported else "use larger images"
-        raise LayerError(
-            f"no layer of {type(net).__name__} gives a map of more than one cell for images of "
-            f"shape {tuple(images.shape)}; {remedy}, or use a method that reads no layer"
-        )
+        raise _make_no_map_error(net, images, without)
     # Prefix tokens bring what they know of the image past any layer of patches, and an attached
     # head may look at the image by itself.
     by_design = search.ranked[0].layout.prefix or heads
@@ -123,6 +118,38 @@ def _on_meta(net: nn.Module, images: Tensor, without: Collection[str] = ()) -> _
             return _search(empty, empty, probe, read_hints(net, images.shape[1]), without)
         except Exception:  # whatever the model does that needs values: `.item()`, numpy
             return None
+
+
+def _make_no_map_error(net: nn.Module, images: Tensor, without: Collection[str]) -> LayerError:
+    """Return the error for a net in which no layer gives a map, with a remedy that was tried."""
+    for name, module in net.named_modules():
+        if describe_compiled(module):
+            check_layers(net, name)
+        if ".quantized." in type(module).__module__:
+            return LayerError(
+                f"{name!r} of the model is quantized ({type(module).__name__}), and no layer gives "
+                "a map in floating point; explain the model that it was quantized from, or use a "
+                "method that reads no layer, such as 'rise'"
+            )
+    size = _find_larger_size(net, images, without)
+    remedy = f"use larger images, such as {size[0]}x{size[1]}, or " if size else "use "
+    return LayerError(
+        f"no layer of {type(net).__name__} gives a map of more than one cell for images of shape "
+        f"{tuple(images.shape)}; {remedy}a method that reads no layer, such as 'rise'"
+    )
+
+
+def _find_larger_size(
+    net: nn.Module, images: Tensor, without: Collection[str]
+) -> tuple[int, int] | None:
+    """Return a size of images for which a layer gives a map; None if no larger ones help."""
+    for factor in (2, 4, 8, 16, 32):
+        height, width = (factor * side for side in images.shape[2:])
+        shape = (1, images.shape[1], height, width)
+        search = _on_meta(net, torch.empty(shape, dtype=images.dtype, device="meta"), without)
+        if search is not None and search.ranked:
+            return height, width
+    return None
 
 
 def _on_first_image(net: nn.Module, images: Tensor, without: Collection[str]) -> _Search:

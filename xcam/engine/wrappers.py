@@ -6,14 +6,22 @@ import difflib
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
 import torch
 from torch import nn
 
 from xcam.errors import LayerError, UnknownNameError
 
-__all__ = ["Layer", "check_layers", "eager", "find_module", "unwrap"]
+__all__ = [
+    "Layer",
+    "check_layers",
+    "describe_compiled",
+    "eager",
+    "find_batch_size",
+    "find_module",
+    "unwrap",
+]
 
 Layer: TypeAlias = str | nn.Module | Sequence[str | nn.Module]
 
@@ -36,18 +44,54 @@ def eager() -> AbstractContextManager[object]:
     return stance
 
 
-def check_layers(net: nn.Module) -> None:
+def describe_compiled(module: nn.Module) -> str | None:
+    """Return in a word why torch calls no hooks inside a module; None if it calls them."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return "scripted or traced"
+    return "exported" if _is_exported(module) else None
+
+
+def check_layers(net: nn.Module, layer: str = "") -> None:
     """Refuse a net whose layers cannot be read.
 
+    Args:
+        net: Without wrappers.
+        layer: The name of the layer to read; also the modules that hold it are checked.
+
     Raises:
-        LayerError: It is scripted, traced or frozen, so that torch calls no hooks inside it.
+        LayerError: One is scripted, traced, frozen or exported, so that torch calls no hooks in it.
     """
-    if isinstance(net, torch.jit.ScriptModule):
-        raise LayerError(
-            f"the layers of a scripted or traced model ({type(net).__name__}) cannot be read; "
-            "explain the nn.Module that it was made from, or use a method that reads no layer, "
-            "such as 'rise'"
-        )
+    parts = layer.split(".")
+    for name in ("", *(".".join(parts[: depth + 1]) for depth in range(len(parts)))):
+        module = net.get_submodule(name) if name else net
+        kind = describe_compiled(module)
+        if kind:
+            which = repr(name) if name else "the model"
+            raise LayerError(
+                f"{which} is {kind} ({type(module).__name__}), and its layers cannot be read; "
+                "explain the nn.Module that it was made from, or use a method that reads no layer, "
+                "such as 'rise'"
+            )
+
+
+def find_batch_size(model: object) -> int | None:
+    """Return the only number of images that a model takes since it was exported for that many."""
+    if not isinstance(model, nn.Module):
+        return None
+    for module in model.modules():
+        for node in module.graph.nodes if _is_exported(module) else ():
+            shape: Sequence[object] = getattr(node.meta.get("val"), "shape", ())
+            first = shape[0] if node.op == "placeholder" and len(shape) == 4 else None
+            if isinstance(first, int):
+                return first
+    return None
+
+
+def _is_exported(module: nn.Module) -> TypeGuard[torch.fx.GraphModule]:
+    """Return whether a module holds a graph of operations, as `torch.export` makes it."""
+    return isinstance(module, torch.fx.GraphModule) and any(
+        isinstance(node.target, torch._ops.OpOverload) for node in module.graph.nodes
+    )
 
 
 def find_module(model: nn.Module, layer: Layer) -> tuple[str, nn.Module]:
@@ -74,15 +118,20 @@ def find_module(model: nn.Module, layer: Layer) -> tuple[str, nn.Module]:
             raise LayerError(f"give one layer a call, got {len(layer)}; explain once for each")
         layer = layer[0]
     if isinstance(layer, nn.Module):
-        return _find_name(net, layer), layer
+        name = _find_name(net, layer)
+        check_layers(net, name)
+        return name, layer
     if not isinstance(layer, str):
         raise TypeError(f"layer must be a name or a module of the model, got {layer!r}")
     found = _submodule(net, layer)
     if found is not None:
+        check_layers(net, layer)
         return layer, found
     found = _submodule(model, layer)
     if found is not None:
-        return _find_name(net, found), found
+        name = _find_name(net, found)
+        check_layers(net, name)
+        return name, found
     names = [name for name, _ in net.named_modules() if name]
     near = difflib.get_close_matches(layer, names, n=5, cutoff=0.4) or names[-5:]
     hint = f"the nearest are {', '.join(near)}" if near else "it has no layers with names"

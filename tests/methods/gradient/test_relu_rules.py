@@ -227,10 +227,10 @@ def test_net_without_relus_gives_its_plain_gradient_and_a_warning(images, name):
 def test_scripted_net_is_refused(images, name):
     net = SmallCNN()
     part = nn.Sequential(torch.jit.script(net.features), net.pool, nn.Flatten(), net.classifier)
-    with pytest.raises(TypeError, match=r"'0' of the model is scripted; give the nn.Module"):
+    with pytest.raises(TypeError, match=r"'0' of the model is scripted or traced; give the nn.M"):
         xcam.explain(part, images, CLASSES, name)
     for whole in (torch.jit.script(net), torch.jit.trace(net, images)):
-        with pytest.raises(TypeError, match=r"guided, and the model is scripted; give the nn.Mod"):
+        with pytest.raises(TypeError, match=r"and the model is scripted or traced; give the nn.M"):
             xcam.explain(whole, images, CLASSES, name)
 
 

@@ -78,8 +78,8 @@ def make_no_gradient_error() -> ModelOutputError:
     """Return the error for a score that does not depend on the images."""
     return ModelOutputError(
         "the score has no gradient at the images: the model cuts the graph (no_grad, detach, "
-        "argmax), or the target callable does not read the output; use a method that needs no "
-        "gradient, such as 'rise' or 'scorecam'"
+        "argmax, quantized layers), or the target callable does not read the output; use a method "
+        "that needs no gradient, such as 'rise'"
     )
 
 

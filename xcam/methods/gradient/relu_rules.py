@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from xcam.core import Output, Target
 from xcam.engine import find_module, forward, unwrap
 from xcam.engine.trace import hooks
+from xcam.engine.wrappers import describe_compiled
 from xcam.methods.gradient.input_gradients import compute_input_gradients
 
 __all__ = ["Rule", "rectified_gradients"]
@@ -50,13 +51,13 @@ def rectified_gradients(
         (B, C, H, W).
 
     Raises:
-        TypeError: A scripted module, whose ReLUs cannot be seen, would have to be changed.
+        TypeError: ReLUs of a scripted or exported module, which cannot be seen, are to be changed.
         UnknownNameError: The model has no module `within`.
         ModelOutputError: The score does not depend on the images.
     """
     net = unwrap(model)
     module = net if within is None else find_module(net, within)[1]
-    _refuse_scripted(module)
+    _refuse_compiled(module)
     mode = _RectifiedMode(rule, active=within is None)
     with ExitStack() as stack:
         if within is not None:
@@ -72,13 +73,14 @@ def rectified_gradients(
     return gradient
 
 
-def _refuse_scripted(module: nn.Module) -> None:
+def _refuse_compiled(module: nn.Module) -> None:
     for name, part in module.named_modules():
-        if isinstance(part, torch.jit.ScriptModule):
+        kind = describe_compiled(part)
+        if kind:
             which = f"{name!r} of the model" if name else "the model"
             raise TypeError(
-                f"the ReLUs of scripted modules cannot be guided, and {which} is scripted; give "
-                "the nn.Module that it was made from"
+                f"the ReLUs of {kind} modules cannot be guided, and {which} is {kind}; give the "
+                "nn.Module that it was made from"
             )
 
 
@@ -88,6 +90,7 @@ class _RectifiedReLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, rule: Rule) -> Tensor:  # noqa: ANN401 - torch's context
         rectified = values.relu()
+        ctx.set_materialize_grads(False)  # no gradient from behind is none here, and not zero
         ctx.guided = rule == "guided"
         # By either rule, as torch's own ReLU does: a checkpointed block is computed again during
         # the backward pass, where torch suspends the mode, and must save tensors of the same shape.
@@ -96,7 +99,9 @@ class _RectifiedReLU(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, None]:  # noqa: ANN401
+        if gradient is None:
+            return None, None
         (rectified,) = ctx.saved_tensors
         return (gradient * (rectified > 0) if ctx.guided else gradient).relu(), None
 
