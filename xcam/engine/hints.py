@@ -125,7 +125,7 @@ def _read_size(value: Any) -> list[Size]:  # noqa: ANN401
 
 def _read_orders(module: nn.Module) -> Iterator[tuple[Size, tuple[int, ...] | None]]:
     """Yield the grids of a Hiera, whose tokens lie window by window until the last stage."""
-    reroll = module._modules.get("reroll")
+    reroll = getattr(module, "reroll", None)
     schedule = None if reroll is None else _get(reroll, "schedule")
     if reroll is None or not isinstance(schedule, dict):
         return

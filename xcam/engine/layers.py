@@ -132,23 +132,20 @@ def _make_no_map_error(net: nn.Module, images: Tensor, without: Collection[str])
                 "method that reads no layer, such as 'rise'"
             )
     size = _find_larger_size(net, images, without)
-    remedy = f"use larger images, such as {size[0]}x{size[1]}, or " if size else "use "
+    remedy = f"use larger images, such as {size}, or " if size else "use "
     return LayerError(
         f"no layer of {type(net).__name__} gives a map of more than one cell for images of shape "
         f"{tuple(images.shape)}; {remedy}a method that reads no layer, such as 'rise'"
     )
 
 
-def _find_larger_size(
-    net: nn.Module, images: Tensor, without: Collection[str]
-) -> tuple[int, int] | None:
+def _find_larger_size(net: nn.Module, images: Tensor, without: Collection[str]) -> str | None:
     """Return a size of images for which a layer gives a map; None if no larger ones help."""
     for factor in (2, 4, 8, 16, 32):
-        height, width = (factor * side for side in images.shape[2:])
-        shape = (1, images.shape[1], height, width)
-        search = _on_meta(net, torch.empty(shape, dtype=images.dtype, device="meta"), without)
+        probe = images[:1].to("meta").repeat(1, 1, factor, factor)
+        search = _on_meta(net, probe, without)
         if search is not None and search.ranked:
-            return height, width
+            return f"{probe.shape[2]}x{probe.shape[3]}"
     return None
 
 

@@ -255,6 +255,5 @@ def require_layout(
         )
     raise LayerError(
         f"the layer's output of shape {shapes[0]} is not a map of more than one cell for "
-        f"{shapes[1]}; choose a layer further from the output, before pooling and flattening, or "
-        "use larger images"
+        f"{shapes[1]}; choose a layer further from the output, before pooling and flattening"
     )

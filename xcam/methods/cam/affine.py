@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from xcam.core import Target, extract_logits
 from xcam.engine import Layer, capture, forward, replace_output
-from xcam.engine.layout import read_map
+from xcam.engine.layout import require_layout
 from xcam.engine.trace import output_tensors
 from xcam.errors import ModelOutputError
 from xcam.methods.cam.features import read
@@ -36,7 +36,7 @@ def average_gradients(
         LayerError: The score has no gradient at the layer.
     """
     with capture(model, layer) as tap:
-        gradient = read(tap.gradient(target.scores(tap(images))), images, model)
+        gradient = read(tap.gradient(target.scores(tap(images))), images, model, layer)
         precision = torch.finfo(tap.activation.dtype).eps
     mean = gradient.mean((2, 3), keepdim=True)
     scale = gradient.abs().amax((1, 2, 3), keepdim=True)
@@ -46,7 +46,7 @@ def average_gradients(
 
 
 def is_affine(
-    model: nn.Module, images: Tensor, layer: Layer, output: object, calls: int, precision: float
+    model: nn.Module, images: Tensor, layer: Layer, output: object, call: int, precision: float
 ) -> bool:
     """Return whether a model's logits are affine in a layer's map, tried for each image.
 
@@ -58,29 +58,30 @@ def is_affine(
         images: (B, C, H, W).
         layer: Name or module.
         output: What the model returns for the images.
-        calls: How often it calls the layer; the last one is meant.
+        call: Which of its calls of the layer is meant, from 0 on.
         precision: Of the layer's output.
     """
     clean = _read_values(output, len(images))
-    call, factors = 0, images.new_zeros(0)
+    count, factors = 0, images.new_zeros(0)
 
     def scale(output: Tensor) -> Tensor:
-        nonlocal call
-        call += 1
-        if call < calls:
+        nonlocal count
+        count += 1
+        if count - 1 != call:
             return output
         changed = output.clone()
-        view = read_map(changed, images[:1].expand(len(factors), -1, -1, -1), model)
+        one_each = images[:1].expand(len(factors), -1, -1, -1)
+        view = require_layout(changed, one_each, model, layer).channels(changed)
         view *= factors.to(view.dtype).view(-1, 1, 1, 1)
         return changed
 
     with replace_output(model, layer, scale) as run:
 
         def step(part: slice) -> Tensor:
-            nonlocal call, factors
+            nonlocal count, factors
             pairs = torch.arange(part.start, part.stop, device=images.device)
             rows, numbers = pairs % len(images), pairs // len(images)
-            call, factors = 0, images.new_tensor(_FACTORS)[numbers]
+            count, factors = 0, images.new_tensor(_FACTORS)[numbers]
             return _read_values(run(images[rows]), len(rows))
 
         found = forward.collect(len(_FACTORS) * len(images), step, images)

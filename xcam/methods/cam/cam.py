@@ -75,7 +75,7 @@ class CAM(Method):
                     f"layer {tap.layer!r}; leave classifier out, or use gradcam"
                 )
             found = average_gradients(model, images, target, layer)
-            affine = partial(is_affine, output=passed.output, calls=tap.calls, precision=precision)
+            affine = partial(is_affine, output=passed.output, call=tap.call, precision=precision)
             if found is None or not affine(model, images, layer):
                 raise LayerError(
                     "cam needs logits that are affine in the means of the explained layer's "
