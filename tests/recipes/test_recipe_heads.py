@@ -1,4 +1,4 @@
-"""A head by a recipe on a classifier and pictures of one's own, whose classes are others."""
+"""Heads by recipes: on a classifier and pictures with other classes, and CALM from lists."""
 
 import pytest
 import torch
@@ -55,3 +55,35 @@ def test_predictions_of_a_classifier_that_is_not_trained_teach_nothing(own, weig
     with pytest.raises(ValueError, match="lcam_fm learns what a trained classifier predicts, and"):
         recipes.fit(recipe("lcam_fm", weights), folder, folder / "run")
     assert not (folder / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["calm_cub_resnet50", "calm_openimages_resnet50"])
+def test_calm_is_trained_from_lists_beside_the_pictures(name, tmp_path, monkeypatch):
+    """Two steps from the lists that come with the published code, in their place."""
+    images = tmp_path / "pictures" / "001.Some_Bird"
+    images.mkdir(parents=True)
+    generator = torch.Generator().manual_seed(0)
+    kind = recipes.read(name)["data"]["lists"]["train"].split("/")[1]
+    for split in ("train", "test"):
+        lines = []
+        for number in range(4):
+            file = f"{split}_{number}.png"
+            save_image(torch.rand(3, 40, 60, generator=generator), images / file)
+            lines.append(f"001.Some_Bird/{file},{number % 3}")
+        path = tmp_path / "metadata" / kind / split / "class_labels.txt"
+        path.parent.mkdir(parents=True)
+        path.write_text("\n".join(lines))
+    monkeypatch.chdir(tmp_path)
+    small = [{"name": "Resize", "size": [72, 72]}, {"name": "RandomCrop", "size": 64}]
+    changes = {"model.weights": None, "model.depth": 18, "model.num_classes": 3, "epochs": 1}
+    changes |= {"batch_size": 2, "data.train": small, "data.test": small[:1]}
+    recipe = recipes.read(name, changes)
+    net = recipes.fit(recipe, "pictures", "run")
+    assert (net.method.objective, net.method.prior) == ("em", "softplus")
+    state = torch.load("run/training.pt", weights_only=True)["optimizer"]
+    rates = {round(group["lr"], 6): len(group["params"]) for group in state["param_groups"]}
+    assert rates == {0.1: 19, 0.01: 45}
+    found = recipes.accuracy(recipe, "pictures", "run/last.safetensors")
+    assert found["n"].iloc[-1] == 4
+    maps = xcam.explain(net, torch.rand(1, 3, 64, 64))
+    assert maps.raw.shape == (1, 8, 8)

@@ -1,8 +1,8 @@
 import functools
+import inspect
 import itertools
 import re
 import shlex
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from xcam.errors import FileFormatError
 
 ROOT = Path(__file__).parents[2]
 NAMES = recipes.names()
-METHODS = ("abn", "lcam_fm", "lcam_img", "lficam")
+METHODS = ("abn", "calm", "lcam_fm", "lcam_img", "lficam")
 CROP = [{"name": "RandomCrop", "size": 32, "padding": 4}, {"name": "RandomHorizontalFlip"}]
 CROP_224 = [{"name": "RandomResizedCrop", "size": 224}, {"name": "RandomHorizontalFlip"}]
 CUT_224 = [
@@ -38,6 +38,7 @@ WHITE_BOX = {"fraction": 0.2, "seed": 223}
 SMALL = (CIFAR, CROP, None, None)
 LARGE = (None, CROP_224, CENTRE_224, None)
 CUT = (None, CUT_224, CENTRE_224, None)
+CUT_SQUARE = (None, [{**CUT_224[0], "size": [256, 256]}, *CUT_224[1:]], SQUARE_224, None)
 SQUARE = (None, JITTER_224, SQUARE_224, {"fraction": 1 / 6, "seed": 0})
 PUBLISHED = {  # epochs, batch, rate, weight decay, drops, their factor, classes, images
     "mnist_simple_cnn": (
@@ -75,6 +76,9 @@ PUBLISHED = {  # epochs, batch, rate, weight decay, drops, their factor, classes
     "abn_catdog_resnet18": (300, 256, 0.1, 1e-4, [150, 225], 0.1, 2, *LARGE),
     "abn_imagenet_resnet50": (90, 256, 0.1, 1e-4, [31, 61], 0.1, 1000, *LARGE),
     "abn_imagenet_resnet152": (90, 256, 0.1, 1e-4, [31, 61], 0.1, 1000, *LARGE),
+    "calm_cub_resnet50": (40, 64, 0.01, 1e-4, [29], 0.1, 200, *CUT_SQUARE),
+    "calm_openimages_resnet50": (40, 64, 0.01, 1e-4, [29], 0.1, 100, *CUT_SQUARE),
+    "calm_imagenet_resnet50": (40, 64, 0.01, 1e-4, [29], 0.1, 1000, *CUT_SQUARE),
     "lcam_fm_vgg16": (8, 64, 1e-2, 5e-4, [*range(1, 23)], 0.75, 1000, *CUT),
     "lcam_img_vgg16": (8, 64, 1e-2, 5e-4, [*range(1, 23)], 0.75, 1000, *CUT),
     "lcam_fm_resnet50": (26, 64, 1e-4, 5e-4, [*range(1, 13)], 0.95, 1000, *CUT),
@@ -92,6 +96,9 @@ RESNET_18 = {"name": "torchvision:resnet18"}
 RESNET_50 = {"name": "torchvision:resnet50"}
 RESNET_152 = {"name": "torchvision:resnet152"}
 TRAINED_VGG_16 = {"name": "torchvision:vgg16", "weights": "IMAGENET1K_V1"}
+CALM_RESNET_50 = {
+    "name": "xcam:calm_resnet", "weights": "IMAGENET1K_V1", "depth": 50, "large_feature_map": True
+}  # fmt: skip
 TRAINED_RESNET_50 = RESNET_50 | {"weights": "IMAGENET1K_V1"}
 NETS = {
     "mnist_simple_cnn": (SIMPLE_1, "mnist"),
@@ -125,18 +132,23 @@ NETS = {
     "abn_catdog_resnet18": (RESNET_18, "folder"),
     "abn_imagenet_resnet50": (RESNET_50, "imagenet"),
     "abn_imagenet_resnet152": (RESNET_152, "imagenet"),
+    "calm_cub_resnet50": (CALM_RESNET_50, "list"),
+    "calm_openimages_resnet50": (CALM_RESNET_50, "list"),
+    "calm_imagenet_resnet50": (CALM_RESNET_50, "imagenet"),
     "lcam_fm_vgg16": (TRAINED_VGG_16, "imagenet"),
     "lcam_img_vgg16": (TRAINED_VGG_16, "imagenet"),
     "lcam_fm_resnet50": (TRAINED_RESNET_50, "imagenet"),
     "lcam_img_resnet50": (TRAINED_RESNET_50, "imagenet"),
 }
 
+TEN_TIMES = {"^(?!.*(conv1|layer[123]))": {"lr_factor": 10}}
+
 
 def method_settings(table):
     """The part of [fit] that is the method's: its name, and its fields."""
     if "method" not in table:
         return {}
-    known = {"method", *(field.name for field in fields(xcam.get_method(table["method"])))}
+    known = {"method", *inspect.signature(xcam.get_method(table["method"])).parameters}
     return {name: value for name, value in table.items() if name in known}
 
 
@@ -149,6 +161,8 @@ HEADS = {  # how many parameters a method adds, known from the papers' code
     "abn_cifar10_resnet110": 1_295_572,
     "abn_cifar100_resnet110": 1_329_502,
     "abn_imagenet_resnet152": 18_027_834,
+    "calm_cub_resnet50": 2049,  # the attention: the other convolution takes the place of fc
+    "calm_imagenet_resnet50": 2049,
     "lcam_fm_vgg16": 513_000,
     "lcam_img_vgg16": 513_000,
     "lcam_fm_resnet50": 2_049_000,
@@ -196,7 +210,7 @@ def test_fit_settings_are_the_published_ones(name):
     )
     if table["optimizer"]["name"] == "SGD":
         assert table["optimizer"]["momentum"] == 0.9
-        assert bool(table["optimizer"].get("nesterov")) == name.startswith("lcam")
+        assert bool(table["optimizer"].get("nesterov")) == name.startswith(("calm", "lcam"))
     assert table.get("seed") == (223 if name.endswith("simple_cnn") else None)
 
 
@@ -226,10 +240,10 @@ def test_recipe_has_the_method_and_fields_of_its_name(name):
     elif known == "abn":
         wanted = {"branch_norm": False} if "resnext" in name else {}
     else:
-        wanted = {"mask_reg": "batch_labels"} if lcam else {}
+        wanted = {"mask_reg": "batch_labels"} if lcam else {"loss": "em"} if known else {}
     assert own == wanted
-    groups = recipe["fit"].get("groups")
-    assert groups == ({"bias$": {"lr_factor": 2}} if lcam else None)
+    groups = {"lcam": {"bias$": {"lr_factor": 2}}, "calm": TEN_TIMES}.get(known[:4])
+    assert recipe["fit"].get("groups") == groups
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -271,9 +285,8 @@ def test_net_of_a_recipe_runs_and_has_the_expected_size(name):
     recipe = recipes.read(name)
     model, own = recipe["model"], method_settings(recipe["fit"])
     provided = model.pop("weights", None)  # not downloaded here
-    assert (
-        provided is None or provided in get_model_weights(model["name"].split(":")[1]).__members__
-    )
+    original = model["name"].split(":")[1].replace("calm_resnet", "resnet50")
+    assert provided is None or provided in get_model_weights(original).__members__
     side = 28 if "mnist" in name else 32 if "cifar" in name else 224
     with torch.device("meta"):
         net = xcam.models.load(**model)

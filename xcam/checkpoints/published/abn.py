@@ -43,7 +43,8 @@ def import_abn(
     All of its weights are in the file: the classifier's and the branch's. The published ResNeXt has
     a batch norm behind the copy of its last stage that it never calls: `branch_norm=False` is taken
     for its files if none is given, and that norm's tensors are not used. The published SE-ResNet,
-    whose map is another, is refused. The file is read as weights alone, no code in it runs.
+    whose map is another, is refused. The file is read as weights alone, no code in it runs. The
+    published code is under the MIT licence, and states no other for its weights.
 
         model = xcam.models.load("xcam:cifar_resnet", depth=110, num_classes=100)
         net, report = import_abn("model_best.pth.tar", model)

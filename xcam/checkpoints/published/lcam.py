@@ -35,6 +35,7 @@ def import_lcam(
 
     The checkpoint holds the classifier, too, under names of its own: it is not loaded, but each of
     its tensors is looked for in the model. Files are read as weights alone, no code in them runs.
+    The published code and its weights are for academic, non-commercial use alone.
 
     Args:
         path: The file.

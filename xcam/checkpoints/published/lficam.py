@@ -34,7 +34,8 @@ def import_lficam(
     with `stem_stride=1`, maps of 14x14 for images of 224 pixels; its older nets have 2, maps of
     7x7, and half the ReLUs in FIN, as have its nets for CIFAR: for files of these
     `fin_relu="alternate"` is taken if none is given. The file is read as weights alone, no code in
-    it runs.
+    it runs. The published code and its weights state no licence: ask its authors before you pass
+    them on.
 
         model = xcam.models.load("xcam:cifar_resnet", depth=110, num_classes=10)
         net, report = import_lficam("model_best.pth.tar", model)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Output, Target
+from xcam.core import Output, Reduce, Target
+from xcam.core.maps import reduce_channels
 from xcam.engine import eager, forward, gradients
 from xcam.errors import ModelOutputError
 
 __all__ = [
+    "CALM_NOISE",
     "average_noisy_gradients",
     "bind_clean_pass",
     "compute_input_gradients",
@@ -20,7 +24,17 @@ __all__ = [
     "iterate_copy_gradients",
     "iterate_noisy_gradients",
     "make_no_gradient_error",
+    "make_reduction",
 ]
+
+CALM_NOISE: Mapping[str, object] = {
+    "n_samples": 50,
+    "noise": 0.25,
+    "reduce": "abs_max",
+    "reduce_each": True,
+    "output": "logit",
+}
+"""The preset of CALM's published code, for the methods that average over noisy copies."""
 
 
 def bind_clean_pass(model: nn.Module, images: Tensor, target: Target) -> None:
@@ -153,14 +167,22 @@ def average_noisy_gradients(
     seed: int,
     transform: Callable[[Tensor], Tensor] = torch.clone,
 ) -> Tensor:
-    """Return the mean over noisy copies of the transformed gradients, (B, C, H, W)."""
+    """Return the mean over noisy copies of the transformed gradients, (B, C, H, W) or (B, H, W)."""
     bind_clean_pass(model, images, target)
-    total = torch.zeros_like(images, dtype=torch.promote_types(images.dtype, torch.float32))
+    total: Tensor | None = None
     for _, rows, gradient in iterate_noisy_gradients(
         model, images, target, output, samples, noise, seed
     ):
-        total.index_add_(0, rows, transform(gradient))
-    return total / samples
+        transformed = transform(gradient)
+        if total is None:
+            total = transformed.new_zeros(len(images), *transformed.shape[1:])
+        total.index_add_(0, rows, transformed)
+    return cast(Tensor, total) / samples
+
+
+def make_reduction(reduce: Reduce, each: bool) -> Callable[[Tensor], Tensor]:
+    """Return what is done to each gradient: its channels are reduced, or it is left as it is."""
+    return partial(reduce_channels, reduce=reduce) if each else torch.clone
 
 
 def _normal(shape: torch.Size, seed: int, index: int) -> Tensor:

@@ -12,7 +12,11 @@ from torch import Tensor, nn
 from xcam import imaging
 from xcam.core import Count, Method, MethodSpec, Output, Reduce, Target
 from xcam.imaging import Fill
-from xcam.methods.gradient.input_gradients import bind_clean_pass, iterate_copy_gradients
+from xcam.methods.gradient.input_gradients import (
+    bind_clean_pass,
+    iterate_copy_gradients,
+    make_reduction,
+)
 
 __all__ = ["IntegratedGradients", "Rule"]
 
@@ -39,8 +43,12 @@ class IntegratedGradients(Method):
         multiply_by_inputs: Whether to take the factor x − x'; without, the mean gradient.
         output: What of the output is y.
         reduce: How the channels become one.
+        reduce_each: Whether the channels of each gradient become one, before all else, instead of
+            those of the result; without the factor x − x'.
         preset: `"whitebox"` sets rule="whitebox", n_steps=11, multiply_by_inputs=False and
-            output="prob".
+            output="prob". `"calm"` sets what CALM's published code has: rule="whitebox",
+            n_steps=51, multiply_by_inputs=False, reduce="abs_max", reduce_each=True and
+            output="logit".
     """
 
     n_steps: Count = 50
@@ -49,6 +57,7 @@ class IntegratedGradients(Method):
     multiply_by_inputs: bool = True
     output: Output = "logit"
     reduce: Reduce = "sum"
+    reduce_each: bool = False
     preset: InitVar[str | None] = None
 
     presets: ClassVar = {
@@ -57,7 +66,15 @@ class IntegratedGradients(Method):
             "n_steps": 11,
             "multiply_by_inputs": False,
             "output": "prob",
-        }
+        },
+        "calm": {
+            "rule": "whitebox",
+            "n_steps": 51,
+            "multiply_by_inputs": False,
+            "reduce": "abs_max",
+            "reduce_each": True,
+            "output": "logit",
+        },
     }
     spec: ClassVar[MethodSpec] = MethodSpec(
         name="integrated_gradients",
@@ -75,9 +92,14 @@ class IntegratedGradients(Method):
             raise ValueError(
                 f"n_steps must be at least 2 for the {self.rule} rule, got {self.n_steps}"
             )
+        if self.reduce_each and self.multiply_by_inputs:
+            raise ValueError(
+                "reduce_each=True leaves no channels for the factor x − x'; give "
+                "multiply_by_inputs=False, too"
+            )
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """Return raw maps, (B, C, H, W); see `Method.maps`."""
+        """Return raw maps, (B, C, H, W), or reduced; see `Method.maps`."""
         images = images.detach()
         baseline = imaging.make_fill(images, self.baseline)
         difference = images - baseline
@@ -87,11 +109,15 @@ class IntegratedGradients(Method):
         def between(rows: Tensor, steps: list[int]) -> Tensor:
             return baseline[rows] + points[steps, None, None, None] * difference[rows]
 
-        total = torch.zeros_like(images, dtype=torch.promote_types(images.dtype, torch.float32))
+        reduction = make_reduction(self.reduce, self.reduce_each)
+        exact = torch.promote_types(images.dtype, torch.float32)
+        total = torch.zeros_like(reduction(images), dtype=exact)
         for steps, rows, gradient in iterate_copy_gradients(
             model, images, target, self.output, self.n_steps, between
         ):
-            total.index_add_(0, rows, gradient * weights[steps, None, None, None])
+            reduced = reduction(gradient)
+            factors = weights[steps].view(-1, *[1] * (reduced.ndim - 1))
+            total.index_add_(0, rows, reduced * factors)
         return total * difference if self.multiply_by_inputs else total
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import Annotated, ClassVar
 
 from torch import Tensor, nn
 
 from xcam.core import Count, Method, MethodSpec, NonNegative, Output, Range, Reduce, Target
-from xcam.methods.gradient.input_gradients import average_noisy_gradients
+from xcam.methods.gradient.input_gradients import (
+    CALM_NOISE,
+    average_noisy_gradients,
+    make_reduction,
+)
 
 __all__ = ["SmoothGrad"]
 
@@ -28,6 +32,10 @@ class SmoothGrad(Method):
         seed: Of the noise, which is the same for every image.
         output: What of the output is y.
         reduce: How the channels become one.
+        reduce_each: Whether the channels of each gradient become one, before all else, instead of
+            those of the result.
+        preset: `"calm"` sets what CALM's published code has: n_samples=50, noise=0.25,
+            reduce="abs_max", reduce_each=True and output="logit".
     """
 
     n_samples: Count = 25
@@ -35,7 +43,10 @@ class SmoothGrad(Method):
     seed: Annotated[int, Range(least=0)] = 0
     output: Output = "logit"
     reduce: Reduce = "abs_sum"
+    reduce_each: bool = False
+    preset: InitVar[str | None] = None
 
+    presets: ClassVar = {"calm": CALM_NOISE}
     spec: ClassVar[MethodSpec] = MethodSpec(
         name="smoothgrad",
         title="SmoothGrad",
@@ -46,6 +57,7 @@ class SmoothGrad(Method):
     )
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """Return raw maps, the signed mean gradient, (B, C, H, W); see `Method.maps`."""
+        """Return raw maps, the mean gradient, (B, C, H, W), or reduced; see `Method.maps`."""
         settings = self.output, self.n_samples, self.noise, self.seed
-        return average_noisy_gradients(model, images, target, *settings)
+        reduction = make_reduction(self.reduce, self.reduce_each)
+        return average_noisy_gradients(model, images, target, *settings, reduction)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from xcam.core import Method, MethodSpec, NonNegative, Output, Range, Reduce, Target
-from xcam.methods.gradient.input_gradients import bind_clean_pass, iterate_noisy_gradients
+from xcam.methods.gradient.input_gradients import (
+    CALM_NOISE,
+    bind_clean_pass,
+    iterate_noisy_gradients,
+    make_reduction,
+)
 
 __all__ = ["VarGrad"]
 
@@ -29,6 +34,10 @@ class VarGrad(Method):
         seed: Of the noise, which is the same for every image.
         output: What of the output is y.
         reduce: How the channels become one.
+        reduce_each: Whether the channels of each gradient become one, before all else, instead of
+            those of the result.
+        preset: `"calm"` sets what CALM's published code has: n_samples=50, noise=0.25,
+            reduce="abs_max", reduce_each=True and output="logit".
     """
 
     n_samples: Annotated[int, Range(least=2)] = 25
@@ -36,7 +45,10 @@ class VarGrad(Method):
     seed: Annotated[int, Range(least=0)] = 0
     output: Output = "logit"
     reduce: Reduce = "sum"
+    reduce_each: bool = False
+    preset: InitVar[str | None] = None
 
+    presets: ClassVar = {"calm": CALM_NOISE}
     spec: ClassVar[MethodSpec] = MethodSpec(
         name="vargrad",
         title="VarGrad",
@@ -49,13 +61,16 @@ class VarGrad(Method):
     )
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """Return raw maps, (B, C, H, W), nowhere negative; see `Method.maps`."""
+        """Return raw maps, (B, C, H, W), or reduced, nowhere negative; see `Method.maps`."""
         bind_clean_pass(model, images, target)
-        first = torch.zeros_like(images, dtype=torch.promote_types(images.dtype, torch.float32))
+        reduction = make_reduction(self.reduce, self.reduce_each)
+        exact = torch.promote_types(images.dtype, torch.float32)
+        first = torch.zeros_like(reduction(images), dtype=exact)
         total, squares = torch.zeros_like(first), torch.zeros_like(first)
-        for samples, rows, gradient in iterate_noisy_gradients(
+        for samples, rows, whole in iterate_noisy_gradients(
             model, images, target, self.output, self.n_samples, self.noise, self.seed
         ):
+            gradient = reduction(whole)
             new = samples.count(0)  # the rows of a first sample come before all others
             first[rows[:new]] = gradient[:new]
             deviation = gradient - first[rows]  # keeps the digits that squares of means would lose

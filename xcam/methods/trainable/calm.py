@@ -34,6 +34,8 @@ from xcam.methods.trainable.heads import check_same_head, compute_slopes
 from xcam.methods.trainable.lagged import make_lagged, update_lagged
 from xcam.methods.trainable.taps import Place, check_map, features
 from xcam.models import Normalized
+from xcam.models.calm.initialization import initialize_kaiming
+from xcam.models.calm.vgg import CalmVGG
 
 __all__ = ["CALM"]
 
@@ -174,6 +176,8 @@ class CALM(TrainableMethod):
             self, layer=layer, objective=objective, prior=prior, map=cast(MapName, self._map_name())
         )
         head = backbone.adapt(CueHead(channels, num_classes, prior))
+        if isinstance(backbone.net, CalmVGG):  # as all of its convolutions
+            initialize_kaiming(head)
         backbone.drop_tail(layer)
         frozen = ["head.attention"] if objective == "cam" else []
         if self.posterior == "lagged":

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xcam.models.calm.initialization import initialize_xavier
+
 __all__ = [
     "CueHead",
     "Prior",
@@ -40,9 +42,7 @@ class CueHead(nn.Module):
         self.prior = prior
         self.conv_last = nn.Conv2d(channels, num_classes, 1)
         self.attention = nn.Conv2d(channels, 1, 1)
-        for module in (self.conv_last, self.attention):
-            nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(cast(Tensor, module.bias))
+        initialize_xavier(self)
 
     def extra_repr(self) -> str:
         """Describe what is no module: the activation of the prior."""

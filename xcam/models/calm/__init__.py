@@ -1,0 +1,1 @@
+"""Nets with large last feature maps, as the published code of CALM trains them."""
