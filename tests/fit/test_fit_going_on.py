@@ -130,7 +130,7 @@ class TestDivergence:
             assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
 
     def test_net_that_cannot_be_measured_is_not_kept(self, tmp_path):
-        with pytest.raises(DivergenceError, match="loss on the validation images is not finite"):
+        with pytest.raises(DivergenceError, match="for image 0 of validation is not finite"):
             plain(CLEAN, BadStatistics(plain=True), out=tmp_path, validation=CLEAN)
         assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
 

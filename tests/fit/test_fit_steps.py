@@ -240,6 +240,7 @@ class TestParts:
 
 
 class TestAverage:
+    @pytest.mark.filterwarnings("ignore:ema. with a decay of 0.7")
     @pytest.mark.parametrize(("every", "taken"), [(1, [0, 1, 2, 3, 4]), (2, [1, 3])])
     def test_average_follows_its_formula(self, every, taken):
         path = by_hand(Net(plain=True), lambda name: 0.1, steps=5)
@@ -249,6 +250,7 @@ class TestAverage:
         net = plain(CLEAN, epochs=5, ema={"decay": 0.7, "every": every})
         assert_close(weights(net), expected)
 
+    @pytest.mark.filterwarnings("ignore:ema. with a decay of 0.7")
     def test_statistics_are_averaged_too(self):
         arguments = {"epochs": 3, "batch_size": 11, "seed": 1}
         path = [plain(CLEAN, Net(), **{**arguments, "epochs": n}) for n in (1, 2, 3)]
@@ -268,6 +270,7 @@ class TestAverage:
         assert torch.equal(net.index, torch.arange(200))
         assert int(net.features[1].num_batches_tracked) == 20
 
+    @pytest.mark.filterwarnings("ignore:ema. with a decay of 0.7")
     def test_average_is_measured_and_kept(self, tmp_path):
         net = plain(CLEAN, out=tmp_path, epochs=3, ema={"decay": 0.7}, validation=CLEAN)
         last = xcam.load(tmp_path / "last.safetensors", model=Net(plain=True))

@@ -16,9 +16,8 @@ from xcam._evaluate.comparison import Comparison, MapSource
 from xcam._evaluate.failures import Outcome, StepRunner
 from xcam._explain.prepared import Prepared, run
 from xcam._explain.verb import check_images
-from xcam.core import Explanation, Metric, Target, extract_logits
+from xcam.core import Explanation, Metric, Target, check_finite, check_logits, extract_logits
 from xcam.engine import forward, untouched
-from xcam.errors import ModelOutputError
 from xcam.imaging import is_flat
 from xcam.results.store import Row
 
@@ -97,7 +96,8 @@ class BatchScorer:
                 return extract_logits(forward.call(self.model, images[part]), len(images[part]))
 
             with untouched(self.model), torch.no_grad():
-                return _check_finite(forward.collect(len(images), logits, images), "the model")
+                found = forward.collect(len(images), logits, images)
+            return check_logits(found, torch.tensor([self.batch.indices[row] for row in rows]))
 
         return self.runner.run(range(len(self.images)), step, torch.cat)
 
@@ -271,10 +271,5 @@ def _check_statistic(values: object, count: int, name: str) -> Tensor:
     if not isinstance(values, Tensor) or values.ndim == 0 or len(values) != count:
         got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise TypeError(f"{name} must give ({count}, …), a statistic an image, got {got}")
-    return _check_finite(values.detach().float().cpu(), name)
-
-
-def _check_finite(values: Tensor, name: str) -> Tensor:
-    if not bool(values.isfinite().all()):
-        raise ModelOutputError(f"{name} gave values that are not finite")
-    return values
+    found = values.detach().float().cpu()
+    return check_finite(found, lambda _: f"{name} gave values that are not finite")

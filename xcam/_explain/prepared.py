@@ -20,6 +20,7 @@ from xcam.core import (
     Target,
     TrainableMethod,
     attached_method,
+    check_finite,
     check_fitted,
 )
 from xcam.engine import find_module, forward, untouched
@@ -176,12 +177,11 @@ def _check_maps(raw: object, chunk: Target, method: Method) -> Tensor:
         raise ModelOutputError(
             f"{name} must give (B, h, w) or (B, C, H, W) maps for {count} images, got {got}"
         )
-    raw = raw.detach().float()
-    finite = raw.flatten(1).isfinite().all(1)
-    if not bool(finite.all()):
-        image = int(chunk.rows[~finite][0])
-        raise ModelOutputError(
+    return check_finite(
+        raw.detach().float(),
+        lambda image: (
             f"{name} gave a map that is not finite for image {image}; check that the model's "
             "weights are finite, or use a higher precision"
-        )
-    return raw
+        ),
+        chunk.rows,
+    )

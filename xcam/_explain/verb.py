@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from xcam._explain.prepared import prepare, run
-from xcam.core import Explanation, Method, Target, TargetLike
+from xcam.core import Explanation, Method, Target, TargetLike, check_finite
 from xcam.engine import untouched, unwrap
 from xcam.engine.forward import Precision, call, out_of_memory, run_settings
 from xcam.engine.structure import walk
@@ -160,13 +160,11 @@ def check_images(model: nn.Module, images: Tensor) -> None:
     if weight is not None:
         _check_device(images, weight)
     if not bool(images.sum().isfinite()):  # finite values may sum up to infinity
-        _check_finite(images)
-
-
-def _check_finite(images: Tensor) -> None:
-    finite = images.flatten(1).isfinite().all(1)
-    if not bool(finite.all()):
-        raise ValueError(f"image {int((~finite).nonzero()[0])} holds values that are not finite")
+        check_finite(
+            images,
+            lambda image: f"image {image} holds values that are not finite",
+            error=ValueError,
+        )
 
 
 def _describe_parts(images: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,10 @@ from xcam._explain.verb import check_model
 from xcam._fit.order import list_evaluation_batches
 from xcam._fit.settings import Runtime, check_count, check_labels
 from xcam._fit.source import Images, Source
-from xcam.core import extract_logits
+from xcam.core import describe_unreadable, extract_logits, find_unreadable
 from xcam.engine import random_states, untouched, unwrap
 from xcam.engine.forward import Precision
+from xcam.errors import ModelOutputError
 from xcam.models.categories import find_categories
 from xcam.runs.processes import Processes
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "Counted",
     "MeasureLoss",
     "accuracy",
     "add_batch",
@@ -35,8 +37,8 @@ __all__ = [
     "tabulate",
 ]
 
-# From images and labels to a loss, the mean over the images, and the logits.
-MeasureLoss: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+# From images and labels to a loss, the logits, and what divides the loss; None for the images.
+MeasureLoss: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor | None]]
 _BATCH = 128
 
 
@@ -73,7 +75,7 @@ def accuracy(
     Raises:
         TypeError: An argument of the wrong kind, or items that are not `(image, label)`.
         ValueError: No images, labels that are no classes of the model, images that it fails on.
-        ModelOutputError: The output is not one (B, K) tensor.
+        ModelOutputError: The output is not one (B, K) tensor, or not finite for an image.
     """
     check_model(model)
     if batch_size is not None:
@@ -88,16 +90,38 @@ def accuracy(
         runtime, num_classes = runtime.probe(net, source.load_one(0)[0])
         source = source.match(find_categories(net, num_classes), num_classes)
         size = batch_size or source.batch_size or _BATCH
-        counts, _ = count_correct(
+        counted = count_correct(
             net, source, num_classes, runtime, batch_size=size, progress=progress
         )
-        return tabulate(counts, source.categories)
+        return tabulate(counted, source.categories)
 
 
-def tabulate(counts: Tensor, categories: Sequence[str]) -> pd.DataFrame:
-    """Return counts (K, 3) as the table that `accuracy` describes."""
+class Counted(NamedTuple):
+    """What `count_correct` found.
+
+    Attributes:
+        answers: Images, right answers, and those among the first k of each class, (K, 3) int64.
+        loss: The mean, as the criterion would take it over all images; 0 if none is measured.
+        unreadable: The number of an image for which the net's output is not finite; None if it is
+            for all.
+    """
+
+    answers: Tensor
+    loss: float
+    unreadable: int | None
+
+
+def tabulate(counted: Counted, categories: Sequence[str]) -> pd.DataFrame:
+    """Return what was counted as the table that `accuracy` describes.
+
+    Raises:
+        ModelOutputError: An output is not finite.
+    """
     import pandas as pd
 
+    if counted.unreadable is not None:
+        raise ModelOutputError(describe_unreadable(counted.unreadable))
+    counts = counted.answers
     names = categories if len(categories) == len(counts) else range(len(counts))
     rows = torch.cat([counts, counts.sum(0, keepdim=True)])
     images, top1, topk = rows.double().T
@@ -122,7 +146,7 @@ def count_correct(
     measure_loss: MeasureLoss | None = None,
     progress: bool = False,
     shuffle: bool = False,
-) -> tuple[Tensor, float]:
+) -> Counted:
     """Run a net on all images, in eval mode, and count; the processes share them.
 
     Args:
@@ -135,10 +159,6 @@ def count_correct(
         progress: Show a progress bar.
         shuffle: Put images of all classes into a batch, for losses that look across it.
 
-    Returns:
-        Images, right answers, and those among the first k of each class, (K, 3) int64; and the
-        loss, summed over the images, 0 if none is measured.
-
     Raises:
         ValueError: Labels that are no classes of the net.
     """
@@ -146,31 +166,50 @@ def count_correct(
 
     processes = runtime.processes
     counts = torch.zeros(num_classes, 3, dtype=torch.int64, device=runtime.device)
-    loss = torch.zeros((), dtype=_exact_dtype(runtime.device), device=runtime.device)
+    # The loss, and what divides it, summed over the batches.
+    losses = torch.zeros(2, dtype=_exact_dtype(runtime.device), device=runtime.device)
     batches = list_evaluation_batches(
         len(source), batch_size, processes.rank, processes.count, shuffle
     )
+    # The number of the first image whose logits are unreadable, read at the end: an argmax of NaN
+    # is a class like any other, and a process that raised here would leave the others waiting.
+    unreadable = torch.full((), len(source), device=runtime.device)
+    is_cheap = processes.count == 1 and runtime.device.type == "cpu"
     bar = tqdm(total=len(batches), leave=False, disable=not (progress and processes.is_main))
     with untouched(net), torch.no_grad(), bar:
-        for images, labels in source.load(batches, seed=0, pin_memory=runtime.pins_memory):
+        loaded = source.load(batches, seed=0, pin_memory=runtime.pins_memory)
+        for keys, (images, labels) in zip(batches, loaded, strict=True):
             check_labels(labels, num_classes)
             images, labels = runtime.move(images), labels.to(runtime.device)
             with runtime.autocast():
                 if measure_loss is None:
                     logits = extract_logits(net(images), len(images))
                 else:
-                    mean_loss, logits = measure_loss(images, labels)
-                    loss += mean_loss * len(labels)
+                    loss, logits, divisor = measure_loss(images, labels)
+                    weight = torch.tensor(len(labels)) if divisor is None else divisor
+                    losses += torch.stack([loss * weight.to(loss.device), weight.to(loss)])
             counts += _count_batch(logits, labels, num_classes)
+            numbers = torch.tensor([index for _, index in keys], device=runtime.device)
+            faulty = numbers.where(find_unreadable(logits), len(source)).amin()
+            unreadable = torch.minimum(unreadable, faulty)
             bar.update()
-    total = sum_over_processes(counts, processes).cpu()
-    return total, float(sum_over_processes(loss, processes))
+            if is_cheap and int(unreadable) < len(source):
+                break
+    if processes.count > 1:
+        torch.distributed.all_reduce(unreadable, torch.distributed.ReduceOp.MIN)
+    total, divided_by = sum_over_processes(losses, processes).tolist()
+    return Counted(
+        sum_over_processes(counts, processes).cpu(),
+        total / divided_by if divided_by else total,
+        int(unreadable) if int(unreadable) < len(source) else None,
+    )
 
 
-def average_counts(counts: Tensor, loss: float) -> dict[str, float]:
+def average_counts(counted: Counted) -> dict[str, float]:
     """Return the mean loss and accuracies of what `count_correct` gave."""
-    images, top1, topk = counts.sum(0).tolist()
-    return average_sums([loss, top1, topk, images], len(counts))
+    images, top1, topk = counted.answers.sum(0).tolist()
+    means = average_sums([0.0, top1, topk, images], len(counted.answers))
+    return means | {"loss": counted.loss}
 
 
 def _count_batch(logits: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -207,6 +246,8 @@ def add_batch(
 ) -> None:
     """Add a batch's mean loss, and the answers for the first `count` of its images, in place.
 
+    A loss counts as NaN where logits are unreadable, whatever the criterion makes of them.
+
     Args:
         sums: See `new_sums`.
         loss: A scalar.
@@ -220,6 +261,7 @@ def add_batch(
     if logits is None:
         sums[1:3] += torch.nan
     elif count:
+        sums[0] += torch.where(find_unreadable(logits).any(), torch.nan, 0.0)
         ranks = logits.topk(k, dim=1).indices.eq(labels[:, None])
         sums[1] += ranks[:, 0].sum()
         sums[2] += ranks.any(1).sum()

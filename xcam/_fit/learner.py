@@ -12,17 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from xcam._fit.counting import add_batch, second_k
+from xcam._fit.averaging import Averaging
+from xcam._fit.counting import add_batch, second_k, sum_over_processes
+from xcam._fit.divisor import Divisor
 from xcam._fit.optimization import Optimization
 from xcam._fit.order import Order, seed_all
 from xcam._fit.settings import Criterion, Runtime, check_labels
 from xcam.core import TrainableMethod, extract_logits
-from xcam.core.instantiate import check_names, check_number
+from xcam.core.instantiate import check_names
 from xcam.errors import ModelOutputError
 
-__all__ = ["Averaging", "Learner", "Objective", "make_mixing"]
+__all__ = ["Learner", "Objective", "make_mixing"]
 
 Mixing: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -65,8 +66,9 @@ class Learner:
     ) -> None:
         """Take one step of the optimiser.
 
-        A part's loss counts by its share of the step's images, so that the gradient is that of
-        their mean, however they are cut into parts.
+        A part's loss counts by its share of what the criterion divides the step by, that of its
+        images or of their weights, so that the gradient is the step's, however it is cut into
+        parts.
 
         Args:
             epoch: Counted from 0.
@@ -80,6 +82,7 @@ class Learner:
         self.objective.train()
         order, images = self.order, self.order.count_images(step)
         parts = order.split(images)
+        divisor = torch.zeros((), device=self.runtime.device)
         for index, part in enumerate(parts):
             count = part.stop - part.start
             batch, labels = next(batches)
@@ -87,19 +90,35 @@ class Learner:
             with self._exchange_gradients(is_last=index == len(parts) - 1):
                 seed_all("step", order.seed, epoch, step, order.rank, index)
                 labels = labels.to(self.runtime.device, non_blocking=True)
-                loss, logits = self._forward(self.runtime.move(batch), labels)
+                loss, logits, weight = self._forward(self.runtime.move(batch), labels)
+                if weight is not None and count:
+                    divisor += weight
                 # DDP averages over processes, so each part counts `num_processes` times.
-                self.optimization.backward(loss * (count * order.num_processes / images))
+                share = order.num_processes / images
+                counted = count if weight is None or not count else weight
+                self.optimization.backward(loss * (counted * share))
             add_batch(sums, loss, logits, labels, count, second_k(self.num_classes))
-        self.optimization.step()
+        self.optimization.step(self._rescale(divisor, images))
         if self.averaging is not None:
             self.averaging.update(epoch * order.steps + step + 1, self.objective.net)
 
-    def _forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _forward(
+        self, images: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         mixed = (images, labels) if self.mixing is None else self.mixing(images, labels)
         with self.runtime.autocast():
-            found: tuple[Tensor, Tensor | None] = self.wrapped(*mixed)
+            found: tuple[Tensor, Tensor | None, Tensor | None] = self.wrapped(*mixed)
         return found
+
+    def _rescale(self, divisor: Tensor, images: int) -> Tensor | None:
+        """Return the factor from a gradient that is divided by the images to the criterion's own.
+
+        None where it is 1. What the whole step is divided by is known only after its last part.
+        """
+        if self.objective.divisor is None:
+            return None
+        total = sum_over_processes(divisor, self.runtime.processes)
+        return images / (torch.ones_like(total) if self.objective.divisor.kind == "sum" else total)
 
     def _exchange_gradients(self, is_last: bool) -> AbstractContextManager[object]:
         """Return a block in which processes exchange gradients only for the last part of a step."""
@@ -140,6 +159,9 @@ class Objective(nn.Module):
         criterion: Of logits (B, K) and labels, to the mean over the images; None is the
             cross-entropy.
         label_smoothing: Label smoothing of the cross-entropy.
+        divisor: What the criterion divides by, where a step has parts for which that is not the
+            number of their images.
+        evaluation_divisor: The same of labels that are not mixed.
     """
 
     def __init__(
@@ -148,13 +170,20 @@ class Objective(nn.Module):
         method: TrainableMethod | None,
         criterion: Criterion | None,
         label_smoothing: float,
+        divisor: Divisor | None = None,
+        evaluation_divisor: Divisor | None = None,
     ) -> None:
         super().__init__()
+        self.divisor, self.evaluation_divisor = divisor, evaluation_divisor
         self.net, self.method, self.label_smoothing = net, method, label_smoothing
         self.criterion = copy.deepcopy(criterion)  # a module of the caller's may change device
 
-    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the loss, a scalar, and the logits (B, K); None if the method's loss has none.
+    def forward(
+        self, images: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return the loss, the logits (B, K), and what the loss is divided by; scalars.
+
+        No logits if the method's loss has none, and no divisor if it is the number of images.
 
         Args:
             images: (B, C, H, W).
@@ -165,41 +194,52 @@ class Objective(nn.Module):
             TypeError: The method's loss gives no pair.
             ValueError: The loss is no scalar.
         """
-        loss, logits = (
-            self._call_net(images, labels)
-            if self.method is None
-            else _call_method(self.method, self.net, images, labels)
-        )
+        logits: Tensor | None
+        divided_by = None
+        if self.method is None:
+            logits = self._call_net(images)
+            loss, divided_by = self._compute_loss(logits, labels, self.divisor)
+        else:
+            loss, logits = _call_method(self.method, self.net, images, labels)
         if not isinstance(loss, Tensor) or loss.ndim != 0:
             got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
             raise ValueError(f"the loss must be a scalar, the mean over the images, got {got}")
-        return loss, None if logits is None else logits.detach()
+        return loss, None if logits is None else logits.detach(), divided_by
 
-    def measure(self, net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss, and the logits (B, K), of a net with the same structure in eval mode.
+    def measure(
+        self, net: nn.Module, images: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return loss, logits and divisor as `forward` of a net of the same structure in eval mode.
 
         Where the method's loss meets no logits of the images, they take one more pass.
         """
         if self.method is None:
             logits = extract_logits(net(images), len(images))
-            return self._compute_loss(logits, labels), logits
+            loss, divided_by = self._compute_loss(logits, labels, self.evaluation_divisor)
+            return loss, logits, divided_by
         loss, met = _call_method(self.method, net, images, labels)
-        return loss, extract_logits(net(images), len(images)) if met is None else met
+        return loss, extract_logits(net(images), len(images)) if met is None else met, None
 
-    def _compute_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        if self.criterion is not None:
-            return self.criterion(logits, labels)
-        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+    def _compute_loss(
+        self, logits: Tensor, labels: Tensor, divisor: Divisor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        if self.criterion is None:
+            return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing), None
+        if divisor is None:
+            return self.criterion(logits, labels), None
+        divided_by = divisor.measure(logits, labels)
+        if not bool(divided_by):  # the mean of nothing would be NaN, and so its gradient times 0
+            return 0 * logits.sum(), divided_by
+        return self.criterion(logits, labels), divided_by
 
-    def _call_net(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _call_net(self, images: Tensor) -> Tensor:
         output = self.net(images)
         if any(name.startswith("aux_logits") for name in getattr(output, "_fields", ())):
             raise ModelOutputError(
                 "in training the model gives the logits of auxiliary classifiers, too; make it "
                 "without them: xcam.models.load(…, aux_logits=False)"
             )
-        logits = extract_logits(output, len(images))
-        return self._compute_loss(logits, labels), logits
+        return extract_logits(output, len(images))
 
 
 def _call_method(
@@ -214,50 +254,6 @@ def _call_method(
         )
     loss, logits = found
     return loss, None if logits is None else extract_logits(logits, len(images))
-
-
-class Averaging:
-    """The exponential moving average a ← decay · a + (1 − decay) · w of a net's weights.
-
-    It is updated every few steps and starts at the first w. Buffers such as running statistics are
-    averaged, too; those of whole numbers, such as indices and counts, are the net's.
-
-    Args:
-        net: Whose parameters and buffers w are averaged.
-        settings: `"decay"`, in [0, 1), and `"every"`, in steps (1).
-
-    Raises:
-        TypeError: Settings of other names or kinds.
-        ValueError: Values out of their range.
-    """
-
-    def __init__(self, net: nn.Module, settings: Mapping[str, Any]) -> None:
-        if not isinstance(settings, Mapping):
-            raise TypeError(f"ema must be a mapping such as {{'decay': 0.999}}, got {settings!r}")
-        check_names("ema", settings, ["decay", "every"])
-        decay, every = settings.get("decay", 0.999), settings.get("every", 1)
-        check_number("ema: decay", decay)
-        if not 0 <= decay < 1:
-            raise ValueError(f"ema: decay must be at least 0 and below 1, got {decay!r}")
-        if not isinstance(every, int) or every < 1:
-            raise ValueError(f"ema: every must be a positive number of steps, got {every!r}")
-        self.every = every
-        update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-        self.average = AveragedModel(net, multi_avg_fn=update, use_buffers=True)
-
-    def update(self, step: int, net: nn.Module) -> None:
-        """Include the net's weights after a step, counted from 1, if it is one of those."""
-        if step % self.every == 0:
-            self.average.update_parameters(net)
-            # AveragedModel averages whole numbers as well, and rounds them.
-            for mean, buffer in zip(self.average.module.buffers(), net.buffers(), strict=True):
-                if not (buffer.is_floating_point() or buffer.is_complex()):
-                    mean.copy_(buffer)
-
-    def get_net(self, net: nn.Module) -> nn.Module:
-        """Return the averaged net; before the first update, the net itself."""
-        averaged: nn.Module = self.average.module
-        return averaged if int(self.average.n_averaged) else net
 
 
 def make_mixing(mix: Mapping[str, float], num_classes: int) -> Mixing | None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from xcam._fit.counting import (
+    Counted,
     MeasureLoss,
     average_counts,
     average_sums,
@@ -25,6 +26,7 @@ from xcam._fit.counting import (
     new_sums,
     sum_over_processes,
 )
+from xcam._fit.divergence import LOOK_EVERY, make_divergence
 from xcam._fit.learner import Learner
 from xcam._fit.progress import Progress, draw, store_state, write_log
 from xcam._fit.source import Source
@@ -33,9 +35,6 @@ from xcam.errors import DivergenceError
 from xcam.runs.folder import RunFolder
 
 __all__ = ["Training"]
-
-# Steps between two looks at the loss where looking makes a device, or other processes, wait.
-_SELDOM = 16
 
 
 @dataclass(eq=False)
@@ -94,7 +93,7 @@ class Training:
         """Take the steps that are left of an epoch."""
         progress, steps, runtime = self.progress, self.learner.order.steps, self.learner.runtime
         is_cheap = runtime.processes.count == 1 and runtime.device.type == "cpu"
-        every = 1 if is_cheap else _SELDOM
+        every = 1 if is_cheap else LOOK_EVERY
         sums = new_sums(runtime.device)
         if runtime.processes.is_main:  # the stored sums are those of all processes together
             sums += sums.new_tensor(progress.sums)
@@ -159,7 +158,11 @@ class Training:
         is_best = False
         if self.validation is not None:
             measure_loss = partial(self.learner.objective.measure, net)
-            means = average_counts(*self.measure(net, self.validation, measure_loss))
+            counted = self.measure(net, self.validation, measure_loss)
+            if counted.unreadable is not None:
+                what = f"the model's output for image {counted.unreadable} of validation"
+                raise self._make_divergence(what)
+            means = average_counts(counted)
             if not math.isfinite(means["loss"]):
                 raise self._make_divergence("the loss on the validation images")
             row |= {f"validation_{name}": mean for name, mean in means.items()}
@@ -191,7 +194,7 @@ class Training:
 
     def measure(
         self, net: nn.Module, images: Source, measure_loss: MeasureLoss | None = None
-    ) -> tuple[Tensor, float]:
+    ) -> Counted:
         """Return what a net gives on images that it is not trained on; see `count_correct`."""
         order = self.learner.order
         return count_correct(
@@ -231,18 +234,13 @@ class Training:
             DivergenceError: Loss or weights are not finite.
         """
         if not math.isfinite(self.progress.sums[0]):
-            raise self._make_divergence("the loss")
+            raise self._make_divergence("the loss or an output")
         weights = [w for w in self.learner.objective.net.parameters() if w.requires_grad]
         if not bool(torch.stack([weight.isfinite().all() for weight in weights]).all()):
             raise self._make_divergence("a weight")
 
     def _make_divergence(self, what: str) -> DivergenceError:
-        progress = self.progress
-        return DivergenceError(
-            f"{what} is not finite at epoch {progress.epoch + 1}, step {progress.step} (learning "
-            f"rate {progress.lr:g}); lower the learning rate, clip the gradient, or check the "
-            "images"
-        )
+        return make_divergence(what, self.learner, self.progress, self.source, self.folder)
 
     def _store(self) -> None:
         """Write the state, as the main process, where there is a folder for it."""

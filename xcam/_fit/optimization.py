@@ -129,8 +129,13 @@ class Optimization:
         """Add the gradient of a part of a step's loss."""
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
-    def step(self) -> None:
-        """Apply the gradients, then clear them."""
+    def step(self, factor: Tensor | None = None) -> None:
+        """Apply the gradients, multiplied by a factor if one is given, then clear them."""
+        if factor is not None:
+            for group in self.optimizer.param_groups:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        parameter.grad.mul_(factor)
         if self.clip is not None:
             self.scaler.unscale_(self.optimizer)
             groups = self.optimizer.param_groups

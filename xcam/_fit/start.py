@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from xcam._explain.prepared import prepare
+from xcam._fit.averaging import Averaging
+from xcam._fit.divisor import find_divisors
 from xcam._fit.labels import check_all_labels, match_sources
-from xcam._fit.learner import Averaging, Learner, Objective, make_mixing
+from xcam._fit.learner import Learner, Objective, make_mixing
 from xcam._fit.optimization import Optimization
 from xcam._fit.order import Order, seed_all
 from xcam._fit.progress import CLASSES
@@ -156,10 +158,18 @@ class Start:
             )
         self._check_last_step(net, runtime)
         self._check_validation_loss(net, method, runtime)
-        objective = Objective(net, method, settings.criterion, settings.label_smoothing)
+        order = self.order
+        divisors = find_divisors(
+            settings.criterion,
+            num_classes,
+            bool(settings.mix),
+            order.parts,
+            self.validation is not None,
+            runtime,
+        )
+        objective = Objective(net, method, settings.criterion, settings.label_smoothing, *divisors)
         objective.to(runtime.device)
         is_shared = runtime.processes.count > 1
-        order = self.order
         return Learner(
             objective=objective,
             wrapped=self._wrap(objective, runtime) if is_shared else objective,

@@ -26,6 +26,7 @@ from xcam.core import Method, attached_method
 from xcam.core.instantiate import check_names, check_number
 from xcam.engine import gradients, random_states
 from xcam.engine.forward import Precision
+from xcam.errors import warn
 
 __all__ = ["fit"]
 
@@ -106,8 +107,12 @@ def fit(
         mix: The α of `"mixup"`, of `"cutmix"`, or of both, of which one is drawn a batch. Labels
             are shares of the classes then, (B, K).
         ema: `{"decay": 0.999, "every": 1}` for a moving average of the weights, taken every so many
-            steps: it is measured, kept and returned in their place.
+            steps: it is measured, kept and returned in their place. With `"warmup": True` update n
+            has a decay of at most (1 + n) / (10 + n), so that the average of a short training
+            forgets its beginning; a warning says where the decay is too high for the steps.
         accumulate: Parts in which a process computes a step, one after the other; it saves memory.
+            Their gradients add up to the step's, also of a criterion with weights, ignored classes
+            or `reduction="sum"`.
         clip: The largest norm of the gradient of all parameters together.
         precision: `"full"`, or `"bf16"`/`"fp16"` to train under autocast.
         seed: The seed for all random numbers.
@@ -177,6 +182,10 @@ def fit(
         start = start.fit_net(net, trained_method)
         learner = start.make_learner(net, trained_method)
         learner.optimization.check_length(epochs, learner.order.steps)
+        if learner.averaging is not None and runtime.processes.is_main:
+            slowness = learner.averaging.describe_slowness(epochs * learner.order.steps)
+            if slowness is not None:
+                warn(slowness)
         folder = None if out is None else make_folder(out)
         start.check_all_labels(is_begun=folder is not None and folder.is_begun)
         with folder.lock() if folder and runtime.processes.is_main else nullcontext():
@@ -219,9 +228,9 @@ def _finish(training: Training, board_path: str | Path | None, test: Source | No
     net.to(memory_format=torch.contiguous_format)
     net.zero_grad(set_to_none=True)
     if folder is not None and test is not None:
-        counts, _ = training.measure(net, test)
+        counted = training.measure(net, test)
+        table = tabulate(counted, test.categories)  # where it raises, it does in all processes
         if processes.is_main:
-            table = tabulate(counts, test.categories)
             folder.write("test.csv", table.to_csv(index=False).encode())
     processes.wait()
     return net

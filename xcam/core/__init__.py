@@ -1,6 +1,13 @@
 """The nouns: methods, targets, explanations, metrics."""
 
 from xcam.core.explanation import Explanation
+from xcam.core.finite import (
+    check_finite,
+    check_logits,
+    describe_unreadable,
+    find_unreadable,
+    mark_unreadable,
+)
 from xcam.core.headed import (
     Headed,
     attached_method,
@@ -39,8 +46,13 @@ __all__ = [
     "TrainableMethod",
     "Truth",
     "attached_method",
+    "check_finite",
     "check_fitted",
     "check_headless",
+    "check_logits",
+    "describe_unreadable",
     "extract_logits",
     "find_headed",
+    "find_unreadable",
+    "mark_unreadable",
 ]

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from xcam.core.finite import check_finite
 from xcam.core.method import Reduce
 
 __all__ = ["check_maps", "check_place", "find_positions", "reduce_channels"]
@@ -38,9 +39,11 @@ def check_maps(maps: object, count: int, name: str) -> Tensor:
     if maps.ndim not in (3, 4) or len(maps) != count or 0 in maps.shape:
         raise ValueError(f"{label} must be ({count}, h, w), got {tuple(maps.shape)}")
     raw = torch.as_tensor(maps).detach().to(torch.float32, copy=True)
-    if not bool(raw.isfinite().all()):
-        raise ValueError(f"{name} gave a map that is not finite")
-    return raw
+    return check_finite(
+        raw,
+        lambda image: f"{name} gave a map that is not finite" + f" for image {image}" * (count > 1),
+        error=ValueError,
+    )
 
 
 def check_place(place: object) -> None:

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from xcam.core.explanation import Explanation
+from xcam.core.finite import check_finite
 from xcam.core.settings import Settings
 
 __all__ = ["QUESTIONS", "Metric", "MetricSpec", "Truth"]
@@ -99,14 +100,18 @@ class Metric(Settings, ABC):
 
         Raises:
             TypeError: Maps, or anything else, in place of an explanation.
+            ModelOutputError: A statistic is not finite.
         """
         if not isinstance(explanation, Explanation):
             raise TypeError(
                 f"a metric scores an explanation, got {type(explanation).__name__}; "
                 "make one of maps by xcam.Explanation.of(maps, images)"
             )
-        rows = self.score(model, images, explanation, truth)
-        return self.finish(rows.detach().cpu().double().mean(0))
+        rows = check_finite(
+            self.score(model, images, explanation, truth).detach().cpu(),
+            lambda image: f"{self.spec.name} gave a value that is not finite for image {image}",
+        )
+        return self.finish(rows.double().mean(0))
 
     @abstractmethod
     def score(

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xcam.core.finite import check_finite, check_logits
 from xcam.errors import ModelOutputError
 
 __all__ = ["Output", "ScoreFunction", "Target", "TargetLike", "extract_logits"]
@@ -147,13 +148,7 @@ class Target:
         return _transform(logits, output).gather(1, self.classes[rows, None])[:, 0]
 
     def _check(self, logits: Tensor) -> None:
-        finite = logits.isfinite().all(1)
-        if not bool(finite.all()):
-            image = int(self.rows[~finite][0])
-            raise ModelOutputError(
-                f"the model's output for image {image} is not finite: check the weights and the "
-                "normalization of the images"
-            )
+        check_logits(logits, self.rows)
         if self.classes is not None and self.highest >= logits.shape[1]:
             wrong, count = self.highest, logits.shape[1]
             has = f"{count} classes, 0 to {count - 1}" if count > 1 else "a single score, target 0"
@@ -286,13 +281,14 @@ def _checked_scores(scores: object, images: Tensor) -> Tensor:
     """Return a callable's scores, or raise if they are not one finite number per row."""
     rows = len(images)
     if isinstance(scores, Tensor) and scores.shape == (rows,) and scores.is_floating_point():
-        finite = scores.isfinite()
-        if not bool(finite.all()):
-            raise ModelOutputError(
-                f"the target callable's score for image {int(images[~finite][0])} is not finite: "
-                "check what it computes, and the model's output"
-            )
-        return scores
+        return check_finite(
+            scores,
+            lambda image: (
+                f"the target callable's score for image {image} is not finite: check what it "
+                "computes, and the model's output"
+            ),
+            images,
+        )
     got: object = type(scores).__name__
     if isinstance(scores, Tensor):
         got = f"{tuple(scores.shape)} of {scores.dtype}"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from xcam.core import extract_logits
+from xcam.core import check_logits, extract_logits
 from xcam.data.items import collate_items, read_item
 from xcam.engine import untouched
 from xcam.engine.forward import call
@@ -44,13 +44,13 @@ def predict_labels(
     Raises:
         TypeError: A `DataLoader`, whose order and batches are its own.
         ValueError: No images, or one that cannot be read, which is named.
-        ModelOutputError: The output is not one (B, K) tensor.
+        ModelOutputError: The output is not one (B, K) tensor, or not finite for an image.
     """
     _check_no_loader(data)
     if len(cast(Sized, data)) == 0:
         raise ValueError("data holds no images to predict the classes of")
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-    labels = []
+    labels: list[Tensor] = []
     with untouched(model), torch.no_grad():
         loader = DataLoader(
             _NamedItems(data),
@@ -63,7 +63,8 @@ def predict_labels(
                 raise batch
             images = batch[0]
             logits = extract_logits(call(model, images.to(device), may_overwrite=True), len(images))
-            labels.append(logits.argmax(1).cpu())
+            numbers = torch.arange(len(logits)) + sum(map(len, labels))
+            labels.append(check_logits(logits, numbers).argmax(1).cpu())
     return torch.cat(labels)
 
 

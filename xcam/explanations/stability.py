@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 import torch
 from torch import Tensor
 
+from xcam.core import check_finite
 from xcam.errors import warn
 from xcam.explanations.folder import StoredMaps
 from xcam.imaging import is_flat, normalize, parse_size, resize
@@ -195,9 +196,12 @@ def _scale_to_bytes(maps: Tensor, size: tuple[int, int] | None) -> Tensor:
             f"maps must be floating point or uint8, got {maps.dtype}; give bytes, 0 to 255, as "
             "uint8, and maps of another range as floats"
         )
-    values = maps.detach().float()
-    if not bool(values.isfinite().all()):
-        raise ValueError("maps must be finite, got NaN or infinity")
+    several = len(maps) > 1
+    values = check_finite(
+        maps.detach().float(),
+        lambda image: "maps must be finite, got NaN or infinity" + f" for image {image}" * several,
+        error=ValueError,
+    )
     if size is not None:
         values = resize(values, size)
     return values if maps.dtype == torch.uint8 else normalize(values) * 255

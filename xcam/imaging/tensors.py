@@ -17,6 +17,7 @@ __all__ = [
     "check_fill",
     "colorize",
     "fit",
+    "hash_images",
     "is_flat",
     "make_fill",
     "normalize",
@@ -52,6 +53,21 @@ def is_flat(maps: Tensor) -> Tensor:
 def _flat(lowest: Tensor, highest: Tensor) -> Tensor:
     largest = torch.maximum(lowest.abs(), highest.abs())
     return highest - lowest <= 8 * torch.finfo(lowest.dtype).eps * largest
+
+
+def hash_images(images: Tensor, seed: int) -> list[int]:
+    """Hash images (B, C, H, W) to 32 bits each: the high ones of Σ wᵢxᵢ modulo 2⁶⁴.
+
+    x are an image's float32 bits, w random numbers from the seed. Integers, so that every device
+    finds the same, in whatever order it adds.
+    """
+    bits = images.detach().float().flatten(1).contiguous().view(torch.int32)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(-(2**63), 2**63 - 1, (bits.shape[1] + 1,), generator=generator)
+    first, weights = drawn.to(images.device).tensor_split([1])
+    states = torch.stack([first + (row * weights).sum() for row in bits]) >> 32 & 0xFFFFFFFF
+    found: list[int] = states.flatten().tolist()
+    return found
 
 
 def blur(images: Tensor, sigma: float) -> Tensor:

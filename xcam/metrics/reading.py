@@ -8,12 +8,18 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from xcam.core import Output, Target, extract_logits
-from xcam.errors import ModelOutputError
+from xcam.core import (
+    Output,
+    Target,
+    check_finite,
+    extract_logits,
+    find_unreadable,
+    mark_unreadable,
+)
 
 __all__ = [
     "Read",
-    "check_finite",
+    "check_changed",
     "is_among_top",
     "make_hit_reader",
     "make_score_and_hit_reader",
@@ -32,7 +38,8 @@ def is_among_top(logits: Tensor, classes: Tensor, top: int = 1) -> Tensor:
 
     Of equals the first class goes first, as with argmax: a model that tells no class from another
     decides for class 0 alone. Logits as near each other as rounding brings them count as equal, so
-    that the size of a chunk alone changes no decision.
+    that the size of a chunk alone changes no decision. No class is among the top of logits that are
+    unreadable (`xcam.core.find_unreadable`).
 
     Args:
         logits: (R, K).
@@ -42,21 +49,23 @@ def is_among_top(logits: Tensor, classes: Tensor, top: int = 1) -> Tensor:
     Returns:
         (R,) bool.
     """
+    readable = ~find_unreadable(logits)
+    tie = _TIE * logits.abs().where(logits.isfinite(), 0).amax(1, keepdim=True)
+    logits = logits.clamp(min=torch.finfo(logits.dtype).min)  # −∞ − (−∞) would be no number
     own = classes[:, None]
     lead = logits - logits.gather(1, own)
-    tie = _TIE * logits.abs().amax(1, keepdim=True)
     before = torch.arange(logits.shape[1], device=logits.device) < own
     ahead = (lead > tie) | ((lead >= -tie) & before)
-    return ahead.sum(1) < top
+    return (ahead.sum(1) < top) & readable
 
 
 def make_score_reader(target: Target, output: Output) -> Read:
-    """Make a reader of the explained class's score: (R,)."""
+    """Make a reader of the explained class's score: (R,), NaN where logits are unreadable."""
     checked = _make_logits_reader(target)
 
     def read(prediction: object, rows: Tensor) -> Tensor:
         logits, _ = checked(prediction, rows)
-        return target.scores(logits, rows, output=output)
+        return mark_unreadable(target.scores(logits, rows, output=output), logits)
 
     return read
 
@@ -64,14 +73,15 @@ def make_score_reader(target: Target, output: Output) -> Read:
 def make_hit_reader(target: Target) -> Read:
     """Make a reader of whether the model predicts the explained class: (R,) 0 or 1.
 
-    By the rule of `is_among_top`. A single logit is for its class if it is positive.
+    By the rule of `is_among_top`. A single logit is for its class if it is positive. Where logits
+    are unreadable it is NaN.
     """
     checked = _make_logits_reader(target)
 
     def read(prediction: object, rows: Tensor) -> Tensor:
         logits, classes = checked(prediction, rows)
         hits = is_among_top(logits, classes) if logits.shape[1] > 1 else logits[:, 0] > 0
-        return hits.to(logits.dtype)
+        return mark_unreadable(hits.to(logits.dtype), logits)
 
     return read
 
@@ -86,15 +96,15 @@ def make_score_and_hit_reader(target: Target) -> Read:
     return read
 
 
-def check_finite(found: Tensor) -> Tensor:
-    """Return values (B, …), or raise if those of an image are not finite."""
-    finite = found.flatten(1).isfinite().all(1)
-    if not bool(finite.all()):
-        raise ModelOutputError(
-            f"the model's output for image {int((~finite).nonzero()[0])} is not finite once "
-            "pixels are changed: check the fill, or use a higher precision"
-        )
-    return found
+def check_changed(found: Tensor) -> Tensor:
+    """Return values (B, …) read from changed images, or raise if those of one are not finite."""
+    return check_finite(
+        found,
+        lambda image: (
+            f"the model's output for image {image} is not finite once pixels are changed: check "
+            "the fill, or use a higher precision"
+        ),
+    )
 
 
 def _make_logits_reader(target: Target) -> Callable[[object, Tensor], tuple[Tensor, Tensor]]:

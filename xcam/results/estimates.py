@@ -90,6 +90,7 @@ def tabulate(
                 **_describe_estimate(found.get((label, group))),
                 "rows": line["rows"],
                 "errors": line["errors"],
+                "flat": line["flat"],
             }
         )
     return _sort(pd.DataFrame(lines))

@@ -7,6 +7,7 @@ import pandas as pd
 __all__ = ["escape", "render_table"]
 
 _ARROWS = {"higher": r" $\uparrow$", "lower": r" $\downarrow$", "neither": ""}
+_FLAT = r"$^\dagger$"
 _SPECIAL = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -39,7 +40,11 @@ def render_table(results: pd.DataFrame, intervals: bool, digits: int) -> str:
         if len(models) > 1:
             lines += [rf"\multicolumn{{{len(heads) + 1}}}{{l}}{{{escape(str(model))}}} \\"]
         lines += _make_lines(part, list(columns["metric"]), intervals, digits)
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+    lines.append(r"\bottomrule")
+    if results["flat"].any():
+        note = rf"{_FLAT} some of the maps are flat: they order no pixels"
+        lines.append(rf"\multicolumn{{{len(heads) + 1}}}{{l}}{{\footnotesize {note}}} \\")
+    return "\n".join([*lines, r"\end{tabular}", ""])
 
 
 def escape(text: str) -> str:
@@ -53,12 +58,14 @@ def _make_lines(part: pd.DataFrame, metrics: list[str], intervals: bool, digits:
         (line["method"], line["metric"]): _format_cell(line, intervals, digits)
         for line in _mark_best(part).to_dict("records")
     }
+    flat = set(part.loc[part["flat"] > 0, "method"])
     lines: list[str] = []
     for control, methods in part.groupby("control")["method"]:
         if control and lines:
             lines.append(r"\addlinespace")
         for method in sorted(methods.unique()):
-            row = [escape(method), *(cells.get((method, metric), "--") for metric in metrics)]
+            name = escape(method) + (_FLAT if method in flat else "")
+            row = [name, *(cells.get((method, metric), "--") for metric in metrics)]
             lines.append(" & ".join(row) + r" \\")
     return lines
 

@@ -92,7 +92,8 @@ class Results:
             A line for each model, metric and method, the best method first and the controls after
             the others: `model`, `metric`, `direction` (`"higher"`, `"lower"` or `"neither"` is
             better), `method`, `control`, `value`, `low` and `high` (the 95 % interval; NaN of a
-            single image), `n` (images), `rows`, `errors`.
+            single image), `n` (images), `rows`, `errors`, `flat` (rows of a map that is the same
+            everywhere: it orders no pixels, and its score is that of the pixels' places).
             Where a result is undefined on some resamples, such as a ratio of hits, they are left
             out of the interval and a warning says of how many.
         """
@@ -239,7 +240,7 @@ class Results:
     def to_latex(self, intervals: bool = True, digits: int = 3) -> str:
         """Return the table in LaTeX: a line a method, a column a metric, the best in bold.
 
-        It needs the package booktabs.
+        It needs the package booktabs. A dagger marks methods with flat maps.
 
         Args:
             intervals: Print the 95 % interval behind each value.
@@ -248,9 +249,9 @@ class Results:
         return latex.render_table(self.table(), intervals, digits)
 
     def __str__(self) -> str:
-        """Return the table, how many rows failed, and the first error of each method."""
+        """Return the table, how many rows failed, which maps are flat, and first errors."""
         shown = self.table().to_string(index=False, float_format="{:.4f}".format)
-        return "\n".join([shown, self._describe_counts(), *self.first_errors])
+        return "\n".join([shown, self._describe_counts(), *self.warnings, *self.first_errors])
 
     def __repr__(self) -> str:
         """Return the folder and what is in it; `print` shows the table."""
@@ -259,7 +260,7 @@ class Results:
     def _repr_html_(self) -> str:
         """Return the table for notebooks."""
         shown = self.table().to_html(index=False, float_format="{:.4f}".format)
-        lines = map(html.escape, (self._describe_counts(), *self.first_errors))
+        lines = map(html.escape, (self._describe_counts(), *self.warnings, *self.first_errors))
         return "\n".join([shown, *(f"<p>{line}</p>" for line in lines)])
 
     def _describe_counts(self) -> str:

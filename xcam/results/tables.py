@@ -88,7 +88,8 @@ class Layout:
     def render(self, results: Results) -> str:
         """Return `fill` as text, with what was scored on fewer images, and the first errors."""
         table = self.fill(results).to_string(float_format="{:.1f}".format, na_rep="")
-        return "\n".join([table, *_find_fewer_images(results), *results.first_errors])
+        remarks = *_find_fewer_images(results), *results.warnings, *results.first_errors
+        return "\n".join([table, *remarks])
 
     def _fill_unmasked(self, part: pd.DataFrame, long: pd.DataFrame, model: str) -> pd.DataFrame:
         """Return the line of the images as they are, of which nothing is hidden."""

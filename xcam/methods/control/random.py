@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from xcam.core import Method, MethodSpec, Target
+from xcam.imaging import hash_images
 
 __all__ = ["Random"]
 
@@ -44,20 +45,6 @@ class Random(Method):
         size = images.shape[2:]
         noise = [
             torch.rand(size, generator=torch.Generator().manual_seed(state))
-            for state in _states(images, self.seed)
+            for state in hash_images(images, self.seed)
         ]
         return torch.stack(noise).to(images.device)
-
-
-def _states(images: Tensor, seed: int) -> list[int]:
-    """Return 32 bits per image: the high ones of Σ wᵢxᵢ modulo 2⁶⁴, x its bits, w random.
-
-    Integers, so that every device finds the same, in whatever order it adds.
-    """
-    bits = images.detach().float().flatten(1).contiguous().view(torch.int32)
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(-(2**63), 2**63 - 1, (bits.shape[1] + 1,), generator=generator)
-    first, weights = drawn.to(images.device).tensor_split([1])
-    states = torch.stack([first + (row * weights).sum() for row in bits]) >> 32 & 0xFFFFFFFF
-    found: list[int] = states.flatten().tolist()
-    return found

@@ -8,13 +8,22 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Count, Explanation, Metric, MetricSpec, extract_logits
+from xcam.core import (
+    Count,
+    Explanation,
+    Metric,
+    MetricSpec,
+    check_finite,
+    describe_unreadable,
+    extract_logits,
+    mark_unreadable,
+)
 from xcam.engine import forward, untouched
 from xcam.engine.masking import masked_passes
 from xcam.imaging import Fill
 from xcam.metrics.inputs import Space, enter_space, read_maps
 from xcam.metrics.masked.muting import MaskNormalization, Muted, make_masks
-from xcam.metrics.reading import Read, is_among_top
+from xcam.metrics.reading import Read, check_changed, is_among_top
 
 __all__ = ["Accuracy", "MaskedAccuracy"]
 
@@ -64,7 +73,8 @@ class Accuracy(Metric):
             return read(forward.call(model, images[part]), rows)
 
         with untouched(model), torch.no_grad():
-            return forward.collect(len(images), step, images, "accuracy")
+            hits = forward.collect(len(images), step, images, "accuracy")
+        return check_finite(hits, describe_unreadable)
 
     def finish(self, mean: Tensor) -> Tensor:
         """Return the mean itself."""
@@ -126,7 +136,8 @@ class MaskedAccuracy(Metric):
             return rows, masks[part]
 
         with untouched(model):
-            return masked_passes(net, shown, len(images), one_each, read, self.fill, "accuracy")
+            hits = masked_passes(net, shown, len(images), one_each, read, self.fill, "accuracy")
+        return check_changed(hits)
 
     def finish(self, mean: Tensor) -> Tensor:
         """Return the mean itself."""
@@ -155,6 +166,7 @@ def make_top_reader(labels: Tensor, top: int) -> Read:
     """Make a reader of whether an image's label is among the `top` highest logits: (R,) 0 or 1.
 
     By the rule of `is_among_top`. A single logit means class 1 if it is positive, else class 0.
+    Where logits are unreadable it is NaN.
     """
     highest = int(labels.max())
 
@@ -167,6 +179,7 @@ def make_top_reader(labels: Tensor, top: int) -> Read:
             raise ValueError(f"label {highest} is out of range: the model has {count} classes")
         if top >= count:
             raise ValueError(f"top must be below the model's number of classes, {count}, got {top}")
-        return is_among_top(logits, labels[rows], top).to(logits.dtype)
+        hits = is_among_top(logits, labels[rows], top).to(logits.dtype)
+        return mark_unreadable(hits, logits)
 
     return read

@@ -16,7 +16,7 @@ from xcam.imaging import Fill
 from xcam.metrics.inputs import Space, enter_space, read_target
 from xcam.metrics.masked.muting import MaskNormalization, Muted, make_masks
 from xcam.metrics.precision import to_finest
-from xcam.metrics.reading import check_finite, make_score_reader
+from xcam.metrics.reading import check_changed, make_score_reader
 
 _NO_GAIN = {
     "random above inverse": "neither shows enough of the object for the probability to rise"
@@ -78,7 +78,7 @@ def measure_confidences(
         found = masked_passes(
             net, shown, 2 * len(images), pairs, read, fill, "confidence", group_size=2
         )
-    p, o = check_finite(found.view(-1, 2)).unbind(1)
+    p, o = check_changed(found.view(-1, 2)).unbind(1)
     return p, torch.where((masks == 1).flatten(1).all(1), p, o)
 
 

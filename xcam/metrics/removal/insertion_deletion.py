@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from xcam.core import Count, Explanation, Metric, MetricSpec, Output, Positive
 from xcam.imaging import Fill
 from xcam.metrics.inputs import Space
-from xcam.metrics.removal.pixels import Step, compute_area, score_curves
+from xcam.metrics.removal.pixels import Step, Ties, compute_area, score_curves
 
 __all__ = ["Deletion", "Insertion", "Kernel", "blur_images"]
 
@@ -32,7 +32,7 @@ class Deletion(Metric):
     """Deletion: the area under the score's curve while the map's highest pixels vanish first.
 
     AUC = (Σ_k s_k − s_0/2 − s_n/2)/n, s_k = f(x without its k·step highest pixels) (Petsiuk et
-    al., 2018, arXiv:1806.07421). All channels of a pixel vanish together, ties in scan order. The
+    al., 2018, arXiv:1806.07421). All channels of a pixel vanish together. The
     default is what the authors ran over ImageNet, 28 steps; `preset="rise"` makes the 224 steps of
     their single images, `preset="castream"` the 28 of CA-Stream. They explain the predicted class,
     and the label: here it is the explanation's. Lower is better; in [0, 1] for a probability.
@@ -43,6 +43,8 @@ class Deletion(Metric):
         output: What of the output is f.
         space: Where pixels are replaced; the authors replace normalized ones.
         fill: What replaces them; zero of a normalized image is the data set's mean color.
+        ties: How equal values are ordered: in `"scan"` order, or in a `"random"` one an image.
+        seed: Of that random order.
         preset: `"rise"` sets step=1/224, which is 224 pixels at 224×224, and `"castream"` sets
             step=1/28, which is 1792.
     """
@@ -51,6 +53,8 @@ class Deletion(Metric):
     output: Output = "prob"
     space: Space = "normalized"
     fill: Fill = "zero"
+    ties: Ties = "scan"
+    seed: int = 0
     preset: InitVar[str | None] = None
 
     presets: ClassVar = _DELETION
@@ -72,8 +76,18 @@ class Deletion(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """Return the curves (B, P), from the clean image to the fill; see `Metric.score`."""
-        settings = self.step, self.output, self.space, self.fill
-        return score_curves(model, images, explanation, *settings, label="deletion")
+        return score_curves(
+            model,
+            images,
+            explanation,
+            self.step,
+            self.output,
+            self.space,
+            self.fill,
+            label="deletion",
+            ties=self.ties,
+            seed=self.seed,
+        )
 
     def finish(self, mean: Tensor) -> Tensor:
         """Return the area under the mean curve, which is the mean of the areas."""
@@ -103,6 +117,8 @@ class Insertion(Metric):
         output: What of the output is f.
         space: Where the image is blurred; the authors blur the normalized one.
         fill: What is seen at the start in place of the blurred image, if not None.
+        ties: How equal values are ordered: in `"scan"` order, or in a `"random"` one an image.
+        seed: Of that random order.
         preset: `"rise"` sets step=1/224, which is 224 pixels at 224×224, and an 11×11 kernel;
             `"castream"` sets step=1/28, which is 1792, and a 5×5 kernel.
     """
@@ -114,6 +130,8 @@ class Insertion(Metric):
     output: Output = "prob"
     space: Space = "normalized"
     fill: Fill | None = None
+    ties: Ties = "scan"
+    seed: int = 0
     preset: InitVar[str | None] = None
 
     presets: ClassVar = _INSERTION
@@ -141,13 +159,19 @@ class Insertion(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """Return the curves (B, P), from the blurred image to the clean one; see `Metric.score`."""
-        settings = (
+        return score_curves(
+            model,
+            images,
+            explanation,
             self.step,
             self.output,
             self.space,
             self._blur if self.fill is None else self.fill,
+            insert=True,
+            label="insertion",
+            ties=self.ties,
+            seed=self.seed,
         )
-        return score_curves(model, images, explanation, *settings, insert=True, label="insertion")
 
     def _blur(self, images: Tensor) -> Tensor:
         return blur_images(images, self.kernel, self.size, self.sigma)

@@ -11,9 +11,16 @@ from torch import Tensor, nn
 from xcam.core import Count, Explanation, Metric, MetricSpec, Positive
 from xcam.engine import untouched
 from xcam.imaging import Fill
-from xcam.metrics.inputs import Space, enter_space, read_maps, read_target
+from xcam.metrics.inputs import Space, enter_space, read_target
 from xcam.metrics.reading import make_score_reader
-from xcam.metrics.removal.pixels import compute_area, rank_values, remove_progressively
+from xcam.metrics.removal.pixels import (
+    Ties,
+    compute_area,
+    draw_order,
+    rank_values,
+    read_ordered_maps,
+    remove_progressively,
+)
 from xcam.metrics.removal.superpixels import (
     compute_segment_means,
     divide_into_grid,
@@ -47,6 +54,9 @@ class IROF(Metric):
             `xcam.imaging.make_fill`.
         space: Where segments are cut and replaced: before the model's own normalization
             (`"input"`), or after it.
+        ties: How segments of equal means are ordered: in `"scan"` order, or in a `"random"` one an
+            image.
+        seed: Of that random order.
     """
 
     segments: Segments = "slic"
@@ -54,6 +64,8 @@ class IROF(Metric):
     compactness: Positive = 0.1
     fill: Fill = "mean"
     space: Space = "input"
+    ties: Ties = "scan"
+    seed: int = 0
 
     spec: ClassVar[MetricSpec] = MetricSpec(
         name="irof",
@@ -73,7 +85,8 @@ class IROF(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """Return (B, n_segments + 1) ratios f_j / f_0; see `Metric.score`."""
-        maps, target = read_maps(explanation, images), read_target(explanation, images)
+        maps = read_ordered_maps(explanation, images, self.ties)
+        target = read_target(explanation, images)
         with untouched(model), torch.no_grad():
             inner, pixels = enter_space(model, images, self.space)
             places, used = self._places(pixels, maps)
@@ -95,8 +108,9 @@ class IROF(Metric):
         else:
             labels = cells.to(pixels.device).expand_as(maps)
         means, sizes = compute_segment_means(maps[:, None], labels, rows * columns)
-        order = rank_values(means[:, 0].where(sizes > 0, -torch.inf))  # those unused come last
-        return order.gather(1, labels.flatten(1)).view_as(labels), (sizes > 0).sum(1)
+        values = means[:, 0].where(sizes > 0, -torch.inf)  # those unused come last
+        ranks = rank_values(values, draw_order(pixels, rows * columns, self.ties, self.seed))
+        return ranks.gather(1, labels.flatten(1)).view_as(labels), (sizes > 0).sum(1)
 
     def finish(self, mean: Tensor) -> Tensor:
         """Return one minus the area under the mean curve."""

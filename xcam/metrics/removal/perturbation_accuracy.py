@@ -11,13 +11,16 @@ from torch import Tensor, nn
 from xcam.core import Explanation, Metric, MetricSpec
 from xcam.engine import untouched
 from xcam.imaging import Fill
-from xcam.metrics.inputs import Space, enter_space, read_maps, read_target
+from xcam.metrics.inputs import Space, enter_space, read_target
 from xcam.metrics.reading import make_hit_reader
 from xcam.metrics.removal.pixels import (
     Fractions,
+    Ties,
     check_ascending,
     count_at_fractions,
+    draw_order,
     rank_values,
+    read_ordered_maps,
     remove_progressively,
 )
 
@@ -34,6 +37,8 @@ class _Perturbation(Metric):
     fractions: Fractions = _FRACTIONS
     space: Space = "input"
     fill: Fill = "zero"
+    ties: Ties = "scan"
+    seed: int = 0
 
     sign: ClassVar[int]
 
@@ -50,14 +55,13 @@ class _Perturbation(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """Return (B, P), 1 where the class survived and 0 where not; see `Metric.score`."""
-        first = self.sign * read_maps(explanation, images, order=True)
+        first = self.sign * read_ordered_maps(explanation, images, self.ties)
         counts = count_at_fractions(self.fractions, first[0].numel())
+        ranks = rank_values(first, draw_order(images, first[0].numel(), self.ties, self.seed))
         read, name = make_hit_reader(read_target(explanation, images)), self.spec.name
         with untouched(model), torch.no_grad():
             net, shown = enter_space(model, images, self.space)
-            return remove_progressively(
-                net, shown, rank_values(first), counts, read, self.fill, label=name
-            )
+            return remove_progressively(net, shown, ranks, counts, read, self.fill, label=name)
 
     def finish(self, mean: Tensor) -> Tensor:
         """Return the mean over k."""
@@ -73,13 +77,15 @@ class PositivePerturbation(_Perturbation):
     """Positive perturbation: accuracy without the highest pixels, averaged over how many.
 
     Mean over k of P(argmax f(x without its k highest pixels) = class) (Chefer et al., 2021,
-    arXiv:2012.09838), ties in scan order. The class is the explanation's: with the labels
+    arXiv:2012.09838). The class is the explanation's: with the labels
     explained it is the accuracy that is published. Lower is better; in [0, 1].
 
     Attributes:
         fractions: k, of the pixels, rounded down.
         space: Where pixels are replaced.
         fill: What replaces them; zero of an image in [0, 1] is black, as in the authors' code.
+        ties: How equal values are ordered: in `"scan"` order, or in a `"random"` one an image.
+        seed: Of that random order.
     """
 
     sign: ClassVar[int] = 1
@@ -107,6 +113,8 @@ class NegativePerturbation(_Perturbation):
         fractions: k, of the pixels, rounded down.
         space: Where pixels are replaced.
         fill: What replaces them; zero of an image in [0, 1] is black, as in the authors' code.
+        ties: How equal values are ordered: in `"scan"` order, or in a `"random"` one an image.
+        seed: Of that random order.
     """
 
     sign: ClassVar[int] = -1

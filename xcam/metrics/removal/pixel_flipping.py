@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from xcam.core import Explanation, Metric, MetricSpec, Output
 from xcam.imaging import Fill
 from xcam.metrics.inputs import Space
-from xcam.metrics.removal.pixels import Step, compute_area, score_curves
+from xcam.metrics.removal.pixels import Step, Ties, compute_area, score_curves
 
 __all__ = ["PixelFlipping"]
 
@@ -32,12 +32,16 @@ class PixelFlipping(Metric):
         output: What of the output is read.
         space: Where pixels are replaced.
         fill: What replaces them; zero of an image in [0, 1] is black.
+        ties: How equal values are ordered: in `"scan"` order, or in a `"random"` one an image.
+        seed: Of that random order.
     """
 
     step: Step = 1 / 28
     output: Output = "logit"
     space: Space = "input"
     fill: Fill = "zero"
+    ties: Ties = "scan"
+    seed: int = 0
 
     spec: ClassVar[MetricSpec] = MetricSpec(
         name="pixel_flipping",
@@ -57,8 +61,18 @@ class PixelFlipping(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """Return the curves (B, P), from the clean image to the fill; see `Metric.score`."""
-        settings = self.step, self.output, self.space, self.fill
-        return score_curves(model, images, explanation, *settings, label=self.spec.name)
+        return score_curves(
+            model,
+            images,
+            explanation,
+            self.step,
+            self.output,
+            self.space,
+            self.fill,
+            label=self.spec.name,
+            ties=self.ties,
+            seed=self.seed,
+        )
 
     def finish(self, mean: Tensor) -> Tensor:
         """Return the area under the mean curve, which is the mean of the areas."""

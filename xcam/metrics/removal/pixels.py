@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -18,18 +18,22 @@ from torch import Tensor, nn
 from xcam.core import Explanation, Output, Range
 from xcam.engine import untouched
 from xcam.engine.masking import masked_passes
-from xcam.imaging import Fill
+from xcam.imaging import Fill, hash_images, is_flat
 from xcam.metrics.inputs import Space, enter_space, read_maps, read_target
-from xcam.metrics.reading import Read, check_finite, make_score_reader
+from xcam.metrics.reading import Read, check_changed, make_score_reader
 
 __all__ = [
     "Fractions",
     "Step",
+    "Ties",
     "check_ascending",
     "compute_area",
     "count_at_fractions",
     "count_by_step",
+    "draw_order",
+    "level",
     "rank_values",
+    "read_ordered_maps",
     "remove_progressively",
     "score_curves",
 ]
@@ -40,15 +44,57 @@ Step: TypeAlias = Annotated[int, Range(least=1)] | Annotated[float, Range(above=
 
 Fractions: TypeAlias = tuple[Annotated[float, Range(above=0, below=1)], ...]
 
+Ties: TypeAlias = Literal["scan", "random"]
+"""How equal values of a map are ordered: row after row, or at random, anew for each image.
 
-def rank_values(maps: Tensor) -> Tensor:
+Of a flat map, `"scan"` takes the image from top to bottom, which a photograph's score may reward;
+`"random"` makes of it what a random map is.
+"""
+
+
+def rank_values(maps: Tensor, order: Tensor | None = None) -> Tensor:
     """Return the rank of each value of (B, …) maps in its image, (B, …) int64; 0 is the highest.
 
-    Equal values follow each other in scan order.
+    Args:
+        maps: N values an image.
+        order: (B, N) int64, a permutation of each image's values, in which equal ones follow each
+            other; scan order by default.
     """
-    order = maps.flatten(1).argsort(dim=1, descending=True, stable=True)
-    places = torch.arange(order.shape[1], device=maps.device).expand_as(order)
-    return torch.empty_like(order).scatter_(1, order, places).view(maps.shape)
+    flat = maps.flatten(1) if order is None else maps.flatten(1).gather(1, order)
+    ranked = flat.argsort(dim=1, descending=True, stable=True)
+    if order is not None:
+        ranked = order.gather(1, ranked)
+    places = torch.arange(ranked.shape[1], device=maps.device).expand_as(ranked)
+    return torch.empty_like(ranked).scatter_(1, ranked, places).view(maps.shape)
+
+
+def draw_order(images: Tensor, count: int, ties: Ties, seed: int) -> Tensor | None:
+    """Draw the order of equal values for `rank_values`, (B, count); None for scan order.
+
+    From the seed and a hash of the image, so that it depends on neither batch nor order; one draw
+    for all images would be what their mean judges.
+    """
+    if ties == "scan":
+        return None
+    generators = (torch.Generator().manual_seed(state) for state in hash_images(images, seed))
+    orders = [torch.randperm(count, generator=generator) for generator in generators]
+    return torch.stack(orders).to(images.device)
+
+
+def read_ordered_maps(explanation: Explanation, images: Tensor, ties: Ties) -> Tensor:
+    """Return the maps (B, H, W) whose pixels are to be ranked; see `read_maps`.
+
+    In scan order flat ones are noted; in a random one they become exactly flat, of which rounding,
+    as of a resize, would else be the order.
+    """
+    maps = read_maps(explanation, images, order=ties == "scan")
+    return maps if ties == "scan" else level(maps)
+
+
+def level(maps: Tensor) -> Tensor:
+    """Return maps (B, …) of which those that are flat up to rounding are zeros."""
+    flat = is_flat(maps.flatten(1)[:, None])
+    return maps.masked_fill(flat.view(-1, *[1] * (maps.ndim - 1)), 0)
 
 
 def count_by_step(step: int | float, pixels: int) -> Tensor:
@@ -114,7 +160,7 @@ def remove_progressively(
         return rows, places < limits[part] if insert else places >= limits[part]
 
     found = masked_passes(model, images, batch * points, masks, read, fill, label)
-    return check_finite(found.view(batch, points, *found.shape[1:]))
+    return check_changed(found.view(batch, points, *found.shape[1:]))
 
 
 def score_curves(
@@ -127,6 +173,8 @@ def score_curves(
     fill: Fill | Callable[[Tensor], Tensor],
     insert: bool = False,
     label: str = "",
+    ties: Ties = "scan",
+    seed: int = 0,
 ) -> Tensor:
     """Return the curves (B, P) of the explained class's score while the highest pixels change.
 
@@ -140,8 +188,11 @@ def score_curves(
         fill: As in `remove_progressively`, or a function that makes it of the images in `space`.
         insert: As in `remove_progressively`.
         label: For the progress bar.
+        ties: How equal values are ordered.
+        seed: Of a random order of them.
     """
-    ranks = rank_values(read_maps(explanation, images, order=True))
+    maps = read_ordered_maps(explanation, images, ties)
+    ranks = rank_values(maps, draw_order(images, maps[0].numel(), ties, seed))
     counts = count_by_step(step, ranks[0].numel())
     read = make_score_reader(read_target(explanation, images), output)
     with untouched(model), torch.no_grad():

@@ -11,13 +11,16 @@ from torch import Tensor, nn
 from xcam.core import Explanation, Metric, MetricSpec
 from xcam.engine import untouched
 from xcam.imaging import Fill
-from xcam.metrics.inputs import Space, enter_space, read_maps, read_target
+from xcam.metrics.inputs import Space, enter_space, read_target
 from xcam.metrics.reading import make_hit_reader
 from xcam.metrics.removal.pixels import (
     Fractions,
+    Ties,
     check_ascending,
     count_at_fractions,
+    draw_order,
     rank_values,
+    read_ordered_maps,
     remove_progressively,
 )
 
@@ -38,15 +41,17 @@ class RemoveAndClassify(Metric):
 
     Attributes:
         fractions: k, of the pixels, rounded down.
-        seed: Of the random order.
+        seed: Of the random order, and of that of equal values.
         space: Where pixels are erased; the authors erase normalized ones.
         fill: What replaces them; zero of a normalized image is the data set's mean color.
+        ties: How equal values are ordered: in `"scan"` order, or in a `"random"` one an image.
     """
 
     fractions: Fractions = (0.1, 0.3, 0.5, 0.7, 0.9)
     seed: int = 0
     space: Space = "normalized"
     fill: Fill = "zero"
+    ties: Ties = "scan"
 
     spec: ClassVar[MetricSpec] = MetricSpec(
         name="remove_and_classify",
@@ -71,17 +76,18 @@ class RemoveAndClassify(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """Return hits (B, 2, P), those of the map and of random erasure; see `Metric.score`."""
-        maps = read_maps(explanation, images, order=True)
+        maps = read_ordered_maps(explanation, images, self.ties)
         pixels = maps[0].numel()
         order = torch.randperm(pixels, generator=torch.Generator().manual_seed(self.seed))
         chance = order.view(1, *maps.shape[1:]).to(maps.device).expand_as(maps)
+        ranks = rank_values(maps, draw_order(images, pixels, self.ties, self.seed))
         counts = count_at_fractions(self.fractions, pixels)
         read, name = make_hit_reader(read_target(explanation, images)), self.spec.name
         with untouched(model), torch.no_grad():
             net, shown = enter_space(model, images, self.space)
             hits = [
                 remove_progressively(net, shown, places, counts, read, self.fill, label=name)
-                for places in (rank_values(maps), chance)
+                for places in (ranks, chance)
             ]
         return torch.stack(hits, 1)
 

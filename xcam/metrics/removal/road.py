@@ -11,10 +11,15 @@ from torch import Tensor, nn
 
 from xcam.core import Explanation, Metric, MetricSpec, NonNegative, Share
 from xcam.engine import forward, untouched
-from xcam.metrics.inputs import Space, enter_space, read_maps, read_target
-from xcam.metrics.reading import check_finite, make_score_and_hit_reader
+from xcam.metrics.inputs import Space, enter_space, read_target
+from xcam.metrics.reading import check_changed, make_score_and_hit_reader
 from xcam.metrics.removal.imputation import impute
-from xcam.metrics.removal.pixels import count_at_fractions, rank_values
+from xcam.metrics.removal.pixels import (
+    Ties,
+    count_at_fractions,
+    rank_values,
+    read_ordered_maps,
+)
 
 __all__ = ["ROAD", "Fractions", "MeasuredOutput", "ROADLeRF", "ROADMoRF"]
 
@@ -40,6 +45,7 @@ class _Imputed(Metric):
     noise: NonNegative = 0.01
     seed: int = 0
     space: Space = "input"
+    ties: Ties = "random"
 
     orders: ClassVar[tuple[Order, ...]]
 
@@ -60,10 +66,17 @@ class _Imputed(Metric):
 
         (B, P, 2) of a single order, (B, 2, P, 2) of both, most relevant first.
         """
-        maps, target = read_maps(explanation, images), read_target(explanation, images)
-        pixels = maps[0].numel()
+        maps = read_ordered_maps(explanation, images, self.ties)
+        target, pixels = read_target(explanation, images), maps[0].numel()
+        order = None
+        if self.ties == "random":
+            # One for all images. Row after row would make one hole, where scattered pixels are
+            # restored by their neighbors.
+            generator = torch.Generator().manual_seed(self.seed)
+            order = torch.randperm(pixels, generator=generator).to(maps.device)
+            order = order.expand(len(maps), -1)
         # Of n pixels, those of rank r < k go first, or those of n − 1 − r < k.
-        places = _shuffled_ranks(maps, self.seed)
+        places = rank_values(maps, order)
         each = torch.stack(
             [places if order == "morf" else pixels - 1 - places for order in self.orders], 1
         )
@@ -82,7 +95,7 @@ class _Imputed(Metric):
                 return read(forward.call(net, hidden), row)
 
             found = forward.collect(math.prod(shape), step, shown, self.spec.name)
-        found = check_finite(found.view(*shape, 2))
+        found = check_changed(found.view(*shape, 2))
         return found if len(self.orders) > 1 else found[:, 0]
 
     def finish(self, mean: Tensor) -> Tensor:
@@ -117,6 +130,7 @@ class ROADMoRF(_Imputed):
         seed: Of the noise and of the order of equal values.
         space: Where noise is added: to the images as the model takes them, or after its own
             normalization, which is pytorch-grad-cam's convention.
+        ties: How equal values are ordered: at `"random"`, all images alike, or in `"scan"` order.
     """
 
     orders = ("morf",)
@@ -144,6 +158,7 @@ class ROADLeRF(_Imputed):
         noise: Standard deviation of the noise on imputed pixels.
         seed: Of the noise and of the order of equal values.
         space: Where noise is added.
+        ties: How equal values are ordered: at `"random"`, all images alike, or in `"scan"` order.
     """
 
     orders = ("lerf",)
@@ -172,6 +187,7 @@ class ROAD(_Imputed):
         noise: Standard deviation of the noise on imputed pixels.
         seed: Of the noise and of the order of equal values.
         space: Where noise is added.
+        ties: How equal values are ordered: at `"random"`, all images alike, or in `"scan"` order.
     """
 
     orders = ("morf", "lerf")
@@ -184,16 +200,6 @@ class ROAD(_Imputed):
         bounds=(-0.5, 0.5),
         cost="2 × len(fractions)",
     )
-
-
-def _shuffled_ranks(maps: Tensor, seed: int) -> Tensor:
-    """Return the ranks of (B, H, W) maps, equal values in a random order, not row after row.
-
-    Rows make one hole where scattered pixels are restored by their neighbors.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    shuffle = torch.randperm(maps[0].numel(), generator=generator).to(maps.device)
-    return rank_values(maps.flatten(1)[:, shuffle])[:, shuffle.argsort()].view_as(maps)
 
 
 def _noise(images: Tensor, seed: int) -> Tensor:

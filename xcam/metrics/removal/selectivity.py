@@ -13,12 +13,16 @@ from xcam._explain.prepared import prepare, run
 from xcam.core import Count, Explanation, Method, Metric, MetricSpec, Target
 from xcam.engine import forward, untouched, unwrap
 from xcam.imaging import Fill, make_fill
-from xcam.metrics.inputs import Space, enter_space, read_maps, read_target, require_method
-from xcam.metrics.reading import check_finite, make_score_and_hit_reader
+from xcam.metrics.inputs import Space, enter_space, read_target, require_method
+from xcam.metrics.reading import check_changed, make_score_and_hit_reader
 from xcam.metrics.removal.pixels import (
+    Ties,
     compute_area,
     count_at_fractions,
+    draw_order,
+    level,
     rank_values,
+    read_ordered_maps,
     remove_progressively,
 )
 from xcam.models.normalized import Normalized
@@ -60,6 +64,9 @@ class Selectivity(Metric):
         output: What the result is read from: `"prob"` or `"accuracy"`.
         fill: What stands in for what is removed; see `xcam.imaging.make_fill`.
         space: Where it is filled in: before the model's own normalization or after it.
+        ties: How units of equal values are ordered: in `"scan"` order, or in a `"random"` one an
+            image.
+        seed: Of that random order.
         preset: `"whitebox"` sets unit="element", recompute=True, exclude_removed=False, steps=50,
             step=1, fill="zero".
     """
@@ -73,6 +80,8 @@ class Selectivity(Metric):
     output: Literal["prob", "accuracy"] = "prob"
     fill: Fill = "zero"
     space: Space = "input"
+    ties: Ties = "scan"
+    seed: int = 0
     preset: InitVar[str | None] = None
 
     presets: ClassVar = _PRESETS
@@ -103,7 +112,7 @@ class Selectivity(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """Return (B, steps + 1, 2), the probability and 1 for a hit; see `Metric.score`."""
-        read_maps(explanation, images, order=True)
+        read_ordered_maps(explanation, images, self.ties)
         target = read_target(explanation, images)
         values = self._values(explanation, images)
         counts = self._counts(values[0].numel())
@@ -114,7 +123,7 @@ class Selectivity(Metric):
                     model, images, target, require_method(explanation, "recompute=True"), counts
                 )
             net, shown = enter_space(model, images, self.space)
-            places = self._spread(rank_values(values), images)
+            places = self._spread(self._rank(values, images), images)
             with torch.no_grad():
                 return remove_progressively(
                     net, shown, places, counts, read, self.fill, label="selectivity"
@@ -135,9 +144,16 @@ class Selectivity(Metric):
             return count_at_fractions([done / self.steps for done in range(self.steps + 1)], units)
         return (torch.arange(self.steps + 1) * self.step).clamp(max=units)
 
+    def _rank(self, values: Tensor, images: Tensor) -> Tensor:
+        """Return the rank of each unit."""
+        order = draw_order(images, values[0].numel(), self.ties, self.seed)
+        return rank_values(values, order)
+
     def _values(self, explanation: Explanation, images: Tensor) -> Tensor:
         """Return each unit's value: (B, H, W), (B, rows, columns) of patches, or (B, C, H, W)."""
-        maps = explanation.maps.to(images.device)
+        maps, raw = explanation.maps.to(images.device), explanation.raw.to(images.device)
+        if self.ties == "random":
+            maps, raw = level(maps), level(raw)
         if self.unit == "pixel":
             return maps
         if self.unit == "patch":
@@ -148,7 +164,7 @@ class Selectivity(Metric):
                 f"{tuple(explanation.raw.shape)}; use a method that explains pixels, such as "
                 "'saliency', or another unit"
             )
-        return explanation.raw.to(images.device)
+        return raw
 
     def _spread(self, units: Tensor, images: Tensor) -> Tensor:
         """Expand values of units to their pixels (B, H, W) or elements (B, C, H, W)."""
@@ -175,7 +191,7 @@ class Selectivity(Metric):
             open_values = (
                 values.masked_fill(removed_units, -torch.inf) if self.exclude_removed else values
             )
-            removed_units = removed_units | (rank_values(open_values) < more)
+            removed_units = removed_units | (self._rank(open_values, images) < more)
             removed = self._spread(removed_units, images)
             current = torch.where(
                 removed if removed.ndim == 4 else removed[:, None], hidden, images
@@ -186,7 +202,7 @@ class Selectivity(Metric):
 
         with torch.no_grad():
             found.append(forward.collect(len(images), last, images, "selectivity"))
-        return check_finite(torch.stack(found, 1))
+        return check_changed(torch.stack(found, 1))
 
     def _hidden(self, model: nn.Module, images: Tensor) -> Tensor:
         """Return the fill in the images' own space, since methods explain the whole model."""
