@@ -1,7 +1,10 @@
 """The recorder of a pass: what it records, and that its hooks act in their own passes only."""
 
 import copy
+import multiprocessing
+import os
 import threading
+import warnings
 
 import pytest
 import torch
@@ -79,6 +82,13 @@ class TestRecordPass:
         assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
 
 
+def predict_under_number_and_exit(net, images, expected, number):
+    """Predict as a thread with the given number would."""
+    threading.get_ident = lambda: number
+    with torch.no_grad():
+        assert torch.equal(net(images), expected)
+
+
 class TestHooks:
     def test_change_input_and_output(self):
         net, images = small_net(), pictures(2)
@@ -104,6 +114,32 @@ class TestHooks:
             assert torch.equal(net(images), net[3].bias.expand(2, -1))
         assert torch.equal(other[0], expected)
 
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+    def test_hooks_do_nothing_in_threads_of_a_forked_process(self):
+        """Not even where Python gives a new thread the number of one that is gone."""
+        net, images, inside, leave = small_net(), pictures(2), threading.Event(), threading.Event()
+        expected = net(images).detach()
+
+        def hold():
+            with hooks(net[0], after=lambda _, output: output * 0):
+                inside.set()
+                leave.wait(60)
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        assert inside.wait(60)
+        process = multiprocessing.get_context("fork").Process(
+            target=predict_under_number_and_exit, args=(net, images, expected, thread.ident)
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads
+            process.start()
+        process.join(60)
+        process.kill()
+        leave.set()
+        thread.join()
+        assert process.exitcode == 0
+
     def test_hooks_do_nothing_in_a_copy_of_the_model(self):
         net, images = small_net(), pictures(2)
         with hooks(net[0], after=lambda _, output: output * 0):
@@ -126,7 +162,19 @@ class Gate(nn.Module):
         return features.mean((2, 3))
 
 
-@pytest.mark.parametrize("method", ["cam", "gradcam", "eigencam", "ablationcam", "scorecam"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "cam",
+        "gradcam",
+        "eigencam",
+        "ablationcam",
+        "scorecam",
+        "guided_gradcam",
+        "deconvnet",
+        "rise",
+    ],
+)
 def test_another_thread_predicts_in_the_middle_of_an_explanation(method):
     """Neither the map nor the prediction is that of the other thread's image."""
     gate = Gate()

@@ -252,12 +252,13 @@ def collect(
     return found
 
 
-def _bar(rows: int, label: str, show: bool) -> Any:  # noqa: ANN401
-    if not show:
+def _bar(rows: int, label: str, show: bool) -> AbstractContextManager[Any]:
+    if not show:  # even a bar that shows nothing takes a lock, which a fork may find taken
         return nullcontext()
     from tqdm.auto import tqdm
 
-    return tqdm(total=rows, desc=label, leave=False)
+    bar: AbstractContextManager[Any] = tqdm(total=rows, desc=label, leave=False)
+    return bar
 
 
 def _attempt(step: Callable[[slice], T], part: slice, least: int) -> tuple[T] | None:

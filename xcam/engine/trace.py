@@ -162,8 +162,9 @@ def hooks(
         after: From its arguments and its output to another output, or to None to leave it.
         acts: Whether a call of the module is meant; by default if this thread makes it.
     """
-    thread = threading.get_ident()
-    acts = acts or (lambda: threading.get_ident() == thread)
+    # The system's number: a forked process may give Python's to a thread of its own.
+    thread = threading.get_native_id()
+    acts = acts or (lambda: threading.get_native_id() == thread)
     with ExitStack() as stack:
         if before:
             stack.callback(module.register_forward_pre_hook(_Hook(before, acts)).remove)
