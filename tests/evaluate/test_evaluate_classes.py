@@ -30,9 +30,7 @@ def folder(tmp_path):
 @pytest.mark.parametrize("asked", [{"target": "label"}, {"metrics": "accuracy"}])
 @pytest.mark.parametrize("given", [lambda d: d, loader, lambda d: loader(Subset(d, [4, 0]))])
 def test_labels_of_other_classes_are_refused(folder, tmp_path, asked, given):
-    sentence = (
-        r"its 3 classes \(class0, class1, class2\), and 'GapNet' has 5 classes without names: set"
-    )
+    sentence = r"its 3 classes \(class0, class1, class2\), and 'GapNet' has 5 classes: give"
     with pytest.raises(ValueError, match=sentence):
         evaluate(given(folder), out=tmp_path / "out", **asked)
     assert not (tmp_path / "out").exists()
@@ -74,7 +72,7 @@ def test_labels_are_compared_by_name(tmp_path, order, classes):
 def test_models_with_other_orders_share_the_data(tmp_path):
     data = colored_folder(tmp_path / "data", ["dog", "fox"])
     nets = {"one": color_net(), "two": color_net((2, 1, 0)), "bare": color_net(names=())}
-    with pytest.raises(ValueError, match=r"'bare' has 3 classes without names"):
+    with pytest.raises(ValueError, match=r"'bare' has 3 classes: give"):
         evaluate(data, model=nets, **CLASSES)
     del nets["bare"]
     out = tmp_path / "out"

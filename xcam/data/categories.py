@@ -134,9 +134,10 @@ def _check_unnamed(names: Sequence[str], count: int, data: str, owner: str) -> N
     """Refuse to take the data's numbers of its classes for those of a model without names."""
     if len(names) != max(count, 2):
         raise ValueError(
-            f"the labels of {data} are the numbers of its {len(names)} classes ({shorten(names)}), "
-            f"and {owner} has {count} classes without names: set its `categories` to the names of "
-            "its outputs, or number the labels as it does, with xcam.data.relabel"
+            f"the labels of {data} are the numbers of its {len(names)} classes "
+            f"({shorten(names, 3, counted=False)}), and {owner} has {count} classes: give a folder "
+            "for each class, an empty one where there is no image; or set the model's `categories` "
+            "to the names of its outputs; or number the labels as it does, with xcam.data.relabel"
         )
     numbers = parse_numbers(names)
     if numbers is not None and sorted(numbers) == list(range(count)) != numbers:

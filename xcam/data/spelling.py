@@ -25,9 +25,12 @@ def parse_numbers(names: Sequence[str]) -> list[int] | None:
     return [int(name) for name in names]
 
 
-def shorten(names: Sequence[str], most: int = 5) -> str:
-    """Return names in a line, the first ones of many."""
-    return ", ".join(names[:most]) + (f", … ({len(names)})" if len(names) > most else "")
+def shorten(names: Sequence[str], most: int = 5, counted: bool = True) -> str:
+    """Return names in a line, the first ones of many and how many there are."""
+    line = ", ".join(names[:most])
+    if len(names) <= most:
+        return line
+    return f"{line}, … ({len(names)})" if counted else f"{line}, …"
 
 
 def check_numbers(names: Sequence[str], owner: str) -> None:
