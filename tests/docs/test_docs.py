@@ -15,7 +15,13 @@ import xcam
 from xcam.core import MethodSpec
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", "docs/quickstart.md", "docs/targets.md", "docs/metrics.md"]
+PAGES = [
+    "README.md",
+    "docs/quickstart.md",
+    "docs/models.md",
+    "docs/targets.md",
+    "docs/metrics.md",
+]
 ALL_PAGES = [
     str(path.relative_to(ROOT)) for folder in (".", "docs") for path in (ROOT / folder).glob("*.md")
 ]

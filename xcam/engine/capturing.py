@@ -96,8 +96,9 @@ class Capture:
         if gradient is None:
             raise LayerError(
                 f"the score has no gradient at layer {self.layer!r}: the layer does not lead to "
-                "it, or the model cuts the graph after it (no_grad, detach, reentrant "
-                "checkpointing); choose another layer, or a method without gradients"
+                "it, or the model cuts the graph after it (no_grad, detach, quantized layers, "
+                "reentrant checkpointing); choose another layer, or a method without gradients, "
+                "such as 'eigencam'"
             )
         return gradient
 
