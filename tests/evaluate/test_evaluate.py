@@ -88,7 +88,7 @@ class TestRows:
     def test_metric_that_reads_no_maps_is_computed_once(self, tmp_path):
         found = evaluate(loader(), ["gradcam", "rise"], ["accuracy", "sparseness"], out=tmp_path)
         costs = found.costs().query("metric == 'accuracy'")
-        assert sorted(costs["passes"]) == [0, 0, 0, 0, 1]
+        assert set(costs["passes"]) == {1}
         hits = {m: r["value"] for m, r in found.table().query("metric == 'accuracy'").iterrows()}
         right = (NET(Pictures().images).argmax(1) == torch.tensor(Pictures().labels)).float()
         assert set(hits.values()) == {right.double().mean().item()}

@@ -1,5 +1,7 @@
 """Maps that an evaluation saves, and maps from elsewhere that it scores."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -96,6 +98,8 @@ class TestMaps:
             metrics = ["average_drop", "sparseness"]
             evaluate(loader(data, size), (), metrics, maps=mine, controls=False, out=out)
             found.append(rows(out))
+        for row in itertools.chain(*found):
+            del row["passes_spent"]  # images of another resolution have clean passes of their own
         assert_same_rows(found[1], found[0])
         assert_same_rows(found[2], sorted(found[0], key=lambda row: row["index"]))
         drops = [row["values"][0] for row in found[0] if row["metric"] == "average_drop"]

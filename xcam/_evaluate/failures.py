@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch.utils.data import Dataset
@@ -14,11 +14,26 @@ from torch.utils.data import Dataset
 from xcam.data.items import append_path
 from xcam.engine import forward
 from xcam.engine.forward import Precision
+from xcam.engine.shared import synchronize
 
-__all__ = ["Outcome", "StepRunner", "TolerantCollate", "TolerantDataset"]
+__all__ = ["Cost", "Outcome", "StepRunner", "TolerantCollate", "TolerantDataset"]
 
 T = TypeVar("T")
 _NOTE_ON_AN_IMAGE = re.compile(r"image \d+:")
+
+
+class Cost(NamedTuple):
+    """What a result took, for one image.
+
+    Attributes:
+        seconds: By itself.
+        passes: Images through the model by itself.
+        passes_spent: Of these, how many no earlier step on the batch had made.
+    """
+
+    seconds: float
+    passes: float
+    passes_spent: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,13 +43,13 @@ class Outcome(Generic[T]):
     Attributes:
         rows: The images for which there is a result, in its order.
         result: The joined result of these images; None if there are none.
-        costs: For each of these images, seconds and images through the model.
+        costs: What each of these images took.
         errors: For each image that failed, the error in a line.
     """
 
     rows: Sequence[int]
     result: T | None
-    costs: Mapping[int, tuple[float, float]]
+    costs: Mapping[int, Cost]
     errors: Mapping[int, str]
 
     @staticmethod
@@ -96,15 +111,14 @@ class StepRunner:
         with forward.run_settings(batch_size=self.batch_size, precision=self.precision) as run:
             begin = self._read_clock()
             result = step(rows)
-            seconds = self._read_clock() - begin
+            seconds = self._read_clock() - begin + run.shared_seconds
         self.notes.update((note, None) for note in run.notes if not _NOTE_ON_AN_IMAGE.match(note))
-        cost = (seconds / len(rows), run.passes / len(rows))
+        whole = seconds, run.passes, run.passes - run.shared_passes
+        cost = Cost(*(amount / len(rows) for amount in whole))
         return Outcome(rows, result, dict.fromkeys(rows, cost), {})
 
     def _read_clock(self) -> float:
-        if self.device.type != "cpu":
-            # Kernels run asynchronously: without this the clock would time their launch alone.
-            torch.accelerator.synchronize(self.device)
+        synchronize(self.device)
         return time.perf_counter()
 
 

@@ -16,8 +16,10 @@ from xcam._evaluate.comparison import Comparison, MapSource
 from xcam._evaluate.failures import Outcome, StepRunner
 from xcam._explain.prepared import Prepared, run
 from xcam._explain.verb import check_images
-from xcam.core import Explanation, Metric, Target, check_finite, check_logits, extract_logits
-from xcam.engine import forward, untouched
+from xcam.core import Explanation, Metric, Target, check_finite, check_logits
+from xcam.engine import untouched
+from xcam.engine.clean import clean_logits
+from xcam.engine.shared import share_passes
 from xcam.imaging import is_flat
 from xcam.results.store import Row
 
@@ -62,10 +64,13 @@ class BatchScorer:
             if keep and isinstance(source, Prepared):
                 keep(self, label, explained[0])
             columns = _explanation_columns(explained)
-            for name, metric in self.comparison.metrics.items():
-                yield from self._make_rows(
-                    label, name, columns, self._score(name, metric, explained)
-                )
+            with share_passes():  # of the masks of these maps, and all that is read from them
+                scored = {
+                    name: self._score(name, metric, explained)
+                    for name, metric in self.comparison.metrics.items()
+                }
+            for name, outcome in scored.items():
+                yield from self._make_rows(label, name, columns, outcome)
 
     @cached_property
     def targets(self) -> dict[int, int]:
@@ -91,15 +96,22 @@ class BatchScorer:
             check_images(self.model, images)
             if not needed:
                 return images.new_zeros(len(images), 0)
-
-            def logits(part: slice) -> Tensor:
-                return extract_logits(forward.call(self.model, images[part]), len(images[part]))
-
-            with untouched(self.model), torch.no_grad():
-                found = forward.collect(len(images), logits, images)
+            with untouched(self.model):
+                found = clean_logits(self.model, images)
             return check_logits(found, torch.tensor([self.batch.indices[row] for row in rows]))
 
         return self.runner.run(range(len(self.images)), step, torch.cat)
+
+    @cached_property
+    def _explained_images(self) -> Tensor:
+        """Return the images that the model has not failed on."""
+        return _take(self.images, self._clean.rows)
+
+    def _take_images(self, rows: Sequence[int]) -> Tensor:
+        """Return some images, as one and the same tensor for all steps that take all of them."""
+        if list(rows) == list(self._clean.rows):
+            return self._explained_images
+        return _take(self.images, rows)
 
     def _explain(self, label: str, source: Prepared | MapSource) -> list[Outcome[Explanation]]:
         """Return explanations of the images, one for each resolution: one cannot hold two."""
@@ -113,14 +125,14 @@ class BatchScorer:
         return [*_group_by_resolution(outcome), failed]
 
     def _explain_by_method(self, prepared: Prepared, rows: Sequence[int]) -> Explanation:
-        images = _take(self.images, rows)
+        images = self._take_images(rows)
         # Classes that the host knows: those of a tensor on a GPU would be read to be checked.
         return run(prepared, images, Target.of([self.targets[row] for row in rows], images))
 
     def _explain_by_source(
         self, label: str, source: MapSource, rows: Sequence[int]
     ) -> list[Explanation]:
-        images, targets, clean = _take(self.images, rows), self._take_targets(rows), self._clean
+        images, targets, clean = self._take_images(rows), self._take_targets(rows), self._clean
         if clean.result is None:
             raise RuntimeError("maps are asked for only of images that the model has seen")
         logits = clean.result[[clean.rows.index(row) for row in rows]]
@@ -133,11 +145,12 @@ class BatchScorer:
     def _score(
         self, name: str, metric: Metric, explained: Sequence[Outcome[Explanation]]
     ) -> Outcome[Tensor]:
-        """Return a metric's statistics; a metric that reads no maps is computed once, then free."""
+        """Return a metric's statistics; those of a metric that reads no maps are computed once."""
         shared = not (metric.spec.reads_maps or any(part.errors for part in explained))
         if shared and name in self.shared_scores:
             known = self.shared_scores[name]
-            return replace(known, costs=dict.fromkeys(known.costs, (0.0, 0.0)))
+            costs = known.costs.items()
+            return replace(known, costs={row: c._replace(passes_spent=0.0) for row, c in costs})
         scored = Outcome.join([self._score_part(part, metric) for part in explained], torch.cat)
         if shared:
             self.shared_scores[name] = scored
@@ -152,7 +165,7 @@ class BatchScorer:
         position = {row: number for number, row in enumerate(explained.rows)}
 
         def step(rows: Sequence[int]) -> Tensor:
-            images, maps = _take(self.images, rows), explanation
+            images, maps = self._take_images(rows), explanation
             if len(rows) < len(explanation):
                 maps = explanation[[position[row] for row in rows]]
             answer = None if truth is None else _take(truth, rows).to(images.device)
@@ -180,7 +193,7 @@ class BatchScorer:
             statistics = dict(zip(scored.rows, scored.result, strict=True))
         for row, index in enumerate(self.batch.indices):
             values = statistics.get(row)
-            seconds, passes = scored.costs.get(row, (None, None))
+            cost = scored.costs.get(row)
             yield Row(
                 index=index,
                 image=self.batch.ids[row],
@@ -191,8 +204,7 @@ class BatchScorer:
                 metric=metric,
                 values=None if values is None else values.flatten().numpy(),
                 shape=None if values is None else tuple(values.shape),
-                seconds=seconds,
-                passes=passes,
+                **({} if cost is None else cost._asdict()),
                 error=scored.errors.get(row),
                 **columns.get(row, {}),
             )
@@ -252,9 +264,8 @@ def _explanation_columns(
     """Return the columns of each image's explanation: its costs, and whether its map is flat."""
     return {
         row: {
-            "explain_seconds": part.costs[row][0],
-            "explain_passes": part.costs[row][1],
             "flat": flat,
+            **{f"explain_{name}": amount for name, amount in part.costs[row]._asdict().items()},
         }
         for part in explained
         if part.result is not None

@@ -24,6 +24,7 @@ from xcam.core import (
     check_fitted,
 )
 from xcam.engine import find_module, forward, untouched
+from xcam.engine.clean import bind_clean_pass
 from xcam.engine.layers import find_default_layer
 from xcam.engine.restore import rerun_overwritten
 from xcam.errors import ModelOutputError
@@ -110,8 +111,7 @@ def run(prepared: Prepared, images: Tensor, target: Target) -> Explanation:
         found, chunk = rerun_overwritten(explain)
         raw = _check_maps(found, chunk, method)
         if not chunk.bound:
-            with torch.no_grad():
-                chunk.bind(forward.call(model, images[part]))
+            bind_clean_pass(model, images[part], chunk)
         return raw, chunk
 
     with untouched(model):

@@ -56,7 +56,9 @@ class RunSettings:
         notes: Sentences for the result's `warnings`.
         repeated_layers: Captured layers that are called several times in a pass.
         contiguous: Whether the model fails on channels_last images; None before its first pass.
-        passes: Images that went through the model so far.
+        passes: Images through the model so far, as far as the work by itself needs them.
+        shared_passes: How many of them were taken from earlier work; see `xcam.engine.shared`.
+        shared_seconds: What these would have taken.
     """
 
     batch_size: int | None = None
@@ -66,6 +68,8 @@ class RunSettings:
     repeated_layers: dict[str, RepeatedLayer] = field(default_factory=dict)
     contiguous: bool | None = None
     passes: int = 0
+    shared_passes: int = 0
+    shared_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be run."""

@@ -223,8 +223,9 @@ class Results:
 
         Returns:
             `model`, `method`, `metric`, `seconds` and `passes` (images through the model) to
-            score one image, `explain_seconds` and `explain_passes` to explain it once. A metric
-            that reads no maps is scored for the first method, and free for the others.
+            score one image, `explain_seconds` and `explain_passes` to explain it once, each by
+            itself. How many passes were really made, those that methods and metrics share counted
+            once, is in the rows: `passes_spent` and `explain_passes_spent`.
         """
         return self._rows.summary.drop(columns=["rows", "errors", "flat"])
 

@@ -39,6 +39,8 @@ SCHEMA = pa.schema(
         pa.field("passes", pa.float64()),
         pa.field("explain_seconds", pa.float64()),
         pa.field("explain_passes", pa.float64()),
+        pa.field("passes_spent", pa.float64()),
+        pa.field("explain_passes_spent", pa.float64()),
         pa.field("flat", pa.bool_()),
         pa.field("error", pa.string()),
     ]
@@ -62,10 +64,13 @@ class Row:
         metric: The metric's label.
         values: The statistic of this image, flattened, float32; None if there was an error.
         shape: The statistic's shape, `()` for a single number; None likewise.
-        seconds: What scoring this image took, its share of the batch; None likewise.
-        passes: Images through the model to score this one; None likewise.
-        explain_seconds: What explaining it took; None if that failed.
-        explain_passes: Images through the model to explain it; None likewise.
+        seconds: What scoring this image takes by itself, its share of the batch; None likewise.
+        passes: Images through the model to score this one by itself; None likewise.
+        explain_seconds: What explaining it takes by itself; None if that failed.
+        explain_passes: Images through the model to explain it by itself; None likewise.
+        passes_spent: Of `passes`, how many were made here: the others were those of an earlier
+            method or metric on the batch.
+        explain_passes_spent: Of `explain_passes`, likewise.
         flat: Whether the map is the same everywhere, and points nowhere; None likewise.
         error: Why there are no values; None if there are.
     """
@@ -83,6 +88,8 @@ class Row:
     passes: float | None = None
     explain_seconds: float | None = None
     explain_passes: float | None = None
+    passes_spent: float | None = None
+    explain_passes_spent: float | None = None
     flat: bool | None = None
     error: str | None = None
 

@@ -11,7 +11,10 @@ from torch.testing import assert_close
 
 import xcam
 from xcam import get_metric
+from xcam.engine import untouched
+from xcam.engine.clean import clean_logits
 from xcam.engine.forward import run_settings
+from xcam.engine.shared import share_passes
 from xcam.errors import ModelOutputError
 from xcam.imaging import normalize, resize
 from xcam.metrics import AverageDrop, AverageGain, IncreaseInConfidence
@@ -36,15 +39,41 @@ class Reading(nn.Module):
 
 
 class Flickering(nn.Module):
-    """Answers the second image of a pair a little higher, as another kernel might."""
+    """Answers each image of a later pass a little higher."""
 
     def __init__(self, by):
         super().__init__()
         self.by = by
+        self.passes = 0
 
     def forward(self, images):
-        odd = torch.arange(len(images)) % 2
-        return torch.stack([self.by * odd, torch.zeros(len(images))], 1)
+        self.passes += 1
+        higher = torch.full((len(images),), self.by / self.passes)
+        return torch.stack([higher, torch.zeros(len(images))], 1)
+
+
+class Placed(nn.Module):
+    """Answers by the place in the chunk and the size of the chunk, as kernels may round."""
+
+    def forward(self, images):
+        place = torch.arange(len(images)) + 1e-3 * len(images)
+        return torch.stack([place, torch.zeros(len(images))], 1)
+
+
+class Greedy(Placed):
+    """Runs out of memory from a number of images on; `sizes` lists the chunks that it was given."""
+
+    room = 9
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
+
+    def forward(self, images):
+        self.sizes.append(len(images))
+        if len(images) > self.room:
+            raise torch.OutOfMemoryError
+        return super().forward(images)
 
 
 def of(metric, model, images, explanation):
@@ -120,18 +149,41 @@ class TestRounding:
 
     @pytest.mark.parametrize("cls", METRICS)
     @pytest.mark.parametrize(
-        ("size", "chunks"), [(1, [2] * 5), (3, [2] * 5), (4, [4, 4, 2]), (7, [6, 4])]
+        ("size", "chunks"), [(1, [1] * 5), (3, [3, 2]), (4, [4, 1]), (7, [5]), (None, [5])]
     )
-    def test_both_passes_of_an_image_share_a_chunk(self, cls, size, chunks):
+    def test_both_passes_of_an_image_have_the_same_place_in_a_chunk_of_the_same_size(
+        self, cls, size, chunks
+    ):
         net, images = Counting(GapNet()), seeded(5, 3, 8, 8)
+        explanation = explained(seeded(5, 8, 8), [0] * 5)
         with run_settings(batch_size=size):
-            cls().score(net, images, explained(seeded(5, 8, 8), [0] * 5))
-        assert net.sizes == chunks
+            cls().score(net, images, explanation)
+            assert net.sizes == chunks * 2
+            assert not IncreaseInConfidence(strict=True).score(Placed(), images, explanation).any()
 
-    def test_also_where_the_chosen_size_is_odd(self):
-        net, images = Counting(GapNet()), seeded(3, 3, 320, 320)
-        AverageDrop().score(net, images, explained(seeded(3, 320, 320), [0] * 3))
-        assert net.sizes == [2] * 3  # of three at a time
+    def test_same_place_and_size_where_memory_runs_out(self):
+        """Clean passes of an earlier step were larger than those that the masked images get."""
+        images, explanation = seeded(4, 3, 8, 8), explained(seeded(4, 8, 8), [0] * 4)
+        net = Greedy()
+        with share_passes(images), run_settings():
+            with untouched(net):
+                clean_logits(net, images)
+            net.room = 2
+            scores = IncreaseInConfidence(strict=True).score(net, images, explanation)
+        assert net.sizes == [4, 4, 2, 2, 2, 2]
+        assert not scores.any()
+
+    @pytest.mark.parametrize("size", [1, 2, 3, None])
+    @pytest.mark.parametrize("space", ["input", "normalized"])
+    def test_mask_of_what_is_zero_anyway_changes_no_bit(self, size, space):
+        """The masked image is the image, which the mask does not tell."""
+        net = Normalized(SmallCNN(seed=2), (0.0,) * 3, (0.3, 0.2, 0.4))
+        images, maps = seeded(5, 3, 20, 20), torch.ones(5, 20, 20)
+        images[..., :9], maps[..., :9] = 0, 0.3
+        explanation = explained(maps, [0, 1, 2, 3, 4])
+        with run_settings(batch_size=size):
+            p, o = measure_confidences(net, images, explanation, maps, space=space)
+        assert torch.equal(p, o)
 
 
 def by_hand(model, images, explanation, muted=0, space="input", after=False, binary=False):

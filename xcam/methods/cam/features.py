@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from xcam.core import Output, Target
 from xcam.engine import Layer, capture
 from xcam.engine.layout import read_map, require_layout
+from xcam.engine.shared import shareable
 
 __all__ = [
     "capture_activations",
@@ -30,9 +31,10 @@ def capture_activations(
     model: nn.Module, images: Tensor, target: Target, layer: Layer | None
 ) -> Tensor:
     """Return a layer's output (B, C, h, w), and bind the target with the same pass."""
-    with capture(model, require_layer(layer), grad=False) as tap:
-        target.bind(tap(images))
-        return read(tap.activation, images, model, layer)
+    activation, logits = _capture(model, images, target, require_layer(layer))
+    if not target.bound:  # since another method has made this pass
+        target.bind(logits)
+    return activation
 
 
 def capture_activations_and_scores(
@@ -53,12 +55,35 @@ def capture_activations_and_gradients(
     The scores of all images are summed before the backward pass, which is exact since a model in
     eval mode keeps its images apart.
     """
-    with capture(model, require_layer(layer)) as tap:
+    layer = require_layer(layer)
+    activation, gradient, logits = _differentiate(model, images, target, layer, output)
+    if not target.bound:
+        target.bind(logits)
+    return activation, gradient
+
+
+@shareable
+def _capture(
+    model: nn.Module, images: Tensor, target: Target, layer: Layer
+) -> tuple[Tensor, Tensor | None]:
+    """Return a layer's output, and the logits."""
+    with capture(model, layer, grad=False) as tap:
+        target.bind(tap(images))
+        return read(tap.activation, images, model, layer), target.logits
+
+
+@shareable
+def _differentiate(
+    model: nn.Module, images: Tensor, target: Target, layer: Layer, output: Output
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return a layer's output, the score's gradient there, and the logits."""
+    with capture(model, layer) as tap:
         prediction = tap(images)
         target.bind(prediction)
         gradient = tap.gradient(target.scores(prediction, output=output))
         layout = require_layout(gradient, images, model, layer)
-        return _widen(layout.read(tap.activation.detach())), _widen(layout.read(gradient))
+        activation = _widen(layout.read(tap.activation.detach()))
+        return activation, _widen(layout.read(gradient)), target.logits
 
 
 def read(tensor: Tensor, images: Tensor, model: nn.Module, layer: Layer | None = None) -> Tensor:

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from xcam.core import Output, Reduce, Target
 from xcam.core.maps import reduce_channels
 from xcam.engine import eager, forward, gradients
+from xcam.engine.clean import bind_clean_pass
+from xcam.engine.shared import shareable
 from xcam.errors import ModelOutputError
 
 __all__ = [
     "CALM_NOISE",
     "average_noisy_gradients",
-    "bind_clean_pass",
+    "compute_clean_gradients",
     "compute_input_gradients",
     "differentiate_sum",
     "iterate_copy_gradients",
@@ -37,10 +39,24 @@ CALM_NOISE: Mapping[str, object] = {
 """The preset of CALM's published code, for the methods that average over noisy copies."""
 
 
-def bind_clean_pass(model: nn.Module, images: Tensor, target: Target) -> None:
-    """Bind the target with a pass over the unchanged images, without a graph."""
-    with torch.no_grad():
-        target.bind(forward.call(model, images))
+def compute_clean_gradients(
+    model: nn.Module, images: Tensor, target: Target, output: Output
+) -> Tensor:
+    """Return ∂ score / ∂ image at the images as they are, and bind the target with this pass.
+
+    See `compute_input_gradients`, whose result is shared here between methods.
+    """
+    gradient, logits = _differentiate_clean_pass(model, images, target, output)
+    if not target.bound:
+        target.bind(logits)
+    return gradient
+
+
+@shareable
+def _differentiate_clean_pass(
+    model: nn.Module, images: Tensor, target: Target, output: Output
+) -> tuple[Tensor, Tensor | None]:
+    return compute_input_gradients(model, images, target, output), target.logits
 
 
 def compute_input_gradients(

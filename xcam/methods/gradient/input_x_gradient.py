@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from xcam import imaging
 from xcam.core import Method, MethodSpec, Output, Reduce, Target
-from xcam.methods.gradient.input_gradients import compute_input_gradients
+from xcam.methods.gradient.input_gradients import compute_clean_gradients
 
 __all__ = ["InputXGradient"]
 
@@ -43,7 +43,7 @@ class InputXGradient(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """Return raw maps, (B, C, H, W); see `Method.maps`."""
-        gradient = compute_input_gradients(model, images, target, self.output)
+        gradient = compute_clean_gradients(model, images, target, self.output)
         images = images.detach()
         return _stretch(gradient) * _stretch(images) if self.stretched else gradient * images
 

@@ -11,12 +11,9 @@ from torch import Tensor, nn
 
 from xcam import imaging
 from xcam.core import Count, Method, MethodSpec, Output, Reduce, Target
+from xcam.engine.clean import bind_clean_pass
 from xcam.imaging import Fill
-from xcam.methods.gradient.input_gradients import (
-    bind_clean_pass,
-    iterate_copy_gradients,
-    make_reduction,
-)
+from xcam.methods.gradient.input_gradients import iterate_copy_gradients, make_reduction
 
 __all__ = ["IntegratedGradients", "Rule"]
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from xcam.core import Method, MethodSpec, Output, Reduce, Target
-from xcam.methods.gradient.input_gradients import compute_input_gradients
+from xcam.methods.gradient.input_gradients import compute_clean_gradients
 
 __all__ = ["Saliency"]
 
@@ -39,4 +39,4 @@ class Saliency(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """Return raw maps, the signed gradient, (B, C, H, W); see `Method.maps`."""
-        return compute_input_gradients(model, images, target, self.output)
+        return compute_clean_gradients(model, images, target, self.output)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from xcam.core import Method, MethodSpec, NonNegative, Output, Range, Reduce, Target
+from xcam.engine.clean import bind_clean_pass
 from xcam.methods.gradient.input_gradients import (
     CALM_NOISE,
-    bind_clean_pass,
     iterate_noisy_gradients,
     make_reduction,
 )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from xcam.core import Count, Method, MethodSpec, Output, Range, Target
 from xcam.engine import forward
+from xcam.engine.clean import bind_clean_pass
 from xcam.engine.masking import masked_scores
 from xcam.imaging import Fill
 from xcam.methods.perturbation.grid_masks import GridMasks
@@ -79,8 +80,8 @@ class RISE(Method):
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """Return raw maps, (B, H, W) at the images' size; see `Method.maps`."""
         masks = self.draw(images)
+        bind_clean_pass(model, images, target)
         with torch.no_grad():
-            target.bind(forward.call(model, images))
             return self.estimate(self.scores(model, images, target, masks), masks)
 
     def draw(self, images: Tensor) -> GridMasks:

@@ -18,10 +18,11 @@ from xcam.core import (
     extract_logits,
     mark_unreadable,
 )
-from xcam.engine import forward, untouched
-from xcam.engine.masking import masked_passes
+from xcam.engine import untouched
+from xcam.engine.clean import clean_logits
 from xcam.imaging import Fill
-from xcam.metrics.inputs import Space, enter_space, read_maps
+from xcam.metrics.inputs import Space, read_maps
+from xcam.metrics.masked.confidence import masked_logits
 from xcam.metrics.masked.muting import MaskNormalization, Muted, make_masks
 from xcam.metrics.reading import Read, check_changed, is_among_top
 
@@ -67,13 +68,9 @@ class Accuracy(Metric):
         """Return (B,) hits, 0 or 1, from (B,) labels; see `Metric.score`."""
         read_maps(explanation, images)  # which refuses an explanation of other images
         read = make_top_reader(check_labels(truth, images), self.top)
-
-        def step(part: slice) -> Tensor:
-            rows = torch.arange(part.start, part.stop, device=images.device)
-            return read(forward.call(model, images[part]), rows)
-
-        with untouched(model), torch.no_grad():
-            hits = forward.collect(len(images), step, images, "accuracy")
+        with untouched(model):
+            logits = clean_logits(model, images, "accuracy")
+        hits = read(logits, torch.arange(len(images), device=images.device))
         return check_finite(hits, describe_unreadable)
 
     def finish(self, mean: Tensor) -> Tensor:
@@ -129,15 +126,9 @@ class MaskedAccuracy(Metric):
         """Return (B,) hits, 0 or 1, from (B,) labels; see `Metric.score`."""
         read = make_top_reader(check_labels(truth, images), self.top)
         masks = make_masks(explanation, images, self.normalize, self.muted, self.binary)
-        net, shown = enter_space(model, images, self.space)
-
-        def one_each(part: slice) -> tuple[Tensor, Tensor]:
-            rows = torch.arange(part.start, part.stop, device=images.device)
-            return rows, masks[part]
-
         with untouched(model):
-            hits = masked_passes(net, shown, len(images), one_each, read, self.fill, "accuracy")
-        return check_changed(hits)
+            logits = masked_logits(model, images, masks, self.fill, self.space)
+        return check_changed(read(logits, torch.arange(len(images), device=images.device)))
 
     def finish(self, mean: Tensor) -> Tensor:
         """Return the mean itself."""

@@ -12,6 +12,7 @@ from xcam._explain.prepared import prepare, run
 from xcam.core import Explanation, Metric, MetricSpec
 from xcam.engine import unwrap
 from xcam.engine.masking import blend
+from xcam.engine.shared import shareable
 from xcam.imaging import Fill, normalize
 from xcam.metrics.inputs import Space, enter_space, read_maps, read_target, require_method
 from xcam.metrics.masked.muting import MaskNormalization, make_masks
@@ -113,6 +114,7 @@ class Complexity(Metric):
         return mean
 
 
+@shareable
 def measure_coherency(
     model: nn.Module,
     images: Tensor,

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from xcam.core import Explanation, Metric, MetricSpec, extract_logits
 from xcam.engine import untouched
+from xcam.engine.clean import clean_logits
 from xcam.engine.masking import masked_passes
+from xcam.engine.shared import shareable
 from xcam.imaging import Fill
 from xcam.metrics.inputs import Space, enter_space, read_target
 from xcam.metrics.masked.muting import MaskNormalization, Muted, make_masks
@@ -27,6 +29,7 @@ __all__ = [
     "AverageGain",
     "IncreaseInConfidence",
     "compute_relative_drop",
+    "masked_logits",
     "measure_confidences",
 ]
 
@@ -44,9 +47,9 @@ def measure_confidences(
 ) -> tuple[Tensor, Tensor]:
     """Return the probability of the explained class for each image, clean and masked.
 
-    Both passes of an image share a chunk, as chunks of other sizes may be computed otherwise: two
-    images are in the model at a time even with a batch size of 1. An image that its mask leaves as
-    it is keeps its probability exactly.
+    Both passes of an image are made in the same place of a chunk of the same size, as chunks of
+    other sizes may be computed otherwise. An image that its mask leaves as it is keeps its
+    probability exactly.
 
     Args:
         model: The classifier; left as it was.
@@ -64,22 +67,33 @@ def measure_confidences(
         ModelOutputError: A probability is not finite.
     """
     probability = make_score_reader(read_target(explanation, images), "prob")
+    rows = torch.arange(len(images), device=images.device)
+    with untouched(model):
+        # First: chunks that memory is too small for are halved, and those that follow.
+        masked = masked_logits(model, images, masks, fill, space)
+        clean = clean_logits(model, images, "confidence")
+    pair = [probability(to_finest(logits), rows) for logits in (clean, masked)]
+    p, o = check_changed(torch.stack(pair, 1)).unbind(1)
+    return p, torch.where((masks == 1).flatten(1).all(1), p, o)
+
+
+@shareable
+def masked_logits(
+    model: nn.Module, images: Tensor, masks: Tensor, fill: Fill, space: Space
+) -> Tensor:
+    """Return the logits (B, K) of masked images; see `measure_confidences`.
+
+    The caller holds the model `untouched`.
+    """
     net, shown = enter_space(model, images, space)
 
-    def pairs(part: slice) -> tuple[Tensor, Tensor]:
-        index = torch.arange(part.start, part.stop, device=images.device)
-        clean = (index % 2 == 0)[:, None, None]
-        return index // 2, masks[index // 2].masked_fill(clean, 1)
+    def one_each(part: slice) -> tuple[Tensor, Tensor]:
+        return torch.arange(part.start, part.stop, device=images.device), masks[part]
 
     def read(output: object, rows: Tensor) -> Tensor:
-        return probability(to_finest(extract_logits(output, len(rows))), rows)
+        return extract_logits(output, len(rows))
 
-    with untouched(model):
-        found = masked_passes(
-            net, shown, 2 * len(images), pairs, read, fill, "confidence", group_size=2
-        )
-    p, o = check_changed(found.view(-1, 2)).unbind(1)
-    return p, torch.where((masks == 1).flatten(1).all(1), p, o)
+    return masked_passes(net, shown, len(images), one_each, read, fill, "masked images")
 
 
 def compute_relative_drop(p: Tensor, o: Tensor) -> Tensor:

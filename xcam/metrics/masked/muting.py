@@ -11,6 +11,7 @@ from torch import Tensor
 from xcam import imaging
 from xcam.core import Explanation, Range
 from xcam.engine.forward import note
+from xcam.engine.shared import shareable
 from xcam.imaging import is_flat, resize
 from xcam.metrics.inputs import read_maps
 
@@ -45,15 +46,23 @@ def make_masks(
     Raises:
         ValueError: The maps do not fit the images, or leave [0, 1] and are not to be normalized.
     """
-    masks = read_maps(explanation, images)
-    flat = is_flat(masks)
+    maps = read_maps(explanation, images)
+    return _make_masks(explanation, maps, normalize, muted, binary)
+
+
+@shareable
+def _make_masks(
+    explanation: Explanation, maps: Tensor, normalize: MaskNormalization, muted: float, binary: bool
+) -> Tensor:
+    """Return the masks of an explanation, whose maps (B, H, W) are on the images' device."""
+    masks, flat = maps, is_flat(maps)
     if normalize is None:
         flat = torch.zeros_like(flat)
     if normalize == "before_resize":
-        low = explanation.reduced.to(images.device)
-        masks = resize(imaging.normalize(low), (images.shape[2], images.shape[3]))
+        low = explanation.reduced.to(maps.device)
+        masks = resize(imaging.normalize(low), (maps.shape[1], maps.shape[2]))
     elif normalize == "after_resize":
-        masks = imaging.normalize(masks)
+        masks = imaging.normalize(maps)
     _check(masks, flat)
     masks = mute(masks, muted)
     return (masks > 0).to(masks.dtype) if binary else masks

@@ -8,8 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Explanation, Metric, MetricSpec
+from xcam.core import Explanation, Metric, MetricSpec, Target
 from xcam.engine import untouched
+from xcam.engine.shared import shareable
 from xcam.imaging import Fill
 from xcam.metrics.inputs import Space, enter_space, read_target
 from xcam.metrics.reading import make_hit_reader
@@ -77,19 +78,13 @@ class RemoveAndClassify(Metric):
     ) -> Tensor:
         """Return hits (B, 2, P), those of the map and of random erasure; see `Metric.score`."""
         maps = read_ordered_maps(explanation, images, self.ties)
-        pixels = maps[0].numel()
-        order = torch.randperm(pixels, generator=torch.Generator().manual_seed(self.seed))
-        chance = order.view(1, *maps.shape[1:]).to(maps.device).expand_as(maps)
-        ranks = rank_values(maps, draw_order(images, pixels, self.ties, self.seed))
-        counts = count_at_fractions(self.fractions, pixels)
-        read, name = make_hit_reader(read_target(explanation, images)), self.spec.name
+        ranks = rank_values(maps, draw_order(images, maps[0].numel(), self.ties, self.seed))
+        target = read_target(explanation, images)
+        settings = self.fractions, self.space, self.fill
         with untouched(model), torch.no_grad():
-            net, shown = enter_space(model, images, self.space)
-            hits = [
-                remove_progressively(net, shown, places, counts, read, self.fill, label=name)
-                for places in (ranks, chance)
-            ]
-        return torch.stack(hits, 1)
+            found = _classify_erased(model, images, target, ranks, *settings)
+            chance = _classify_randomly_erased(model, images, target, self.seed, *settings)
+        return torch.stack([found, chance], 1)
 
     def finish(self, mean: Tensor) -> Tensor:
         """Return the mean over k of the ratios that exist."""
@@ -104,3 +99,36 @@ class RemoveAndClassify(Metric):
     def _ratios(mean: Tensor) -> Tensor:
         found, chance = mean.unbind(-2)
         return torch.where(chance > 0, found / chance, torch.nan)
+
+
+@shareable
+def _classify_randomly_erased(
+    model: nn.Module,
+    images: Tensor,
+    target: Target,
+    seed: int,
+    fractions: Fractions,
+    space: Space,
+    fill: Fill,
+) -> Tensor:
+    """Return hits (B, P) without random pixels, which are the same for every map."""
+    height, width = images.shape[2:]
+    order = torch.randperm(height * width, generator=torch.Generator().manual_seed(seed))
+    ranks = order.view(1, height, width).to(images.device).expand(len(images), -1, -1)
+    return _classify_erased(model, images, target, ranks, fractions, space, fill)
+
+
+def _classify_erased(
+    model: nn.Module,
+    images: Tensor,
+    target: Target,
+    ranks: Tensor,
+    fractions: Fractions,
+    space: Space,
+    fill: Fill,
+) -> Tensor:
+    """Return hits (B, P) without the first pixels of an order (B, H, W)."""
+    counts = count_at_fractions(fractions, ranks[0].numel())
+    net, shown = enter_space(model, images, space)
+    read = make_hit_reader(target)
+    return remove_progressively(net, shown, ranks, counts, read, fill, label="remove_and_classify")

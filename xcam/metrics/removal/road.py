@@ -9,8 +9,9 @@ from typing import ClassVar, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Explanation, Metric, MetricSpec, NonNegative, Share
+from xcam.core import Explanation, Metric, MetricSpec, NonNegative, Share, Target
 from xcam.engine import forward, untouched
+from xcam.engine.shared import shareable
 from xcam.metrics.inputs import Space, enter_space, read_target
 from xcam.metrics.reading import check_changed, make_score_and_hit_reader
 from xcam.metrics.removal.imputation import impute
@@ -67,36 +68,14 @@ class _Imputed(Metric):
         (B, P, 2) of a single order, (B, 2, P, 2) of both, most relevant first.
         """
         maps = read_ordered_maps(explanation, images, self.ties)
-        target, pixels = read_target(explanation, images), maps[0].numel()
-        order = None
-        if self.ties == "random":
-            # One for all images. Row after row would make one hole, where scattered pixels are
-            # restored by their neighbors.
-            generator = torch.Generator().manual_seed(self.seed)
-            order = torch.randperm(pixels, generator=generator).to(maps.device)
-            order = order.expand(len(maps), -1)
-        # Of n pixels, those of rank r < k go first, or those of n − 1 − r < k.
-        places = rank_values(maps, order)
-        each = torch.stack(
-            [places if order == "morf" else pixels - 1 - places for order in self.orders], 1
-        )
-        limits = count_at_fractions(self.fractions, pixels).to(images.device)
-        read = make_score_and_hit_reader(target)
-        shape = (len(images), len(self.orders), len(limits))
-        with untouched(model), torch.no_grad():
-            net, shown = enter_space(model, images, self.space)
-            noise = self.noise * _noise(shown, self.seed)
-
-            def step(part: slice) -> Tensor:
-                pair = torch.arange(part.start, part.stop, device=images.device)
-                row, order, point = torch.unravel_index(pair, shape)
-                removed = each[row, order] < limits[point, None, None]
-                hidden = impute(shown[row], removed) + noise * removed[:, None]
-                return read(forward.call(net, hidden), row)
-
-            found = forward.collect(math.prod(shape), step, shown, self.spec.name)
-        found = check_changed(found.view(*shape, 2))
-        return found if len(self.orders) > 1 else found[:, 0]
+        target = read_target(explanation, images)
+        settings = self.fractions, self.noise, self.seed, self.space, self.ties
+        with untouched(model):
+            curves = [
+                _measure_curve(model, images, maps, target, order, *settings)
+                for order in self.orders
+            ]
+        return torch.stack(curves, 1) if len(curves) > 1 else curves[0]
 
     def finish(self, mean: Tensor) -> Tensor:
         """Return the mean of the curve over fractions."""
@@ -200,6 +179,48 @@ class ROAD(_Imputed):
         bounds=(-0.5, 0.5),
         cost="2 × len(fractions)",
     )
+
+
+@shareable
+def _measure_curve(
+    model: nn.Module,
+    images: Tensor,
+    maps: Tensor,
+    target: Target,
+    order: Order,
+    fractions: Fractions,
+    noise: float,
+    seed: int,
+    space: Space,
+    ties: Ties,
+) -> Tensor:
+    """Return (B, P, 2), the probability and 1 for a hit, with pixels removed in one order."""
+    pixels = maps[0].numel()
+    scan = None
+    if ties == "random":
+        # One for all images. Row after row would make one hole, where scattered pixels are
+        # restored by their neighbors.
+        scan = torch.randperm(pixels, generator=torch.Generator().manual_seed(seed))
+        scan = scan.to(maps.device).expand(len(maps), -1)
+    # Of n pixels, those of rank r < k go first, or those of n − 1 − r < k.
+    places = rank_values(maps, scan)
+    places = places if order == "morf" else pixels - 1 - places
+    limits = count_at_fractions(fractions, pixels).to(images.device)
+    read = make_score_and_hit_reader(target)
+    shape = (len(images), len(limits))
+    net, shown = enter_space(model, images, space)
+    noises = noise * _noise(shown, seed)
+
+    def step(part: slice) -> Tensor:
+        pair = torch.arange(part.start, part.stop, device=images.device)
+        row, point = torch.unravel_index(pair, shape)
+        removed = places[row] < limits[point, None, None]
+        hidden = impute(shown[row], removed) + noises * removed[:, None]
+        return read(forward.call(net, hidden), row)
+
+    with torch.no_grad():
+        found = forward.collect(math.prod(shape), step, shown, f"road {order}")
+    return check_changed(found.view(*shape, 2))
 
 
 def _noise(images: Tensor, seed: int) -> Tensor:

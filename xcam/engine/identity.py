@@ -1,0 +1,184 @@
+"""What the arguments of a call are: calls whose arguments have equal keys give equal results.
+
+Settings count by their value, tensors by their memory and version, models by their structure,
+modes, hooks, attributes and weights. Versions miss what is written through `.data`, by batch norm in
+train mode, or by numpy, so that some values of each tensor are compared, too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+
+from xcam.core import Target
+from xcam.engine import forward
+
+__all__ = ["Identity", "Unidentified", "find_storage", "read_version"]
+
+_SAMPLE = 64  # values of a tensor
+_LONG = 64  # items of a list or dict that are looked at
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
+_REGISTERED = ("_parameters", "_buffers", "_modules")
+
+
+class Unidentified(Exception):  # noqa: N818 - no error: the call is just made
+    """An argument that may change without notice."""
+
+
+class Identity:
+    """The key of a call.
+
+    Attributes:
+        key: Equal keys mean equal results.
+        tensors: The tensors among the arguments.
+        held: Whatever goes by its address, which holds good as long as this is alive.
+
+    Args:
+        function: What is called.
+        arguments: By name.
+
+    Raises:
+        Unidentified: An argument may change without notice, such as an array or an inference
+            tensor.
+    """
+
+    def __init__(self, function: object, arguments: Mapping[str, Any]) -> None:
+        self.tensors: list[Tensor] = []
+        self.held: list[object] = []
+        self._sampled: list[Tensor] = []
+        parts = [self._refer(function), _describe_settings()]
+        parts += [self._refer(mode) for mode in _get_current_function_mode_stack()]  # type: ignore[no-untyped-call]
+        parts += [self._refer(mode) for mode in _get_current_dispatch_mode_stack()]
+        parts += [self._describe(value) for value in arguments.values()]
+        self.key: Hashable = (*parts, _sample(self._sampled))
+
+    def _describe(self, value: object) -> Hashable:
+        """Return the key of an argument."""
+        if isinstance(value, _PLAIN):
+            return type(value), value
+        if isinstance(value, Tensor):
+            self.tensors.append(value)
+            return self._describe_tensor(value)
+        if isinstance(value, nn.Module):
+            return self._describe_module(value)
+        if isinstance(value, Target):  # unbound and bound ones of the same classes are alike
+            classes = None if value.classes is None else tuple(value.classes.tolist())
+            rows = None if value.function is None else self._describe(value.rows)
+            return Target, classes, self._refer(value.function), rows
+        if isinstance(value, tuple | list):
+            return type(value), tuple(map(self._describe, value))
+        if isinstance(value, Mapping):
+            return type(value), tuple((self._describe(k), self._describe(value[k])) for k in value)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            fields = (getattr(value, field.name) for field in dataclasses.fields(value))
+            return type(value), tuple(map(self._describe, fields))
+        if isinstance(value, slice):
+            return slice, value.start, value.stop, value.step
+        if callable(value):
+            return self._refer(value)
+        raise Unidentified
+
+    def _describe_tensor(self, tensor: Tensor) -> Hashable:
+        self.held.append(tensor)
+        self._sampled.append(tensor)
+        layout = tensor.shape, tensor.stride(), tensor.storage_offset()
+        return find_storage(tensor), layout, tensor.dtype, tensor.device, read_version(tensor)
+
+    def _describe_module(self, net: nn.Module) -> Hashable:
+        parts: list[Hashable] = []
+        for module in net.modules():
+            parts += [self._refer(module), self._refer(type(module).forward)]
+            for name, value in vars(module).items():
+                if name not in _REGISTERED and not _is_empty(value):
+                    parts += [name, self._describe_attribute(value)]
+            # What is called first may differ where the same modules are in another order.
+            parts += [tuple(module._modules)]
+        for tensor in (*net.parameters(), *net.buffers()):
+            # Read by their values where there is no version; not held, they are the model's.
+            version = -1 if tensor.is_inference() else tensor._version
+            parts += [id(tensor), find_storage(tensor), version]
+            self._sampled.append(tensor)
+        return tuple(parts)
+
+    def _describe_attribute(self, value: object, depth: int = 0) -> Hashable:
+        """Return the key of an attribute of a module; what is inside objects is not looked at."""
+        if isinstance(value, _PLAIN):
+            return type(value), value
+        if isinstance(value, Tensor):
+            self._sampled.append(value)
+            return find_storage(value), value.shape, -1 if value.is_inference() else value._version
+        if depth < 2 and isinstance(value, list | dict) and len(value) <= _LONG:
+            parts = [*value, *value.values()] if isinstance(value, dict) else value
+            return tuple(self._describe_attribute(part, depth + 1) for part in parts)
+        return self._refer(value)
+
+    def _refer(self, value: object) -> int:
+        self.held.append(value)
+        return id(value)
+
+
+def find_storage(tensor: Tensor) -> int:
+    """Return the address of a tensor's memory, which its views share; of none its own.
+
+    Raises:
+        Unidentified: The tensor's kind does not tell.
+    """
+    try:
+        return tensor.untyped_storage().data_ptr() or id(tensor)
+    except (RuntimeError, NotImplementedError) as error:
+        raise Unidentified from error
+
+
+def read_version(tensor: Tensor) -> int:
+    """Return a number that grows with each change of a tensor in place.
+
+    Raises:
+        Unidentified: It was made under `torch.inference_mode`, where nobody counts.
+    """
+    if tensor.is_inference():
+        raise Unidentified
+    return tensor._version
+
+
+def _describe_settings() -> Hashable:
+    """Return what a pass depends on beside its arguments."""
+    runtime = forward.current_runtime()
+    autocast = [
+        (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
+        for kind in ("cpu", "cuda")
+    ]
+    hooks = nn.modules.module._global_forward_hooks, nn.modules.module._global_forward_pre_hooks
+    return runtime.batch_size, runtime.precision, *autocast, *(tuple(some) for some in hooks)
+
+
+def _is_empty(value: object) -> bool:
+    return isinstance(value, list | dict | set) and not value
+
+
+def _sample(tensors: Iterable[Tensor]) -> Hashable:
+    """Return some values of each tensor, evenly spaced in its memory, as bytes."""
+    groups: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    try:
+        for tensor in tensors:
+            if tensor.layout != torch.strided or tensor.is_meta or not tensor.numel():
+                continue
+            values = tensor.detach()
+            # The elements from the first on; an expanded tensor has fewer than it says.
+            inside = values.untyped_storage().nbytes() // values.element_size()
+            room = min(values.numel(), inside - values.storage_offset())
+            count = min(room, _SAMPLE)
+            if count < 1:
+                continue
+            some = values.as_strided((count,), (room // count,), values.storage_offset())
+            groups.setdefault((values.dtype, values.device), []).append(some)
+        return tuple(
+            torch.cat(group).view(torch.uint8).cpu().numpy().tobytes() for group in groups.values()
+        )
+    except (RuntimeError, NotImplementedError, TypeError) as error:  # a kind without values
+        raise Unidentified from error
