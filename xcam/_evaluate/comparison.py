@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
-from xcam._explain.prepared import requested_method, resolve_method
+from xcam._explain.prepared import label_settings, requested_method, resolve_method
 from xcam._explain.verb import check_model
 from xcam.core import Method, Metric, attached_method, check_fitted, find_headed
 from xcam.core.settings import Settings
@@ -39,7 +39,6 @@ __all__ = [
 
 CONTROLS = ("center_gaussian", "random", "sobel")
 
-S = TypeVar("S", bound=Settings)
 MapSource: TypeAlias = "Callable[[Tensor, Sequence[str], Tensor], Tensor | Sequence[Tensor]]"
 Models: TypeAlias = "nn.Module | Mapping[str, nn.Module]"
 Methods: TypeAlias = "str | Method | Iterable[str | Method] | Mapping[str, str | Method] | None"
@@ -124,7 +123,7 @@ class Comparison:
                 raise ValueError(
                     f"both a method and maps are called {label!r}; name one, {{name: …}}"
                 )
-        scored = _label(metrics, partial(_resolve_metric, seed))
+        scored = label_settings(metrics, partial(_resolve_metric, seed))
         if not scored:
             raise ValueError("there are no metrics to score with; see xcam.list_metrics()")
         return cls(nets, by_model, sources, scored, target == "label", batch_size, precision)
@@ -139,7 +138,7 @@ def resolve_methods(model: nn.Module, methods: Methods, seed: int) -> dict[str, 
         seed: The seed of methods that are given by name.
     """
     given = requested_method(model, None) if methods is None else methods
-    return _label(given, partial(_resolve_method, model, seed))
+    return label_settings(given, partial(_resolve_method, model, seed))
 
 
 def seed_arguments(settings: type[Settings], seed: int) -> dict[str, int]:
@@ -236,28 +235,6 @@ def _resolve_metric(seed: int, given: str | Metric) -> Metric:
     if not isinstance(given, Metric):
         raise TypeError(f"metrics must be names or Metric objects, got {given!r}")
     return given
-
-
-def _label(given: object, resolve: Callable[..., S]) -> dict[str, S]:
-    """Return each by its label: the caller's, else its name, else, for a repeated name, its repr.
-
-    Raises:
-        ValueError: The same one is given twice.
-    """
-    if isinstance(given, Mapping):
-        return {str(label): resolve(one) for label, one in given.items()}
-    if isinstance(given, str | Settings) or not isinstance(given, Iterable):
-        given = (given,)
-    resolved = [resolve(one) for one in given]
-    names = [str(one.spec.name) for one in resolved]  # type: ignore[attr-defined]  # both kinds have
-    labels = [
-        repr(one) if names.count(name) > 1 else name
-        for name, one in zip(names, resolved, strict=True)
-    ]
-    for label in labels:
-        if labels.count(label) > 1:
-            raise ValueError(f"{label} is given twice; give each once, or name them, {{name: …}}")
-    return dict(zip(labels, resolved, strict=True))
 
 
 def _label_sources(maps: Maps) -> dict[str, MapSource]:

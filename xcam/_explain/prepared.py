@@ -6,9 +6,9 @@ Every verb that explains, and every metric that explains again, uses these two.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from xcam.core import (
     Explanation,
     Method,
     Note,
+    Settings,
     Target,
     TrainableMethod,
     attached_method,
@@ -30,7 +31,9 @@ from xcam.engine.restore import rerun_overwritten
 from xcam.errors import ModelOutputError
 from xcam.registry import find_name, get_method
 
-__all__ = ["Prepared", "prepare", "requested_method", "resolve_method", "run"]
+__all__ = ["Prepared", "label_settings", "prepare", "requested_method", "resolve_method", "run"]
+
+S = TypeVar("S", bound=Settings)
 
 _DEFAULT = "gradcam"
 
@@ -152,6 +155,28 @@ def requested_method(model: nn.Module, method: str | Method | None) -> str | Met
     if own is not None and name in (None, own.spec.name):
         return own
     return _DEFAULT if method is None else method
+
+
+def label_settings(given: object, resolve: Callable[..., S]) -> dict[str, S]:
+    """Return each by its label: the caller's, else its name, else, for a repeated name, its repr.
+
+    Raises:
+        ValueError: The same one is given twice.
+    """
+    if isinstance(given, Mapping):
+        return {str(label): resolve(one) for label, one in given.items()}
+    if isinstance(given, str | Settings) or not isinstance(given, Iterable):
+        given = (given,)
+    resolved = [resolve(one) for one in given]
+    names = [str(one.spec.name) for one in resolved]  # type: ignore[attr-defined]  # both kinds have
+    labels = [
+        repr(one) if names.count(name) > 1 else name
+        for name, one in zip(names, resolved, strict=True)
+    ]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ValueError(f"{label} is given twice; give each once, or name them, {{name: …}}")
+    return dict(zip(labels, resolved, strict=True))
 
 
 def _fill_in(method: TrainableMethod, own: TrainableMethod | None) -> TrainableMethod:

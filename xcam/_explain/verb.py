@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias, overload
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from xcam._explain.prepared import prepare, run
+from xcam._explain.prepared import (
+    label_settings,
+    prepare,
+    requested_method,
+    resolve_method,
+    run,
+)
 from xcam.core import Explanation, Method, Target, TargetLike, check_finite
 from xcam.engine import untouched, unwrap
 from xcam.engine.forward import Precision, call, out_of_memory, run_settings
+from xcam.engine.shared import share_passes
 from xcam.engine.structure import walk
 from xcam.errors import warn
 
 __all__ = ["check_dtype", "check_images", "check_model", "check_pass", "explain"]
 
+Methods: TypeAlias = "Sequence[str | Method] | Mapping[str, str | Method]"
 
+
+@overload
 def explain(
     model: nn.Module,
     images: Tensor,
@@ -30,11 +40,39 @@ def explain(
     precision: Precision = "full",
     progress: bool = False,
     **params: Any,  # noqa: ANN401
-) -> Explanation:
-    """Explain a classifier's output for each image by a map.
+) -> Explanation: ...
+
+
+@overload
+def explain(
+    model: nn.Module,
+    images: Tensor,
+    target: TargetLike = None,
+    method: Methods = ...,
+    *,
+    batch_size: int | None = None,
+    precision: Precision = "full",
+    progress: bool = False,
+    **params: Any,  # noqa: ANN401
+) -> dict[str, Explanation]: ...
+
+
+def explain(
+    model: nn.Module,
+    images: Tensor,
+    target: TargetLike = None,
+    method: str | Method | Methods | None = None,
+    *,
+    batch_size: int | None = None,
+    precision: Precision = "full",
+    progress: bool = False,
+    **params: Any,
+) -> Explanation | dict[str, Explanation]:
+    """Explain a classifier's output for each image by a map, or by one of each of several methods.
 
     The model runs in eval mode and is left exactly as it was, also if the call fails. A map does
-    not depend on which other images share the call.
+    not depend on which other images share the call, nor on which other methods do: of several,
+    passes that they have in common are made once.
 
     Args:
         model: From (B, C, H, W) images to (B, K) logits. Wrapped (DataParallel, compiled) or
@@ -44,19 +82,24 @@ def explain(
             or tensor of B ints, or a callable `(output, rows) -> scores`; see `xcam.Target.of`.
         method: A name from `xcam.list_methods()`, or a method object. None means the method whose
             head the model carries, and Grad-CAM if it carries none. The name of that method stands
-            for it, too: with the parameters that it was trained with.
+            for it, too: with the parameters that it was trained with. Or several: a sequence of
+            names and objects, or a dict that labels them.
         batch_size: How many images go through the model at a time; None chooses by device and
             image size. It changes speed and memory, not the maps.
         precision: `"full"`, or `"bf16"`/`"fp16"` to run the model under autocast.
         progress: Show a progress bar.
-        **params: Hyper-parameters of the method, such as `layer="layer3"` or `n_masks=1000`.
+        **params: Hyper-parameters of the method, such as `layer="layer3"` or `n_masks=1000`; of
+            several methods, each must have them.
 
     Returns:
-        The maps, with all that is needed to make them again.
+        The maps, with all that is needed to make them again. Of several methods, a dict of such
+        explanations in their order, by label: the caller's, else the method's name, else, for a
+        repeated name, its repr.
 
     Raises:
         TypeError: An argument of the wrong kind, or a parameter that the method does not have.
-        ValueError: An argument out of its range, or images that the model fails on.
+        ValueError: An argument out of its range, images that the model fails on, or of several
+            methods none, or the same one twice.
         UnknownNameError: No such method or layer.
         ModelOutputError: The output is not one finite (B, K) tensor.
         LayerError: The layer gives no map, or no gradient.
@@ -64,11 +107,38 @@ def explain(
     """
     check_model(model)
     check_images(model, images)
-    aim = Target.of(target, images)
+    aim, settings = Target.of(target, images), (batch_size, precision, progress)
+    if method is None or isinstance(method, str | Method):
+        return _explain(model, images, aim, method, params, *settings)
+
+    def resolve(one: str | Method) -> Method:
+        return resolve_method(requested_method(model, one), params)
+
+    methods = label_settings(method, resolve)
+    if not methods:
+        raise ValueError("there are no methods to explain by; see xcam.list_methods()")
+    with share_passes(images), untouched(model):
+        return {
+            label: _explain(model, images, Target.of(aim, images), one, {}, *settings)
+            for label, one in methods.items()
+        }
+
+
+def _explain(
+    model: nn.Module,
+    images: Tensor,
+    target: Target,
+    method: str | Method | None,
+    params: Mapping[str, Any],
+    batch_size: int | None,
+    precision: Precision,
+    progress: bool,
+) -> Explanation:
+    """Return the explanation by one method, and warn of what was noted on the way."""
     with run_settings(batch_size=batch_size, precision=precision, progress=progress) as runtime:
         try:
             with untouched(model):
-                explanation = run(prepare(model, images, method, params), images, aim)
+                explanation = run(prepare(model, images, method, params), images, target)
         except (AssertionError, RuntimeError) as error:  # transformers assert a size
             if not out_of_memory(error):
                 check_pass(model, images)

@@ -83,13 +83,13 @@ def explain(
     name = find_name(chosen) if isinstance(chosen, str) else chosen.spec.name
     paths = _make_paths(images, out, name)
     batch = _read(images, net, resize).to(device)
-    explanation = xcam.explain(
+    explanation = xcam.explain(  # type: ignore[call-overload]  # precision is checked there
         net,
         batch,
         aim,
         chosen,
         batch_size=batch_size,
-        precision=precision,  # type: ignore[arg-type]  # checked by explain
+        precision=precision,
         progress=sys.stderr.isatty(),
         **params,
     )

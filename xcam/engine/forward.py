@@ -30,6 +30,7 @@ __all__ = [
     "chunks",
     "collect",
     "current_runtime",
+    "ensure_run",
     "match_layout",
     "note",
     "note_repeated_layers",
@@ -99,6 +100,21 @@ def run_settings(
         yield runtime
     finally:
         _runtime.reset(token)
+
+
+@contextmanager
+def ensure_run() -> Iterator[RunSettings]:
+    """Use the run around a block, or else one for the block, and tell at its end what was noted."""
+    runtime = _runtime.get()
+    if runtime is not None:
+        yield runtime
+        return
+    with run_settings() as runtime:
+        yield runtime
+    for sentence in runtime.notes:
+        note(sentence)
+    for layer, calls in runtime.repeated_layers.items():
+        record_repeated_layer(layer, calls)
 
 
 def note(sentence: str) -> None:

@@ -1,8 +1,8 @@
 """What the arguments of a call are: calls whose arguments have equal keys give equal results.
 
 Settings count by their value, tensors by their memory and version, models by their structure,
-modes, hooks, attributes and weights. Versions miss what is written through `.data`, by batch norm in
-train mode, or by numpy, so that some values of each tensor are compared, too.
+modes, hooks, attributes and weights. Versions miss what is written through `.data`, by batch norm
+in train mode, or by numpy, so that some values of each tensor are compared, too.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from xcam.core import Target
 from xcam.engine import forward
+from xcam.engine.structure import remember, walk
 
 __all__ = ["Identity", "Unidentified", "find_storage", "read_version"]
 
 _SAMPLE = 64  # values of a tensor
-_LONG = 64  # items of a list or dict that are looked at
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
-_REGISTERED = ("_parameters", "_buffers", "_modules")
 
 
 class Unidentified(Exception):  # noqa: N818 - no error: the call is just made
@@ -42,21 +41,25 @@ class Identity:
     Args:
         function: What is called.
         arguments: By name.
+        weights: Keeps the samples of models from call to call.
 
     Raises:
         Unidentified: An argument may change without notice, such as an array or an inference
             tensor.
     """
 
-    def __init__(self, function: object, arguments: Mapping[str, Any]) -> None:
+    def __init__(
+        self, function: object, arguments: Mapping[str, Any], weights: dict[Hashable, Tensor]
+    ) -> None:
         self.tensors: list[Tensor] = []
         self.held: list[object] = []
-        self._sampled: list[Tensor] = []
+        self._samples: list[Tensor] = []
+        self._weights = weights
         parts = [self._refer(function), _describe_settings()]
         parts += [self._refer(mode) for mode in _get_current_function_mode_stack()]  # type: ignore[no-untyped-call]
         parts += [self._refer(mode) for mode in _get_current_dispatch_mode_stack()]
         parts += [self._describe(value) for value in arguments.values()]
-        self.key: Hashable = (*parts, _sample(self._sampled))
+        self.key: Hashable = (*parts, _read(self._samples))
 
     def _describe(self, value: object) -> Hashable:
         """Return the key of an argument."""
@@ -86,37 +89,28 @@ class Identity:
 
     def _describe_tensor(self, tensor: Tensor) -> Hashable:
         self.held.append(tensor)
-        self._sampled.append(tensor)
+        self._samples.append(_select_sample(tensor))
         layout = tensor.shape, tensor.stride(), tensor.storage_offset()
         return find_storage(tensor), layout, tensor.dtype, tensor.device, read_version(tensor)
 
     def _describe_module(self, net: nn.Module) -> Hashable:
-        parts: list[Hashable] = []
-        for module in net.modules():
-            parts += [self._refer(module), self._refer(type(module).forward)]
-            for name, value in vars(module).items():
-                if name not in _REGISTERED and not _is_empty(value):
-                    parts += [name, self._describe_attribute(value)]
-            # What is called first may differ where the same modules are in another order.
-            parts += [tuple(module._modules)]
-        for tensor in (*net.parameters(), *net.buffers()):
-            # Read by their values where there is no version; not held, they are the model's.
-            version = -1 if tensor.is_inference() else tensor._version
-            parts += [id(tensor), find_storage(tensor), version]
-            self._sampled.append(tensor)
+        # The same object as long as the net is built the same.
+        parts: list[Hashable] = [self._refer(remember(net, "identity", object))]
+        tensors: list[Tensor] = []
+        for module in walk(net):
+            parts.append(module.training)
+            tensors += [one for one in module._parameters.values() if one is not None]
+            tensors += [one for one in module._buffers.values() if one is not None]
+            tensors += [one for one in module.__dict__.values() if one.__class__ is Tensor]
+        for tensor in tensors:
+            # They are not held, for they may be large: the values tell a new one at the same place.
+            place = find_storage(tensor), -1 if tensor.is_inference() else tensor._version
+            parts += place
+            key = id(tensor), place[0]
+            if key not in self._weights:
+                self._weights[key] = _select_sample(tensor)
+            self._samples.append(self._weights[key])
         return tuple(parts)
-
-    def _describe_attribute(self, value: object, depth: int = 0) -> Hashable:
-        """Return the key of an attribute of a module; what is inside objects is not looked at."""
-        if isinstance(value, _PLAIN):
-            return type(value), value
-        if isinstance(value, Tensor):
-            self._sampled.append(value)
-            return find_storage(value), value.shape, -1 if value.is_inference() else value._version
-        if depth < 2 and isinstance(value, list | dict) and len(value) <= _LONG:
-            parts = [*value, *value.values()] if isinstance(value, dict) else value
-            return tuple(self._describe_attribute(part, depth + 1) for part in parts)
-        return self._refer(value)
 
     def _refer(self, value: object) -> int:
         self.held.append(value)
@@ -157,28 +151,34 @@ def _describe_settings() -> Hashable:
     return runtime.batch_size, runtime.precision, *autocast, *(tuple(some) for some in hooks)
 
 
-def _is_empty(value: object) -> bool:
-    return isinstance(value, list | dict | set) and not value
+def _select_sample(tensor: Tensor) -> Tensor:
+    """Return a view of some elements of a tensor, evenly spaced in its memory.
 
-
-def _sample(tensors: Iterable[Tensor]) -> Hashable:
-    """Return some values of each tensor, evenly spaced in its memory, as bytes."""
-    groups: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    Raises:
+        Unidentified: A kind of tensor without such a view.
+    """
+    values = tensor.detach()
     try:
-        for tensor in tensors:
-            if tensor.layout != torch.strided or tensor.is_meta or not tensor.numel():
-                continue
-            values = tensor.detach()
-            # The elements from the first on; an expanded tensor has fewer than it says.
-            inside = values.untyped_storage().nbytes() // values.element_size()
-            room = min(values.numel(), inside - values.storage_offset())
-            count = min(room, _SAMPLE)
-            if count < 1:
-                continue
-            some = values.as_strided((count,), (room // count,), values.storage_offset())
-            groups.setdefault((values.dtype, values.device), []).append(some)
+        if values.is_meta or values.layout != torch.strided:
+            raise Unidentified
+        # An expanded tensor has fewer elements than it says.
+        inside = values.untyped_storage().nbytes() // values.element_size()
+        room = min(values.numel(), inside - values.storage_offset())
+        count = min(room, _SAMPLE)
+        step = room // max(count, 1)
+        return values.as_strided((count,), (step,), values.storage_offset())
+    except (RuntimeError, NotImplementedError) as error:
+        raise Unidentified from error
+
+
+def _read(samples: Iterable[Tensor]) -> Hashable:
+    """Return the values of samples as bytes."""
+    groups: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    for sample in samples:
+        groups.setdefault((sample.dtype, sample.device), []).append(sample)
+    try:
         return tuple(
             torch.cat(group).view(torch.uint8).cpu().numpy().tobytes() for group in groups.values()
         )
-    except (RuntimeError, NotImplementedError, TypeError) as error:  # a kind without values
+    except (RuntimeError, NotImplementedError, TypeError) as error:
         raise Unidentified from error

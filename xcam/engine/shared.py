@@ -84,11 +84,13 @@ class _Scope:
         tensors: What it was opened for.
         entries: The results by their keys.
         room: Bytes that are left of the budget.
+        weights: Samples of the models' weights, as `Identity` keeps them.
     """
 
     tensors: Sequence[Tensor] = ()
     entries: dict[Hashable, _Entry] = field(default_factory=dict)
     room: int = _BUDGET
+    weights: dict[Hashable, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Find out which memory is known."""
@@ -146,7 +148,7 @@ def shareable(function: Callable[P, R]) -> Callable[P, R]:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         try:
-            identity = Identity(function, bound.arguments)
+            identity = Identity(function, bound.arguments, scopes[0].weights)
         except Unidentified:
             return function(*args, **kwargs)
         for scope in scopes:
@@ -155,8 +157,8 @@ def shareable(function: Callable[P, R]) -> Callable[P, R]:
                 entry.account(forward.current_runtime())
                 return entry.result  # type: ignore[return-value]  # what the function returned
         # What is computed on the way, of tensors that nobody else has, goes with this call.
-        with share_passes():
-            result, entry = _compute(lambda: function(*args, **kwargs), identity)
+        with share_passes(), forward.ensure_run() as runtime:
+            result, entry = _compute(lambda: function(*args, **kwargs), identity, runtime)
         if entry is not None:
             _choose_home(scopes, identity).keep(identity, entry)
         return result
@@ -175,9 +177,10 @@ def _choose_home(scopes: Sequence[_Scope], identity: Identity) -> _Scope:
     return next((scope for scope in scopes if places <= scope.known), scopes[-1])
 
 
-def _compute(function: Callable[[], R], identity: Identity) -> tuple[R, _Entry | None]:
+def _compute(
+    function: Callable[[], R], identity: Identity, runtime: RunSettings
+) -> tuple[R, _Entry | None]:
     """Return a result, and an entry of it; None if it cannot be kept."""
-    runtime = forward.current_runtime()
     device = next((tensor.device for tensor in identity.tensors), torch.device("cpu"))
     passes, shared = runtime.passes, runtime.shared_seconds
     notes, runtime.notes = runtime.notes, []
