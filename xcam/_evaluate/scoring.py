@@ -52,25 +52,25 @@ class BatchScorer:
     runner: StepRunner
     shared_scores: dict[str, Outcome[Tensor]] = field(default_factory=dict)
 
-    def rows(self, keep: KeepMaps | None = None) -> Iterator[Row]:
-        """Yield a row for each image × method × metric, failures included.
+    def rows(self, keep: KeepMaps | None = None) -> list[Row]:
+        """Return a row for each image × method × metric, failures included.
 
         Args:
             keep: Called with each method's label and explanations.
         """
+        rows: list[Row] = []
         sources: dict[str, Prepared | MapSource] = {**self.prepared, **self.comparison.maps}
-        for label, source in sources.items():
-            explained = self._explain(label, source)
-            if keep and isinstance(source, Prepared):
-                keep(self, label, explained[0])
-            columns = _explanation_columns(explained)
-            with share_passes():  # of the masks of these maps, and all that is read from them
-                scored = {
-                    name: self._score(name, metric, explained)
-                    for name, metric in self.comparison.metrics.items()
-                }
-            for name, outcome in scored.items():
-                yield from self._make_rows(label, name, columns, outcome)
+        with share_passes(self.images), share_passes(self._explained_images):
+            for label, source in sources.items():
+                explained = self._explain(label, source)
+                if keep and isinstance(source, Prepared):
+                    keep(self, label, explained[0])
+                columns = _explanation_columns(explained)
+                with share_passes():  # of the masks of these maps, and all that is read from them
+                    for name, metric in self.comparison.metrics.items():
+                        scored = self._score(name, metric, explained)
+                        rows += self._make_rows(label, name, columns, scored)
+        return rows
 
     @cached_property
     def targets(self) -> dict[int, int]:

@@ -24,7 +24,6 @@ from xcam._explain.verb import check_dtype, check_images
 from xcam.core import Explanation, Method
 from xcam.engine import unwrap
 from xcam.engine.forward import run_settings
-from xcam.engine.shared import share_passes
 from xcam.errors import XcamError
 from xcam.explanations.folder import write_maps
 from xcam.models.categories import find_categories
@@ -179,8 +178,7 @@ class Work:
                 runner,
             )
             keep = partial(self._write_maps, store) if store and self.save_maps else None
-            with share_passes(images):
-                rows += scorer.rows(keep)
+            rows += scorer.rows(keep)
         return rows
 
     def _make_error_rows(self, batch: Batch) -> list[Row]:
