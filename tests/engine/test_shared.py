@@ -17,6 +17,7 @@ from xcam.core import Target
 from xcam.engine import forward, shared
 from xcam.engine.clean import clean_logits
 from xcam.engine.forward import run_settings
+from xcam.engine.paths import RepeatedLayer
 from xcam.engine.shared import share_passes, shareable
 from xcam.methods.cam.features import capture_activations, capture_activations_and_gradients
 
@@ -290,7 +291,7 @@ def test_errors_are_not_kept():
 @shareable
 def noted(images):
     forward.note("something")
-    forward.record_repeated_layer("layer", 2)
+    forward.record_repeated_layer("layer", RepeatedLayer(2))
     with torch.no_grad():
         return forward.call(torch.nn.Identity(), images)
 
@@ -302,7 +303,7 @@ def test_counts_and_notes_are_those_of_a_call_by_itself():
                 noted(IMAGES)
             assert (runtime.passes, runtime.shared_passes) == (3, shared_passes)
             assert runtime.notes == ["something"]
-            assert runtime.repeated_layers == {"layer": 2}
+            assert runtime.repeated_layers == {"layer": RepeatedLayer(2)}
             assert (runtime.shared_seconds > 0) == bool(shared_passes)
 
 

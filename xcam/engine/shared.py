@@ -25,7 +25,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -33,6 +33,9 @@ from torch import Tensor
 from xcam.engine import forward
 from xcam.engine.forward import RunSettings
 from xcam.engine.identity import Identity, Unidentified, find_storage, read_version
+
+if TYPE_CHECKING:
+    from xcam.engine.paths import RepeatedLayer
 
 __all__ = ["share_passes", "shareable", "synchronize"]
 
@@ -62,7 +65,7 @@ class _Entry:
     passes: int
     seconds: float
     notes: Sequence[str]
-    repeated_layers: dict[str, int]
+    repeated_layers: dict[str, RepeatedLayer]
 
     def is_intact(self) -> bool:
         """Return whether nobody has written to the result."""
@@ -218,6 +221,8 @@ def _list_tensors(result: object) -> list[Tensor]:
     raise Unidentified
 
 
-def _add_notes(runtime: RunSettings, notes: Sequence[str], repeated_layers: dict[str, int]) -> None:
+def _add_notes(
+    runtime: RunSettings, notes: Sequence[str], repeated_layers: dict[str, RepeatedLayer]
+) -> None:
     runtime.notes += [sentence for sentence in notes if sentence not in runtime.notes]
     runtime.repeated_layers.update(repeated_layers)
