@@ -230,6 +230,18 @@ class TestLossyFormats:
             mask = read(Image.new("L", (80, 64), value), "mask.jpg")
             assert mask.unique().tolist() == [value // 255]
 
+    @pytest.mark.parametrize("color", [(220, 20, 60), (128, 0, 0), (0, 128, 128), (150, 150, 150)])
+    def test_object_of_one_color(self, read, color):
+        pixels = np.repeat(draw(1)[..., None], 3, 2) * np.array(color, "uint8")
+        mask = read(Image.fromarray(pixels), "mask.jpg", subsampling=0)
+        assert torch.equal(mask, SQUARE)
+        mask = read(Image.fromarray(pixels), "mask.jpg")  # chroma of half the resolution
+        assert torch.equal(mask, SQUARE)
+
+    def test_transparency_of_a_lossy_webp(self, read):
+        cutout = make_cutout((200, 200, 200), (200, 200, 200), 255)
+        assert torch.equal(read(cutout, "mask.webp"), SQUARE)
+
     @pytest.mark.parametrize("levels", [(1, 1), (20, 255), (128, 255), (60, 200)])
     def test_labels_are_refused(self, read, levels):
         pixels = draw(levels[0])

@@ -68,6 +68,17 @@ class TestFileNames:
         )
         assert maps.to_pandas()["error"].isna().all()
 
+    def test_folder_of_results_is_refused_before_the_work(self, pictures, tmp_path):
+        root = pictures("a/1.png", "b/2.png")
+        model, data = xcam.models.load("xcam:small_cnn", num_classes=2), folder(root, 32)
+        out = tmp_path / os.fsdecode(b"out\xe9")
+        sentence = r"out.*' is no UTF-8, .*; give another folder"
+        with pytest.raises(ValueError, match=sentence):
+            xcam.fit(model, data, epochs=1, batch_size=2, out=out)
+        with pytest.raises(ValueError, match=sentence):
+            xcam.evaluate(model, data, metrics=["sparseness"], controls=False, out=out)
+        assert not out.exists()
+
     def test_class_folders(self, pictures):
         root = pictures(b"a\xe9/1.png", "b/" + os.fsdecode(OLD))
         data = folder(root, 32)

@@ -44,8 +44,9 @@ def listed(
     that lines with the same file are about the same image.
 
     In a mask file the object is all that is not 0 or black: of a palette by its numbers if number 0
-    is black, else by its colors; of a soft mask, and of a JPEG or another lossy format, what is at
-    least half white. A mask that may be read in two ways is refused.
+    is black, else by its colors; of a soft mask what is at least half white, and of a JPEG or
+    another lossy format what is at least half as bright as the object. A mask that may be read in
+    two ways is refused.
 
     Args:
         path: The list in UTF-8, or UTF-16 with its byte order mark. A name that is no UTF-8 is that

@@ -43,8 +43,8 @@ def read_mask(
     - Palettes: the numbers count, as in VOC's masks, if number 0 is black or transparent; else, in
       a GIF, and where all colors are gray, the colors.
     - Transparency: what is not transparent, unless the colors alone show an object.
-    - JPEG and other lossy formats, whose values are not exact: what is at least half white. Other
-      grays than those of an edge are refused.
+    - JPEG and other lossy formats, whose values are not exact: what is at least half as bright as
+      the object, which must be of one bright gray or color.
 
     Args:
         path: The file.
@@ -196,17 +196,23 @@ def _is_soft(values: _Values, top: int) -> bool:
 
 
 def _split_lossy(values: _Values) -> _Values:
-    """Return what is at least half white, after refusing areas of other grays."""
+    """Return what is at least half as bright as the areas that are not black.
+
+    These must be of about one brightness: else edges cannot be told from areas, nor dark areas from
+    the ringing around bright ones.
+    """
     values = values.astype(np.int16)
     spread = ndimage.maximum_filter(values, 3) - ndimage.minimum_filter(values, 3)
-    is_gray_area = (values >= 16) & (values < 224) & (spread <= 8)
-    too_many = is_gray_area.sum() > 0.01 * (values >= 16).sum()
-    if too_many or 0 < values.max() < 192:
+    areas = values[(values >= 16) & (spread <= 8)]
+    low, middle, high = np.percentile(areas, (1, 50, 99)) if len(areas) else [values.max()] * 3
+    least = 64 if len(areas) else 192  # what is too thin for an area must be white
+    if values.any() and (low < least or low < 0.6 * high):
         raise ValueError(
-            "is in a format whose values are not exact, and has others than black and white; "
-            f"{_REMEDY}, when it is made"
+            "is in a format whose values are not exact, and not just black and one bright gray or "
+            f"color; {_REMEDY}, when it is made"
         )
-    return values >= 128
+    is_object: _Values = (values > 0) & (2 * values >= middle)
+    return is_object
 
 
 def _split_colors(colors: _Values, lossy: bool, ignore: int | None) -> tuple[_Values, _Values]:
@@ -232,7 +238,7 @@ def _require_background(is_object: _Values, colors: _Values, unknown: _Values) -
 
 def _combine(by_color: _Values, alpha: _Values, lossy: bool) -> _Values:
     """Return the object by transparency, after refusing colors that show another."""
-    by_alpha = alpha >= 128 if lossy or _is_soft(alpha, 255) else alpha > 0
+    by_alpha = _split_lossy(alpha) if lossy else alpha >= 128 if _is_soft(alpha, 255) else alpha > 0
     sure = (alpha == 0) | (alpha == alpha.max())
     has_both = by_color.any() and not by_color.all()
     if has_both and (by_color != by_alpha)[sure].any():

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from xcam.errors import FileFormatError
 from xcam.runs import files
 from xcam.runs.manifest import list_differences
+from xcam.runs.names import escape_name
 
 __all__ = ["RunFolder"]
 
@@ -55,7 +56,13 @@ class RunFolder:
 
         Raises:
             OSError: It cannot be created; a sentence that names the folder.
+            ValueError: Its path is no UTF-8.
         """
+        if escape_name(str(self.path)) != str(self.path):
+            raise ValueError(
+                f"the path of the folder {str(self.path)!r} is no UTF-8, and readers of Parquet "
+                "and safetensors take no other; give another folder"
+            )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
