@@ -116,6 +116,15 @@ def test_net_exported_for_a_number_of_images_explains_any(name, count):
     assert_close(scored, metric(GapNet(), images, expected), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_net_exported_for_two_to_three_images_explains_any_number(count):
+    batch = torch.export.Dim("b", min=2, max=3)
+    net = export(GapNet(), pictures(3, size=16), dynamic_shapes=({0: batch},))
+    images = pictures(4, size=16)[:count]
+    got, expected = explain(net, "rise", images), explain(GapNet(), "rise", images)
+    assert_close(got.raw, expected.raw, rtol=1e-4, atol=1e-6)
+
+
 def test_net_exported_with_a_dict_of_outputs_explains_any_number_of_images():
     class Several(GapNet):
         def forward(self, images):

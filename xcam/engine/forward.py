@@ -155,7 +155,8 @@ def call(model: Callable[[Tensor], Any], images: Tensor, may_overwrite: bool = F
     On a CPU images are passed as channels_last, on which convolutions are up to 1.5 times faster
     with the same numbers (to 1e-5). A model that calls `.view` on its features fails on those; it
     gets contiguous images from then on. The model may work in place on its input, so it gets a
-    copy of the caller's images. One that was exported for a fixed number of images gets that many.
+    copy of the caller's images. One that was exported, and fails, gets as many at a time as it was
+    exported with.
 
     Args:
         model: The model, or anything that runs it.
@@ -173,7 +174,7 @@ def call(model: Callable[[Tensor], Any], images: Tensor, may_overwrite: bool = F
 
 
 def _run_in_groups(model: Callable[[Tensor], Any], images: Tensor, size: int) -> Any:  # noqa: ANN401
-    """Run a model that was exported for a fixed number of images; the last group is filled up."""
+    """Run an exported model on as many images at a time as it takes, the last ones filled up."""
     missing = -len(images) % size
     filled = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)])
     outputs = [_run(model, group, False) for group in torch.split(filled, size)]

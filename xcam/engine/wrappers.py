@@ -75,7 +75,10 @@ def check_layers(net: nn.Module, layer: str = "") -> None:
 
 
 def find_batch_size(model: object) -> int | None:
-    """Return the only number of images that a model takes since it was exported for that many."""
+    """Return the number of images that a model was exported with; it may take no other.
+
+    None for a model that was not exported.
+    """
     if not isinstance(model, nn.Module):
         return None
     for module in model.modules():
@@ -84,6 +87,9 @@ def find_batch_size(model: object) -> int | None:
             first = shape[0] if node.op == "placeholder" and len(shape) == 4 else None
             if isinstance(first, int):
                 return first
+            if isinstance(first, torch.SymInt):  # between bounds, the example's number among them
+                hint = getattr(first.node, "hint", None)
+                return hint if isinstance(hint, int) else 1
     return None
 
 
