@@ -249,7 +249,7 @@ class Start:
         DDP must be told if the loss leaves out parameters, or it waits for their gradients.
         """
         with _differentiable(objective) as trained, runtime.autocast():
-            loss, _ = objective(runtime.move(self.image), self.label.to(runtime.device))
+            loss, *_ = objective(runtime.move(self.image), self.label.to(runtime.device))
             found = torch.autograd.grad(loss, trained, allow_unused=True)
         unused = any(gradient is None for gradient in found)
         return DistributedDataParallel(objective, find_unused_parameters=unused)
