@@ -27,9 +27,9 @@ from xcam.results.bootstrap import Sample, estimate
 
 LOSSES = {
     "em": {"loss": "em"},
-    "ml": {"loss": "ml"},
-    "em, lagged": {"loss": "em", "posterior": "lagged", "lag": 0.98},
     "cam": {"loss": "cam"},
+    "em, lagged": {"loss": "em", "posterior": "lagged", "lag": 0.98},
+    "ml": {"loss": "ml"},
 }
 SCORES = {name: METRICS[name] for name in ("energy", "pointing game", "PxAP")}
 SCORES |= {

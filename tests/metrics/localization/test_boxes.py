@@ -262,3 +262,19 @@ def test_bad_input(metric):
     maps[1, 0, 0] = torch.nan
     with pytest.raises(ValueError, match="the map of image 1 is not finite"):
         scores(metric, maps, blocks(2, 20))
+
+
+def test_boxes_of_maps_divided_by_their_maximum():
+    """What is negative is cut: the object's own shape is left, at every threshold."""
+    maps = torch.zeros(1, 16, 16)
+    maps[:, 4:12, 4:12] = 1.0
+    maps[:, :, 13:] = -1.0
+    truth = torch.tensor([[[4.0, 4.0, 12.0, 12.0]]])
+    rows = {
+        scaling: scores(MaxBoxAcc(step=0.1, delta=0.8, scaling=scaling), maps, truth)
+        for scaling in ("max", "minmax")
+    }
+    assert rows["max"].all()
+    assert not rows["minmax"][0, 0, 0]  # at 0 the zeros around it are above, too
+    with pytest.raises(ValueError, match="scaling must be 'minmax' or 'max', got 'clip'"):
+        MaxBoxAcc(scaling="clip")

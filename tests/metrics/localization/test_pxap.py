@@ -123,3 +123,38 @@ def test_bad_input():
         scores(PxAP(), noise(2, 20, 20), None)
     with pytest.raises(ValueError, match="the map of image 0 is not finite"):
         scores(PxAP(), noise(2, 20, 20) * torch.tensor([torch.nan, 1])[:, None, None], None)
+
+
+class TestProbabilities:
+    """Maps far below 1, of which even thresholds see nothing."""
+
+    def maps(self, low):
+        maps, masks = torch.full((2, 8, 8), low), blocks(2, 8)
+        maps[masks == 1] = 1e-3
+        return maps, masks
+
+    @pytest.mark.parametrize("low", [0.0, 1e-9, 1e-6])
+    def test_perfect_map_is_perfect_by_logarithmic_thresholds(self, low):
+        maps, masks = self.maps(low)
+        assert result(PxAP(scaling="clip", thresholds="log"), maps, masks) == pytest.approx(100)
+        share = 100 * float((masks == 1).float().mean())
+        coarse = PxAP(scaling="clip", step=0.01)
+        assert result(coarse, maps, masks) == pytest.approx(share)
+
+    def test_values_below_the_lowest_threshold_are_counted(self):
+        maps, masks = self.maps(0.0)
+        maps[masks == 1] = 0
+        maps[:, 0, 0] = 1e-3  # no object there
+        found = result(PxAP(scaling="clip", thresholds="log"), maps, masks)
+        assert masks[:, 0, 0].sum() == 0
+        share = float((masks == 1).float().mean())
+        assert found == pytest.approx(100 * share)
+
+    def test_scale_of_a_map_counts_with_clip_alone(self):
+        maps, masks = smooth(4, 24).abs() / 10, blocks(4, 24)
+        larger = torch.stack([one * factor for one, factor in zip(maps, (1, 3, 2, 5), strict=True)])
+        for scaling in ("minmax", "max"):
+            found = [result(PxAP(scaling=scaling), each, masks) for each in (maps, larger)]
+            assert found[0] == pytest.approx(found[1], abs=0.01)
+        clipped = [result(PxAP(scaling="clip"), each, masks) for each in (maps, larger)]
+        assert abs(clipped[0] - clipped[1]) > 0.5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -38,11 +38,14 @@ class MaxBoxAcc(Metric):
         step: Between thresholds on maps in [0, 1]; 0.001 as published.
         delta: The IoU from which a box is right; 0.5 as published.
         resize: How maps came to the images' size, see `score_maps.Resize`.
+        scaling: How maps came into [0, 1]: `"minmax"`, or `"max"`, which divides by the highest
+            value and cuts what is negative.
     """
 
     step: Step = 0.001
     delta: IoU = 0.5
     resize: Resize = "bilinear"
+    scaling: Literal["minmax", "max"] = "minmax"
 
     spec: ClassVar[MetricSpec] = MetricSpec(
         name="max_box_acc",
@@ -64,7 +67,8 @@ class MaxBoxAcc(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """Return (B, 1, L) hits at each level that thresholds fall on; see `Metric.score`."""
-        maps, boxes = make_score_maps(explanation, images, self.resize), find_boxes(truth, images)
+        maps = make_score_maps(explanation, images, self.resize, self.scaling)
+        boxes = find_boxes(truth, images)
         return _hits(maps, boxes, self.step, [self.delta], largest=True).to(images.device)
 
     def finish(self, mean: Tensor) -> Tensor:
@@ -89,11 +93,14 @@ class MaxBoxAccV2(Metric):
         step: Between thresholds on maps in [0, 1]; 0.001 as published.
         deltas: The IoUs from which a box is right; 0.3, 0.5 and 0.7 as published.
         resize: How maps came to the images' size, see `score_maps.Resize`.
+        scaling: How maps came into [0, 1]: `"minmax"`, or `"max"`, which divides by the highest
+            value and cuts what is negative.
     """
 
     step: Step = 0.001
     deltas: tuple[IoU, ...] = (0.3, 0.5, 0.7)
     resize: Resize = "bilinear"
+    scaling: Literal["minmax", "max"] = "minmax"
 
     spec: ClassVar[MetricSpec] = MetricSpec(
         name="max_box_acc_v2",
@@ -122,7 +129,8 @@ class MaxBoxAccV2(Metric):
         truth: Tensor | None = None,
     ) -> Tensor:
         """Return (B, deltas, L) hits at each level that thresholds fall on; see `Metric.score`."""
-        maps, boxes = make_score_maps(explanation, images, self.resize), find_boxes(truth, images)
+        maps = make_score_maps(explanation, images, self.resize, self.scaling)
+        boxes = find_boxes(truth, images)
         return _hits(maps, boxes, self.step, self.deltas, largest=False).to(images.device)
 
     def finish(self, mean: Tensor) -> Tensor:

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from xcam.core import Explanation, Metric, MetricSpec
-from xcam.metrics.localization.score_maps import Resize, Step, list_thresholds, make_score_maps
+from xcam.metrics.localization.score_maps import (
+    Resize,
+    Scaling,
+    Spacing,
+    Step,
+    list_thresholds,
+    make_score_maps,
+)
 from xcam.metrics.localization.truth import find_objects
 from xcam.metrics.precision import to_finest
 
@@ -21,20 +28,28 @@ class PxAP(Metric):
     """Pixel-wise average precision of the pooled pixels of all images.
 
     100 · Σ_i P_i (R_i − R_{i+1}), with the precision P_i and the recall R_i of the pixels whose
-    min-max normalized map is at least τ_i, over the thresholds 0, step, 2 step … and 1; no
+    map, normalized by min-max, is at least τ_i, over the thresholds 0, step, 2 step … and 1; no
     interpolation, and thresholds that no pixel reaches are skipped (Choe et al., 2020,
     arXiv:2001.07437). Ignored pixels count for neither side. Pooled, so that a large object weighs
     more than a small one. A flat map is zeros. The authors resize maps bicubically:
     `resize="bicubic"`. In [0, 100], higher is better; a flat map, or one in random order, gives
-    the object's share of the pixels.
+    the object's share of the pixels. CALM's authors measure maps that are probabilities with
+    `scaling="clip", thresholds="log"`, without the threshold 0: values below 1e-7 count for neither
+    side there.
 
     Attributes:
-        step: Between thresholds on maps in [0, 1]; 0.001 as published.
+        step: Between thresholds on maps in [0, 1]; 0.001 as published. As a share of seven
+            decades with `thresholds="log"`.
         resize: How maps came to the images' size, see `score_maps.Resize`.
+        scaling: How maps came into [0, 1]: `"minmax"`, `"max"`, which divides by the highest
+            value, or `"clip"`.
+        thresholds: `"even"`, or `"log"`: 0 and then from 1e-7 to 1 by equal factors.
     """
 
     step: Step = 0.001
     resize: Resize = "bilinear"
+    scaling: Scaling = "minmax"
+    thresholds: Spacing = "even"
 
     spec: ClassVar[MetricSpec] = MetricSpec(
         name="pxap",
@@ -58,10 +73,12 @@ class PxAP(Metric):
 
         Bin i holds the pixels in [τ_i, τ_{i+1}), the last one those at 1.
         """
-        maps = make_score_maps(explanation, images, self.resize)
+        maps = make_score_maps(explanation, images, self.resize, self.scaling)
         objects, ignored = find_objects(truth, images)
         edges = torch.tensor(
-            [*list_thresholds(self.step), 1.0], device=maps.device, dtype=maps.dtype
+            [*list_thresholds(self.step, self.thresholds), 1.0],
+            device=maps.device,
+            dtype=maps.dtype,
         )
         bins = torch.bucketize(maps, edges, right=True) - 1
         side = torch.where(ignored, 2, (~objects).long())
