@@ -38,10 +38,10 @@ def net(name: str, device: str) -> nn.Module:
     return model.eval().to(device)
 
 
-def pictures(count: int, device: str) -> Tensor:
+def pictures(count: int, device: str, size: int = 224) -> Tensor:
     """Make seeded smooth noise, so that activations differ from place to place."""
     noise = torch.rand(count, 3, 28, 28, generator=torch.Generator().manual_seed(0))
-    return nn.functional.interpolate(noise, size=224, mode="bilinear").to(device)
+    return nn.functional.interpolate(noise, size=size, mode="bilinear").to(device)
 
 
 def bare(model: nn.Module, images: Tensor, passes: int, size: int, channels_last: bool) -> None:

@@ -55,12 +55,12 @@ def scored(model: nn.Module, images: Tensor, explanation: Explanation, *metrics:
     return torch.stack([metric.score(model, images, explanation) for metric in metrics])
 
 
-def same(what: str, ours: Tensor, theirs: Tensor) -> None:
-    """Print the difference of two results, and stop if it is over 1e-5 of the largest value."""
+def same(what: str, ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> None:
+    """Print the difference of two results, and stop if it is over a part of the largest value."""
     ours, theirs = ours.cpu(), theirs.cpu()
     difference = float((ours - theirs).abs().max() / ours.abs().max())
     print(f"\nLargest difference of {what}: {difference:.1e} of the largest value.", flush=True)
-    if not difference < 1e-5:
+    if not difference < tolerance:
         raise SystemExit(f"{what} are not the same numbers")
 
 
@@ -90,7 +90,9 @@ def bare_passes(model: nn.Module, images: Tensor, count: int, size: int) -> Cand
     return partial(bare, model, images, count, size, True)
 
 
-def plain_curves(model: nn.Module, images: Tensor, maps: Tensor, size: int) -> Tensor:
+def plain_curves(
+    model: nn.Module, images: Tensor, maps: Tensor, size: int, pixels: int = STEP
+) -> Tensor:
     """Compute insertion and deletion as RISE's authors do, editing pictures in place."""
     order = maps.flatten(1).argsort(dim=1, descending=True)
     index = torch.arange(len(images), device=images.device)[:, None]
@@ -98,11 +100,11 @@ def plain_curves(model: nn.Module, images: Tensor, maps: Tensor, size: int) -> T
     soft = blur_images(images, "rise", 11, 5.0)
     for start, finish in ((soft, images), (images, torch.zeros_like(images))):
         shown, scores = start.clone(), []
-        for step in range(29):
+        for step in range(1 + -(-order.shape[1] // pixels)):
             with torch.no_grad():
                 logits = torch.cat([model(part) for part in shown.split(size)])
             scores.append(logits.softmax(1)[:, TARGET])
-            places = order[:, step * STEP : (step + 1) * STEP]
+            places = order[:, step * pixels : (step + 1) * pixels]
             shown.flatten(2)[index, :, places] = finish.flatten(2)[index, :, places]
         curves.append(torch.stack(scores, 1))
     return torch.stack(curves)

@@ -16,7 +16,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-__all__ = ["Ratio", "best_size", "interleave", "machine", "peak_memory", "ratio", "watch"]
+__all__ = [
+    "Ratio",
+    "best_size",
+    "interleave",
+    "machine",
+    "peak_memory",
+    "ratio",
+    "seconds",
+    "watch",
+]
 
 Candidate = Callable[[], object]
 

@@ -21,7 +21,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 SLOW = {
     "test_ablationcam", "test_cli_fit", "test_demo", "test_docs", "test_evaluate_processes",
     "test_evaluate_resume", "test_families", "test_fit_processes", "test_fit_resume",
-    "test_memory", "test_metrics_table", "test_ordering", "test_plugins", "test_published_lficam",
+    "test_gpu", "test_memory",
+    "test_metrics_table", "test_ordering", "test_plugins", "test_published_lficam",
     "test_run_folder_lock", "test_stability_example", "test_train_lcam", "test_train_on_cues",
     "test_writing",
 }  # fmt: skip

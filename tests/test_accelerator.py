@@ -92,6 +92,26 @@ def test_scores_are_the_same(name, accelerator):
     accelerator.assert_close(metric.finish(found), expected, equal_nan=True)
 
 
+@pytest.mark.parametrize("name", METRICS)
+def test_scores_need_no_copy_on_the_host(name, accelerator, monkeypatch):
+    subject = MetricSubject(quick(xcam.get_metric(name)()))
+    case, device = subject.build_case(), accelerator.device
+    arguments = [case.images.to(device), case.explanation.to(device)]
+    arguments.append(None if case.truth is None else case.truth.to(device))
+    net = ProbeNet().to(device)
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("a tensor was copied to the host")
+
+    for function in ("cpu", "numpy", "__array__"):
+        monkeypatch.setattr(torch.Tensor, function, refuse)
+    if name.startswith("max_box_acc"):  # OpenCV finds boxes on the host
+        with pytest.raises(AssertionError, match="copied to the host"):
+            subject.settings.score(net, *arguments)
+    else:
+        assert subject.settings.score(net, *arguments).device == device
+
+
 def test_every_method_is_evaluated(accelerator, tmp_path):
     methods = {name: quick(xcam.get_method(name)()) for name in METHODS if name not in TRAINABLE}
     metrics = ["average_drop", "sparseness"]
