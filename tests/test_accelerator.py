@@ -37,7 +37,7 @@ EXPLAIN_MORE = {
 # Reads of one `score` of a batch: the highest class; whether maps, masks, and scores of changed
 # images are finite and in their range.
 SCORE = {
-    "accuracy": 3, "masked_accuracy": 4, "entropy": 1, "sparseness": 1, "complexity": 2,
+    "accuracy": 4, "masked_accuracy": 5, "entropy": 1, "sparseness": 1, "complexity": 2,
     "average_drop": 4, "average_gain": 4, "increase_in_confidence": 4,
     "insertion": 3, "deletion": 3, "pixel_flipping": 3, "selectivity": 3, "irof": 4,
     "perturbation_accuracy_negative": 3, "perturbation_accuracy_positive": 3,
@@ -168,9 +168,10 @@ def test_fit_gives_the_same_net(method, accelerator, tmp_path):
 
 def test_fit_with_everything_goes_on_there(accelerator, tmp_path):
     """With mixing, averaged weights, clipping and a schedule; interrupted after an epoch."""
-    train(tmp_path / "host", epochs=2)
-    train(tmp_path / "there", epochs=1, device=accelerator.device)
-    there = train(tmp_path / "there", epochs=2, device=accelerator.device)
+    ema = {"decay": 0.8, "every": 2, "warmup": True}
+    train(tmp_path / "host", epochs=2, ema=ema)
+    train(tmp_path / "there", epochs=1, ema=ema, device=accelerator.device)
+    there = train(tmp_path / "there", epochs=2, ema=ema, device=accelerator.device)
     host = xcam.load(tmp_path / "host" / "best.safetensors", model=Net())
     for name, value in weights(host).items():
         accelerator.assert_close(weights(there)[name], value)
