@@ -7,12 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from xcam.core import Metric, MetricSpec
-from xcam.results.store import SCHEMA
+from xcam.results.store import encode_part
 
 COUNT = 40
 METHODS = ["gradcam", "my_cam", "random"]
@@ -98,7 +96,7 @@ def write(folder, found, size=8):
     table = pd.DataFrame(found)
     for number, part in found_by(table, size):
         path = folder / "rows" / f"batch-{number:08d}.parquet"
-        pq.write_table(pa.Table.from_pylist(part.to_dict("records"), SCHEMA), path)
+        path.write_bytes(encode_part(part.to_dict("records")))
     names = {name: {"name": name} for name in table["method"].unique()}
     manifest = {"methods": names, "metrics": {}, "images": {"count": table["index"].nunique()}}
     (folder / "manifest.json").write_text(json.dumps(manifest))

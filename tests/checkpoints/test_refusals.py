@@ -12,11 +12,11 @@ from torch import nn
 
 import xcam
 from xcam.checkpoints import load_net
-from xcam.checkpoints.tensors import checksum
 from xcam.errors import FileFormatError, UnknownNameError
 from xcam.explanations.loading import load_explanation
 from xcam.models import Normalized
 from xcam.models.toy import GapNet
+from xcam.runs.files import compute_checksum
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def rewrite(path, change, sign=True):
     header.pop("checksum")
     change(header)
     if sign:
-        header["checksum"] = checksum(header, tensors)
+        header["checksum"] = compute_checksum(header, tensors)
     save_file(tensors, path, {"xcam.net": json.dumps(header)})
 
 
@@ -95,7 +95,7 @@ def rewrite(path, change, sign=True):
         (lambda header: header.update(format=3), "has format 3, this xcam reads up to 2; upgrade"),
         (
             lambda header: header.update(format=1),
-            "has format 1, of .* train or import the net again",
+            "has format 1, of .* make the net again",
         ),
         (lambda header: header.update(format="x"), "has a damaged header"),
         (lambda header: header.pop("format"), "has a damaged header"),
@@ -117,7 +117,7 @@ def test_damaged_header_is_refused(path, change, reason):
 
 def test_header_without_checksum_is_refused(path):
     rewrite(path, lambda header: None, sign=False)
-    with pytest.raises(FileFormatError, match="has a damaged header: KeyError"):
+    with pytest.raises(FileFormatError, match="is damaged: the checksum is that of other"):
         xcam.load(path)
 
 

@@ -121,13 +121,16 @@ class TestFolder:
         write(tmp_path, found)
         path = sorted((tmp_path / "rows").iterdir())[0 if first else -1]
         path.write_bytes(path.read_bytes()[:-100])
-        with pytest.raises(FileFormatError, match=r"a part in .*rows' is damaged"):
+        with pytest.raises(
+            FileFormatError, match=r"batch-\d+\.parquet' is damaged; remove it"
+        ) as caught:
             Results(tmp_path, METRICS)
+        assert path.name in str(caught.value)
 
     def test_foreign_part(self, tmp_path):
         (tmp_path / "rows").mkdir()
         pq.write_table(pa.table({"a": [1]}), tmp_path / "rows" / "batch-00000000.parquet")
-        with pytest.raises(FileFormatError, match="lack index, image, model"):
+        with pytest.raises(FileFormatError, match="damaged, or not by xcam"):
             Results(tmp_path, METRICS)
 
     def test_rows_twice(self, found, tmp_path):

@@ -4,7 +4,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 import xcam
 from xcam.engine import unwrap
@@ -212,8 +211,7 @@ class TestStoredMaps:
         write_maps(path, maps, ids, [0, 3], class_specific=False)
         assert len(StoredMaps(tmp_path)(images, ids, torch.tensor([7, 8]))) == 2
         assert torch.equal(StoredMaps(tmp_path).load("dog"), maps[1])
-        older = {"xcam.maps": json.dumps({"format": 1, "ids": ids})}  # which does not say it
-        save_file(load_file(path), path, older)
+        write_maps(path, maps, ids, [0, 3])
         assert len(StoredMaps(tmp_path)(images, ids, torch.tensor([0, 3]))) == 2
         with pytest.raises(ValueError, match="is of class 3, and class 8 is needed"):
             StoredMaps(tmp_path)(images, ids, torch.tensor([0, 8]))

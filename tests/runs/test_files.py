@@ -5,6 +5,7 @@ import os
 import struct
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import ClassVar
 
 import numpy as np
@@ -168,11 +169,14 @@ def test_truncated_files_are_refused(explanation, tmp_path, size):
 def rewritten(path, header=None, drop=(), **tensors):
     held = {**load_file(path), **tensors}
     held = {name: tensor for name, tensor in held.items() if name not in drop}
+    with suppress(TypeError, ValueError):
+        fields = json.loads(header)
+        header = json.dumps({**fields, "checksum": files.compute_checksum(fields, held)})
     save_file(held, path, header and {"xcam.explanation": header})
 
 
 GOOD = json.dumps(
-    {"format": 2, "method": "gradcam", "parameters": {}, "notes": [], "size": [16, 12]}
+    {"format": 3, "method": "gradcam", "parameters": {}, "notes": [], "size": [16, 12]}
 )
 
 
@@ -183,8 +187,9 @@ GOOD = json.dumps(
         ({"header": "{"}, "damaged header"),
         ({"header": "[]"}, "damaged header"),
         ({"header": "{}"}, "damaged header"),
-        ({"header": '{"format": 2}'}, "incomplete header"),
-        ({"header": GOOD.replace("2", "3", 1)}, "format 3, this xcam reads up to 2; upgrade"),
+        ({"header": '{"format": 3}'}, "incomplete header"),
+        ({"header": GOOD.replace("3", "4", 1)}, "format 4, this xcam reads up to 3; upgrade"),
+        ({"header": GOOD.replace("3", "2", 1)}, "format 2, of .* make the explanation again"),
         ({"header": GOOD.replace("{}", '{"fill": {"tensor": "gone"}}')}, "incomplete header"),
         ({"header": GOOD.replace("{}", '{"fill": {}}')}, "incomplete header"),
         ({"header": GOOD, "drop": ["raw"]}, "no tensor 'raw'"),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from itertools import chain, product
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -102,7 +103,7 @@ class Work:
             processes.wait()
             if not processes.is_main:
                 store.open(self.describe(), joining=True)
-            done = store.list_done()
+            done = self._list_done(store)
             missing = [number for number in range(len(self.batches.groups)) if number not in done]
             share = missing[processes.rank :: processes.count]
             processes.wait()  # all must see the same folder before anybody writes
@@ -112,6 +113,23 @@ class Work:
                 bar.update()
             bar.close()
             processes.wait()
+
+    def _list_done(self, store: Store) -> set[int]:
+        """List the batches that need nothing more: also not a file of maps that was removed."""
+        done = store.list_done()
+        if not self.save_maps:
+            return done
+        pairs = [(model, label) for model, known in self.prepared.items() for label in known]
+        missing = {
+            number: {pair for pair in pairs if not self._locate_maps(store, number, *pair).exists()}
+            for number in done
+        }
+        return {number for number in done if not missing[number] & store.list_explained(number)}
+
+    def _locate_maps(self, store: Store, number: int, model: str, label: str) -> Path:
+        """Return where the maps of a method of a batch are kept."""
+        labels = [model, label] if len(self.comparison.models) > 1 else [label]
+        return store.maps_folder(*labels) / f"batch-{number:08d}.safetensors"
 
     def describe(self) -> dict[str, Any]:
         """Return what the rows depend on, as JSON."""
@@ -196,13 +214,11 @@ class Work:
     ) -> None:
         if explained.result is None:
             return
-        labels = [scorer.name, label] if len(self.comparison.models) > 1 else [label]
-        path = store.maps_folder(*labels) / f"batch-{scorer.batch.number:08d}.safetensors"
         targets = [scorer.targets[row] for row in explained.rows]
         logits = explained.result.logits
         names = () if logits is None else find_categories(scorer.model, logits.shape[1])
         write_maps(
-            path,
+            self._locate_maps(store, scorer.batch.number, scorer.name, label),
             explained.result.reduced,
             [scorer.batch.ids[row] for row in explained.rows],
             targets,

@@ -15,6 +15,7 @@ import torch
 from xcam._fit.learner import Learner
 from xcam.checkpoints import save
 from xcam.errors import FileFormatError, warn
+from xcam.runs.archives import check_archive, write_pickle
 from xcam.runs.folder import RunFolder
 
 __all__ = [
@@ -142,13 +143,7 @@ def store_state(folder: RunFolder, progress: Progress, learner: Learner) -> None
     """
     state = {"format": _FORMAT, **asdict(progress), **learner.get_state()}
     with folder.writing(_STATE) as partial:
-        try:
-            torch.save(state, partial)
-        except RuntimeError as error:
-            # torch turns an OSError of the writer into one of these.
-            if "inline_container" not in str(error) and "Stream" not in str(error):
-                raise
-            raise OSError(str(error).splitlines()[0]) from error
+        write_pickle(partial, state)
 
 
 def _load_state(folder: RunFolder) -> dict[str, Any] | None:
@@ -162,6 +157,7 @@ def _load_state(folder: RunFolder) -> dict[str, Any] | None:
         return None
     with path.open("rb") as file:
         try:
+            check_archive(file)
             state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
             written = int(state["format"])
         except (OSError, *_DAMAGE) as error:

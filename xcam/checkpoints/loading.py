@@ -77,11 +77,6 @@ def load_net(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     # The caller's grad mode, default device and random state neither matter nor change.
     with torch.inference_mode(False), torch.device("cpu"), random_states():
         header, tensors = files.read_tensors(path, KEY, FORMAT)
-        if header["format"] < FORMAT:
-            raise FileFormatError(
-                f"{str(path)!r} has format {header['format']}, of a version of xcam before the "
-                f"first release, and this xcam reads format {FORMAT}; train or import the net again"
-            )
         try:
             record = Record.of(header, tensors)
         except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -12,7 +12,7 @@ import torchvision
 from torch import Tensor, nn
 
 from xcam.checkpoints.source import ImageShape, Source, find_source
-from xcam.checkpoints.tensors import checksum, find_dtype
+from xcam.checkpoints.tensors import find_dtype
 from xcam.core import attached_method, find_headed
 from xcam.models import Normalized
 from xcam.models.categories import find_categories
@@ -121,9 +121,6 @@ class Record:
         Raises:
             AttributeError, KeyError, TypeError, ValueError: The header is damaged.
         """
-        signed = {key: value for key, value in header.items() if key != "checksum"}
-        if checksum(signed, tensors) != header["checksum"]:
-            raise ValueError("the checksum is that of other contents")
         tied = {str(name): str(first) for name, first in header["tied"].items()}
         method = _decode(header["method"], tensors)
         state = {

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import zlib
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-__all__ = ["checksum", "copy_to_own_memory", "find_dtype", "find_ties", "get_state"]
+__all__ = ["copy_to_own_memory", "find_dtype", "find_ties", "get_state"]
 
 
 def get_state(net: nn.Module) -> dict[str, Tensor]:
@@ -62,15 +59,6 @@ def copy_to_own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         held[name] = values.clone() if storage in storages else values
         storages.add(storage)
     return held
-
-
-def checksum(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> int:
-    """Return the CRC-32 of a header and of the names, types, shapes and bits of tensors."""
-    total = zlib.crc32(json.dumps(header, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)
-        total = zlib.crc32(tensor.flatten().view(torch.uint8).numpy().data, total)
-    return total
 
 
 def find_dtype(net: nn.Module) -> torch.dtype | None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT", "KEY", "write_explanation"]
 
-FORMAT = 2
+FORMAT = 3
 KEY = "xcam.explanation"
 
 

@@ -21,7 +21,7 @@ _COLORS = (3, 4)  # channels of a picture, without and with transparency
 
 def write_array(path: Path, single: Tensor) -> None:
     """Write a map (h, w) as `.npy`, float32 as it is; its folder is made where it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    files.create_folder(path.parent)
     content = io.BytesIO()
     np.save(content, single.detach().float().cpu().numpy(), allow_pickle=False)
     files.write(path, content.getvalue())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +10,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from xcam.core import Explanation, Method
+from xcam.core import Explanation, Method, explanation_file
 from xcam.errors import FileFormatError
 from xcam.explanations.arrays import read_array, write_array
 from xcam.explanations.loading import load_explanation
@@ -25,6 +22,8 @@ from xcam.runs.names import escape_name
 __all__ = ["StoredMaps", "write_array", "write_maps"]
 
 _HEADER = "xcam.maps"
+_FORMAT = 2
+_REMEDY = "remove it, and call the xcam.evaluate(…, save_maps=True) that wrote it again"
 
 
 def write_maps(
@@ -46,7 +45,7 @@ def write_maps(
             does not counts for any class.
         names: Of these classes, one a map, if they are known.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    files.create_folder(path.parent)
     scale = maps.abs().flatten(1).amax(1)
     unit = maps / scale.where(scale > 0, 1)[:, None, None]
     tensors = {
@@ -54,10 +53,11 @@ def write_maps(
         "scale": scale.float().cpu(),
         "target": torch.tensor(targets, dtype=torch.int64),
     }
-    header = {"format": 1, "ids": list(ids), "class_specific": class_specific}
+    header = {"format": _FORMAT, "ids": list(ids), "class_specific": class_specific}
     if names:
         header["names"] = list(names)
-    files.write(path, save(tensors, {_HEADER: json.dumps(header)}))
+    with files.writing(path) as partial:
+        files.write_tensors(partial, tensors, _HEADER, header)
 
 
 _Key: TypeAlias = tuple[str, "int | None"]  # an image's id, and the class if the map is of one
@@ -228,13 +228,15 @@ def _read_keys(path: Path) -> tuple[list[_Key] | None, dict[int, str]]:
 
     There is None of an explanation.
     """
+    kind = files.read_kind(path)
+    if kind == explanation_file.KEY:
+        return None, {}
+    if kind != _HEADER:
+        raise FileFormatError(f"{str(path)!r} is damaged, or no file of maps; {_REMEDY}")
     try:
-        with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(_HEADER)
-            if header is None:
-                return None, {}
-            targets = file.get_tensor("target").tolist()
-        fields = json.loads(header)
+        # All of it, as a name or a class with a flipped bit would be another's.
+        fields, tensors = files.read_tensors(path, _HEADER, _FORMAT)
+        targets = tensors["target"].tolist()
         ids = list(map(str, fields["ids"]))
         if not fields.get("class_specific", True):
             return [(name, None) for name, _ in zip(ids, targets, strict=True)], {}
@@ -242,8 +244,12 @@ def _read_keys(path: Path) -> tuple[list[_Key] | None, dict[int, str]]:
             zip(targets, map(str, fields["names"]), strict=True) if "names" in fields else ()
         )
         return list(zip(ids, targets, strict=True)), names
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise FileFormatError(f"{str(path)!r} is damaged, or no file of maps: {error}") from error
+    except FileFormatError as error:
+        raise FileFormatError(f"{error}; {_REMEDY}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileFormatError(
+            f"{str(path)!r} is damaged, or no file of maps: {error}; {_REMEDY}"
+        ) from error
 
 
 def _read_tensors(path: Path) -> tuple[list[Tensor], int | None]:
@@ -251,9 +257,8 @@ def _read_tensors(path: Path) -> tuple[list[Tensor], int | None]:
     if _read_keys(path)[0] is None:
         explanation = load_explanation(path)
         return list(explanation.reduced), _find_class(explanation)
-    with safe_open(path, framework="pt") as file:
-        maps, scale = file.get_tensor("maps"), file.get_tensor("scale")
-    return list(maps.float() * scale[:, None, None]), None
+    _, tensors = files.read_tensors(path, _HEADER, _FORMAT)
+    return list(tensors["maps"].float() * tensors["scale"][:, None, None]), None
 
 
 def _find_class(explanation: Explanation) -> int | None:

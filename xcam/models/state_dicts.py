@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,6 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from xcam.errors import FileFormatError
+from xcam.runs import files
+from xcam.runs.archives import check_archive
 
 __all__ = ["describe_mismatch", "read_state_dict"]
 
@@ -59,7 +62,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise FileNotFoundError(f"no file of weights at {str(path)!r}")
     with path.open("rb") as file:
         try:
-            content = load_file(path) if path.suffix == ".safetensors" else _unpickle(file)
+            content = _read_safetensors(path) if path.suffix == ".safetensors" else _unpickle(file)
         except Exception as error:  # damaged bytes may raise any error
             raise FileFormatError(_describe_error(str(path), error)) from error
     state = content.get("state_dict", content) if isinstance(content, Mapping) else content
@@ -72,7 +75,15 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return {str(name).removeprefix(prefix): tensor for name, tensor in state.items()}
 
 
+def _read_safetensors(path: Path) -> object:
+    kind = files.read_kind(path)
+    return load_file(path) if kind is None else files.read_tensors(path, kind)[1]
+
+
 def _unpickle(file: BinaryIO) -> object:
+    if zipfile.is_zipfile(file):  # not before torch 1.6
+        check_archive(file)
+    file.seek(0)
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:  # not at once: the caller may have allowed numpy's classes

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from xcam.errors import FileFormatError
 from xcam.results.bootstrap import Sample
-from xcam.results.store import SCHEMA
+from xcam.results.store import SCHEMA, check_part
 
 __all__ = ["Batch", "Group", "Rows"]
 
@@ -72,6 +72,12 @@ class Rows:
             raise FileNotFoundError(
                 f"no rows in {str(folder)!r}: its rows/batch-*.parquet are what `evaluate` writes"
             )
+        for part in parts:
+            if not check_part(part):
+                raise FileFormatError(
+                    f"{str(part)!r} is damaged, or not by xcam; remove it, and call the "
+                    "xcam.evaluate that wrote it again, which computes its images anew"
+                )
         with self._translate_errors():
             data = ds.dataset([str(part) for part in parts], format="parquet")
             self._data = data.replace_schema(SCHEMA)
@@ -261,7 +267,7 @@ class Rows:
             yield
         except (pa.ArrowException, OSError) as error:
             raise FileFormatError(
-                f"a part in {str(self.folder / 'rows')!r} is damaged: {error}"
+                f"a part in {str(self.folder / 'rows')!r} cannot be read: {error}"
             ) from error
         finally:
             pa.default_memory_pool().release_unused()  # the bootstrap needs the room

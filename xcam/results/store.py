@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from xcam.runs import files
 from xcam.runs.folder import RunFolder
 
-__all__ = ["SCHEMA", "Row", "Store"]
+__all__ = ["SCHEMA", "Row", "Store", "check_part", "encode_part"]
 
 SCHEMA = pa.schema(
     [
@@ -46,6 +47,9 @@ SCHEMA = pa.schema(
     ]
 )
 _FOLDER = re.compile(r"[\w(][\w()=.,' -]{0,99}")
+_UNSIGNED = b"crc32=--------"
+_SIGNED = re.compile(rb"crc32=[0-9a-f]{8}")
+_PART_NAME = "batch-{:08d}.parquet"
 _PART = re.compile(r"batch-(\d{8})\.parquet")
 
 
@@ -125,7 +129,7 @@ class Store:
             ValueError: The folder is of another evaluation; each difference is named.
             FileFormatError: It holds rows without a manifest, or a damaged one.
         """
-        self._rows.mkdir(parents=True, exist_ok=True)
+        files.create_folder(self._rows)
         self.run.settle(content, joining=joining)
 
     def clean(self) -> None:
@@ -138,6 +142,19 @@ class Store:
         found = (_PART.fullmatch(path.name) for path in self._rows.iterdir())
         return {int(match[1]) for match in found if match}
 
+    def list_explained(self, number: int) -> set[tuple[str, str]]:
+        """List the models and methods that have a map of any image of a batch that is done.
+
+        None of a part that is damaged, which is said where its rows are read.
+        """
+        columns = ["model", "method", "explain_seconds"]
+        try:
+            rows = pq.read_table(self._rows / _PART_NAME.format(number), columns=columns)
+        except (pa.ArrowException, OSError):
+            return set()
+        lines = rows.to_pylist()
+        return {(x["model"], x["method"]) for x in lines if x["explain_seconds"] is not None}
+
     def write(self, number: int, rows: Iterable[Row]) -> None:
         """Write all rows of a batch, sorted, which marks it as done.
 
@@ -145,9 +162,7 @@ class Store:
             OSError: The folder cannot be written to.
         """
         records = [vars(row) for row in sorted(rows, key=Row.sort_key)]
-        content = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(records, SCHEMA), content, compression="zstd")
-        files.write(self._rows / f"batch-{number:08d}.parquet", content.getvalue())
+        files.write(self._rows / _PART_NAME.format(number), encode_part(records))
 
     def maps_folder(self, *labels: str) -> Path:
         """Return the folder of a method's maps; a label that cannot name a folder is hashed."""
@@ -160,3 +175,29 @@ class Store:
     @property
     def _rows(self) -> Path:
         return self.folder / "rows"
+
+
+def encode_part(records: list[dict[str, Any]]) -> bytes:
+    """Return the content of a part with these rows, by the names of `SCHEMA`."""
+    content = io.BytesIO()
+    schema = SCHEMA.with_metadata({"xcam": _UNSIGNED})
+    pq.write_table(pa.Table.from_pylist(records, schema), content, compression="zstd")
+    return _sign(content.getvalue())
+
+
+def check_part(path: Path) -> bool:
+    """Return whether a part is what was written: its CRC-32, in its metadata, is of all else.
+
+    Parquet's own checksums leave out the metadata, in which a flipped bit moves rows elsewhere.
+    """
+    content = memoryview(path.read_bytes())
+    found = _SIGNED.search(content)
+    if found is None:
+        return False
+    total = zlib.crc32(_UNSIGNED, zlib.crc32(content[: found.start()]))
+    return found[0] == b"crc32=%08x" % zlib.crc32(content[found.end() :], total)
+
+
+def _sign(content: bytes) -> bytes:
+    """Return the content of a part with its CRC-32 in place of what stands for it."""
+    return content.replace(_UNSIGNED, b"crc32=%08x" % zlib.crc32(content), 1)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -20,6 +23,8 @@ from xcam.errors import FileFormatError
 
 __all__ = [
     "clean",
+    "compute_checksum",
+    "create_folder",
     "decode",
     "describe_failed_write",
     "encode",
@@ -38,6 +43,13 @@ _KINDS = {
 }
 _PICKLES = (b"PK\x03\x04", b"\x80\x02")  # how torch.save begins, since torch 1.6 and before it
 _PARTIAL = re.compile(r"\..+\.\d+\.\w{8}\.part")  # the folder of `writing`
+# The same words for every file system; errno lacks the second on Windows.
+_FULL = {
+    errno.ENOSPC: "the disk is full; make room, or write to another one",
+    getattr(
+        errno, "EDQUOT", -1
+    ): "your quota of the disk is used up; make room, or write elsewhere",
+}
 _BARE = "a file of bare weights is for xcam.models.load(name, weights=…)"
 
 
@@ -85,10 +97,26 @@ def writing(path: str | Path) -> Iterator[Path]:
         raise describe_failed_write(path, error) from error
 
 
+def create_folder(path: Path) -> None:
+    """Create a folder, and those above it, if there is none.
+
+    Raises:
+        OSError: It cannot be created; a sentence that names it.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _describe(f"cannot make the folder {str(path)!r}", error) from error
+
+
 def describe_failed_write(path: Path, error: OSError) -> OSError:
     """Return the same error with a sentence that names the file."""
-    reason = error.strerror or str(error)
-    found = type(error)(f"cannot write {str(path)!r}: {reason.lower()}")
+    return _describe(f"cannot write {str(path)!r}", error)
+
+
+def _describe(failure: str, error: OSError) -> OSError:
+    reason = _FULL.get(error.errno or 0) or (error.strerror or str(error)).lower()
+    found = type(error)(f"{failure}: {reason}")
     found.errno = error.errno
     return found
 
@@ -109,29 +137,32 @@ def write_tensors(
         partial: What `writing` gave.
         tensors: On the CPU, contiguous, no two in the same memory.
         key: Of the header in the metadata, such as `"xcam.net"`.
-        header: What JSON can hold, with an int `"format"`.
+        header: What JSON can hold, with an int `"format"`; a `"checksum"` of all else is added.
 
     Raises:
         OSError: The file cannot be written.
         TypeError: A tensor of a type that the format does not have.
     """
     try:
-        save_file(dict(tensors), partial, {key: json.dumps(header)})
+        signed = {**header, "checksum": compute_checksum(header, tensors)}
+        save_file(dict(tensors), partial, {key: json.dumps(signed)})
     except SafetensorError as error:
-        raise OSError(str(error)) from error
+        number = re.search(r"os error (\d+)", str(error))
+        code = int(number[1]) if number else None
+        raise OSError(code, os.strerror(code)) if code else OSError(str(error)) from error
     except KeyError as error:
         raise TypeError(f"no safetensors file can hold {error}; convert such tensors") from error
 
 
 def read_tensors(
-    path: str | Path, key: str, newest: int
+    path: str | Path, key: str, newest: int | None = None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read what `write_tensors` wrote: the header, and tensors that map the file.
 
     Args:
         path: The file.
         key: Of the header in the metadata.
-        newest: The highest `"format"` in the header that the caller understands.
+        newest: The `"format"` in the header that the caller understands; None takes any.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -151,7 +182,20 @@ def read_tensors(
         raise FileFormatError(
             f"{str(path)!r} is damaged, truncated, or no safetensors file: {reason}"
         ) from error
-    return _header(path, metadata, key, newest), tensors
+    header = _header(path, metadata, key, newest)
+    signed = {name: value for name, value in header.items() if name != "checksum"}
+    if header.get("checksum") != compute_checksum(signed, tensors):
+        raise FileFormatError(f"{str(path)!r} is damaged: the checksum is that of other contents")
+    return header, tensors
+
+
+def compute_checksum(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> int:
+    """Return the CRC-32 of a header and of the names, types, shapes and bits of tensors."""
+    total = zlib.crc32(json.dumps(header, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)
+        total = zlib.crc32(tensor.flatten().view(torch.uint8).numpy().data, total)
+    return total
 
 
 def read_kind(path: str | Path) -> str | None:
@@ -163,7 +207,9 @@ def read_kind(path: str | Path) -> str | None:
         return None
 
 
-def _header(path: Path, metadata: Mapping[str, str], key: str, newest: int) -> dict[str, Any]:
+def _header(
+    path: Path, metadata: Mapping[str, str], key: str, newest: int | None
+) -> dict[str, Any]:
     if key not in metadata:
         other = next((_KINDS[name] for name in metadata if name in _KINDS), None)
         raise FileFormatError(
@@ -175,9 +221,14 @@ def _header(path: Path, metadata: Mapping[str, str], key: str, newest: int) -> d
         written = int(header["format"])
     except (KeyError, TypeError, ValueError) as error:
         raise FileFormatError(f"{str(path)!r} has a damaged header: {error!r}") from error
-    if written > newest:
+    if newest is not None and written > newest:
         raise FileFormatError(
             f"{str(path)!r} has format {written}, this xcam reads up to {newest}; upgrade xcam"
+        )
+    if newest is not None and written < newest:
+        raise FileFormatError(
+            f"{str(path)!r} has format {written}, of a version of xcam before the first release, "
+            f"and this xcam reads format {newest}; make the {_KINDS[key][0]} again"
         )
     return header
 

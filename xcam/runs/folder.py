@@ -63,11 +63,7 @@ class RunFolder:
                 f"the path of the folder {str(self.path)!r} is no UTF-8, and readers of Parquet "
                 "and safetensors take no other; give another folder"
             )
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise type(error)(f"cannot make the folder {str(self.path)!r}: {reason}") from error
+        files.create_folder(self.path)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
