@@ -6,6 +6,8 @@ import importlib
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
+from xcam.forks import importing
+
 if TYPE_CHECKING:
     from xcam import checkpoints, data, errors, methods, metrics, models, recipes, testing
     from xcam._evaluate import evaluate
@@ -111,10 +113,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401
-    if name in _MODULES:
-        return importlib.import_module(f"xcam.{name}")
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+    with importing():
+        if name in _MODULES:
+            return importlib.import_module(f"xcam.{name}")
+        if name in _HOMES:
+            return getattr(importlib.import_module(_HOMES[name]), name)
     if name == "__version__":
         return _version("xcam")
     raise AttributeError(f"module 'xcam' has no attribute {name!r}")

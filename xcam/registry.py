@@ -15,6 +15,7 @@ import pluggy
 from xcam import hookspecs
 from xcam.core import Method, MethodSpec, Metric, MetricSpec
 from xcam.errors import PluginWarning, UnknownNameError, warn
+from xcam.forks import importing
 
 __all__ = [
     "Registry",
@@ -170,7 +171,8 @@ def _validate(hook: str, classes: object) -> list[Any]:
 def installed() -> Registry:
     """Return the registry of this process, which the first call fills."""
     registry = Registry()
-    registry.load(importlib.metadata.entry_points(group=hookspecs.PROJECT))
+    with importing():
+        registry.load(importlib.metadata.entry_points(group=hookspecs.PROJECT))
     return registry
 
 

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import random
 import threading
+import time
 import warnings
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import nn
 
 from xcam.engine import gradients, restore, untouched, unwrap
 from xcam.errors import ModelOutputError
+from xcam.forks import importing
 
 
 @pytest.fixture
@@ -169,6 +171,28 @@ class TestUntouched:
         thread.join()
         assert not alive
         assert process.exitcode == 0
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+    def test_process_forked_while_another_thread_imports(self):
+        """The import ends first: half a module could never be imported in the new process."""
+        inside, ended = threading.Event(), []
+
+        def import_slowly():
+            with importing():
+                inside.set()
+                time.sleep(0.3)
+                ended.append(True)
+
+        thread = threading.Thread(target=import_slowly)
+        thread.start()
+        assert inside.wait(60)
+        with importing(), warnings.catch_warnings():  # its own import is no hindrance
+            warnings.simplefilter("ignore", DeprecationWarning)
+            process = os.fork()
+            if not process:
+                os._exit(0 if ended else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+        thread.join()
 
     def test_modes_are_set_without_calling_train(self):
         class Merging(Staged):
