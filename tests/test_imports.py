@@ -120,7 +120,10 @@ class TestFreshProcess:
         loaded = {name.split(".")[0] for name in result.stdout.split()}
         heavy = {"torch", "torchvision", "numpy", "matplotlib", "pluggy", "captum", "tqdm", "PIL"}
         assert not loaded & heavy
-        assert {name for name in result.stdout.split() if name.startswith("xcam")} == {"xcam"}
+        assert {name for name in result.stdout.split() if name.startswith("xcam")} == {
+            "xcam",
+            "xcam.forks",
+        }
 
     def test_explaining_loads_no_bridge_and_no_figures(self):
         result = run(

@@ -21,6 +21,7 @@ from xcam.engine.structure import remember
 from xcam.engine.trace import Call, Edge, Trace, get_edge, record_pass
 from xcam.engine.wrappers import check_layers, describe_compiled
 from xcam.errors import LayerError
+from xcam.forks import importing
 
 __all__ = ["DefaultLayer", "default_layer", "find_default_layer"]
 
@@ -112,7 +113,8 @@ def _inside_heads(net: nn.Module) -> Iterator[str]:
 def _on_meta(net: nn.Module, images: Tensor, without: Collection[str] = ()) -> _Search | None:
     """Search by shapes and the graph alone; None if the model needs values for its pass."""
     probe = torch.empty(1, *images.shape[1:], dtype=images.dtype, device="meta")
-    with torch.inference_mode(False), torch.enable_grad(), eager():
+    # Operations on meta tensors import parts of torch.
+    with importing(), torch.inference_mode(False), torch.enable_grad(), eager():
         try:
             empty = skeleton(net)
             return _search(empty, empty, probe, read_hints(net, images.shape[1]), without)

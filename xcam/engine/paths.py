@@ -18,6 +18,7 @@ from xcam.engine.restore import gradients, rerun_overwritten, untouched
 from xcam.engine.trace import Edge, get_edge, hooks, output_tensors, replace_first
 from xcam.engine.wrappers import eager
 from xcam.errors import ModelOutputError
+from xcam.forks import importing
 
 __all__ = [
     "Cut",
@@ -144,7 +145,7 @@ def cut_layer(net: nn.Module, layer: str, images: Tensor) -> Cut:
     """
     probe = torch.empty(1, *images.shape[1:], dtype=images.dtype, device="meta")
     try:
-        with torch.inference_mode(False), torch.enable_grad(), eager():
+        with importing(), torch.inference_mode(False), torch.enable_grad(), eager():
             empty = skeleton(net)
             cut = _run_cut(empty.get_submodule(layer), empty, probe)
     except Exception:  # whatever the model does that needs values
