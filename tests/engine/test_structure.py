@@ -152,3 +152,12 @@ def test_replaced_modules_at_the_same_address_are_seen():
         assert count_searches(net) == 1
         del net[0]
         net.append(nn.ReLU())
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_scripted_part_is_no_change():
+    net = nn.Sequential(torch.jit.script(nn.ReLU()), nn.ReLU())
+    assert count_searches(net) == 1
+    assert count_searches(net) == 0
+    net[0] = nn.ReLU()
+    assert count_searches(net) == 1

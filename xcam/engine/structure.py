@@ -125,9 +125,13 @@ def _list_addresses(net: nn.Module) -> list[object] | None:
     for module in walk(net):
         attributes = module.__dict__
         found += attributes
-        found += (id(module), id(module.__class__), id(module.__class__.forward))
-        for tensors in (module._parameters, module._buffers):
-            if tensors:
+        found += (
+            id(module),
+            id(module.__class__),
+            id(getattr(module.__class__, "forward", module.__class__)),
+        )
+        for tensors in (attributes.get("_parameters"), attributes.get("_buffers")):
+            if tensors.__class__ is dict and tensors:  # scripted modules have something else
                 found += tensors
                 found += [tensor if tensor is None else tensor.shape for tensor in tensors.values()]
         containers = [module._modules, *filter(None, _get_hooks(attributes))]
@@ -170,7 +174,7 @@ def _describe(net: nn.Module) -> tuple[list[object], list[object]]:
             objects.append(value)
 
     for module in walk(net):
-        objects.extend((module, type(module), type(module).forward))
+        objects.extend((module, type(module), getattr(type(module), "forward", type(module))))
         for name, value in module.__dict__.items():
             if name != "training":
                 values.append(name)
