@@ -126,8 +126,8 @@ class TestSlowAverage:
         self.run(10, decay=0.999, warmup=True)
 
     def test_short_average_of_some_steps_is_said(self):
-        with pytest.warns(XcamWarning, match="51% of the average after 4 updates"):
-            self.run(12, decay=0.8, every=3)
+        with pytest.warns(XcamWarning, match="66% of the average after 5 updates"):
+            self.run(15, decay=0.9, every=3)
 
     def test_warm_up_follows_its_formula(self):
         path = [weights(plain(DATA, epochs=n)) for n in range(1, 7)]

@@ -15,8 +15,9 @@ __all__ = ["Averaging"]
 
 Tensors: TypeAlias = "tuple[Tensor, ...] | list[Tensor]"
 
-_LARGE = 0.3  # a share of the average that the first weights should not keep
+_LARGE = 0.5  # a share of the average that the first weights should not keep
 _SMALL = 0.01  # one that they may
+_FEW = 5  # updates, of which no decay makes much of an average
 
 
 class Averaging:
@@ -75,7 +76,7 @@ class Averaging:
         """
         updates = steps // self.every
         share = self._compute_share(updates, self.decay, self.warmup)
-        if share <= _LARGE or updates < 2:
+        if share <= _LARGE or updates < _FEW:
             return None
         highest = math.floor(1000 * _SMALL ** (1 / (updates - 1))) / 1000
         remedy = f"give a decay of at most {highest:g}"
