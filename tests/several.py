@@ -7,6 +7,8 @@ from typing import ClassVar
 import torch
 from trainings import Net, Noisy, plain
 
+from xcam.methods import CALM
+
 
 class Spare(Net):
     """Has a layer that the loss does not use, and notes what it could draw in training."""
@@ -36,6 +38,12 @@ TRAININGS = {
         "workers": 1,
     },
     "spare": {"batch_size": 5, "accumulate": 2, "model": Spare(plain=True)},
+    "lagged": {
+        "batch_size": 5,
+        "accumulate": 2,
+        "model": Net(plain=True),
+        "method": CALM(posterior="lagged", lag=0.5),
+    },
     "norms": {"batch_size": 5, "model": Net(), "validation": None},
 }
 

@@ -223,7 +223,7 @@ class TestLagged:
 
     def test_average_follows_the_weights_in_training_alone(self):
         net = self.attach(lag=0.75).train()
-        lagged = net.head.lagged
+        lagged = net.head.lagged.net
         start = lagged.classifier.features[0].weight.clone()
         with torch.no_grad():
             net.classifier.features[0].weight.add_(1)
@@ -234,6 +234,16 @@ class TestLagged:
         torch.testing.assert_close(lagged.classifier.features[0].weight, start + 0.25)
         assert [name for name, _ in lagged.named_parameters()] == []
         assert not any(module.training for module in lagged.modules())
+
+    def test_average_is_updated_once_a_step(self):
+        """However many parts a step has: all of them see the same weights."""
+        settings = {"epochs": 2, "batch_size": 4, "optimizer": {"name": "SGD", "lr": 0.1}}
+        method = CALM(posterior="lagged", lag=0.5)
+        one, two = (
+            xcam.fit(GapNet(), DATA, method, accumulate=parts, **settings) for parts in (1, 2)
+        )
+        for name, value in one.state_dict().items():
+            torch.testing.assert_close(two.state_dict()[name], value)
 
     def test_posterior_is_that_of_the_lagged_net(self):
         net = self.attach(lag=0.5)
@@ -269,7 +279,7 @@ class TestLagged:
         net = self.attach(prior="relu")
         with torch.no_grad():
             net.head.attention.weight.fill_(1)
-            net.head.lagged.head.attention.weight.fill_(1)
+            net.head.lagged.net.head.attention.weight.fill_(1)
             net.head.attention.bias.fill_(-net.classifier.features(IMAGES).sum(1).mean())
         value, _ = net.method.loss(net.eval(), IMAGES, LABELS)
         gradients = torch.autograd.grad(value, list(net.parameters()))
@@ -285,7 +295,7 @@ class TestLagged:
         assert_same_bits(weights(parts), weights(whole))
         again = xcam.load(tmp_path / "whole" / "last.safetensors", GapNet())
         assert again.method == whole.method
-        assert any(name.startswith("head.lagged.classifier.") for name in weights(again))
+        assert any(name.startswith("head.lagged.net.classifier.") for name in weights(again))
 
     def test_copies_are_independent(self):
         net = self.attach(lag=0.5).train()

@@ -31,7 +31,7 @@ from xcam.methods.trainable.calm_maps import (
     parse_superclasses,
 )
 from xcam.methods.trainable.heads import check_same_head, compute_slopes
-from xcam.methods.trainable.lagged import make_lagged, update_lagged
+from xcam.methods.trainable.lagged import Lagged
 from xcam.methods.trainable.taps import Place, check_map, features
 from xcam.models import Normalized
 from xcam.models.calm.initialization import initialize_kaiming
@@ -80,8 +80,7 @@ class CALM(TrainableMethod):
             `"detached"`: then the gradient only ever raises a.
         posterior: Whether q is of the `"current"` net, or of a `"lagged"` one: an average of its
             weights over the steps, in eval mode, which the net carries from then on.
-        lag: The share of the average that each step keeps. It is updated when the loss is computed,
-            with `accumulate` several times a step.
+        lag: The share of the average that each step keeps.
         epsilons: `"released"` adds 1e-8 to priors below it in the logarithm, and 1e-10 to p(y|x)
             where it divides. A lagged posterior has the first in any case.
         map: Of the class y, at each position: `"jointll"`, p(y, z|x); `"gtcond"`, p(z|x, y);
@@ -181,7 +180,7 @@ class CALM(TrainableMethod):
         backbone.drop_tail(layer)
         frozen = ["head.attention"] if objective == "cam" else []
         if self.posterior == "lagged":
-            head.lagged = make_lagged(Headed(backbone.net, head, filled))
+            head.lagged = Lagged(Headed(backbone.net, head, filled))
             frozen = ["head.lagged"]
         return backbone.with_head(head, filled, frozen)
 
@@ -228,10 +227,10 @@ class CALM(TrainableMethod):
     @torch.no_grad()
     def _run_lagged(self, headed: Headed, images: Tensor) -> Tensor:
         """Return log p(y, z|x), (B, C, h, w), of the lagged net; update it first in training."""
-        lagged = cast(Headed, headed.head.lagged)
+        lagged = cast(Lagged, headed.head.lagged)
         if headed.training:
-            update_lagged(lagged, headed, self.lag)
-        return compute_log_joint(*lagged.head(_read_features(lagged, images)))
+            lagged.update(headed, self.lag)
+        return compute_log_joint(*lagged.net.head(_read_features(lagged.net, images)))
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """Return maps (B, h, w) at the layer's size; see `Method.maps`."""
