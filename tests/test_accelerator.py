@@ -42,8 +42,8 @@ SCORE = {
     "insertion": 3, "deletion": 3, "pixel_flipping": 3, "selectivity": 3, "irof": 4,
     "perturbation_accuracy_negative": 3, "perturbation_accuracy_positive": 3,
     "remove_and_classify": 4,
-    "road": 6, "road_lerf": 6, "road_morf": 6,  # the solver looks at every fourth iteration
-    "coherency": 6, "adcc": 8, "arcc": 12,  # explain again
+    "road": 10, "road_lerf": 6, "road_morf": 6,  # two orders; the solver looks
+    "coherency": 6, "adcc": 8, "arcc": 16,  # explain again
     "pointing_game": 5, "energy_pointing_game": 4, "relevance_rank": 3, "pxap": 4,
     "max_box_acc": 4, "max_box_acc_v2": 4,  # OpenCV finds boxes on the host
 }  # fmt: skip
@@ -129,6 +129,8 @@ def evaluate_both(accelerator, folder, methods, metrics):
         xcam.evaluate(GapNet().to(device), data, methods, metrics, out=out, controls=False)
     for found, expected in zip(rows(folder / "there"), rows(folder / "host"), strict=True):
         values = [torch.tensor(row.pop("values")) for row in (found, expected)]
+        for row in (found, expected):  # tensors without memory of their own share no passes
+            del row["passes_spent"], row["explain_passes_spent"]
         accelerator.assert_close(*values, equal_nan=True)
         assert found == expected
 
