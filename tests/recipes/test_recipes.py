@@ -246,6 +246,34 @@ def test_recipe_has_the_method_and_fields_of_its_name(name):
     assert recipe["fit"].get("groups") == groups
 
 
+VGG, INCEPTION = "^(?!.*features)", "^(?!.*(Mixed|Conv2d_[1-4]))"
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "fast", "slow"),
+    [
+        ("calm_resnet", None, 33, 130),
+        ("calm_vgg16", VGG, 6, 26),
+        ("calm_inception_v3", INCEPTION, 8, 3 * 70),
+    ],
+)
+def test_groups_of_calm_split_its_nets_as_published(name, pattern, fast, slow):
+    changes = [f"model.name=xcam:{name}"]
+    if pattern:  # as the notes advise
+        changes += ["model.depth=none", f'fit.groups={{"{pattern}"={{lr_factor=10}}}}']
+    recipe = recipes.read("calm_cub_resnet50", fitting._parse_changes(changes))
+    assert f"xcam:{name}" in recipe["notes"] or not pattern
+    assert pattern is None or pattern in recipe["notes"]
+    recipe["model"].pop("weights")
+    with torch.device("meta"):
+        net = xcam.get_method("calm")().attach(xcam.models.load(**recipe["model"]))
+    (pattern,) = recipe["fit"]["groups"]
+    names = [name for name, _ in net.named_parameters()]
+    found = [name for name in names if re.search(pattern, name)]
+    assert (len(found), len(names) - len(found)) == (fast, slow)
+    assert "model.head.attention.weight" in found
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_recipe_has_title_source_notes_and_command(name):
     recipe = recipes.read(name)
