@@ -1,7 +1,7 @@
 """Methods whose map comes from a trained head, and what one is made of."""
 
 from xcam.methods.trainable.backbone import Backbone
-from xcam.methods.trainable.heads import check_same_head, read_head
+from xcam.methods.trainable.heads import check_same_head, compute_slopes, read_head
 from xcam.methods.trainable.taps import Place, check_map, features, tapped
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "Place",
     "check_map",
     "check_same_head",
+    "compute_slopes",
     "features",
     "read_head",
     "tapped",
