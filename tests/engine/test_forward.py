@@ -11,6 +11,7 @@ from torch.testing import assert_close
 from xcam.engine import forward
 from xcam.engine.forward import (
     call,
+    choose_batch_size,
     chunks,
     collect,
     current_runtime,
@@ -142,11 +143,11 @@ class TestDefaultBatchSize:
     @pytest.mark.parametrize(
         ("device", "size", "expected"),
         [
-            ("cpu", (224, 224), 8),
-            ("cpu", (448, 448), 2),
-            ("cpu", (112, 224), 16),
+            ("cpu", (224, 224), 4),
+            ("cpu", (448, 448), 1),
+            ("cpu", (112, 224), 8),
             ("cpu", (4000, 4000), 1),
-            ("cpu", (8, 8), 256),
+            ("cpu", (8, 8), 128),
             ("meta", (224, 224), 256),  # any accelerator
             ("meta", (8, 8), 8192),
         ],
@@ -155,7 +156,30 @@ class TestDefaultBatchSize:
         assert default_batch_size(torch.empty(1, 3, *size, device=device)) == expected
 
     def test_default_batch_size_splits_the_rows(self):
-        assert [len(part) for part in worked(20, like=torch.zeros(1, 3, 224, 224))] == [8, 8, 4]
+        assert [len(part) for part in worked(20, like=torch.zeros(1, 3, 224, 224))] == [
+            4,
+            4,
+            4,
+            4,
+            4,
+        ]
+
+    @pytest.mark.parametrize(
+        ("footprint", "expected"), [(3_200_000, 4), (50_000, 128), (10**9, 1), (None, 4), (0, 4)]
+    )
+    def test_known_layers_decide_rather_than_pixels(self, footprint, expected):
+        images = torch.zeros(1, 3, 224, 224)
+        with run_settings() as settings:
+            settings.footprint = lambda: footprint
+            assert choose_batch_size(300, images, settings) == expected
+            settings.batch_size = 7
+            assert choose_batch_size(300, images, settings) == 7
+
+    def test_footprint_is_not_asked_for_where_it_makes_no_difference(self):
+        with run_settings() as settings:
+            settings.footprint = lambda: pytest.fail("not needed")
+            choose_batch_size(1, torch.zeros(1, 3, 224, 224), settings)
+            choose_batch_size(300, torch.zeros(1, 3, 224, 224, device="meta"), settings)
 
 
 class TestCall:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -26,6 +27,7 @@ from xcam.core import (
 )
 from xcam.engine import find_module, forward, untouched
 from xcam.engine.clean import bind_clean_pass
+from xcam.engine.footprint import measure_footprint
 from xcam.engine.layers import find_default_layer
 from xcam.engine.restore import rerun_overwritten
 from xcam.errors import ModelOutputError
@@ -105,6 +107,7 @@ def run(prepared: Prepared, images: Tensor, target: Target) -> Explanation:
     model, method = prepared.model, prepared.method
     check_fitted(method, model)
     images = images.detach()
+    forward.current_runtime().footprint = partial(measure_footprint, model, images)
 
     def step(part: slice) -> tuple[Tensor, Target]:
         def explain() -> tuple[object, Target]:

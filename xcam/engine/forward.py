@@ -27,6 +27,7 @@ __all__ = [
     "Precision",
     "RunSettings",
     "call",
+    "choose_batch_size",
     "chunks",
     "collect",
     "current_runtime",
@@ -60,6 +61,7 @@ class RunSettings:
         passes: Images through the model so far, as far as the work by itself needs them.
         shared_passes: How many of them were taken from earlier work; see `xcam.engine.shared`.
         shared_seconds: What these would have taken.
+        footprint: Returns the bytes of the largest layer for one image; see `choose_batch_size`.
     """
 
     batch_size: int | None = None
@@ -71,6 +73,7 @@ class RunSettings:
     passes: int = 0
     shared_passes: int = 0
     shared_seconds: float = 0.0
+    footprint: Callable[[], int | None] | None = None
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be run."""
@@ -242,7 +245,7 @@ def chunks(
     start = 0
     with _bar(rows, label, runtime.progress) as bar:
         while start < rows:
-            size = runtime.batch_size or default_batch_size(like)
+            size = choose_batch_size(rows, like, runtime)
             size = max(group_size, size - size % group_size)
             part = slice(start, min(rows, start + size))
             result = _attempt(step, part, group_size)
@@ -300,12 +303,30 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
-def default_batch_size(like: Tensor) -> int:
-    """Return how many images of (…, H, W) to run at a time, from their size and device alone.
+# Bytes of the largest layer of a chunk, and images of a chunk, at which CPUs were found to be
+# fastest: see the table of chunks in benchmarks/RESULTS.md.
+_CHUNK_BYTES, _CHUNK_IMAGES = 13_000_000, 128
 
-    A CPU is fastest on about eight 224-pixel images, an accelerator on hundreds. A rule rather
-    than a trial run, so that the same call gives the same bits.
+
+def choose_batch_size(rows: int, like: Tensor, runtime: RunSettings) -> int:
+    """Return how many of some rows to run at a time, by a rule, so that a call repeats its bits.
+
+    A CPU is fastest on chunks whose layers stay in its caches, so that it counts what the net's
+    largest layer holds; where that is not known, and on an accelerator, the pixels of an image.
     """
-    at_224 = 8 if like.device.type == "cpu" else 256
+    if runtime.batch_size is not None:
+        return runtime.batch_size
+    by_pixels = default_batch_size(like)
+    if like.device.type != "cpu" or runtime.footprint is None or rows == 1:
+        return by_pixels
+    footprint = runtime.footprint()
+    if not footprint:
+        return by_pixels
+    return max(1, min(_CHUNK_BYTES // footprint, _CHUNK_IMAGES))
+
+
+def default_batch_size(like: Tensor) -> int:
+    """Return how many images of (…, H, W) to run at a time, from their size and device alone."""
+    at_224, most = (4, _CHUNK_IMAGES) if like.device.type == "cpu" else (256, 8192)
     pixels = max(1, like.shape[-2] * like.shape[-1])
-    return max(1, min(at_224 * 224 * 224 // pixels, 32 * at_224))
+    return max(1, min(at_224 * 224 * 224 // pixels, most))

@@ -1,0 +1,45 @@
+"""What an image takes in a net: the largest output of its layers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from xcam.engine.paths import skeleton
+from xcam.engine.structure import remember
+from xcam.engine.trace import output_tensors, record_pass
+from xcam.engine.wrappers import unwrap
+from xcam.forks import importing
+
+__all__ = ["measure_footprint"]
+
+
+def measure_footprint(model: nn.Module, images: Tensor) -> int | None:
+    """Return the bytes of the largest tensor that a layer gives for one image.
+
+    It is found once for a net and size of images, by a pass on the meta device.
+
+    Args:
+        model: In any wrapper.
+        images: (B, C, H, W); only their shape, dtype and device count.
+
+    Returns:
+        None if the net cannot run without values, or gives none of its layers away.
+    """
+    net = unwrap(model)
+    key = ("footprint", images.shape[1:], images.dtype)
+    return remember(net, key, lambda: _measure(net, images.shape[1:], images.dtype))
+
+
+def _measure(net: nn.Module, shape: torch.Size, dtype: torch.dtype) -> int | None:
+    with torch.inference_mode(False), torch.no_grad(), importing():
+        try:
+            passed = record_pass(skeleton(net), torch.empty(1, *shape, dtype=dtype, device="meta"))
+        except Exception:  # whatever the model does that needs values
+            return None
+    sizes = [
+        tensor.numel() * tensor.element_size()
+        for call in passed.calls
+        for tensor in output_tensors(call.output)
+    ]
+    return max(sizes, default=None)
