@@ -161,7 +161,7 @@ def test_folder_without_a_state_may_begin_another_training(tmp_path):
                 raise LookupError("no such picture")
             return super().__getitem__(index)
 
-    with pytest.raises(ValueError, match="^image 7 of data: LookupError: no such picture"):
+    with pytest.raises(ValueError, match=r"^image 7 of data: LookupError: no such picture$"):
         plain(Broken(11), out=tmp_path)
     plain(CLEAN, out=tmp_path, batch_size=4, label_smoothing=0.1)
     assert log(tmp_path)["epoch"].tolist() == [1]
