@@ -36,7 +36,8 @@ def recipes_table() -> str:
             f"`{', '.join(f'{key}={shown(value)}' for key, value in recipe['fit'].items())}`",
             link_paper(recipe["source"]),
         )
-        rows.append(f"| {' | '.join(cells)} |")
+        escaped = " | ".join(cell.replace("|", r"\|") for cell in cells)
+        rows.append(f"| {escaped} |")
     return "\n".join(rows)
 
 

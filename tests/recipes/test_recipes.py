@@ -417,6 +417,8 @@ class TestPages:
             assert f"\n## {recipe['title']}\n\n`{name}` · " in page
             assert recipe["notes"].strip() in page
         assert "optimizer=SGD(lr=0.1, momentum=0.9, weight_decay=0.0001), schedule=Mu" in page
+        rows = [line for line in page.splitlines() if line.startswith("|")]
+        assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {5}
 
     def test_commands_and_recipes_on_the_originals_page_exist(self):
         """Its commands have these options, its recipes and what is changed in them are there."""
