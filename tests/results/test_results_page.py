@@ -163,3 +163,25 @@ def test_other_parts_of_the_benchmark_run(cues):
     assert preferences["center_gaussian"] == pytest.approx(0.5)  # of either disc in turn
     equal = xcam.explain(benchmark.equal_weights(nets["lficam"]), benchmark.stacked(one)[0])
     assert equal.maps.isfinite().all()
+
+
+def test_calm_table_holds_the_measured_values():
+    """Of both losses that are one training, too."""
+    values = pd.read_csv(FIGURES / "calm_on_cues.csv").fillna({"method": ""})
+    cells = values.set_index(["net", "method", "metric"])["value"]
+    assert cells["em"].equals(cells["ml"])
+    section = PAGE.partition("## CALM on planted cues")[2].partition("\n## ")[0]
+    nets = {"`em`, `ml`": "em", "`em`, lagged": "em, lagged", "`cam`": "cam"}
+    metrics = ["energy", "pointing game", "PxAP", "MaxBoxAccV2", "remove and classify"]
+    digits = [2, 2, 1, 1, 2, 2]
+    lines = [line for line in section.splitlines() if line.startswith(("| `", "| |"))]
+    assert len(lines) == 6
+    net = ""
+    for line in lines:
+        first, _, accuracy, *scores = (cell.strip() for cell in line[1:-1].split("|"))
+        net = nets.get(first, net)
+        method = "calm" if first else "gradcam"
+        if first:
+            assert accuracy == f"{cells[net, '', 'accuracy']:.2f}"
+        wanted = [cells[net, method, name] for name in (*metrics, "counterfactual")]
+        assert scores == [f"{v:.{n}f}" for v, n in zip(wanted, digits, strict=True)]
