@@ -161,3 +161,13 @@ def test_scripted_part_is_no_change():
     assert count_searches(net) == 0
     net[0] = nn.ReLU()
     assert count_searches(net) == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_scripted_part_with_children_is_no_change():
+    """Children of a scripted module are not found by number."""
+    net = nn.Sequential(torch.jit.script(nn.Sequential(nn.ReLU(), nn.ReLU())), nn.ReLU())
+    assert count_searches(net) == 1
+    assert count_searches(net) == 0
+    net[0] = torch.jit.script(nn.Sequential(nn.ReLU(), nn.ReLU()))
+    assert count_searches(net) == 1

@@ -134,7 +134,10 @@ def _list_addresses(net: nn.Module) -> list[object] | None:
             if tensors.__class__ is dict and tensors:  # scripted modules have something else
                 found += tensors
                 found += [tensor if tensor is None else tensor.shape for tensor in tensors.values()]
-        containers = [module._modules, *filter(None, _get_hooks(attributes))]
+        children = module._modules
+        if not isinstance(children, dict):  # of scripted modules, which find no children by number
+            children = dict(children.items())
+        containers = [children, *filter(None, _get_hooks(attributes))]
         # What every module has comes first, unless it was given something before its __init__.
         first = len(_OWN) if [*islice(attributes, len(_OWN))] == _OWN else 0
         for value in islice(attributes.values(), first, None):
