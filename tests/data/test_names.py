@@ -3,6 +3,7 @@
 import codecs
 import os
 import sys
+import unicodedata
 
 import numpy as np
 import pytest
@@ -141,6 +142,12 @@ class TestEncodingsOfLists:
         data = listed(write(OLD + b" 3\n"), size=32)
         assert grays(data) == [(10, 3)]
         assert data.ids == (r"caf\xe9.png",)
+
+    @pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+    def test_accents_composed_otherwise(self, pictures, write, forms):
+        in_list, on_disk = (unicodedata.normalize(form, "é.png") for form in forms)
+        pictures("other.png", on_disk)
+        assert grays(listed(write(f"{in_list} 1\n"), size=32)) == [(10, 1)]
 
     def test_missing_file_of_a_list_in_latin_1(self, write):
         with pytest.raises(FileNotFoundError, match=r"line 1 of .*; the list is not UTF-8, save i"):

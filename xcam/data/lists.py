@@ -6,6 +6,7 @@ import codecs
 import csv
 import os
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,7 +162,8 @@ def _split_columns(text: str, root: Path) -> tuple[list[str], str | None]:
 
 def _find_name(root: Path, name: str) -> str | None:
     """Return the name of an existing file; one that is no UTF-8 may be in Windows-1252."""
-    spellings = [name]
+    # Lists and files from macOS may compose letters and accents differently.
+    spellings = [name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))]
     if escape_name(name) != name:
         spellings += [name.encode("utf-8", "surrogateescape").decode("cp1252", "replace")]
     # Of `os`, since `Path.is_file` fails on names that are too long.
