@@ -3,9 +3,11 @@
 import pytest
 import torch
 from colored import colored_folder, write_pictures
+from torch import nn
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 from torchvision.datasets import ImageFolder
 from torchvision.models import ResNet50_Weights
+from torchvision.transforms import v2
 
 import xcam
 from xcam.data.categories import list_categories, match_categories, number_classes
@@ -93,6 +95,23 @@ class Custom(TensorDataset):
         vars(self).update(attributes)
 
 
+def test_labels_with_gaps_are_numbers_of_the_model(tmp_path):
+    class Numbered(ImageFolder):
+        def find_classes(self, directory):
+            return ["cat", "dog"], {"cat": 1, "dog": 2}
+
+    class Constant(nn.Module):
+        categories = ("bird", "cat", "dog")
+
+        def forward(self, images):
+            return torch.tensor([[0.0, 1.0, 0.0]]).expand(len(images), 3)
+
+    colored_folder(tmp_path, ["cat", "dog"])
+    data = Numbered(tmp_path, transform=v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32)]))
+    correct = xcam.accuracy(Constant(), data).set_index("class")["correct"]
+    assert correct.to_dict() == {"bird": 0, "cat": 2, "dog": 0, "all": 2}
+
+
 def test_names_are_read_from_any_data_set(tmp_path):
     ours = colored_folder(tmp_path, ["dog", "cat"])
     theirs = ImageFolder(tmp_path)
@@ -104,6 +123,8 @@ def test_names_are_read_from_any_data_set(tmp_path):
     assert (list_categories(moved), list_labels(moved)) == ((), [2, 2, 3, 3])
     assert list_categories(xcam.data.relabel(ours, [4, 4, 0, 0])) == ()
     assert list_categories(Custom(classes=["a", "b"], class_to_idx={"a": 1, "b": 0})) == ("b", "a")
+    gaps = {"tench": 0, "English springer": 217}  # what ImageFolder.find_classes may return
+    assert list_categories(Custom(classes=[*gaps], class_to_idx=gaps)) == ()
     assert list_categories(Custom(categories=("a", "b"))) == ("a", "b")
     assert list_categories(Custom(classes=[("tench", "Tinca tinca"), ("eel",)])) == (
         "tench, Tinca tinca",

@@ -52,7 +52,8 @@ def list_categories(dataset: object) -> tuple[str, ...]:
     """Return the names of the classes that the labels of a data set number; empty if unknown.
 
     They are its `class_to_idx`, `classes` or `categories`, as in torchvision. Labels that a
-    `target_transform` or `xcam.data.relabel` made have no names.
+    `target_transform` or `xcam.data.relabel` made have no names, and neither have those of a
+    `class_to_idx` with gaps: they are numbers of a model, such as ImageNet's for ten classes.
 
     Raises:
         ValueError: The parts of a `ConcatDataset` name their classes differently.
@@ -68,8 +69,13 @@ def list_categories(dataset: object) -> tuple[str, ...]:
         return _read_names(sorted(numbers, key=numbers.__getitem__))
     for attribute in ("classes", "categories"):
         if names := _read_names(getattr(dataset, attribute, ())):
-            return names
+            return () if _has_gaps(numbers, len(names)) else names
     return ()
+
+
+def _has_gaps(numbers: object, count: int) -> bool:
+    """Return whether `class_to_idx` numbers some of the classes beyond their count."""
+    return isinstance(numbers, dict) and any(k >= count for k in numbers.values())
 
 
 def _read_names(found: object) -> tuple[str, ...]:
