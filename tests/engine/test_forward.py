@@ -178,7 +178,7 @@ class TestDefaultBatchSize:
     def test_footprint_is_not_asked_for_where_it_makes_no_difference(self):
         with run_settings() as settings:
             settings.footprint = lambda: pytest.fail("not needed")
-            choose_batch_size(1, torch.zeros(1, 3, 224, 224), settings)
+            choose_batch_size(4, torch.zeros(1, 3, 224, 224), settings)
             choose_batch_size(300, torch.zeros(1, 3, 224, 224, device="meta"), settings)
 
 

@@ -306,6 +306,7 @@ def out_of_memory(error: BaseException) -> bool:
 # Bytes of the largest layer of a chunk, and images of a chunk, at which CPUs were found to be
 # fastest: see the table of chunks in benchmarks/RESULTS.md.
 _CHUNK_BYTES, _CHUNK_IMAGES = 13_000_000, 128
+_FEW_ROWS = 4  # for which finding out about the layers is not worth a search
 
 
 def choose_batch_size(rows: int, like: Tensor, runtime: RunSettings) -> int:
@@ -317,7 +318,7 @@ def choose_batch_size(rows: int, like: Tensor, runtime: RunSettings) -> int:
     if runtime.batch_size is not None:
         return runtime.batch_size
     by_pixels = default_batch_size(like)
-    if like.device.type != "cpu" or runtime.footprint is None or rows == 1:
+    if like.device.type != "cpu" or runtime.footprint is None or rows <= _FEW_ROWS:
         return by_pixels
     footprint = runtime.footprint()
     if not footprint:

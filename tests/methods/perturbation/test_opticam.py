@@ -187,7 +187,7 @@ class Cut(GapNet):
 
 
 def test_model_without_gradient_is_refused():
-    with pytest.raises(ModelOutputError, match=r"no gradient.*'scorecam'"):
+    with pytest.raises(ModelOutputError, match=r"no gradient.*'rise'"):
         xcam.explain(Cut(), pictures(), 1, "opticam")
 
 

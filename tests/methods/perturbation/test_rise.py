@@ -272,5 +272,6 @@ def test_memory_does_not_grow_with_the_masks(monkeypatch):
         GridMasks, "__getitem__", lambda self, part: made.append(make(self, part)) or made[-1]
     )
     monkeypatch.setattr(forward, "default_batch_size", lambda like: 6)
+    monkeypatch.setattr(forward, "choose_batch_size", lambda *_: 6)
     xcam.explain(GapNet(), pictures(2), 0, RISE(n_masks=40))
     assert max(len(masks) for masks in made) <= 6
