@@ -111,7 +111,7 @@ class TestMethods:
         assert_same_bits(weights(plain(epochs=3, **arguments)), weights(net))
 
 
-@pytest.mark.parametrize("method", ["lficam", "abn", "lcam_fm", "lcam_img", "calm"])
+@pytest.mark.parametrize("method", ["lficam", "abn", "lcam_fm", "lcam_img", "calm", "castream"])
 def test_head_is_averaged_and_resumed_bit_for_bit(method, tmp_path):
     arguments = {"model": GapNet(), "method": method, "ema": {"decay": 0.5}, "batch_size": 3}
     arguments |= {"validation": Noisy(6, seed=1), "epochs": 2}

@@ -77,6 +77,7 @@ PASSES = {
     "ablationcam": lambda method, live: 2 + live,  # the clean score, rounded as the others
     "abn": once,
     "calm": once,
+    "castream": once,
     "cam": once,
     "center_gaussian": once,
     "conv_output": once,

@@ -31,6 +31,7 @@ from xcam.methods.perturbation.rise import RISE
 from xcam.methods.perturbation.scorecam import ScoreCAM
 from xcam.methods.trainable.abn import ABN
 from xcam.methods.trainable.calm import CALM
+from xcam.methods.trainable.castream import CAStream
 from xcam.methods.trainable.lcam import LCAMFm, LCAMImg
 from xcam.methods.trainable.lficam import LFICAM
 
@@ -42,6 +43,7 @@ __all__ = [
     "METHODS",
     "RISE",
     "AblationCAM",
+    "CAStream",
     "CenterGaussian",
     "ConvOutput",
     "DeconvNet",
@@ -74,6 +76,7 @@ METHODS: list[type[Method]] = [
     ABN,
     CALM,
     CAM,
+    CAStream,
     CenterGaussian,
     ConvOutput,
     DeconvNet,

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import xcam
-from xcam.methods import ABN, CALM, LFICAM, LCAMFm, LCAMImg
+from xcam.methods import ABN, CALM, LFICAM, CAStream, LCAMFm, LCAMImg
 from xcam.models import Normalized
 
-METHODS = [ABN, LFICAM, LCAMFm, LCAMImg]
+METHODS = [ABN, CAStream, LFICAM, LCAMFm, LCAMImg]
 
 
 def classifier():

@@ -14,12 +14,20 @@ from xcam.engine import capture
 __all__ = ["check_same_head", "compute_slopes", "read_head"]
 
 
-def read_head(model: nn.Module, images: Tensor, target: Target) -> Tensor:
+def read_head(
+    model: nn.Module, images: Tensor, target: Target, part: nn.Module | None = None
+) -> Tensor:
     """Return the output of a net's head in one forward pass, without a graph; bind the target.
 
     It is the first tensor of several, and in float32 at least.
+
+    Args:
+        model: The net.
+        images: (B, C, H, W).
+        target: What is explained.
+        part: A module of the head, whose output is meant instead.
     """
-    with capture(model, find_headed(model).head, grad=False) as tap:
+    with capture(model, part or find_headed(model).head, grad=False) as tap:
         target.bind(tap(images))
         found = tap.activation
     return found.float() if found.dtype in (torch.float16, torch.bfloat16) else found
