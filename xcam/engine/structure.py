@@ -134,7 +134,7 @@ def _list_addresses(net: nn.Module) -> list[object] | None:
             if tensors.__class__ is dict and tensors:  # scripted modules have something else
                 found += tensors
                 found += [tensor if tensor is None else tensor.shape for tensor in tensors.values()]
-        children = module._modules
+        children: Any = module._modules
         if not isinstance(children, dict):  # of scripted modules, which find no children by number
             children = dict(children.items())
         containers = [children, *filter(None, _get_hooks(attributes))]
