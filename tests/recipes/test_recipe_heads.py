@@ -57,6 +57,26 @@ def test_predictions_of_a_classifier_that_is_not_trained_teach_nothing(own, weig
     assert not (folder / "run").exists()
 
 
+def test_stream_is_trained_on_a_trained_classifier(own, monkeypatch):
+    """Two steps of both recipes; a frozen classifier as it is drawn is refused."""
+    folder, _ = own
+    model = {**MODEL, "weights": str(folder / "net.safetensors"), "num_classes": 3}
+    torch.manual_seed(0)
+    classifier = xcam.models.load(**{**MODEL, "num_classes": 3})
+    xcam.save(classifier, folder / "net.safetensors")
+    data = {"name": "folder", "input_size": 32, "crop_size": 32}
+    for name in ("castream_imagenet_resnet50", "castream_imagenet_resnet50_vit_mod"):
+        fit = {**recipes.read(name)["fit"], "epochs": 1, "batch_size": 4}
+        fit["ema"] = {**fit["ema"], "warmup": True} if "ema" in fit else None
+        table = {"model": model, "data": data, "fit": fit}
+        net = recipes.fit(table, folder)
+        assert net.method.layers == ("stem", "stage1", "stage2", "stage3")
+        images = torch.rand(2, 3, 32, 32)
+        assert torch.equal(net.classifier(images), classifier.eval()(images))
+        with pytest.raises(ValueError, match="castream learns on a frozen classifier, and the wei"):
+            recipes.fit({**table, "model": {**model, "weights": "none"}}, folder)
+
+
 @pytest.mark.parametrize("name", ["calm_cub_resnet50", "calm_openimages_resnet50"])
 def test_calm_is_trained_from_lists_beside_the_pictures(name, tmp_path, monkeypatch):
     """Two steps from the lists that come with the published code, in their place."""

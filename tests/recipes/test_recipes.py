@@ -20,7 +20,7 @@ from xcam.errors import FileFormatError
 
 ROOT = Path(__file__).parents[2]
 NAMES = recipes.names()
-METHODS = ("abn", "calm", "lcam_fm", "lcam_img", "lficam")
+METHODS = ("abn", "calm", "castream", "lcam_fm", "lcam_img", "lficam")
 CROP = [{"name": "RandomCrop", "size": 32, "padding": 4}, {"name": "RandomHorizontalFlip"}]
 CROP_224 = [{"name": "RandomResizedCrop", "size": 224}, {"name": "RandomHorizontalFlip"}]
 CUT_224 = [
@@ -79,6 +79,8 @@ PUBLISHED = {  # epochs, batch, rate, weight decay, drops, their factor, classes
     "calm_cub_resnet50": (40, 64, 0.01, 1e-4, [29], 0.1, 200, *CUT_SQUARE),
     "calm_openimages_resnet50": (40, 64, 0.01, 1e-4, [29], 0.1, 100, *CUT_SQUARE),
     "calm_imagenet_resnet50": (40, 64, 0.01, 1e-4, [29], 0.1, 1000, *CUT_SQUARE),
+    "castream_imagenet_resnet50": (90, 256, 0.1, 1e-4, [30, 60, 90], 0.1, 1000, *SQUARE),
+    "castream_imagenet_resnet50_vit_mod": (90, 256, 9e-3, 0.3, None, None, 1000, *SQUARE),
     "lcam_fm_vgg16": (8, 64, 1e-2, 5e-4, [*range(1, 23)], 0.75, 1000, *CUT),
     "lcam_img_vgg16": (8, 64, 1e-2, 5e-4, [*range(1, 23)], 0.75, 1000, *CUT),
     "lcam_fm_resnet50": (26, 64, 1e-4, 5e-4, [*range(1, 13)], 0.95, 1000, *CUT),
@@ -135,6 +137,8 @@ NETS = {
     "calm_cub_resnet50": (CALM_RESNET_50, "list"),
     "calm_openimages_resnet50": (CALM_RESNET_50, "list"),
     "calm_imagenet_resnet50": (CALM_RESNET_50, "imagenet"),
+    "castream_imagenet_resnet50": (TRAINED_RESNET_50, "imagenet"),
+    "castream_imagenet_resnet50_vit_mod": (TRAINED_RESNET_50, "imagenet"),
     "lcam_fm_vgg16": (TRAINED_VGG_16, "imagenet"),
     "lcam_img_vgg16": (TRAINED_VGG_16, "imagenet"),
     "lcam_fm_resnet50": (TRAINED_RESNET_50, "imagenet"),
@@ -163,6 +167,7 @@ HEADS = {  # how many parameters a method adds, known from the papers' code
     "abn_imagenet_resnet152": 18_027_834,
     "calm_cub_resnet50": 2049,  # the attention: the other convolution takes the place of fc
     "calm_imagenet_resnet50": 2049,
+    "castream_imagenet_resnet50": 6_969_152,
     "lcam_fm_vgg16": 513_000,
     "lcam_img_vgg16": 513_000,
     "lcam_fm_resnet50": 2_049_000,
@@ -214,14 +219,15 @@ def test_fit_settings_are_the_published_ones(name):
     assert table.get("seed") == (223 if name.endswith("simple_cnn") else None)
 
 
-def test_settings_that_only_vit_mod_has():
-    table = recipes.read("imagenet_resnet50_vit_mod")["fit"]
+@pytest.mark.parametrize("name", ["imagenet_resnet50", "castream_imagenet_resnet50"])
+def test_settings_that_only_vit_mod_has(name):
+    table = recipes.read(f"{name}_vit_mod")["fit"]
     assert table["optimizer"] == {"name": "AdamW", "lr": 0.009, "weight_decay": 0.3}
     assert table["schedule"] == {
         "name": "CosineAnnealingLR", "T_max": 100, "warmup": 10, "warmup_factor": 0.009
     }  # fmt: skip
     assert table["mix"] == {"mixup": 0.2, "cutmix": 1.0}
-    assert table["label_smoothing"] == 0.11
+    assert table.get("label_smoothing") == (None if name.startswith("castream") else 0.11)
     assert table["ema"] == {
         "decay": pytest.approx(1 - 2e-5 * table["batch_size"] * 32 / table["epochs"], abs=1e-6),
         "every": 32,
@@ -240,7 +246,8 @@ def test_recipe_has_the_method_and_fields_of_its_name(name):
     elif known == "abn":
         wanted = {"branch_norm": False} if "resnext" in name else {}
     else:
-        wanted = {"mask_reg": "batch_labels"} if lcam else {"loss": "em"} if known else {}
+        wanted = {"mask_reg": "batch_labels"} if lcam else {}
+        wanted |= {"loss": "em"} if known == "calm" else {}
     assert own == wanted
     groups = {"lcam": {"bias$": {"lr_factor": 2}}, "calm": TEN_TIMES}.get(known[:4])
     assert recipe["fit"].get("groups") == groups

@@ -118,20 +118,22 @@ def _learns_predictions(recipe: Mapping[str, Any], arguments: Mapping[str, Any])
     """Return whether a head is trained on what its frozen classifier predicts, not on labels.
 
     Raises:
-        ValueError: Its classifier is as it is drawn, and so are its predictions.
+        ValueError: Its classifier is as it is drawn, and so are its predictions, or the features
+            that a head on a frozen classifier reads.
     """
     method = arguments.get("method")
     if method is None:
         return False
     kind = get_method(method) if isinstance(method, str) else method
-    if arguments.get("labels", getattr(kind, "labels", None)) != "predicted":
-        return False
-    if recipe["model"].get("weights") in (None, "none"):
+    predicted: bool = arguments.get("labels", getattr(kind, "labels", None)) == "predicted"
+    frozen = hasattr(kind, "frozen") and arguments.get("frozen") is not False
+    if (predicted or frozen) and recipe["model"].get("weights") in (None, "none"):
+        what = "what a trained classifier predicts" if predicted else "on a frozen classifier"
         raise ValueError(
-            f"{kind.spec.name} learns what a trained classifier predicts, and the weights of the "
+            f"{kind.spec.name} learns {what}, and the weights of the "
             "recipe's are as they are drawn; give model.weights, such as a run's last.safetensors"
         )
-    return True
+    return predicted
 
 
 def _make_model(
