@@ -155,6 +155,23 @@ class TestOtherNets:
         with pytest.raises(LayerError, match="Detour has no pooled features"):
             CAStream().attach(Detour())
 
+    def test_convolution_that_covers_the_map_is_no_pooling(self):
+        """As in timm's VGGs, whose linear layers are convolutions."""
+        layers = [nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Conv2d(4, 8, 7), nn.ReLU()]
+        net = nn.Sequential(*layers, nn.Conv2d(8, 8, 1), nn.Flatten(), nn.Linear(8, 3))
+        with pytest.raises(LayerError, match="Sequential has no pooled features"):
+            CAStream().attach(net, torch.zeros(1, 3, 15, 15))
+        net.insert(4, nn.AdaptiveAvgPool2d(1))
+        pooled = CAStream().attach(net, torch.zeros(1, 3, 17, 17)).head.pooled
+        assert pooled == ("4", "output")
+
+    def test_one_cell_of_the_last_stage_is_replaced(self):
+        """Of images of 32 pixels a ResNet's last stage gives one cell, which nothing attends to."""
+        net = CAStream().attach(zoo.resnet18(), torch.zeros(1, 3, 32, 32))
+        assert net.method.layers == RESNET[:4]
+        assert net.head.pooled == ("layer4.1", "output")
+        assert net(pictures(size=32)).shape == (2, 1000)
+
     def test_hidden_layers_come_behind_the_query(self):
         net = CAStream().attach(Hidden())
         assert net.method.layers == ("stem", "stage")

@@ -51,9 +51,10 @@ class StreamBlock(nn.Module):
         """
         cells = features.flatten(2).transpose(1, 2)
         keys, values = (self._split(part(cells)) for part in (self.key, self.value))
-        # Of all channels, also with several heads, as in the published code.
-        scale = query.shape[1] ** -0.5
-        scores = self._split(query[:, None]) @ keys.transpose(2, 3) * scale
+        # Of all channels, also with several heads, as in the published code. The query is scaled
+        # first: in half precision the products of a thousand channels may overflow.
+        scaled = query[:, None] * query.shape[1] ** -0.5
+        scores = self._split(scaled) @ keys.transpose(2, 3)
         attended = (scores.softmax(3) @ values).flatten(1)
         following: Tensor = self.feedforward(self.project(attended))
         return scores.reshape(len(scores), self.heads, *features.shape[2:]), following

@@ -66,7 +66,7 @@ def find_pooled(backbone: Backbone, layer: str) -> tuple[Place, int]:
     calls, net = backbone.trace.calls, backbone.net
     module = net.get_submodule(layer)
     start = max(i for i, call in enumerate(calls) if call.module is module or _reads_map(call))
-    for place, width in _list_vectors(calls, start):
+    for place, width in [] if _weighs_positions(calls[start]) else _list_vectors(calls, start):
         if _passes_everything(backbone, place):
             return place, width
     raise LayerError(
@@ -96,9 +96,18 @@ def _reads_map(call: Call) -> bool:
     return math.prod(convolution.kernel_size) > 1 or shape is None or math.prod(shape[2:]) > 1
 
 
+def _weighs_positions(call: Call) -> bool:
+    """Return whether a call is a convolution that covers the map, as a linear layer does."""
+    convolution, before, after = call.module, call.input_shape, call.output_shape
+    if not isinstance(convolution, nn.Conv2d) or before is None or after is None:
+        return False
+    shrinks = math.prod(before[2:]) > 1 and math.prod(after[2:]) == 1
+    return shrinks and not any(convolution._reversed_padding_repeated_twice)
+
+
 def _list_vectors(calls: Sequence[Call], start: int) -> Iterator[tuple[Place, int]]:
     """Yield the places of vectors as wide as the last map, behind a call, in their order."""
-    width = 0
+    width, inner = 0, calls[start].module
     for index, call in enumerate(calls):
         shape = call.output_shape
         if index > start and shape is not None and len(shape) == 3:  # tokens, of a transformer
@@ -106,7 +115,9 @@ def _list_vectors(calls: Sequence[Call], start: int) -> Iterator[tuple[Place, in
         for side, shape in (("input", call.input_shape), ("output", call.output_shape)):
             if shape is None or len(shape) not in (2, 4):
                 continue
-            if index > start and call.times == 1 and shape in ((1, width), (1, width, 1, 1)):
+            # A module around the start has its input from before.
+            behind = index > start and (side == "output" or inner not in call.module.modules())
+            if behind and call.times == 1 and shape in ((1, width), (1, width, 1, 1)):
                 yield Place(call.name, "input" if side == "input" else "output"), width
             if side == "output" and len(shape) == 4:
                 width = shape[1]
