@@ -49,7 +49,10 @@ def test_evaluate_passes_everything_on(nets, pictures, tmp_path, monkeypatch):
     assert list(models) == ["a:b", "c:d"]
     assert (loader.batch_size, loader.num_workers) == (16, 1)
     assert loader.dataset[0][0].shape == (3, 24, 24)
-    metrics = [xcam.get_metric("deletion")(preset="castream"), xcam.get_metric("road")(seed=4)]
+    metrics = [
+        xcam.get_metric("deletion")(preset="castream", seed=4),
+        xcam.get_metric("road")(seed=4),
+    ]
     assert repr(named.pop("metrics")) == repr(metrics)
     assert named.pop("methods") == [
         NamedArguments("rise"),
@@ -79,7 +82,7 @@ def test_score_passes_everything_on(nets, pictures, tmp_path, monkeypatch):
     assert list(models) == ["a:b"]
     assert (loader.batch_size, loader.num_workers) == (3, 1)
     assert loader.dataset[0][0].shape == (3, 24, 24)
-    metrics = [xcam.get_metric("road")(seed=4), xcam.get_metric("deletion")()]
+    metrics = [xcam.get_metric("road")(seed=4), xcam.get_metric("deletion")(seed=4)]
     assert repr(named.pop("metrics")) == repr(metrics)
     assert {name: str(folder) for name, folder in named.pop("maps").items()} == {
         folder.name: str(folder) for folder in maps

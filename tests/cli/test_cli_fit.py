@@ -211,7 +211,7 @@ def test_accuracy_refuses_a_net_with_other_class_names(digits, recipe, tmp_path)
     net = xcam.models.load("xcam:cifar_resnet", depth=8, in_channels=1, num_classes=10)
     net.categories = tuple("abcdefghij")
     xcam.save(net, tmp_path / "net.safetensors")
-    with pytest.raises(ValueError, match=r"are a, b, c, d, e, and those of the data"):
+    with pytest.raises(ValueError, match=r"those of the model are a, b, c, d, e, … \(10\)"):
         xcam.recipes.accuracy(recipe, digits, tmp_path / "net.safetensors")
 
 

@@ -183,7 +183,7 @@ class TestMaps:
             with pytest.warns(XcamWarning, match="3 of 11 maps of 'mine' are flat, they point"):
                 results = evaluate(loader(), (), **settings)
         assert len(results.warnings) == 1
-        assert str(results).endswith("11 rows each, 0 errors, 3 flat maps")
+        assert "11 rows each, 0 errors, 3 flat maps" in str(results)
         flat = [row["index"] for row in rows(tmp_path) if row["flat"]]
         assert flat == [0, 0, 4, 4, 8, 8]
         evaluate(loader(), out=tmp_path / "b")

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from evaluations import Pictures, loader
@@ -21,7 +20,6 @@ from xcam.engine import forward, untouched
 from xcam.engine.clean import clean_logits
 from xcam.models import Normalized
 from xcam.models.toy import GapNet, SmallCNN
-from xcam.results.store import SCHEMA
 
 CAMS = ["gradcam", "gradcam_plusplus", "xgradcam", "layercam", "hirescam", "eigengradcam"]
 MIXED = ["eigencam", "gradcam", "conv_output", "layercam", "cam", "xgradcam"]
@@ -150,18 +148,6 @@ class TestCosts:
         shared = rows[rows["passes_spent"] == 0]
         assert len(shared) == 8
         assert sorted(rows["explain_passes_spent"]) == [0] * 6 + [1] * 6
-
-    def test_folder_of_an_earlier_version_is_read(self, net, tmp_path):
-        xcam.evaluate(net, loader(Pictures(3)), "gradcam", CONFIDENCE, out=tmp_path)
-        expected = xcam.Results(tmp_path).table()
-        for path in (tmp_path / "rows").iterdir():
-            new = ["passes_spent", "explain_passes_spent"]
-            pq.write_table(pq.read_table(path).drop(new), path)
-        results = xcam.Results(tmp_path)
-        assert results.table().equals(expected)
-        assert list(results.to_pandas().columns) == SCHEMA.names
-        assert results.to_pandas()["passes_spent"].isna().all()
-        assert set(results.costs()["passes"]) == {2}
 
 
 def list_metrics():

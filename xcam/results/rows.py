@@ -30,7 +30,6 @@ Group: TypeAlias = tuple[str, str]
 
 _BUDGET = 2**26  # numbers of a statistic that are held at a time: 256 MB
 _AHEAD = {"batch_readahead": 1, "fragment_readahead": 1}  # parts that Arrow reads in advance
-_NEW = ("passes_spent", "explain_passes_spent")  # which folders of earlier versions lack
 _COSTS = ("seconds", "passes", "explain_seconds", "explain_passes")
 
 
@@ -82,7 +81,6 @@ class Rows:
             data = ds.dataset([str(part) for part in parts], format="parquet")
             self._data = data.replace_schema(SCHEMA)
             missing = [name for name in SCHEMA.names if name not in data.schema.names]
-            missing = [name for name in missing if name not in _NEW]
             if missing:
                 raise FileFormatError(f"the rows in {str(folder)!r} lack {', '.join(missing)}")
             self.summary = self._summarize()

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from xcam.core import Explanation, Metric, MetricSpec, NonNegative, Share, Target
 from xcam.engine import forward, untouched
 from xcam.engine.shared import shareable
-from xcam.metrics.inputs import Space, enter_space, read_target
+from xcam.metrics.inputs import Space, enter_space, read_maps, read_target
 from xcam.metrics.reading import check_changed, make_score_and_hit_reader
 from xcam.metrics.removal.imputation import impute
 from xcam.metrics.removal.pixels import (
     Ties,
     count_at_fractions,
+    level,
     rank_values,
-    read_ordered_maps,
 )
 
 __all__ = ["ROAD", "Fractions", "MeasuredOutput", "ROADLeRF", "ROADMoRF"]
@@ -67,7 +67,7 @@ class _Imputed(Metric):
 
         (B, P, 2) of a single order, (B, 2, P, 2) of both, most relevant first.
         """
-        maps = read_ordered_maps(explanation, images, self.ties)
+        maps = read_maps(explanation, images, order=self.ties == "scan")
         target = read_target(explanation, images)
         settings = self.fractions, self.noise, self.seed, self.space, self.ties
         with untouched(model):
@@ -199,6 +199,7 @@ def _measure_curve(
     pixels = maps[0].numel()
     scan = None
     if ties == "random":
+        maps = level(maps)  # here, since what is shared is known by the maps as they were read
         # One for all images. Row after row would make one hole, where scattered pixels are
         # restored by their neighbors.
         scan = torch.randperm(pixels, generator=torch.Generator().manual_seed(seed))
