@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from xcam.core import Headed
 from xcam.engine import eager, forward, gradients, untouched, unwrap
-from xcam.engine.hints import LayoutHints, read_hints
-from xcam.engine.layout import Layout, find_layout
-from xcam.engine.paths import cut_layer, find_nan_gradient, find_scores, reach, skeleton
+from xcam.engine.hints import read_hints
+from xcam.engine.paths import cut_layer, skeleton
 from xcam.engine.restore import rerun_overwritten
+from xcam.engine.search import Candidate, Search, search_pass
 from xcam.engine.structure import remember
-from xcam.engine.trace import Call, Edge, Trace, get_edge, record_pass
 from xcam.engine.wrappers import check_layers, describe_compiled
 from xcam.errors import LayerError
 from xcam.forks import importing
 
 __all__ = ["DefaultLayer", "default_layer", "find_default_layer"]
-
-_POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-_PASSIVE = (nn.Dropout, nn.Identity, nn.Softmax)  # no layer of its own; softmax: attention matrices
 
 
 @dataclass(frozen=True)
@@ -110,14 +105,14 @@ def _inside_heads(net: nn.Module) -> Iterator[str]:
             yield from (inner for inner, _ in module.head.named_modules(prefix=prefix))
 
 
-def _on_meta(net: nn.Module, images: Tensor, without: Collection[str] = ()) -> _Search | None:
+def _on_meta(net: nn.Module, images: Tensor, without: Collection[str] = ()) -> Search | None:
     """Search by shapes and the graph alone; None if the model needs values for its pass."""
     probe = torch.empty(1, *images.shape[1:], dtype=images.dtype, device="meta")
     # Operations on meta tensors import parts of torch.
     with importing(), torch.inference_mode(False), torch.enable_grad(), eager():
         try:
             empty = skeleton(net)
-            return _search(empty, empty, probe, read_hints(net, images.shape[1]), without)
+            return search_pass(empty, empty, probe, read_hints(net, images.shape[1]), without)
         except Exception:  # whatever the model does that needs values: `.item()`, numpy
             return None
 
@@ -151,7 +146,7 @@ def _find_larger_size(net: nn.Module, images: Tensor, without: Collection[str]) 
     return None
 
 
-def _on_first_image(net: nn.Module, images: Tensor, without: Collection[str]) -> _Search:
+def _on_first_image(net: nn.Module, images: Tensor, without: Collection[str]) -> Search:
     """Search in a pass of the first image."""
     image, run, hints = (
         images[:1].detach(),
@@ -164,95 +159,13 @@ def _on_first_image(net: nn.Module, images: Tensor, without: Collection[str]) ->
         run = partial(forward.call, net)
     try:
         with gradients(net), eager(), untouched(net):
-            return rerun_overwritten(lambda: _search(net, run, image, hints, without))
+            return rerun_overwritten(lambda: search_pass(net, run, image, hints, without))
     except RuntimeError:  # it runs only without a graph, or cannot be differentiated
         with torch.no_grad(), eager(), untouched(net):
-            return _search(net, run, image, hints, without)
+            return search_pass(net, run, image, hints, without)
 
 
-@dataclass(frozen=True, eq=False)
-class _Candidate:
-    """A tensor that holds a map, with the last, outermost module that returned it."""
-
-    call: Call
-    tensor: Tensor
-    layout: Layout
-    second_choice: bool
-
-    @property
-    def name(self) -> str:
-        return self.call.name
-
-    @property
-    def edges(self) -> set[Edge]:
-        """Return its places in the graph: as it was returned, and as it is since."""
-        current = get_edge(self.tensor)
-        return {*self.call.edges, *([] if current is None else [current])}
-
-    def decides(self, scores: Sequence[Tensor]) -> bool:
-        """Return whether the scores depend on the patches, and not on prefix tokens alone."""
-        if not self.layout.prefix or self.tensor.is_meta:
-            return True  # that they depend on the tensor says the graph
-        gradient = find_nan_gradient(scores, self.tensor)
-        return gradient is not None and bool(self.layout.read(gradient).isnan().any())
-
-
-@dataclass(frozen=True, eq=False)
-class _Search:
-    """What was found in a recorded pass.
-
-    Attributes:
-        ranked: The layers that lead to the scores, the best first.
-        scores: With their graph; none where the model keeps no graph, and any layer may lead there.
-        image: The image's place in the graph.
-    """
-
-    ranked: list[_Candidate]
-    scores: list[Tensor]
-    image: Edge | None
-
-    def goes_around(self, *layers: _Candidate) -> bool:
-        """Return whether the scores depend on the image by ways around some layers."""
-        cut = set().union(*(layer.edges for layer in layers))
-        return self.image in reach(self.scores, cut)
-
-    def list_beside(self, layer: _Candidate) -> list[_Candidate]:
-        """List the layers that, with the one given, all ways from the image pass; none if none."""
-        beside: list[_Candidate] = []
-        while self.goes_around(layer, *beside):
-            cut = set().union(*(one.edges for one in (layer, *beside)))
-            reached = reach(self.scores, cut) - cut
-            more = next((one for one in self.ranked if one.edges & reached), None)
-            if more is None:
-                return []
-            beside.append(more)
-        return beside
-
-
-def _search(
-    net: nn.Module,
-    run: Callable[[Tensor], Any],
-    image: Tensor,
-    hints: LayoutHints,
-    without: Collection[str],
-) -> _Search:
-    """Record a pass, with a graph from the image on where there can be one; rank its maps."""
-    leaf = image.clone().requires_grad_(torch.is_grad_enabled())
-    passed = record_pass(net, leaf.clone(), run)  # no leaf: the model may write into it
-    ranked = _candidates(passed, hints, without)[::-1]
-    ranked.sort(key=lambda candidate: candidate.second_choice)
-    scores = [score for score in find_scores(passed.output, 1) if score.requires_grad]
-    if scores:
-        reached = reach(scores)
-        ranked = [candidate for candidate in ranked if candidate.edges & reached]
-        if ranked and ranked[0].layout.prefix:
-            # Where no gradient comes back, as through quantized layers, the graph alone decides.
-            deciding = (i for i, layer in enumerate(ranked) if layer.decides(scores))
-            ranked = ranked[next(deciding, 0) :]
-    return _Search(ranked, scores, get_edge(leaf))
-
-
-def _check_values(net: nn.Module, images: Tensor, search: _Search) -> DefaultLayer:
+def _check_values(net: nn.Module, images: Tensor, search: Search) -> DefaultLayer:
     """Choose the first layer that depends on the first image by its values, and say what it lacks.
 
     What a graph shows may be nothing: a slice of a batch depends on all of it there.
@@ -264,7 +177,7 @@ def _check_values(net: nn.Module, images: Tensor, search: _Search) -> DefaultLay
     return DefaultLayer(search.ranked[0].name)  # it cannot be told
 
 
-def _describe(search: _Search, layer: _Candidate) -> str:
+def _describe(search: Search, layer: Candidate) -> str:
     """Describe that the scores depend on the image around a layer, and what to do."""
     shared = next((one for one in search.ranked if not search.goes_around(one)), None)
     beside = [repr(one.name) for one in search.list_beside(layer)]
@@ -277,36 +190,3 @@ def _describe(search: _Search, layer: _Candidate) -> str:
         f"the score also depends on the image around {layer.name!r}, the default layer, and its "
         f"map shows only a part of the explanation; {remedy}"
     )
-
-
-def _candidates(passed: Trace, hints: LayoutHints, without: Collection[str]) -> list[_Candidate]:
-    """List the tensors that hold maps, without what pooling returned, in the order of return."""
-    calls = [call for call in passed.calls if not isinstance(call.module, _PASSIVE)]
-    outputs = [(call, call.tensor) for call in calls if call.tensor is not None]
-    pooled = {id(tensor) for call, tensor in outputs if isinstance(call.module, _POOLING)}
-    last_weights = max((i for i, (call, _) in enumerate(outputs) if _has_weights(call)), default=0)
-    scores = find_scores(passed.output, 1)
-    num_classes = next((score.shape[1] for score in scores if score.ndim > 1), None)
-    candidates: dict[int, _Candidate] = {}
-    for index, (call, tensor) in enumerate(outputs):
-        layout = find_layout(tensor.shape, passed.images.shape, hints, call.module)
-        if layout is None or layout.order == "NCL" or id(tensor) in pooled or call.name in without:
-            continue
-        channels = tensor.shape[1 if layout.order == "NCHW" else -1]
-        class_maps = index >= last_weights and channels == num_classes
-        second_choice = class_maps or _projects_tokens(call.module, layout)
-        candidates.pop(id(tensor), None)  # the last, outermost module that returns it names it
-        candidates[id(tensor)] = _Candidate(call, tensor, layout, second_choice)
-    return list(candidates.values())
-
-
-def _has_weights(call: Call) -> bool:
-    """Return whether a module is a single operation with weights."""
-    leaf = next(call.module.children(), None) is None
-    return leaf and next(call.module.parameters(), None) is not None
-
-
-def _projects_tokens(module: nn.Module, layout: Layout) -> bool:
-    """Return whether a module is a part of an attention or a perceptron: no block, and no norm."""
-    leaf = next(module.children(), None) is None
-    return leaf and layout.order == "tokens" and "Norm" not in type(module).__name__
