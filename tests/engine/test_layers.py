@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -288,6 +290,43 @@ def test_averaged_prefix_tokens_choose_the_last_norm():
             return self.head(self.last(self.blocks(tokens)).mean(1))
 
     assert default_layer(Averaging(), IMAGES) == "last"
+
+
+class _SharedOffPath(_Net):
+    """The last call of the shared ReLU does not reach the scores, and its first does."""
+
+    def features(self, images):
+        maps = self.second(self.relu(self.first(images)))
+        self.relu(maps)
+        return maps
+
+
+class _SharedEncoding(TokenNet):
+    """As in CoaT, blocks share an encoding of positions; that of the last one is not read."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            self.encoding = nn.Conv2d(24, 24, 3, padding=1, groups=24)
+
+    def forward(self, images):
+        tokens = self.patch_embed(images).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.class_token.expand(len(tokens), -1, -1), tokens], 1)
+        for block in self.blocks:
+            tokens = block(tokens)
+            patches = tokens[:, 1:].transpose(1, 2).unflatten(2, (8, 6))
+            encoded = self.encoding(patches).flatten(2).transpose(1, 2)
+            tokens = tokens + F.pad(encoded, (0, 0, 1, 0))
+        return self.head(self.norm(tokens)[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("net", "layer"), [(_SharedOffPath, "second"), (_SharedEncoding, "blocks.1.norm1")]
+)
+def test_last_call_of_a_shared_layer_decides_whether_it_is_chosen(net, layer):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert xcam.explain(net().eval(), IMAGES, 1).method.layer == layer
 
 
 def test_channels_last_modules_are_read():

@@ -207,7 +207,7 @@ def test_score_that_depends_on_the_image_around_the_default_layer(
     net, channels, layer, remedy, method
 ):
     model, images = seeded(net), pictures(2, channels)
-    with pytest.warns(XcamWarning, match=f"around {layer!r}, the default layer.*{remedy}") as seen:
+    with pytest.warns(XcamWarning, match=f"default layer {layer!r}, so .*{remedy}") as seen:
         got = xcam.explain(model, images, 1, method, batch_size=1)
     assert len(seen) == len(run_notes(got)) == 1
     assert got.method.layer == layer

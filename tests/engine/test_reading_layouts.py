@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from nets import pictures
 from torch import nn
 from torch.testing import assert_close
@@ -144,7 +145,8 @@ def test_registers_that_the_model_does_not_declare_are_refused_by_both_readings(
         r"choose a layer that gives a map \(B, C, h, w\)",
     ):
         xcam.explain(net, images, 1, "conv_output", layer="norm")
-    assert default_layer(net, images) == "patch_embed"
+    with pytest.raises(LayerError, match=r"'norm', .* 5 others.*such as layer='patch_embed', or"):
+        default_layer(net, images)
     assert xcam.explain(net, images, 1, "conv_output", layer="patch_embed").raw.shape == (1, 2, 4)
 
 
@@ -213,3 +215,48 @@ def test_layer_norm_says_which_axis_holds_channels():
     assert find_layout((1, 256, 49), images, said) == Layout("NCL", (7, 7))
     assert find_layout((1, 49, 256), images, said) == Layout("tokens", (7, 7))
     assert find_layout((1, 256, 50), images, said) is None  # 256 channels, of no grid
+
+
+class Square(nn.Module):
+    """As many tokens as channels: nothing tells the axes apart."""
+
+    def __init__(self, patch, width, convolution=False):
+        super().__init__()
+        self.patch = patch
+        embed = nn.Conv2d(3, width, patch, patch) if convolution else nn.Linear(3 * patch**2, width)
+        self.embed, self.head = embed, nn.Linear(width, 5)
+        self.block = nn.TransformerEncoderLayer(width, 2, width, 0.0, batch_first=True)
+
+    def forward(self, images):
+        if isinstance(self.embed, nn.Conv2d):
+            tokens = self.embed(images).flatten(2).transpose(1, 2)
+        else:
+            pixels = F.unfold(images, self.patch, stride=self.patch)
+            tokens = self.embed(pixels.transpose(1, 2))
+        return self.head(self.block(tokens).mean(1))
+
+
+@pytest.mark.parametrize(
+    ("size", "patch", "width", "grid"),
+    [((64, 64), 8, 64, "8x8"), ((64, 32), 8, 32, "8x4"), ((32, 96), 16, 12, "2x6")],
+)
+def test_search_refuses_a_layer_that_can_be_read_in_two_ways(size, patch, width, grid):
+    net, images = seeded(lambda: Square(patch, width)), torch.rand(1, 3, *size)
+    larger = f"{2 * size[0]}x{2 * size[1]}"
+    message = (
+        f"'block', of shape .* can be read as {grid} tokens .*, or as a {grid} map, channels first "
+        f"for images of shape .*; use larger images, such as {larger}, or a method that reads no"
+    )
+    with pytest.raises(LayerError, match=message):
+        xcam.explain(net, images, 1)
+    got = xcam.explain(net, images.repeat(1, 1, 2, 2), 1)  # the remedy
+    grid = [2 * side // patch for side in size]
+    assert (got.method.layer, [*got.raw.shape[1:]]) == ("block", grid)
+
+
+def test_search_takes_no_earlier_layer_instead_of_one_that_can_be_read_in_two_ways():
+    net, images = seeded(lambda: Square(8, 64, convolution=True)), torch.rand(1, 3, 64, 64)
+    with pytest.raises(LayerError, match=r"'block', .* or as a 8x8 map.*such as layer='embed', or"):
+        xcam.explain(net, images, 1)
+    got = xcam.explain(net, images, 1, "conv_output", layer="embed").raw
+    assert_close(got, net.embed(images).mean(1).detach())

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from xcam.engine import forward
 from xcam.engine.paths import RepeatedLayer, copy_leaf, cut_layer
 from xcam.engine.restore import gradients, untouched
+from xcam.engine.threads import calls_in_threads, describe_threads
 from xcam.engine.trace import hooks, replace_first
 from xcam.engine.wrappers import Layer, eager, find_module, unwrap
 from xcam.errors import LayerError
@@ -49,7 +50,7 @@ class Capture:
                 self._call = which
                 output = forward.call(self._forward, images.detach())
         if self._leaf is None:
-            raise _unread(self.layer, self._calls)
+            raise _make_unread_error(self._net, images, self.layer, self._calls)
         return output
 
     def _choose_call(self, images: Tensor) -> int:
@@ -196,20 +197,23 @@ def replace_output(
         with hooks(module, after=change_output):
             output = forward.call(net, images)
         if not any(changes):
-            raise _unread(name, len(changes))
+            raise _make_unread_error(net, images, name, len(changes))
         return output
 
     with torch.no_grad(), untouched(net), eager():
         yield run
 
 
-def _unread(layer: str, calls: int) -> LayerError:
+def _make_unread_error(net: nn.Module, images: Tensor, layer: str, calls: int) -> LayerError:
+    """Return the error for a layer that was not read, with a remedy that applies."""
     if calls:
         return LayerError(
             f"the output of layer {layer!r} holds no floating-point tensor in a tensor, tuple, "
             "list or dict (it may be quantized); choose a layer inside or behind it, or use a "
             "method that reads no layer, such as 'rise'"
         )
+    if calls_in_threads(net, images, layer):
+        return LayerError(describe_threads(f"{type(net).__name__} runs layer {layer!r}"))
     return LayerError(
         f"layer {layer!r} was not called as a module during the forward pass; choose the layer "
         "around it"

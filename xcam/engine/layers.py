@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,11 +13,13 @@ from torch import Tensor, nn
 
 from xcam.core import Headed
 from xcam.engine import eager, forward, gradients, untouched, unwrap
+from xcam.engine.dataflow import depends_around
 from xcam.engine.hints import read_hints
 from xcam.engine.paths import cut_layer, skeleton
 from xcam.engine.restore import rerun_overwritten
 from xcam.engine.search import Candidate, Search, search_pass
 from xcam.engine.structure import remember
+from xcam.engine.threads import calls_in_threads, describe_threads
 from xcam.engine.wrappers import check_layers, describe_compiled
 from xcam.errors import LayerError
 from xcam.forks import importing
@@ -87,12 +90,12 @@ def _search_net(net: nn.Module, images: Tensor, without: Collection[str]) -> Def
     search = _on_meta(net, images, without)
     if search is None or not search.ranked or search.ranked[0].layout.prefix:
         search = _on_first_image(net, images, without)
-    if not search.ranked:
-        raise _make_no_map_error(net, images, without)
+    if not search.ranked or search.unclear:
+        raise _make_no_map_error(net, images, without, search)
     # Prefix tokens bring what they know of the image past any layer of patches, and an attached
     # head may look at the image by itself.
     by_design = search.ranked[0].layout.prefix or heads
-    if by_design or not search.goes_around(search.ranked[0]):
+    if by_design:
         return DefaultLayer(search.ranked[0].name)
     return _check_values(net, images, search)
 
@@ -117,8 +120,10 @@ def _on_meta(net: nn.Module, images: Tensor, without: Collection[str] = ()) -> S
             return None
 
 
-def _make_no_map_error(net: nn.Module, images: Tensor, without: Collection[str]) -> LayerError:
-    """Return the error for a net in which no layer gives a map, with a remedy that was tried."""
+def _make_no_map_error(
+    net: nn.Module, images: Tensor, without: Collection[str], search: Search
+) -> LayerError:
+    """Return the error for a net in which no layer clearly gives a map, with a tried remedy."""
     for name, module in net.named_modules():
         if describe_compiled(module):
             check_layers(net, name)
@@ -128,11 +133,16 @@ def _make_no_map_error(net: nn.Module, images: Tensor, without: Collection[str])
                 "a map in floating point; explain the model that it was quantized from, or use a "
                 "method that reads no layer, such as 'rise'"
             )
-    size = _find_larger_size(net, images, without)
+    if calls_in_threads(net, images):
+        return LayerError(describe_threads(f"{type(net).__name__} runs its layers"))
+    size = None if search.ranked else _find_larger_size(net, images, without)
     remedy = f"use larger images, such as {size}, or " if size else "use "
+    if search.ranked:
+        remedy = f"name a layer that can be read, such as layer={search.ranked[0].name!r}, or use "
+    fault = f"no layer of {type(net).__name__} gives a map of more than one cell"
     return LayerError(
-        f"no layer of {type(net).__name__} gives a map of more than one cell for images of shape "
-        f"{tuple(images.shape)}; {remedy}a method that reads no layer, such as 'rise'"
+        f"{search.unclear or fault} for images of shape {tuple(images.shape)}; {remedy}a method "
+        "that reads no layer, such as 'rise'"
     )
 
 
@@ -141,7 +151,7 @@ def _find_larger_size(net: nn.Module, images: Tensor, without: Collection[str]) 
     for factor in (2, 4, 8, 16, 32):
         probe = images[:1].to("meta").repeat(1, 1, factor, factor)
         search = _on_meta(net, probe, without)
-        if search is not None and search.ranked:
+        if search is not None and search.ranked and not search.unclear:
             return f"{probe.shape[2]}x{probe.shape[3]}"
     return None
 
@@ -168,25 +178,45 @@ def _on_first_image(net: nn.Module, images: Tensor, without: Collection[str]) ->
 def _check_values(net: nn.Module, images: Tensor, search: Search) -> DefaultLayer:
     """Choose the first layer that depends on the first image by its values, and say what it lacks.
 
-    What a graph shows may be nothing: a slice of a batch depends on all of it there.
+    What a graph shows may be nothing: a slice of a batch depends on all of it there. And it may
+    lack ways that keep no gradient.
     """
-    for layer in search.ranked:
-        cut = cut_layer(net, layer.name, images)
-        if cut.calls:
-            return DefaultLayer(layer.name, _describe(search, layer) if cut.around else None)
-    return DefaultLayer(search.ranked[0].name)  # it cannot be told
+
+    def holds(*layers: Candidate) -> bool:
+        names = [layer.name for layer in layers]
+        return search.is_complete or not depends_around(net, images, names)
+
+    chosen, is_around = search.ranked[0], False
+    if search.goes_around(chosen):
+        for layer in search.ranked:
+            cut = cut_layer(net, layer.name, images)
+            if cut.calls:
+                chosen, is_around = layer, cut.around
+                break
+    if not is_around and holds(chosen):
+        return DefaultLayer(chosen.name)
+    return DefaultLayer(chosen.name, _describe_bypass(search, chosen, holds))
 
 
-def _describe(search: Search, layer: Candidate) -> str:
-    """Describe that the scores depend on the image around a layer, and what to do."""
-    shared = next((one for one in search.ranked if not search.goes_around(one)), None)
-    beside = [repr(one.name) for one in search.list_beside(layer)]
+def _describe_bypass(search: Search, layer: Candidate, holds: Callable[..., bool]) -> str:
+    """Describe how the scores bypass a layer, and the remedy.
+
+    Args:
+        search: What the graph shows.
+        layer: The layer.
+        holds: Whether some layers hold all that the scores depend on, also without a gradient.
+    """
+    shared = [one for one in search.ranked if not search.goes_around(one)]
+    # What holds all without a gradient lies before what does not: two passes for each step.
+    first = bisect_left(shared, True, key=holds)
+    beside = search.list_beside(layer)
     remedy = "use a method that reads no layer, such as 'rise'"
-    if shared is not None:
-        remedy = f"name layer={shared.name!r}, which every path passes, or {remedy}"
-    elif beside:
-        remedy = f"explain layer {' and '.join(beside)} as well, or {remedy}"
+    if first < len(shared):
+        remedy = f"name layer={shared[first].name!r}, which every path passes, or {remedy}"
+    elif beside and holds(layer, *beside):
+        names = " and ".join(repr(one.name) for one in beside)
+        remedy = f"explain layer {names} as well, or {remedy}"
     return (
-        f"the score also depends on the image around {layer.name!r}, the default layer, and its "
-        f"map shows only a part of the explanation; {remedy}"
+        f"part of the image's effect on the score bypasses the default layer {layer.name!r}, so "
+        f"its map is incomplete; {remedy}"
     )

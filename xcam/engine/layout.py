@@ -13,7 +13,14 @@ from xcam.engine.hints import LayoutHints, Size, misfit, read_hints
 from xcam.engine.wrappers import Layer, find_module
 from xcam.errors import LayerError
 
-__all__ = ["Layout", "find_layout", "read_map", "require_layout"]
+__all__ = [
+    "Layout",
+    "describe_readings",
+    "find_layout",
+    "list_layouts",
+    "read_map",
+    "require_layout",
+]
 
 _MOST_PREFIX_TOKENS = 16
 _LIKELY = 8
@@ -42,7 +49,7 @@ class Layout:
     def of(
         cls, shape: Sequence[int], images: Sequence[int], widths: Collection[int] = ()
     ) -> Layout | None:
-        """Return the layout of an output, from shapes alone; None if it is no map, or any of two.
+        """Return the layout of an output, from shapes alone; None if it is no map or ambiguous.
 
         A 4-D output has its channels first, unless its last axis is as wide as one of the model's
         layer norms, or its grid would be larger than the image: then the order is the one whose h/w
@@ -91,7 +98,7 @@ class Layout:
 def find_layout(
     shape: Sequence[int], images: Sequence[int], hints: LayoutHints, module: nn.Module | None = None
 ) -> Layout | None:
-    """Return the layout of an output; None if it is no map, or can be read in several ways.
+    """Return the layout of an output; None if it is not a map, or is ambiguous.
 
     Args:
         shape: Of the output.
@@ -99,20 +106,27 @@ def find_layout(
         hints: What the model says of its layouts.
         module: What returned it.
     """
-    found = _find_layouts(shape, images, hints, module)
+    found = list_layouts(shape, images, hints, module)
     return found[0] if len(found) == 1 else None
 
 
-def _find_layouts(
+def list_layouts(
     shape: Sequence[int], images: Sequence[int], hints: LayoutHints, module: nn.Module | None
 ) -> list[Layout]:
-    """List the readings of an output between which nothing decides."""
+    """List the readings of an output between which nothing decides; see `find_layout`."""
     size = (images[2], images[3])
     if shape[0] == images[0] and len(shape) == 4:
         return _find_planes(shape, size, hints, module)
     if shape[0] == images[0] and len(shape) == 3:
         return _find_sequences(shape, size, hints, module)
     return []
+
+
+def describe_readings(layouts: Sequence[Layout]) -> str | None:
+    """Describe an output that can be read in several ways; None if it is none."""
+    if len(layouts) < 2:
+        return None
+    return f"can be read as {layouts[0]}, or as {layouts[1]}"
 
 
 def _find_planes(
@@ -244,14 +258,15 @@ def require_layout(
 ) -> Layout:
     """Return the layout of a layer's output; see `read_map`."""
     module = None if layer is None else find_module(model, layer)[1]
-    found = _find_layouts(tensor.shape, images.shape, read_hints(model, images.shape[1]), module)
+    found = list_layouts(tensor.shape, images.shape, read_hints(model, images.shape[1]), module)
     if len(found) == 1:
         return found[0]
     shapes = f"{tuple(tensor.shape)}", f"images of shape {tuple(images.shape)}"
-    if found:
+    readings = describe_readings(found)
+    if readings:
         raise LayerError(
-            f"the layer's output of shape {shapes[0]} can be read as {found[0]}, or as {found[1]}, "
-            f"for {shapes[1]}; choose a layer that gives a map (B, C, h, w)"
+            f"the layer's output of shape {shapes[0]} {readings}, for {shapes[1]}; choose a layer "
+            "that gives a map (B, C, h, w)"
         )
     raise LayerError(
         f"the layer's output of shape {shapes[0]} is not a map of more than one cell for "

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from xcam.engine.dataflow import GraphlessUse
 from xcam.engine.hints import LayoutHints
-from xcam.engine.layout import Layout, find_layout
+from xcam.engine.layout import Layout, describe_readings, find_layout, list_layouts
 from xcam.engine.paths import find_nan_gradient, find_scores, reach
 from xcam.engine.trace import Call, Edge, Trace, get_edge, record_pass
 
@@ -31,17 +33,26 @@ class Candidate:
 
     @property
     def name(self) -> str:
+        """Return the layer's name."""
         return self.call.name
 
     @property
     def edges(self) -> set[Edge]:
         """Return its places in the graph: as it was returned, and as it is since."""
+        return {*self.call.edges, *self.last_edges}
+
+    @property
+    def last_edges(self) -> set[Edge]:
+        """Return the places of what the last call returned; none if that has no graph."""
         current = get_edge(self.tensor)
-        return {*self.call.edges, *([] if current is None else [current])}
+        return set() if current is None else {current, *self.call.edges[-1:]}
 
     def decides(self, scores: Sequence[Tensor]) -> bool:
-        """Return whether the scores depend on the patches, and not on prefix tokens alone."""
-        if not self.layout.prefix or self.tensor.is_meta:
+        """Return whether the scores depend on the map that the last call gave.
+
+        They may depend on its prefix tokens alone, or on an earlier call of a shared layer.
+        """
+        if self.tensor.is_meta:
             return True  # that they depend on the tensor says the graph
         gradient = find_nan_gradient(scores, self.tensor)
         return gradient is not None and bool(self.layout.read(gradient).isnan().any())
@@ -55,11 +66,16 @@ class Search:
         ranked: The layers that lead to the scores, the best first.
         scores: With their graph; none where the model keeps no graph, and any layer may lead there.
         image: The image's place in the graph.
+        is_complete: The graph shows all ways from the image to the scores.
+        unclear: What a layer behind the best one gives that can be read in two ways; None if none
+            does.
     """
 
     ranked: list[Candidate]
     scores: list[Tensor]
     image: Edge | None
+    is_complete: bool = False
+    unclear: str | None = None
 
     def goes_around(self, *layers: Candidate) -> bool:
         """Return whether the scores depend on the image by ways around some layers."""
@@ -88,18 +104,43 @@ def search_pass(
 ) -> Search:
     """Record a pass, with a graph from the image on where there can be one; rank its maps."""
     leaf = image.clone().requires_grad_(torch.is_grad_enabled())
-    passed = record_pass(net, leaf.clone(), run)  # no leaf: the model may write into it
+    given = leaf.clone()  # no leaf: the model may write into it
+    watch = GraphlessUse(given) if image.is_meta else None
+    with watch or nullcontext():
+        passed = record_pass(net, given, run)
     ranked = _list_candidates(passed, hints, without)[::-1]
     ranked.sort(key=lambda candidate: candidate.second_choice)
     scores = [score for score in find_scores(passed.output, 1) if score.requires_grad]
     if scores:
         reached = reach(scores)
         ranked = [candidate for candidate in ranked if candidate.edges & reached]
+        # Of a shared layer the last call counts first, which is where its place in the order is.
+        ranked.sort(key=lambda layer: (layer.second_choice, not layer.last_edges & reached))
         if ranked and ranked[0].layout.prefix:
             # Where no gradient comes back, as through quantized layers, the graph alone decides.
             deciding = (i for i, layer in enumerate(ranked) if layer.decides(scores))
             ranked = ranked[next(deciding, 0) :]
-    return Search(ranked, scores, get_edge(leaf))
+    is_complete = watch is not None and not watch.found
+    unclear = _describe_unclear(passed, hints, without, ranked[0] if ranked else None)
+    return Search(ranked, scores, get_edge(leaf), is_complete, unclear)
+
+
+def _describe_unclear(
+    passed: Trace, hints: LayoutHints, without: Collection[str], best: Candidate | None
+) -> str | None:
+    """Describe the output behind the best candidate that can be read in two ways; None if none."""
+    reached = reach([one for one in find_scores(passed.output, 1) if one.requires_grad])
+    for call in reversed(passed.calls):
+        if best is not None and call is best.call:
+            return None
+        is_left_out = call.name in without or isinstance(call.module, _PASSIVE)
+        if call.tensor is None or is_left_out or (reached and reached.isdisjoint(call.edges)):
+            continue
+        shape, images = call.tensor.shape, passed.images.shape
+        readings = describe_readings(list_layouts(shape, images, hints, call.module))
+        if readings:
+            return f"the output of layer {call.name!r}, of shape {tuple(shape)}, {readings}"
+    return None
 
 
 def _list_candidates(

@@ -1,8 +1,10 @@
 """One recorder of a forward pass: what each module was given, and what it returned.
 
-All of xcam's hooks are registered here. They live for one block, act only on passes of the thread
-that entered it, and run behind the hooks that were there before, so that a `capture` around the
-block still sees what a module itself returned.
+All hooks on the modules of a user's model are registered here. (The contract suite hooks the nets
+of its own checks, and a `Capture` the scores that it differentiates.) They live for one block, act
+only on passes of the thread that entered it unless `acts` says otherwise, and run behind the hooks
+that were there before, so that a `capture` around the block still sees what a module itself
+returned.
 
 To find out what happens in a pass:
 
