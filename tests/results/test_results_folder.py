@@ -122,7 +122,7 @@ class TestFolder:
         path = sorted((tmp_path / "rows").iterdir())[0 if first else -1]
         path.write_bytes(path.read_bytes()[:-100])
         with pytest.raises(
-            FileFormatError, match=r"batch-\d+\.parquet' is damaged; remove it"
+            FileFormatError, match=r"batch-\d+\.parquet' is damaged, or not by xcam; remove it"
         ) as caught:
             Results(tmp_path, METRICS)
         assert path.name in str(caught.value)
