@@ -104,12 +104,59 @@ class TestGray:
         """Half of 200, or of 255? Few values, as of lines one pixel wide, are labels."""
         y, x = np.mgrid[:64, :80]
         soft = 200 * np.exp(-((y - 30.3) ** 2 + (x - 40.6) ** 2) / 200)
-        with pytest.raises(ValueError, match=r"mask.png' is soft, and the highest of its values i"):
+        with pytest.raises(
+            ValueError, match=r"mask.png' has soft edges but no white \(maximum 200\)"
+        ):
             read(Image.fromarray(soft.round().astype("uint8")))
         lines = np.zeros((64, 80), "uint8")
         for number in range(1, 11):
             lines[6 * number] = number
         assert torch.equal(read(Image.fromarray(lines)), torch.from_numpy(lines > 0).byte())
+
+    def test_thin_label_within_unknown_pixels_is_the_object(self, read):
+        pixels = np.zeros((64, 80), "uint8")
+        pixels[20:27] = 255
+        pixels[23] = 2
+        assert torch.equal(read(Image.fromarray(pixels)), torch.from_numpy(pixels > 0).byte())
+
+    @pytest.mark.parametrize("width", [1, 2])
+    @pytest.mark.parametrize("highest", [200, 255])
+    def test_tiny_instances_are_all_the_object(self, read, width, highest):
+        pixels = np.zeros((64, 80), "uint8")
+        numbers = np.arange(16 * 20).reshape(16, 20) % highest + 1
+        for column in range(width):
+            pixels[1::4, column::4] = numbers
+        expected = torch.from_numpy(pixels > 0).byte()
+        for mode in ("L", "RGB"):
+            assert torch.equal(read(Image.fromarray(pixels).convert(mode)), expected)
+
+    def test_lines_of_many_labels_are_the_object(self, read):
+        drawn = Image.new("L", (80, 64))
+        rng = np.random.default_rng(0)
+        for number in rng.permutation(np.arange(1, 256))[:40]:
+            line = [tuple(rng.integers(0, (80, 64)).tolist()) for _ in range(2)]
+            ImageDraw.Draw(drawn).line(line, fill=int(number))
+        assert torch.equal(read(drawn), torch.from_numpy(np.array(drawn) > 0).byte())
+
+    def test_grays_that_may_be_either_are_refused(self, read):
+        pixels = np.random.default_rng(0).integers(0, 256, (64, 80)).astype("uint8")
+        with pytest.raises(ValueError, match=r"mask.png' has grays that may be labels or soft ed"):
+            read(Image.fromarray(pixels))
+
+    def test_gray_area_apart_from_a_soft_object_is_refused(self, read):
+        """At one half it would be lost."""
+        large = Image.new("L", (800, 640))
+        ImageDraw.Draw(large).ellipse((210, 150, 630, 520), fill=255)
+        smooth = np.array(large.resize((80, 64), Image.Resampling.BOX))
+        smooth[2:6, 2:6] = 100
+        with pytest.raises(ValueError, match="an area of 100 apart from what is white"):
+            read(Image.fromarray(smooth))
+
+    def test_masks_of_half_the_size_are_soft(self, read):
+        large = Image.new("L", (160, 128))
+        ImageDraw.Draw(large).ellipse((41, 30, 121, 100), fill=255)
+        smooth = large.resize((80, 64), Image.Resampling.BOX)  # 64, 128 and 191
+        assert torch.equal(read(smooth), torch.from_numpy(np.array(smooth) >= 128).byte())
 
     def test_trimap_without_0_is_refused(self, read):
         """As the Oxford pets have it: 1 object, 2 background, 3 unknown."""
@@ -199,6 +246,45 @@ class TestColors:
     @pytest.mark.parametrize("alpha", [255, 100])
     def test_cutout_is_read_by_its_transparency(self, read, inside, outside, alpha):
         assert torch.equal(read(make_cutout(inside, outside, alpha)), SQUARE)
+
+    @pytest.mark.parametrize("name", ["mask.png", "mask.webp"])
+    @pytest.mark.parametrize("gray", [False, True])
+    @pytest.mark.parametrize("outside", ["black", "kept"])
+    def test_photograph_with_black_pixels_is_read_by_its_transparency(
+        self, read, name, gray, outside
+    ):
+        """A nose within the animal, and what a tool left under the transparent pixels."""
+        colors = np.random.default_rng(0).integers(30, 255, (64, 80, 3))
+        colors = colors[..., :1].repeat(3, 2) if gray else colors
+        colors[28:32, 38:42] = 0
+        colors[5:9, 5:9] = 0
+        if outside == "black":
+            colors *= draw(1)[..., None]
+        cutout = Image.fromarray(np.dstack([colors.astype("uint8"), draw(255)]))
+        assert torch.equal(read(cutout, name), SQUARE)
+
+    def test_drawing_within_opaque_pixels_is_refused(self, read):
+        """White on black within an opaque square: either may be the object."""
+        cutout = np.array(make_cutout((0, 0, 0), (0, 0, 0), 255))
+        cutout[25:35, 35:45, :3] = 255
+        with pytest.raises(ValueError, match="one object by its colors and another by its transp"):
+            read(Image.fromarray(cutout))
+
+    def test_hair_is_transparent_from_one_half_on(self, read):
+        drawn = Image.new("L", (640, 512))
+        ImageDraw.Draw(drawn).ellipse((200, 150, 400, 350), fill=255)
+        for angle in np.random.default_rng(0).uniform(0, 6.28, 60):
+            end = (300 + 220 * np.cos(angle), 250 + 220 * np.sin(angle))
+            ImageDraw.Draw(drawn).line((300, 250, *end), fill=255, width=3)
+        alpha = np.array(drawn.resize((80, 64), Image.Resampling.BOX))
+        cutout = Image.fromarray(np.dstack([np.full((64, 80, 3), 99, "uint8"), alpha]))
+        assert torch.equal(read(cutout), torch.from_numpy(alpha >= 128).byte())
+
+    def test_nowhere_transparent_is_refused(self, read):
+        cutout = np.array(make_cutout((9, 9, 9), (99, 9, 9), 255))
+        cutout[..., 3] = np.maximum(cutout[..., 3], 100)
+        with pytest.raises(ValueError, match=r"is nowhere transparent \(alpha from 100 to 255\)"):
+            read(Image.fromarray(cutout))
 
     def test_colors_against_transparency_are_refused(self, read):
         with pytest.raises(ValueError, match="one object by its colors and another by its transp"):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from xcam.data.softness import REMEDY, is_soft
 from xcam.imaging.reading import (
     open_picture,
     read_orientation,
@@ -26,7 +27,6 @@ __all__ = ["read_mask"]
 
 _UNKNOWN = 255
 _LOSSY = ("JPEG", "MPO", "JPEG2000", "AVIF", "HEIF")
-_REMEDY = "save it as a gray PNG, 255 on the object and 0 elsewhere"
 
 _Values = NDArray[Any]
 
@@ -37,12 +37,14 @@ def read_mask(
     """Read a mask file as (H, W) uint8: 1 on the object, 0 elsewhere, 255 where it is unknown.
 
     - Gray of any depth: every value but 0 is the object. Where a mask is soft, with edges or
-      gradients up to white and hardly two equal values side by side, it is what is at least half
-      white. Fractions, in a file of floats, must be in [0, 1], and the object is 0.5 and above.
+      gradients up to white, dark and bright, and hardly two equal values side by side, it is what
+      is at least half white; a gray area apart from the white is refused then. Fractions, in a
+      file of floats, must be in [0, 1], and the object is 0.5 and above.
     - Colors: black is the background. The depth of a color does not count.
     - Palettes: the numbers count, as in VOC's masks, if number 0 is black or transparent; else, in
       a GIF, and where all colors are gray, the colors.
-    - Transparency: what is not transparent, unless the colors alone show an object.
+    - Transparency: what is not transparent, unless the colors alone show another object, which a
+      cut-out photograph does not: black pixels within it count as it.
     - JPEG and other lossy formats, whose values are not exact: what is at least half as bright as
       the object, which must be of one bright gray or color.
 
@@ -67,7 +69,7 @@ def read_mask(
         picture.load()
     try:
         if frames > 1:
-            raise ValueError(f"has {frames} frames; {_REMEDY}")
+            raise ValueError(f"has {frames} frames; {REMEDY}")
         if lossy and ignore is not None:
             raise ValueError(
                 f"is a {file.format}, whose values are not exact, so that none of them can be "
@@ -113,11 +115,13 @@ def _find_object(picture: Picture, lossy: bool, ignore: int | None) -> NDArray[n
         return _mark(_split_gray(values, lossy, ignore), values == ignore)
     has_alpha = picture.has_transparency_data
     colors = np.array(picture.convert("RGBA" if has_alpha else "RGB"))
-    by_color, unknown = _split_colors(colors[..., :3], lossy, ignore)
-    if has_alpha and colors[..., 3].min() < colors[..., 3].max():
-        return _mark(_combine(by_color, colors[..., 3], lossy), unknown)
+    colors, alpha = colors[..., :3], colors[..., 3:]
+    unknown = (colors == ignore).all(2)
+    if has_alpha and alpha.min() < alpha.max():
+        return _mark(_split_alpha(colors, alpha[..., 0], lossy), unknown)
+    by_color = _split_colors(colors, lossy, ignore)
     if not lossy:
-        _require_background(by_color, colors[..., :3], unknown)
+        _require_background(by_color, colors, unknown)
     return _mark(by_color, unknown)
 
 
@@ -149,7 +153,7 @@ def _split_gray(values: _Values, lossy: bool, ignore: int | None) -> _Values:
     if lossy:
         return _split_lossy(values)
     top = 255 if values.max() <= 255 else 65535
-    if ignore is None and _is_soft(values, top):
+    if ignore is None and is_soft(values, top):
         return values >= (top + 1) // 2
     _check_background(np.unique(values[values != ignore]))
     is_object: _Values = values != 0
@@ -158,12 +162,12 @@ def _split_gray(values: _Values, lossy: bool, ignore: int | None) -> _Values:
 
 def _split_fractions(values: _Values) -> _Values:
     if not np.isfinite(values).all():
-        raise ValueError(f"holds values that are not finite; {_REMEDY}")
+        raise ValueError(f"holds values that are not finite; {REMEDY}")
     is_whole = not (values % 1).any()
     if not is_whole and (values.min() < 0 or values.max() > 1):
         raise ValueError(
             f"holds fractions from {values.min():g} to {values.max():g}, and only those from 0 to "
-            f"1 have a known middle; {_REMEDY}"
+            f"1 have a known middle; {REMEDY}"
         )
     if is_whole:
         _check_background(np.unique(values))
@@ -174,25 +178,8 @@ def _check_background(found: _Values) -> None:
     if len(found) > 1 and found[0] > 0:
         some = ", ".join(f"{value:g}" for value in found[:4]) + (", …" if len(found) > 4 else "")
         raise ValueError(
-            f"has the values {some} and no 0, which stands for the background; {_REMEDY}"
+            f"has the values {some} and no 0, which stands for the background; {REMEDY}"
         )
-
-
-def _is_soft(values: _Values, top: int) -> bool:
-    """Return whether values between 0 and white are gradients rather than areas of a label.
-
-    Raises:
-        ValueError: They are, and there is no white to tell where the middle is.
-    """
-    between = (values > 0) & (values < values.max())
-    if not between.any():
-        return False
-    is_equal = ndimage.maximum_filter(values, 2) == ndimage.minimum_filter(values, 2)
-    is_area = ndimage.maximum_filter(is_equal, 2, origin=-1)  # a block of 2×2 marks all its pixels
-    has_gradients = bool(is_area[between].mean() < 0.5)
-    if has_gradients and values.max() < top and len(np.unique(values)) > 16:
-        raise ValueError(f"is soft, and the highest of its values is {values.max()}; {_REMEDY}")
-    return has_gradients and bool(values.max() >= top)
 
 
 def _split_lossy(values: _Values) -> _Values:
@@ -209,22 +196,21 @@ def _split_lossy(values: _Values) -> _Values:
     if values.any() and (low < least or low < 0.6 * high):
         raise ValueError(
             "is in a format whose values are not exact, and not just black and one bright gray or "
-            f"color; {_REMEDY}, when it is made"
+            f"color; {REMEDY}, when it is made"
         )
     is_object: _Values = (values > 0) & (2 * values >= middle)
     return is_object
 
 
-def _split_colors(colors: _Values, lossy: bool, ignore: int | None) -> tuple[_Values, _Values]:
-    """Return which colors (H, W, 3) are not black, and which are the gray of unknown pixels."""
-    is_gray = bool((colors == colors[..., :1]).all())
+def _split_colors(colors: _Values, lossy: bool, ignore: int | None) -> _Values:
+    """Return which colors (H, W, 3) are not black."""
     brightest = colors.max(2)
-    unknown = (colors == ignore).all(2) if ignore is not None else np.zeros_like(brightest, bool)
     if lossy:
-        return _split_lossy(brightest), unknown
-    if is_gray and ignore is None and _is_soft(brightest, 255):
-        return brightest >= 128, unknown
-    return brightest > 0, unknown
+        return _split_lossy(brightest)
+    is_gray = bool((colors == colors[..., :1]).all())
+    cut = 128 if is_gray and ignore is None and is_soft(brightest, 255) else 1
+    is_object: _Values = brightest >= cut
+    return is_object
 
 
 def _require_background(is_object: _Values, colors: _Values, unknown: _Values) -> None:
@@ -232,17 +218,36 @@ def _require_background(is_object: _Values, colors: _Values, unknown: _Values) -
     rest = colors[~unknown]
     if is_object[~unknown].all() and len(rest) and (rest != rest[0]).any():
         raise ValueError(
-            f"has several colors and no black, which stands for the background; {_REMEDY}"
+            f"has several colors and no black, which stands for the background; {REMEDY}"
         )
 
 
-def _combine(by_color: _Values, alpha: _Values, lossy: bool) -> _Values:
-    """Return the object by transparency, after refusing colors that show another."""
-    by_alpha = _split_lossy(alpha) if lossy else alpha >= 128 if _is_soft(alpha, 255) else alpha > 0
-    sure = (alpha == 0) | (alpha == alpha.max())
-    has_both = by_color.any() and not by_color.all()
-    if has_both and (by_color != by_alpha)[sure].any():
+def _split_alpha(colors: _Values, alpha: _Values, lossy: bool) -> _Values:
+    """Return the object by transparency, after refusing colors that show another.
+
+    Those of a cut-out photograph do not: some of its pixels are black, and under what is
+    transparent anything may be left.
+    """
+    if lossy:
+        by_alpha = _split_lossy(alpha)
+    else:
+        by_alpha = alpha >= (128 if is_soft(alpha, 255, certain=0.5) else 1)
+    if by_alpha.all():
         raise ValueError(
-            f"shows one object by its colors and another by its transparency; {_REMEDY}"
+            f"is nowhere transparent (alpha from {alpha.min()} to {alpha.max()}); {REMEDY}"
+        )
+    is_black = colors.max(2) < (16 if lossy else 1)
+    inside = is_black[by_alpha & (alpha == alpha.max())]
+    outside = is_black[alpha == 0]
+    if is_black.all() or not (inside.any() or outside.any()):
+        return by_alpha
+    is_gray = (colors == colors[..., :1]).all()
+    is_photograph = (
+        not is_gray and len(np.unique(colors[by_alpha] @ np.array([1, 256, 65536]))) > 64
+    )
+    leaves = outside.any() and not outside.all() and outside.mean() > 0.1
+    if inside.mean() > (0.5 if is_photograph else 0.1) or (leaves and not is_photograph):
+        raise ValueError(
+            f"shows one object by its colors and another by its transparency; {REMEDY}"
         )
     return by_alpha
