@@ -16,7 +16,7 @@ ROOT = Path(xcam.__file__).parent
 
 # Each area may import itself and those of the lines above.
 LAYERS = [
-    {"errors", "forks", "imaging"},
+    {"errors", "forks", "sentences", "imaging"},
     {"runs"},
     {"core", "hookspecs"},
     {"engine"},

@@ -152,7 +152,7 @@ class TestImageNet:
         ("text", "sentence"),
         [
             ("1\n2\n3\n", "has 3 labels for 4 images"),
-            ("1\n2\n3\n0\n", "has the label 3, there are 3 classes"),
+            ("1\n2\n3\n0\n", "has the label 3, out of range for 3 classes"),
             ("ILSVRC2012_val_00000001.JPEG 3\n", "line 1 of .* label 3 is out of range"),
             ("ILSVRC2012_val_00000009.JPEG 1\n", "line 1 of .* no picture at"),
             ("\n", "has 0 labels for 4 images"),

@@ -171,8 +171,10 @@ class TestListed:
             ("a.png cat", ValueError, "line 2 of .* from 0, got 'cat'"),
             ("a.png -1", ValueError, "line 2 of .* from 0, got '-1'"),
             ("a.png 1.5", ValueError, "line 2 of .* from 0, got '1.5'"),
-            ("a.png 9", ValueError, "line 2 of .*label 9 is out of range, there are 5 classes"),
+            ("a.png 9", ValueError, "line 2 of .*label 9 is out of range for 5 classes"),
             ("z.png 1", FileNotFoundError, "line 2 of .*no picture at '.*z.png'"),
+            ("1 a.png", FileNotFoundError, "line 2 of .*/1', but at '.*a.png': a line is 'file la"),
+            ("a.png,,m.png", ValueError, "line 2 of .* from 0, and column 2 is empty"),
             ("a.png 1 z.png", FileNotFoundError, "line 2 of .*no file at '.*z.png'"),
             ("a.png 1 1 2 3", ValueError, "line 2 of .* x0 y0 x1 y1 .* got '1 2 3'"),
             ("a.png 1 5 2 5 4", ValueError, "line 2 of .* x0 < x1 .* got '5 2 5 4'"),
@@ -189,6 +191,11 @@ class TestListed:
         with pytest.raises(ValueError, match=r"line 1 of .* got 'cat'"):
             listed(write("a.png cat", "b.png 0"))
 
+    @pytest.mark.parametrize("line", ["1 a.png", "cat,a.png", "7\ta.png"])
+    def test_label_before_the_file_is_not_taken_for_a_header(self, write, line):
+        with pytest.raises(FileNotFoundError, match=r"line 1 of .* but at '.*/a.png': a line is"):
+            listed(write(line))
+
     def test_first_line_with_a_blank_in_its_name_is_not_taken_for_a_header(self, write, images):
         save(images / "my cat.png")
         with pytest.raises(FileNotFoundError, match=r"line 1 of .*; if a name has blanks, separ"):
@@ -197,6 +204,8 @@ class TestListed:
 
     def test_nothing_listed(self, write, images):
         with pytest.raises(ValueError, match=r"list.txt' lists no images"):
+            listed(write("", ""))
+        with pytest.raises(ValueError, match="lists no images: its only line, 'file,label', has"):
             listed(write("file,label", ""))
         with pytest.raises(FileNotFoundError, match=r"no list at '.*gone.txt'"):
             listed(images / "gone.txt")

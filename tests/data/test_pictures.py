@@ -59,6 +59,9 @@ class TestLeftOut:
             assert len(folder(root)) == 2
         (found,) = caught
         text = str(found.message)
+        with warnings.catch_warnings():  # once a process, however often it is opened
+            warnings.simplefilter("error")
+            assert len(folder(root)) == 2
         assert "left out 5 files that Pillow does not read as pictures (2 .heic, " in text
         assert "such as " in text
         assert "cat/a.heic" in text
@@ -83,6 +86,15 @@ class TestLeftOut:
         with pytest.raises(FileNotFoundError, match=r"no pictures in .*: left out 1 .*1 .heic; .* t"
                            "o PNG or JPEG"):  # fmt: skip
             folder(tmp_path)
+
+    def test_what_is_new_is_said(self, root):
+        for name, sentence in (
+            ("a.heic", "out 1 file that .*1 .heic"),
+            ("b.svg", "out 2 file"),
+        ):
+            (root / "cat" / name).write_bytes(b"x")
+            with pytest.warns(XcamWarning, match=sentence):
+                folder(root)
 
     def test_once_for_each_split(self, root, tmp_path):
         for name in ("train", "val"):
@@ -109,7 +121,7 @@ class TestLinks:
         (root / "cat" / "deep").mkdir()
         save(root / "cat" / "deep" / "2.png")
         (root / "cat" / "deep" / "up").symlink_to(tmp_path / target)
-        with pytest.warns(XcamWarning, match=r"did not follow 1 links .*cat/deep/up'"):
+        with pytest.warns(XcamWarning, match=r"did not follow 1 link .*cat/deep/up'"):
             data = folder(root)
         assert data.ids == ("cat/1.png", "cat/deep/2.png", "dog/1.png")
 
@@ -117,7 +129,7 @@ class TestLinks:
         save(tmp_path / "other" / "3.png")
         (root / "cat" / "other").symlink_to(tmp_path / "other")
         (tmp_path / "other" / "back").symlink_to(root / "cat")
-        with pytest.warns(XcamWarning, match="did not follow 1 links"):
+        with pytest.warns(XcamWarning, match="did not follow 1 link to a folder around it"):
             assert folder(root).ids == ("cat/1.png", "cat/other/3.png", "dog/1.png")
 
     def test_link_that_is_no_class(self, root):

@@ -12,7 +12,7 @@ from typing import TextIO
 
 import typer
 
-from xcam.runs.names import escape_name
+from xcam.sentences import escape_name
 
 __all__ = ["print_table", "print_warnings", "tolerate_encoding"]
 

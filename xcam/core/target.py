@@ -13,6 +13,7 @@ from torch import Tensor
 
 from xcam.core.finite import check_finite, check_logits
 from xcam.errors import ModelOutputError
+from xcam.sentences import pluralize
 
 __all__ = ["Output", "ScoreFunction", "Target", "TargetLike", "extract_logits"]
 
@@ -70,7 +71,9 @@ class Target:
         rows = torch.arange(len(images), device=images.device)
         if isinstance(target, Target):
             if len(target.rows) != len(images):
-                raise ValueError(f"the target is for {len(target.rows)} images, got {len(images)}")
+                raise ValueError(
+                    f"the target is for {pluralize(len(target.rows), 'image')}, got {len(images)}"
+                )
             rows = target.rows.to(images.device)
             return cls(rows, target.classes, target.function, target._highest)
         if target is None:

@@ -14,6 +14,7 @@ from torch.utils.data import ConcatDataset, Subset
 from xcam.data.imagenet import find_imagenet_numbers
 from xcam.data.labels import RelabeledDataset
 from xcam.data.spelling import fold_name, parse_numbers, shorten
+from xcam.sentences import pluralize
 
 __all__ = ["Numbering", "list_categories", "list_missing", "match_categories", "number_classes"]
 
@@ -42,8 +43,8 @@ class Numbering:
         wrong = labels[(labels < 0) | (labels >= len(self.numbers))]
         if len(wrong):
             raise ValueError(
-                f"label {int(wrong[0])} is out of range: the data names {len(self.numbers)} "
-                f"classes, 0 to {len(self.numbers) - 1}"
+                f"label {int(wrong[0])} is out of range: the data names "
+                f"{pluralize(len(self.numbers), 'class')}, 0 to {len(self.numbers) - 1}"
             )
         return torch.tensor(self.numbers, device=labels.device)[labels]
 
@@ -128,7 +129,11 @@ def number_classes(
         return None
     if numbers is None:
         missing = list_missing(names, reference)
-        unknown = f"{owner} has no {shorten(missing)}" if missing else "two of them are one class"
+        unknown = (
+            f"{owner} has no {shorten(missing)}"
+            if missing
+            else "two of the names mean the same class"
+        )
         raise ValueError(
             f"labels are compared by name: the classes of {data} are {shorten(names)}; those of "
             f"{owner} are {shorten(reference)}; {unknown}: {_REMEDY}"
@@ -140,10 +145,11 @@ def _check_unnamed(names: Sequence[str], count: int, data: str, owner: str) -> N
     """Refuse to take the data's numbers of its classes for those of a model without names."""
     if len(names) != max(count, 2):
         raise ValueError(
-            f"the labels of {data} are the numbers of its {len(names)} classes "
-            f"({shorten(names, 3, counted=False)}), and {owner} has {count} classes: give a folder "
-            "for each class, an empty one where there is no image; or set the model's `categories` "
-            "to the names of its outputs; or number the labels as it does, with xcam.data.relabel"
+            f"the labels of {data} are the numbers of its {pluralize(len(names), 'class')} "
+            f"({shorten(names, 3, counted=False)}), and {owner} has {pluralize(count, 'class')}: "
+            "give a folder for each class, an empty one where there is no image; or set the "
+            "model's `categories` to the names of its outputs; or number the labels as it "
+            "does, with xcam.data.relabel"
         )
     numbers = parse_numbers(names)
     if numbers is not None and sorted(numbers) == list(range(count)) != numbers:
@@ -155,7 +161,7 @@ def _check_unnamed(names: Sequence[str], count: int, data: str, owner: str) -> N
 
 
 def match_categories(names: Sequence[str], reference: Sequence[str]) -> tuple[int, ...] | None:
-    """Return the position in `reference` of each name; None unless each has one of its own.
+    """Return each name's position in `reference`; None if a name has no unique match.
 
     Names are the same as they stand; without case, blanks, `_` and `-`; as names of ImageNet's
     classes; or as the numbers of all classes, from 0.
@@ -171,7 +177,7 @@ def match_categories(names: Sequence[str], reference: Sequence[str]) -> tuple[in
 
 
 def list_missing(names: Sequence[str], reference: Sequence[str]) -> list[str]:
-    """Return the names that none of the reference is like."""
+    """Return the names that match nothing in `reference`."""
     known = {*_fold(reference), *find_imagenet_numbers(reference)} - {None}
     keys = zip(names, _fold(names), find_imagenet_numbers(names), strict=True)
     return [name for name, *spellings in keys if known.isdisjoint(spellings)]

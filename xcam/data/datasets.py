@@ -18,7 +18,7 @@ from torch.utils.data import (
     TensorDataset,
 )
 
-from xcam.runs.names import escape_name
+from xcam.sentences import escape_name
 
 __all__ = [
     "count_items",

@@ -17,7 +17,7 @@ from xcam.data.masks import read_mask
 from xcam.data.pictures import Search, find_class_folders
 from xcam.data.spelling import check_numbers, parse_numbers
 from xcam.imaging.reading import read_oriented, swaps_sides, turn_boxes
-from xcam.runs.names import escape_name
+from xcam.sentences import escape_name, quote_path
 
 __all__ = [
     "Box",
@@ -120,7 +120,8 @@ class ImageFiles(Dataset[tuple[Any, ...]]):
                 )
             )
             raise ValueError(
-                f"box {box} is not within {str(self.paths[index])!r} of {drawn[0]}×{drawn[1]}{hint}"
+                f"box {box} is not within {quote_path(self.paths[index])} of "
+                f"{drawn[0]}×{drawn[1]}{hint}"
             )
         return tv_tensors.BoundingBoxes(
             boxes if self.upright else turn_boxes(boxes, orientation, size),
@@ -145,7 +146,8 @@ def folder(root: str | Path, size: int = 224, transform: Transform | None = None
 
     Pictures are all files whose ending, in any case, is of a format that Pillow reads; of several
     frames the first one counts. Links to folders are followed, unless in a circle. A warning says
-    how many other files were left out; notes and archives, such as `.txt` or `.zip`, go unsaid.
+    how many other files were left out, once a folder and process; notes and archives, such as
+    `.txt` or `.zip`, are skipped silently.
 
     Args:
         root: A folder of class folders, or of pictures, which then have no labels.
@@ -158,28 +160,29 @@ def folder(root: str | Path, size: int = 224, transform: Transform | None = None
         ValueError: Pictures beside folders; or folders named by numbers, of which one is missing.
     """
     images = read_folder(Path(root), size, transform)
-    check_numbers(images.classes, f"the folders in {str(root)!r}")
+    check_numbers(images.classes, f"the folders in {quote_path(root)}")
     return images
 
 
 def read_folder(root: Path, size: int = 224, transform: Transform | None = None) -> ImageFiles:
     """Return the images in a folder that may lack numbers of classes; see `folder`."""
     if not root.is_dir():
-        raise FileNotFoundError(f"no folder {str(root)!r}")
+        raise FileNotFoundError(f"no folder {quote_path(root)}")
     names = list_class_folders(root)
     search = Search(root)
     unsorted = search.find_in(root)
     if names and unsorted:
         raise ValueError(
-            f"{str(root)!r} has pictures, such as {unsorted[0].name!r}, beside folders, such as "
-            f"{names[0]!r}: move each picture into the folder of its class, or remove the folders"
+            f"{quote_path(root)} has pictures, such as {quote_path(unsorted[0].name)}, beside "
+            f"folders, such as {quote_path(names[0])}: move each picture into the folder of its "
+            "class, or remove the folders"
         )
     folders = find_class_folders(root)
     found = [search.find_below(folders[name]) for name in names] if names else [unsorted]
     paths = tuple(itertools.chain.from_iterable(found))
     if not paths:
         left_out = search.describe_left_out() or "there is none of .jpg, .png and the like"
-        raise FileNotFoundError(f"no pictures in {str(root)!r}: {left_out}")
+        raise FileNotFoundError(f"no pictures in {quote_path(root)}: {left_out}")
     search.warn_of_left_out()
     return ImageFiles(
         paths=paths,

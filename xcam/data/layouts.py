@@ -14,7 +14,7 @@ from xcam.data.imagenet import list_imagenet_categories
 from xcam.data.lists import listed, read_lines
 from xcam.data.spelling import check_numbers, shorten
 from xcam.data.splits import Splits
-from xcam.runs.names import escape_name
+from xcam.sentences import escape_name, pluralize
 
 __all__ = ["LAYOUTS", "imagenet_val"]
 
@@ -71,7 +71,8 @@ def _open_imagenet_split(
     images = imagenet_val(path, labels)
     if max(images.labels) >= len(classes):
         raise ValueError(
-            f"{str(labels)!r} has the label {max(images.labels)}, there are {len(classes)} classes"
+            f"{str(labels)!r} has the label {max(images.labels)}, out of range for "
+            f"{pluralize(len(classes), 'class')}"
         )
     return dataclasses.replace(images, classes=classes)
 
@@ -195,5 +196,7 @@ def _read_labels(path: Path, images: int) -> tuple[int, ...]:
                 "devkit's numbers, 1 to 1000, are in another order and must be mapped first"
             )
     if len(words) != images:
-        raise ValueError(f"{str(path)!r} has {len(words)} labels for {images} images")
+        raise ValueError(
+            f"{str(path)!r} has {pluralize(len(words), 'label')} for {pluralize(images, 'image')}"
+        )
     return tuple(map(int, words))

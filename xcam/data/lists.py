@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xcam.data.files import Box, ImageFiles, Transform, make_transform
-from xcam.runs.names import escape_name
+from xcam.sentences import escape_name, pluralize, quote_path
 
 __all__ = ["listed", "read_lines"]
 
@@ -67,10 +67,10 @@ def listed(
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no list at {str(path)!r}")
+        raise FileNotFoundError(f"no list at {quote_path(path)}")
     lines = list(_parse_lines(path, path.parent if root is None else Path(root), len(categories)))
     if not lines:
-        raise ValueError(f"{str(path)!r} lists no images")
+        raise ValueError(f"{quote_path(path)} lists no images{_describe_header(path)}")
     for line in lines:
         if type(line.truth) is not type(lines[0].truth):
             raise ValueError(
@@ -112,11 +112,13 @@ def read_lines(path: Path) -> list[str]:
     try:
         text = content.decode(encoding, "surrogateescape" if "utf-8" in encoding else "strict")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{str(path)!r} begins like {encoding} and is none: {error}") from error
+        raise ValueError(
+            f"{quote_path(path)} begins like {encoding} and is none: {error}"
+        ) from error
     if "\0" in text:
         raise ValueError(
-            f"{str(path)!r} holds zero bytes, as UTF-16 without a byte order mark does, and files "
-            "that are no text; save the list as UTF-8"
+            f"{quote_path(path)} holds zero bytes, as UTF-16 without a byte order mark does, and "
+            "files that are no text; save the list as UTF-8"
         )
     return re.split(r"\r\n|\r|\n", text)
 
@@ -126,17 +128,20 @@ def _parse_lines(path: Path, root: Path, categories: int) -> Iterator[_Line]:
     for number, text in enumerate(read_lines(path), start=1):
         if not text.strip():
             continue
-        place = f"line {number} of {str(path)!r}"
+        place = f"line {number} of {quote_path(path)}"
         columns, name = _split_columns(text, root)
-        header = first and len(columns) > 1 and not any(map(_is_number, columns[1:]))
+        header = first and name is None and _is_header(columns, root)
         first = False
-        if header and name is None:
+        if header:
             continue
         if len(columns) < 2:
-            raise ValueError(f"{place} must be 'file label' or 'file label truth', got {text!r}")
+            raise ValueError(
+                f"{place} must be 'file label' or 'file label truth', got {quote_path(text)}"
+            )
         if name is None:
             raise FileNotFoundError(
-                f"{place}: no picture at {str(root / columns[0])!r}{_explain_missing(columns)}"
+                f"{place}: no picture at {quote_path(root / columns[0])}"
+                f"{_explain_missing(columns, root)}"
             )
         label = _parse_label(columns[1], categories, place)
         truth = _parse_truth(columns[2:], root, place)
@@ -171,7 +176,22 @@ def _find_name(root: Path, name: str) -> str | None:
     return next(found, None)
 
 
-def _explain_missing(columns: Sequence[str]) -> str:
+def _is_header(columns: Sequence[str], root: Path) -> bool:
+    """Return whether columns are neither numbers nor files, and so the names of columns."""
+    words = [_is_number(column) or _find_name(root, column) is not None for column in columns]
+    return len(columns) > 1 and not any(words)
+
+
+def _describe_header(path: Path) -> str:
+    line = next(filter(str.strip, read_lines(path)), None)
+    if line is None:
+        return ""
+    return f": its only line, {quote_path(line)}, has no number and no file that exists"
+
+
+def _explain_missing(columns: Sequence[str], root: Path) -> str:
+    if any(_find_name(root, column) is not None for column in columns[1:2]):
+        return f", but at {quote_path(root / columns[1])}: a line is 'file label', in this order"
     if escape_name(columns[0]) != columns[0]:
         return "; the list is not UTF-8, save it as UTF-8 if the file has another name"
     return "" if _is_number(columns[1]) else "; if a name has blanks, separate columns by commas"
@@ -187,10 +207,13 @@ def _is_number(text: str) -> bool:
 
 def _parse_label(text: str, categories: int, place: str) -> int:
     if not (text.isascii() and text.isdigit()):
-        raise ValueError(f"{place}: the label must be a number of a class, from 0, got {text!r}")
+        got = f"got {quote_path(text)}" if text else "and column 2 is empty: a separator too many?"
+        raise ValueError(f"{place}: the label must be a number of a class, from 0, {got}")
     label = int(text)
     if categories and label >= categories:
-        raise ValueError(f"{place}: label {label} is out of range, there are {categories} classes")
+        raise ValueError(
+            f"{place}: label {label} is out of range for {pluralize(categories, 'class')}"
+        )
     return label
 
 
@@ -203,7 +226,7 @@ def _parse_truth(columns: list[str], root: Path, place: str) -> Path | tuple[Box
         if name is None:
             raise FileNotFoundError(
                 f"{place}: the truth must be the file of a mask or numbers x0 y0 x1 y1, and there "
-                f"is no file at {str(root / ' '.join(columns))!r}"
+                f"is no file at {quote_path(root / ' '.join(columns))}"
             )
         return root / name
     values = [float(word) for word in words]
@@ -212,6 +235,6 @@ def _parse_truth(columns: list[str], root: Path, place: str) -> Path | tuple[Box
         if len(box) != 4 or not (0 <= box[0] < box[2] and 0 <= box[1] < box[3]):
             raise ValueError(
                 f"{place}: a box must be x0 y0 x1 y1 in pixels with x0 < x1 and y0 < y1, got "
-                f"{' '.join(words)!r}"
+                f"{quote_path(' '.join(words))}"
             )
     return boxes  # type: ignore[return-value]  # each of four, as was just seen

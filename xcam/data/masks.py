@@ -19,6 +19,7 @@ from xcam.imaging.reading import (
     turn,
     turn_upright,
 )
+from xcam.sentences import quote_path
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -77,7 +78,7 @@ def read_mask(
             )
         mask = torch.from_numpy(_find_object(picture, lossy, ignore))
     except ValueError as error:
-        raise ValueError(f"the mask {str(path)!r} {error}") from error
+        raise ValueError(f"the mask {quote_path(path)} {error}") from error
     return _fit_orientation(mask, path, size, orientation, upright or own != 1)
 
 
@@ -90,8 +91,8 @@ def _fit_orientation(
     if found not in (size, stored):
         also = f" (as stored {stored[0]}×{stored[1]})" if stored != size else ""
         raise ValueError(
-            f"the mask {str(path)!r} is {found[0]}×{found[1]}, its image {size[0]}×{size[1]}{also}:"
-            " they must agree"
+            f"the mask {quote_path(path)} is {found[0]}×{found[1]}, its image "
+            f"{size[0]}×{size[1]}{also}: they must agree"
         )
     is_upright = upright if stored == size else found == size
     return mask if is_upright else turn(mask, orientation)
@@ -245,8 +246,8 @@ def _split_alpha(colors: _Values, alpha: _Values, lossy: bool) -> _Values:
     is_photograph = (
         not is_gray and len(np.unique(colors[by_alpha] @ np.array([1, 256, 65536]))) > 64
     )
-    leaves = outside.any() and not outside.all() and outside.mean() > 0.1
-    if inside.mean() > (0.5 if is_photograph else 0.1) or (leaves and not is_photograph):
+    is_left = outside.any() and not outside.all() and outside.mean() > 0.1
+    if inside.mean() > (0.5 if is_photograph else 0.1) or (is_left and not is_photograph):
         raise ValueError(
             f"shows one object by its colors and another by its transparency; {REMEDY}"
         )

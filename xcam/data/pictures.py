@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from xcam.errors import warn
-from xcam.runs.names import escape_name
+from xcam.sentences import escape_name, pluralize, quote_path
 
 __all__ = ["Search", "find_class_folders"]
 
@@ -36,6 +36,9 @@ _NOTES = """
     .7z .bz2 .gz .rar .tar .tgz .xz .zip .ckpt .onnx .pt .pth .safetensors
 """.split()  # noqa: SIM905
 _NOTES_WITHOUT_ENDING = {"readme", "license", "makefile"}
+
+# Folders, and what this process warned of there: they are often opened again.
+_reported: set[tuple[str, str]] = set()
 
 
 def find_class_folders(root: Path) -> dict[str, Path]:
@@ -90,9 +93,12 @@ class Search:
         return [path for inside, names in walked for path in self._choose(Path(inside), names)]
 
     def warn_of_left_out(self) -> None:
-        """Warn of files that may be pictures and were left out, and of links in a circle."""
+        """Warn, once, of files that may be pictures and were left out, and of links in a circle."""
         if text := self.describe_left_out():
-            warn(f"{str(self.root)!r}: {text}")
+            key = os.path.realpath(self.root), text
+            if key not in _reported:
+                _reported.add(key)
+                warn(f"{quote_path(self.root)}: {text}")
 
     def describe_left_out(self) -> str:
         """Describe what was left out and why, in a sentence; empty if nothing was."""
@@ -101,14 +107,14 @@ class Search:
             kinds = ", ".join(f"{count} {ending}" for ending, count in self.left_out.most_common(5))
             more = ", …" if len(self.left_out) > 5 else ""
             parts.append(
-                f"left out {self.left_out.total()} files that Pillow does not read as pictures "
-                f"({kinds}{more}; such as {str(self.example)!r}): convert those that are pictures "
-                "to PNG or JPEG"
+                f"left out {pluralize(self.left_out.total(), 'file')} that Pillow does not read as "
+                f"pictures ({kinds}{more}; such as {quote_path(self.example or '')}): convert "
+                "those that are pictures to PNG or JPEG"
             )
         if self.cycles:
             parts.append(
-                f"did not follow {len(self.cycles)} links to a folder that holds them, such as "
-                f"{str(self.cycles[0])!r}"
+                f"did not follow {pluralize(len(self.cycles), 'link')} to a folder around it, such "
+                f"as {quote_path(self.cycles[0])}"
             )
         return "; ".join(parts)
 

@@ -17,7 +17,7 @@ from xcam.errors import FileFormatError
 from xcam.explanations.arrays import read_array, write_array
 from xcam.explanations.loading import load_explanation
 from xcam.runs import files, manifest
-from xcam.runs.names import escape_name
+from xcam.sentences import escape_name
 
 __all__ = ["StoredMaps", "write_array", "write_maps"]
 

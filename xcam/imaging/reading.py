@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from xcam.imaging.tensors import fit
+from xcam.sentences import quote_path
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -96,12 +97,14 @@ def open_picture(path: str | Path, kind: str = "picture") -> Iterator[Picture]:
         with path.open("rb") as content, Image.open(content) as file:
             yield file
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise FileNotFoundError(f"no {kind} at {str(path)!r}") from error
+        raise FileNotFoundError(f"no {kind} at {quote_path(path)}") from error
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise SyntaxError, struct.error and others, too
         reason = _explain_failure(error, path)
-        raise ValueError(f"{str(path)!r} is not a {kind} that can be read: {reason}") from error
+        raise ValueError(
+            f"{quote_path(path)} is not a {kind} that can be read: {reason}"
+        ) from error
 
 
 def read_orientation(file: Picture) -> int:
@@ -153,7 +156,7 @@ def _convert_to_rgb(picture: Picture) -> Picture:
         values = np.asarray(picture)
         raise ValueError(
             f"mode {picture.mode} has more than 8 bits a channel, here {values.min():g} to "
-            f"{values.max():g}, and which of them are black and white is yours to say; convert "
+            f"{values.max():g}, and xcam can't tell which values are black and white; convert "
             "it first, such as PIL.Image.fromarray(numpy.interp(numpy.asarray(PIL.Image.open("
             f"path)), ({values.min():g}, {values.max():g}), (0, 255)).round().astype('uint8'))"
             ".save('8bit.png'), with the same two numbers for all pictures"

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from xcam.errors import FileFormatError
 from xcam.runs import files
 from xcam.runs.manifest import list_differences
-from xcam.runs.names import escape_name
+from xcam.sentences import escape_name
 
 __all__ = ["RunFolder"]
 

@@ -25,6 +25,7 @@ from xcam.metrics.inputs import Space, read_maps
 from xcam.metrics.masked.confidence import masked_logits
 from xcam.metrics.masked.muting import MaskNormalization, Muted, make_masks
 from xcam.metrics.reading import Read, check_changed, is_among_top
+from xcam.sentences import pluralize
 
 __all__ = ["Accuracy", "MaskedAccuracy"]
 
@@ -167,7 +168,9 @@ def make_top_reader(labels: Tensor, top: int) -> Read:
             logits = torch.cat([torch.zeros_like(logits), logits], 1)  # as a softmax would have it
         count = logits.shape[1]
         if highest >= count:
-            raise ValueError(f"label {highest} is out of range: the model has {count} classes")
+            raise ValueError(
+                f"label {highest} is out of range: the model has {pluralize(count, 'class')}"
+            )
         if top >= count:
             raise ValueError(f"top must be below the model's number of classes, {count}, got {top}")
         hits = is_among_top(logits, labels[rows], top).to(logits.dtype)
