@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import numpy as np
 import pytest
 import torch
 from by_hand import explained, seeded
@@ -69,6 +70,35 @@ def test_equal_values_follow_the_given_order():
     maps = torch.tensor([[[1.0, 2.0], [1.0, 1.0]]])
     assert rank_values(maps, torch.tensor([[3, 2, 1, 0]])).tolist() == [[[3, 0], [2, 1]]]
     assert draw_order(IMAGES, 64, "scan", 0) is None
+
+
+def test_reverse_order_is_a_flipped_ascending_sort():
+    """As RISE's code has it, with a stable sort: half of the map is zero."""
+    maps = (seeded(2, 6, 7) - 0.5).relu()
+    ascending = np.argsort(maps.flatten(1).numpy(), axis=1, kind="stable")[:, ::-1].copy()
+    order = draw_order(IMAGES[:2], 42, "reverse", 0)
+    ranks = rank_values(maps, order).flatten(1)
+    assert torch.equal(ranks.gather(1, torch.from_numpy(ascending)), torch.arange(42).expand(2, -1))
+    explanation = explained(torch.nn.functional.pad(maps, (1, 0, 2, 0)), [0, 1])
+    scan, reverse = (
+        Deletion(step=3, ties=ties).score(NET, IMAGES[:2], explanation)
+        for ties in ("scan", "reverse")
+    )
+    turned = Deletion(step=3).score(Turned(), IMAGES[:2].flip(2, 3), explanation_turned(maps))
+    assert_close(reverse, turned, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(scan, reverse)
+
+
+class Turned(torch.nn.Module):
+    """Turns images by 180 degrees, so that scan order runs backwards."""
+
+    def forward(self, images):
+        return NET(images.flip(2, 3))
+
+
+def explanation_turned(maps):
+    padded = torch.nn.functional.pad(maps, (1, 0, 2, 0))
+    return explained(padded.flip(1, 2), [0, 1])
 
 
 @each

@@ -32,10 +32,11 @@ class Deletion(Metric):
     """Deletion: the area under the score's curve while the map's highest pixels vanish first.
 
     AUC = (Σ_k s_k − s_0/2 − s_n/2)/n, s_k = f(x without its k·step highest pixels) (Petsiuk et
-    al., 2018, arXiv:1806.07421). All channels of a pixel vanish together. The
-    default is what the authors ran over ImageNet, 28 steps; `preset="rise"` makes the 224 steps of
-    their single images, `preset="castream"` the 28 of CA-Stream. They explain the predicted class,
-    and the label: here it is the explanation's. Lower is better; in [0, 1] for a probability.
+    al., 2018, arXiv:1806.07421). All channels of a pixel vanish together. The default is what the
+    authors ran over ImageNet, 28 steps; `preset="rise"` makes the 224 steps of their single images,
+    `preset="castream"` the 28 of CA-Stream. Their code takes equal values about from the last to
+    the first, `ties="reverse"`. They explain the predicted class, and the label: here it is the
+    explanation's. Lower is better; in [0, 1] for a probability.
 
     Attributes:
         step: Pixels from pass to pass; a float is their share of the image, which makes

@@ -44,8 +44,9 @@ Step: TypeAlias = Annotated[int, Range(least=1)] | Annotated[float, Range(above=
 
 Fractions: TypeAlias = tuple[Annotated[float, Range(above=0, below=1)], ...]
 
-Ties: TypeAlias = Literal["scan", "random"]
-"""How equal values of a map are ordered: row after row, or at random, anew for each image.
+Ties: TypeAlias = Literal["scan", "reverse", "random"]
+"""How equal values of a map are ordered: row after row, from the last to the first, or at random,
+anew for each image.
 
 Of a flat map, `"scan"` takes the image from top to bottom, which a photograph's score may reward;
 `"random"` makes of it what a random map is.
@@ -76,6 +77,8 @@ def draw_order(images: Tensor, count: int, ties: Ties, seed: int) -> Tensor | No
     """
     if ties == "scan":
         return None
+    if ties == "reverse":
+        return torch.arange(count - 1, -1, -1, device=images.device).expand(len(images), -1)
     generators = (torch.Generator().manual_seed(state) for state in hash_images(images, seed))
     orders = [torch.randperm(count, generator=generator) for generator in generators]
     return torch.stack(orders).to(images.device)
@@ -84,11 +87,11 @@ def draw_order(images: Tensor, count: int, ties: Ties, seed: int) -> Tensor | No
 def read_ordered_maps(explanation: Explanation, images: Tensor, ties: Ties) -> Tensor:
     """Return the maps (B, H, W) whose pixels are to be ranked; see `read_maps`.
 
-    In scan order flat ones are noted; in a random one they become exactly flat, of which rounding,
-    as of a resize, would else be the order.
+    In a fixed order flat ones are noted; in a random one they become exactly flat, of which
+    rounding, as of a resize, would else be the order.
     """
-    maps = read_maps(explanation, images, order=ties == "scan")
-    return maps if ties == "scan" else level(maps)
+    maps = read_maps(explanation, images, order=ties != "random")
+    return level(maps) if ties == "random" else maps
 
 
 def level(maps: Tensor) -> Tensor:

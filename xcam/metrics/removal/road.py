@@ -18,6 +18,7 @@ from xcam.metrics.removal.imputation import impute
 from xcam.metrics.removal.pixels import (
     Ties,
     count_at_fractions,
+    draw_order,
     level,
     rank_values,
 )
@@ -67,7 +68,7 @@ class _Imputed(Metric):
 
         (B, P, 2) of a single order, (B, 2, P, 2) of both, most relevant first.
         """
-        maps = read_maps(explanation, images, order=self.ties == "scan")
+        maps = read_maps(explanation, images, order=self.ties != "random")
         target = read_target(explanation, images)
         settings = self.fractions, self.noise, self.seed, self.space, self.ties
         with untouched(model):
@@ -197,7 +198,7 @@ def _measure_curve(
 ) -> Tensor:
     """Return (B, P, 2), the probability and 1 for a hit, with pixels removed in one order."""
     pixels = maps[0].numel()
-    scan = None
+    scan = draw_order(images, pixels, ties, seed) if ties != "random" else None
     if ties == "random":
         maps = level(maps)  # here, since what is shared is known by the maps as they were read
         # One for all images. Row after row would make one hole, where scattered pixels are
