@@ -1,15 +1,19 @@
 """Training, validation and test images, and the net, agree on their classes by name."""
 
+from itertools import product
+
 import pytest
 import torch
 from colored import NAMES, ColorNet, color_net, colored_folder, write_pictures
 from nets import unchanged
+from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.functional import to_tensor
 from trainings import log, plain
 
 import xcam
+from xcam.models import Normalized
 from xcam.models.categories import find_categories
 
 STILL = {"optimizer": {"name": "SGD", "lr": 0.0}}
@@ -122,3 +126,64 @@ def test_head_that_asks_for_no_labels_takes_any_classes(tmp_path):
     assert net.categories == NAMES
     with pytest.raises(ValueError, match="those of the model are cat, dog, fox"):
         xcam.fit(color_net(), data, "lcam_fm", labels="given", **settings)
+
+
+class WideNet(ColorNet):
+    """A net of colors with outputs that no image is of."""
+
+    def __init__(self, outputs):
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, images):
+        return nn.functional.pad(super().forward(images), (0, self.outputs - 3), value=-100.0)
+
+
+@pytest.mark.parametrize("wrap", [lambda net: net, lambda net: Normalized(net, [0.0], [1.0])])
+@pytest.mark.parametrize("outputs", [5, 1000])
+def test_net_with_outputs_to_spare_keeps_the_names_of_its_training(tmp_path, outputs, wrap):
+    train = colored_folder(tmp_path / "train", NAMES)
+    part = colored_folder(tmp_path / "part", ["fox", "dog"])
+    out = tmp_path / "run"
+    net = plain(train, wrap(WideNet(outputs)), validation=part, test=part, out=out, **STILL)
+    assert find_categories(net)[:4] == (*NAMES, "(output 3)")
+    assert len(find_categories(net, outputs)) == outputs
+    xcam.save(net, tmp_path / "net.safetensors")
+    loaded = xcam.load(tmp_path / "net.safetensors", model=wrap(WideNet(outputs)))
+    for one, data in product((net, loaded), (train, part)):
+        table = xcam.accuracy(one, data).set_index("class")
+        assert table.loc["all", ["n", "accuracy"]].tolist() == [len(data), 1.0]
+        assert table.loc["fox", "n"] == 2
+        rows = xcam.evaluate(one, data, "gradcam", ["accuracy"], target="label", controls=False)
+        assert rows.table()["value"].tolist() == [1.0]
+    assert (out / "test.csv").read_text().splitlines()[2].startswith("dog,2,2,1.0")
+    owls = colored_folder(tmp_path / "owls", ["dog", "owl"])
+    for measure in (
+        lambda: xcam.accuracy(net, owls),
+        lambda: xcam.evaluate(net, owls, "gradcam", ["accuracy"], target="label"),
+        lambda: plain(owls, net, **STILL),
+        lambda: plain(train, net, validation=owls, **STILL),
+    ):
+        with pytest.raises(ValueError, match="has no owl"):
+            measure()
+
+
+def test_net_with_outputs_to_spare_goes_on_learning(tmp_path):
+    data, out = colored_folder(tmp_path / "train", NAMES), tmp_path / "run"
+    plain(data, WideNet(5), out=out, **STILL)
+    again = plain(data, WideNet(5), out=out, epochs=2, **STILL)
+    plain(colored_folder(tmp_path / "part", ["fox"]), again, out=tmp_path / "on", **STILL)
+    assert log(tmp_path / "on")["train_accuracy"].tolist() == [1.0]
+
+
+def test_net_with_fewer_outputs_than_classes_is_refused(tmp_path):
+    data = colored_folder(tmp_path, (*NAMES, "owl"))
+    with pytest.raises(ValueError, match=r"its 4 classes \(cat, dog, fox, …\), and the model has 3"):
+        plain(data, ColorNet(), out=tmp_path / "run", **STILL)
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_without_labels_of_their_own_name_no_outputs(tmp_path):
+    data = colored_folder(tmp_path, {"ape": "cat", "bee": "dog"})
+    net = xcam.fit(color_net(names=()), data, "lcam_fm", layer="model.features", epochs=1)
+    assert find_categories(net) == ()

@@ -1,4 +1,4 @@
-"""The end of a training whose numbers are no longer finite, and what it was due to."""
+"""The end of a training that diverged, and its cause."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def make_divergence(
     """
     image = _find_faulty_image(learner, progress, source)
     if image is not None:
-        remedy = f"image {image} of the data holds values that are not finite: mend or remove it"
+        remedy = f"image {image} of the data holds values that are not finite: repair or remove it"
     else:
         remedy = "lower the learning rate, clip the gradient, or check the images"
         if learner.runtime.precision == "fp16":

@@ -39,7 +39,7 @@ class Divisor:
         is_mixed: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
-        """Find out of which kind a criterion is.
+        """Determine how a criterion normalizes its loss.
 
         Args:
             criterion: Of logits (B, K) and labels; a copy of a module is measured.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from torch import Tensor, nn
 
@@ -13,7 +12,7 @@ from xcam._fit.source import Source
 from xcam.core import TrainableMethod
 from xcam.data.categories import list_categories
 from xcam.data.datasets import list_labels
-from xcam.models.categories import find_categories
+from xcam.models.categories import find_categories, name_outputs
 from xcam.runs.processes import Processes
 
 __all__ = ["check_all_labels", "match_sources"]
@@ -28,16 +27,19 @@ def match_sources(
 ) -> tuple[Source, list[Source | None]]:
     """Return sources whose labels number the same classes: the net's, or the training images'.
 
-    A method that learns what the classifier predicts asks for no labels, and takes any.
+    The training images name the first outputs of a net without names. A method that learns what the
+    classifier predicts asks for no labels, and takes any.
 
     Raises:
         ValueError: Images of other classes.
     """
+    asks_for_labels = getattr(method, "labels", None) != "predicted"
     reference = find_categories(net, num_classes)
     owner = "the model"
     if not reference:
-        reference = list_categories(train.dataset)
-        train = replace(train, categories=reference)
+        names = list_categories(train.dataset)
+        if asks_for_labels or len(names) == num_classes:  # else the net has learned others
+            reference = name_outputs(names, max(num_classes, 2))  # one output tells two apart
         owner = "the training data" if reference else owner
     count = len(reference) or num_classes
 
@@ -45,7 +47,7 @@ def match_sources(
         try:
             return source.match(reference, count, owner)
         except ValueError:
-            if getattr(method, "labels", None) != "predicted":
+            if asks_for_labels:
                 raise
             return source
 

@@ -10,7 +10,7 @@ from torch import nn
 from xcam.engine import unwrap
 from xcam.models.normalized import Normalized
 
-__all__ = ["find_categories", "set_categories"]
+__all__ = ["find_categories", "name_outputs", "set_categories"]
 
 
 def find_categories(net: nn.Module, num_classes: int | None = None) -> tuple[str, ...]:
@@ -31,6 +31,19 @@ def find_categories(net: nn.Module, num_classes: int | None = None) -> tuple[str
             if named and len(found) == (num_classes or len(found)) > 0:
                 return tuple(found)
     return ()
+
+
+def name_outputs(names: Sequence[str], num_classes: int) -> tuple[str, ...]:
+    """Return a name for each output: `names` for the first ones, a placeholder for each other.
+
+    So a net keeps the names of its 3 classes where it has 1000 outputs.
+
+    Returns:
+        `num_classes` names; none if there are no names, or more than outputs.
+    """
+    if not 0 < len(names) <= num_classes:
+        return ()
+    return (*names, *(f"(output {number})" for number in range(len(names), num_classes)))
 
 
 def set_categories(net: nn.Module, names: Sequence[str]) -> None:
