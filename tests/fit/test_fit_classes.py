@@ -178,7 +178,7 @@ def test_net_with_outputs_to_spare_goes_on_learning(tmp_path):
 
 def test_net_with_fewer_outputs_than_classes_is_refused(tmp_path):
     data = colored_folder(tmp_path, (*NAMES, "owl"))
-    with pytest.raises(ValueError, match=r"its 4 classes \(cat, dog, fox, …\), and the model has 3"):
+    with pytest.raises(ValueError, match=r"its 4 classes .*, and the model has 3"):
         plain(data, ColorNet(), out=tmp_path / "run", **STILL)
     assert not (tmp_path / "run").exists()
 

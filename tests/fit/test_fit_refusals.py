@@ -120,7 +120,11 @@ WRONG = [
         TypeError,
         "got an image without a label|the image a .C, H, W. tensor",
     ),
-    ({"data": TensorDataset(IMAGES, torch.zeros(6))}, TypeError, "one integer an image"),
+    (
+        {"data": TensorDataset(IMAGES, torch.zeros(6))},
+        TypeError,
+        "image 0 of data: the label must be an integer",
+    ),
     ({"data": TensorDataset(IMAGES, torch.full((6,), 3))}, ValueError, "label 3 is out of range"),
     ({"data": TensorDataset(IMAGES[:, :2], LABELS)}, ValueError, "the model fails"),
     (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import replace
 
 from torch import Tensor, nn
 
@@ -15,7 +17,7 @@ from xcam.data.datasets import list_labels
 from xcam.models.categories import find_categories, name_outputs
 from xcam.runs.processes import Processes
 
-__all__ = ["check_all_labels", "match_sources"]
+__all__ = ["check_all_labels", "check_listed_labels", "match_sources"]
 
 
 def match_sources(
@@ -44,12 +46,9 @@ def match_sources(
     count = len(reference) or num_classes
 
     def match(source: Source) -> Source:
-        try:
-            return source.match(reference, count, owner)
-        except ValueError:
-            if asks_for_labels:
-                raise
-            return source
+        with nullcontext() if asks_for_labels else suppress(ValueError):
+            source = source.match(reference, count, owner)
+        return replace(source, num_classes=num_classes)
 
     return match(train), [None if part is None else match(part) for part in others]
 
@@ -66,28 +65,39 @@ def check_all_labels(
         TypeError: A label that is no integer.
         ValueError: A label that is no class; the image is named.
     """
-    if _check_listed_labels(source, num_classes) or is_begun:
+    if (check_listed_labels(source, num_classes) and _lists_first(source)) or is_begun:
         return
     batches = list_evaluation_batches(len(source), batch_size, processes.rank, processes.count)
     for keys, (_, labels) in zip(batches, source.load(batches, seed=0), strict=True):
         _check([index for _, index in keys], labels, num_classes, source.name)
 
 
-def _check_listed_labels(source: Source, num_classes: int) -> bool:
-    """Check the labels that a data set lists; return whether these are those of its items.
+def check_listed_labels(source: Source, num_classes: int) -> bool:
+    """Check the labels that a data set lists; return whether all of them are classes.
 
     A list may hold something else, such as labels that the data set numbers anew for each item, so
-    that an item decides: the first one, and one whose label looks wrong.
+    that an item whose label looks wrong there decides.
+
+    Raises:
+        TypeError, ValueError: The label of an item is no class; the image is named.
     """
     listed = list_labels(source.dataset)
     limit = num_classes if source.numbering is None else len(source.numbering.numbers)
     if listed is None or not _is_class(listed[0], limit):
         return False
-    wrong = (index for index, label in enumerate(listed) if not _is_class(label, limit))
-    index = next(wrong, 0)
+    index = next((k for k, label in enumerate(listed) if not _is_class(label, limit)), None)
+    if index is None:
+        return True
     _, labels = source.load_one(0, index)
     _check([index], labels, num_classes, source.name)
-    return index == 0 and source.translate(labels.new_tensor(listed[:1])).equal(labels)
+    return False
+
+
+def _lists_first(source: Source) -> bool:
+    """Return whether the listed label of the first item is the one that it has."""
+    _, labels = source.load_one(0)
+    listed = list_labels(source.dataset)
+    return listed is not None and source.translate(labels.new_tensor(listed[:1])).equal(labels)
 
 
 def _is_class(label: object, limit: int) -> bool:

@@ -20,10 +20,12 @@ from torch.utils.data import (
     default_collate,
 )
 
-from xcam._fit.order import Key, seed_item
+from xcam._fit.items import SeededDataset
+from xcam._fit.order import Key
+from xcam._fit.settings import check_labels
 from xcam.data import datasets
 from xcam.data.categories import Numbering, list_categories, number_classes
-from xcam.data.items import collate_items, read_item
+from xcam.data.items import append_path, collate_items
 from xcam.runs import manifest
 
 __all__ = ["Images", "Source", "block_sigint"]
@@ -43,6 +45,7 @@ class Source:
         name: Of the argument, for messages.
         categories: The names of the classes that the labels number; empty if unknown.
         numbering: From the data set's labels to those, where they differ.
+        num_classes: The number of the model's classes, if it is known by now.
     """
 
     dataset: Any
@@ -52,6 +55,7 @@ class Source:
     name: str
     categories: tuple[str, ...] = ()
     numbering: Numbering | None = None
+    num_classes: int | None = None
 
     @classmethod
     def wrap(cls, data: Images, name: str, workers: int) -> Source:
@@ -92,7 +96,7 @@ class Source:
             pin_memory: Have them where a GPU can fetch them by itself.
         """
         loader = DataLoader(
-            _SeededDataset(self.dataset, seed, self.name),
+            self._seed_items(seed),
             batch_sampler=batches,  # any iterable of lists will do
             generator=torch.Generator().manual_seed(seed),  # of the workers, else the global one
             **self.options | ({"pin_memory": True} if pin_memory else {}),
@@ -103,8 +107,33 @@ class Source:
 
     def load_one(self, seed: int, index: int = 0) -> tuple[Tensor, Tensor]:
         """Load a batch of one image alone, in this process."""
-        item = _SeededDataset(self.dataset, seed, self.name)[-1, index]
-        return self._read_batch(self.options["collate_fn"]([item]))
+        return self._read_batch(self.options["collate_fn"]([self._seed_items(seed)[-1, index]]))
+
+    def _seed_items(self, seed: int) -> SeededDataset:
+        # What another collate function makes labels from is not known.
+        is_plain = self.options["collate_fn"].args == (default_collate,)
+        check = self._choose_check() if is_plain else None
+        return SeededDataset(self.dataset, seed, self.name, check)
+
+    def _choose_check(self) -> Callable[[Tensor], object]:
+        """Return what refuses labels (B,) of the data set that are no classes, as far as known."""
+        if self.numbering is not None:
+            return self.numbering.translate
+        if self.num_classes is None:
+            return len
+        return partial(check_labels, num_classes=self.num_classes)
+
+    def check_first(self, labels: Tensor) -> None:
+        """Refuse the label (1,) of the first image, as the data set has it.
+
+        Raises:
+            ValueError: It is no class.
+        """
+        try:
+            self._choose_check()(labels)
+        except ValueError as error:
+            message = f"image 0 of {self.name}: {error}"
+            raise ValueError(append_path(message, self.dataset, 0)) from error
 
     def _read_batch(self, found: object) -> tuple[Tensor, Tensor]:
         images, labels = _check_batch(found)
@@ -127,7 +156,8 @@ class Source:
         """
         names = list_categories(self.dataset)
         numbering = number_classes(names, reference, lambda: num_classes, self.name, owner)
-        return replace(self, categories=tuple(reference) or names, numbering=numbering)
+        categories = tuple(reference) or names
+        return replace(self, categories=categories, numbering=numbering, num_classes=num_classes)
 
     def digest_labels(self) -> str:
         """Return a hash of all labels, where the data set has them as `labels` or `targets`."""
@@ -140,22 +170,6 @@ class Source:
             if labels.shape == (len(self),):
                 return manifest.digest(manifest.iterate_bytes([("labels", labels)]))
         return "not known"
-
-
-class _SeededDataset(Dataset[Any]):
-    """A data set whose items draw their random numbers from (seed, epoch, index).
-
-    Global generators stay where an item leaves them: each next item, and each step, seeds them. An
-    item that fails is named by the data set's name.
-    """
-
-    def __init__(self, dataset: Any, seed: int, name: str) -> None:  # noqa: ANN401
-        self.dataset, self.seed, self.name = dataset, seed, name
-
-    def __getitem__(self, key: Key) -> Any:  # noqa: ANN401 - whatever the data set holds
-        epoch, index = key
-        seed_item("item", self.seed, epoch, index)
-        return read_item(self.dataset, index, self.name)
 
 
 @contextmanager
@@ -234,7 +248,7 @@ def _check_loader(loader: DataLoader[Any], name: str) -> None:
 
 
 def _check_batch(found: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401 - whatever the data gives
-    if isinstance(found, ValueError):
+    if isinstance(found, TypeError | ValueError):
         raise found
     parts = list(found) if isinstance(found, list | tuple) else [found]
     images = parts[0] if parts else None

@@ -15,12 +15,12 @@ from torch.nn.parallel import DistributedDataParallel
 from xcam._explain.prepared import prepare
 from xcam._fit.averaging import Averaging
 from xcam._fit.divisor import find_divisors
-from xcam._fit.labels import check_all_labels, match_sources
+from xcam._fit.labels import check_all_labels, check_listed_labels, match_sources
 from xcam._fit.learner import Learner, Objective, make_mixing
 from xcam._fit.optimization import Optimization
 from xcam._fit.order import Order, seed_all
 from xcam._fit.progress import CLASSES
-from xcam._fit.settings import Runtime, TrainingSettings, check_labels, describe_structure
+from xcam._fit.settings import Runtime, TrainingSettings, describe_structure
 from xcam._fit.source import Source
 from xcam.core import (
     Method,
@@ -127,7 +127,7 @@ class Start:
             net, num_classes, method, self.source, self.validation, self.test
         )
         for source, label in zip(filter(None, (train, validation, test)), labels, strict=True):
-            check_labels(source.translate(label), num_classes)
+            source.check_first(label)
         names = train.categories if len(train.categories) == num_classes else ()
         if not find_categories(net, num_classes) and (names or find_categories(net)):
             set_categories(net, names)
@@ -199,6 +199,7 @@ class Start:
         Raises:
             TypeError, ValueError: There is one; the image is named.
         """
+        check_listed_labels(self.source, self.num_classes)
         for part in filter(None, (self.validation, self.test)):
             size = self.settings.batch_size
             check_all_labels(part, self.num_classes, self.runtime.processes, size, is_begun)

@@ -131,8 +131,8 @@ def fit(
         A new net in eval mode, on the device: the epoch with the highest validation accuracy, or,
         where no logit depends on what is trained, the lowest validation loss (the last of equals);
         the last without `validation`. Its `Normalized`, if it has one, has the size of the training
-        images as `input_size`. Where it named no classes, its `categories` are theirs, for the first
-        outputs if it has more.
+        images as `input_size`. Where it named no classes, its `categories` are theirs; those
+        of outputs to spare are placeholders.
 
     Raises:
         TypeError: An argument of the wrong kind, or items that are not `(image, label)`.

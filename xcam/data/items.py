@@ -80,7 +80,7 @@ def read_item(dataset: Any, index: int, name: str) -> Any:  # noqa: ANN401 - wha
 
 def collate_items(collate: Callable[[list[Any]], Any], items: list[Any]) -> Any:  # noqa: ANN401
     """Return the batch of some items, or the first error among them."""
-    failed = (item for item in items if isinstance(item, ValueError))
+    failed = (item for item in items if isinstance(item, TypeError | ValueError))
     failure = next(failed, None)
     return collate(items) if failure is None else failure
 

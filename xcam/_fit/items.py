@@ -1,0 +1,77 @@
+"""Items of a training: seeded, and with labels that are checked where the image is known."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Callable
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, get_worker_info
+
+from xcam._fit.order import Key, seed_item
+from xcam.data.items import append_path, read_item
+
+__all__ = ["SeededDataset"]
+
+
+class SeededDataset(Dataset[Any]):
+    """A data set whose items draw their random numbers from (seed, epoch, index).
+
+    Global generators stay where an item leaves them: each next item, and each step, seeds them. An
+    item that fails is named by the data set's name.
+
+    Args:
+        dataset: Items by number.
+        seed: Of what loading them draws.
+        name: Of the data set, for messages.
+        check: Refuses a label, (1,), that is no class; None where items need not be
+            `(image, label, …)`.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,  # noqa: ANN401
+        seed: int,
+        name: str,
+        check: Callable[[Tensor], object] | None,
+    ) -> None:
+        self.dataset, self.seed, self.name, self.check = dataset, seed, name, check
+
+    def __getitem__(self, key: Key) -> Any:  # noqa: ANN401 - whatever the data set holds
+        epoch, index = key
+        seed_item("item", self.seed, epoch, index)
+        item = read_item(self.dataset, index, self.name)
+        if self.check is None or not isinstance(item, list | tuple) or len(item) < 2:
+            return item
+        try:
+            self.check(_read_label(item[1]))
+        except (TypeError, ValueError) as error:
+            message = f"image {index} of {self.name}: {error}"
+            failure = type(error)(append_path(message, self.dataset, index))
+            if get_worker_info() is None:
+                raise failure from error
+            return failure  # raised here, torch would put the worker's traceback into the message
+        return item
+
+
+def _read_label(label: object) -> Tensor:
+    """Return an item's label as a tensor (1,).
+
+    Raises:
+        TypeError: It is no integer.
+    """
+    if isinstance(label, Tensor | np.ndarray):
+        found = torch.as_tensor(label)
+        is_integer = not (found.is_floating_point() or found.is_complex())
+        if found.ndim == 0 and is_integer and found.dtype != torch.bool:
+            return found[None]
+    elif not isinstance(label, bool) and isinstance(label, Integral):
+        return torch.tensor([int(label)])
+    raise TypeError(
+        f"the label must be an integer, the number of a class, got {reprlib.repr(label)}; "
+        "xcam.data.relabel gives a data set other labels"
+    )
