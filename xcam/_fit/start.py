@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from xcam._explain.prepared import prepare
 from xcam._fit.averaging import Averaging
@@ -22,15 +18,20 @@ from xcam._fit.order import Order, seed_all
 from xcam._fit.progress import CLASSES
 from xcam._fit.settings import Runtime, TrainingSettings, describe_structure
 from xcam._fit.source import Source
+from xcam._fit.trials import (
+    check_last_step,
+    check_validation_loss,
+    has_trained_logits,
+    share_gradients,
+)
 from xcam.core import (
     Method,
     TrainableMethod,
     attached_method,
     check_headless,
-    extract_logits,
     find_headed,
 )
-from xcam.engine import untouched, unwrap
+from xcam.engine import unwrap
 from xcam.models import Normalized
 from xcam.models.categories import find_categories, set_categories
 from xcam.runs import manifest
@@ -156,9 +157,11 @@ class Start:
                 "the model gives one score an image, and the cross-entropy of one class is always "
                 "0; give a model, and images, of two classes at least, or a criterion"
             )
-        self._check_last_step(net, runtime)
-        self._check_validation_loss(net, method, runtime)
         order = self.order
+        check_last_step(net, self.image, order, runtime)
+        if method is not None and self.validation is not None:
+            batch = self.validation.load_one(settings.seed)
+            check_validation_loss(net, method, batch, runtime)
         divisors = find_divisors(
             settings.criterion,
             num_classes,
@@ -169,10 +172,12 @@ class Start:
         )
         objective = Objective(net, method, settings.criterion, settings.label_smoothing, *divisors)
         objective.to(runtime.device)
-        is_shared = runtime.processes.count > 1
+        wrapped: nn.Module = objective
+        if runtime.processes.count > 1:
+            wrapped = share_gradients(objective, self.image, self.label, runtime)
         return Learner(
             objective=objective,
-            wrapped=self._wrap(objective, runtime) if is_shared else objective,
+            wrapped=wrapped,
             optimization=Optimization.create(
                 net,
                 settings.optimizer,
@@ -185,7 +190,7 @@ class Start:
             averaging=None if settings.ema is None else Averaging(net, settings.ema),
             mixing=make_mixing(settings.mix, num_classes),
             num_classes=num_classes,
-            has_trained_logits=method is None or self._has_trained_logits(net, runtime),
+            has_trained_logits=method is None or has_trained_logits(net, self.image, runtime),
             runtime=runtime,
             order=order,
         )
@@ -239,56 +244,6 @@ class Start:
             )
         return order
 
-    def _has_trained_logits(self, net: nn.Module, runtime: Runtime) -> bool:
-        """Return whether the logits depend on anything that is trained."""
-        with _differentiable(net), runtime.autocast():
-            return extract_logits(net(runtime.move(self.image)), 1).requires_grad
-
-    def _wrap(self, objective: Objective, runtime: Runtime) -> nn.Module:
-        """Return the objective with averaged gradients.
-
-        DDP must be told if the loss leaves out parameters, or it waits for their gradients.
-        """
-        with _differentiable(objective) as trained, runtime.autocast():
-            loss, *_ = objective(runtime.move(self.image), self.label.to(runtime.device))
-            found = torch.autograd.grad(loss, trained, allow_unused=True)
-        unused = any(gradient is None for gradient in found)
-        return DistributedDataParallel(objective, find_unused_parameters=unused)
-
-    def _check_last_step(self, net: nn.Module, runtime: Runtime) -> None:
-        """Refuse a last step with a single image where batch norm would, an epoch later."""
-        order = self.order
-        if order.count_smallest_part() > 1:
-            return
-        with untouched(net), torch.no_grad(), runtime.autocast():
-            try:
-                net.train()(runtime.move(self.image))
-            except ValueError as error:
-                if "more than 1 value per channel" not in str(error):
-                    raise
-                last = order.count_images(order.steps - 1)
-                raise ValueError(
-                    "batch norm of this model cannot learn from one image, and the last step of "
-                    f"an epoch has {last} for {order.parts} part(s); give drop_last=True, or "
-                    "another batch_size"
-                ) from error
-
-    def _check_validation_loss(
-        self, net: nn.Module, method: TrainableMethod | None, runtime: Runtime
-    ) -> None:
-        """Refuse a method's loss that fails on validation images, before an epoch is lost."""
-        if method is None or self.validation is None:
-            return
-        image, label = self.validation.load_one(self.settings.seed)
-        with untouched(net), torch.no_grad(), runtime.autocast():
-            try:
-                method.loss(net, runtime.move(image), label.to(runtime.device))
-            except RuntimeError as error:
-                raise ValueError(
-                    f"the loss of {method.spec.name} fails on a validation image, in eval mode and "
-                    f"without gradients ({error}); have it run there, or leave validation out"
-                ) from error
-
     def describe(self, model: nn.Module, method: TrainableMethod | None) -> dict[str, Any]:
         """Return a folder's manifest: a training that differs in it is another one."""
         described = None if method is None else manifest.describe_settings(method, method.spec.name)
@@ -319,19 +274,6 @@ class Start:
             found["first validation image"] = _digest_first(*first)
             found["validation labels"] = self.validation.digest_labels()
         return found
-
-
-@contextmanager
-def _differentiable(net: nn.Module) -> Iterator[list[nn.Parameter]]:
-    """Give the trained parameters; a pass inside the block leads back to them, and leaves no trace.
-
-    `untouched` freezes all parameters, so those that are trained are thawed.
-    """
-    trained = [each for each in net.parameters() if each.requires_grad]
-    with untouched(net), torch.enable_grad():
-        for each in trained:
-            each.requires_grad_(True)
-        yield trained
 
 
 def _digest_first(image: Tensor, label: Tensor) -> str:
