@@ -7,7 +7,7 @@ import torch
 from colored import NAMES, ColorNet, color_net, colored_folder, write_pictures
 from nets import unchanged
 from torch import nn
-from torch.utils.data import DataLoader, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, Subset, TensorDataset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.functional import to_tensor
 from trainings import log, plain
@@ -187,3 +187,31 @@ def test_images_without_labels_of_their_own_name_no_outputs(tmp_path):
     data = colored_folder(tmp_path, {"ape": "cat", "bee": "dog"})
     net = xcam.fit(color_net(names=()), data, "lcam_fm", layer="model.features", epochs=1)
     assert find_categories(net) == ()
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+@pytest.mark.parametrize(
+    "parts", [(NAMES, ["cat", "fox"]), (["dog", "fox"], NAMES), (["cat", "fox"], ["cat", "dog"])]
+)
+def test_folders_with_different_classes_are_joined_by_name(tmp_path, parts, order):
+    folders = [colored_folder(tmp_path / str(k), part) for k, part in enumerate(parts)]
+    torchvision = [ImageFolder(tmp_path / str(k), to_tensor) for k in range(2)]
+    joined = ConcatDataset(folders)
+    for data in (joined, ConcatDataset(torchvision), Subset(joined, range(len(joined)))):
+        for given in (data, DataLoader(data, 3)):
+            table = xcam.accuracy(color_net(order), given)
+            assert read(table) == dict.fromkeys((*NAMES, "all"), 1.0)
+    rows = xcam.evaluate(
+        color_net(order), joined, "gradcam", ["accuracy"], target="label", controls=False
+    )
+    assert rows.table()["value"].tolist() == [1.0]
+    out = tmp_path / "run"
+    net = plain(joined, color_net(names=()), validation=joined, out=out, **STILL)
+    assert (net.categories, log(out)["train_accuracy"].tolist()) == (NAMES, [1.0])
+    assert [joined[k][1] for k in range(2)] == [0, 0]  # the given one is as it was
+
+
+def test_parts_whose_joint_order_is_not_clear_are_refused(tmp_path):
+    spellings = [colored_folder(tmp_path / n, {n: "cat", "fox": "fox"}) for n in ("cat", "Cat")]
+    with pytest.raises(ValueError, match="parts of a ConcatDataset name their classes differently"):
+        xcam.accuracy(color_net(), ConcatDataset(spellings))

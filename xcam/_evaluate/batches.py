@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from xcam._evaluate.failures import TolerantCollate, TolerantDataset
 from xcam.data import datasets
+from xcam.data.joining import number_parts_alike
 
 __all__ = ["Batch", "Batches", "Unreadable"]
 
@@ -100,14 +101,14 @@ class Batches:
         if isinstance(data, list | tuple):
             return _group_list(data, indices, fraction, seed)
         loader = _check_data(data)
-        dataset = loader.dataset
+        dataset = number_parts_alike(loader.dataset)
         ids = datasets.list_ids(dataset)
         chosen = datasets.select_indices(len(ids), indices, fraction, seed)
         size = loader.batch_size or 1
         groups = tuple(chosen[i : i + size] for i in range(0, len(chosen), size))
 
         def read(groups: _Groups) -> Iterator[_Loaded]:
-            return iter(_regroup(loader, groups, seed))
+            return iter(_regroup(loader, dataset, groups, seed))
 
         return cls(groups, ids, datasets.list_labels(dataset), dataset, size, read)
 
@@ -176,10 +177,12 @@ def _group_list(
     return Batches(groups, [str(index) for index in range(starts[-1])], None, batches, 0, read)
 
 
-def _regroup(loader: DataLoader[Any], groups: _Groups, seed: int) -> DataLoader[Any]:
+def _regroup(
+    loader: DataLoader[Any], dataset: Dataset[Any], groups: _Groups, seed: int
+) -> DataLoader[Any]:
     """Return a loader like this one that reads the given groups and tolerates failing items."""
     return DataLoader(
-        TolerantDataset(loader.dataset),
+        TolerantDataset(dataset),
         batch_sampler=groups,  # type: ignore[arg-type]  # any sized iterable of lists will do
         num_workers=loader.num_workers,
         collate_fn=TolerantCollate(loader.collate_fn),

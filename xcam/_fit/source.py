@@ -26,6 +26,7 @@ from xcam._fit.settings import check_labels
 from xcam.data import datasets
 from xcam.data.categories import Numbering, list_categories, number_classes
 from xcam.data.items import append_path, collate_items
+from xcam.data.joining import number_parts_alike
 from xcam.runs import manifest
 
 __all__ = ["Images", "Source", "block_sigint"]
@@ -71,7 +72,7 @@ class Source:
             ValueError: No images, or a loader that chooses or groups them by itself.
         """
         loader = data if isinstance(data, DataLoader) else None
-        dataset = data if loader is None else loader.dataset
+        dataset = number_parts_alike(data if loader is None else loader.dataset)
         accepted = "a data set with a length and items by number, or a DataLoader of one"
         if datasets.count_items(dataset, name, accepted) == 0:
             raise ValueError(f"{name} holds no images")

@@ -14,6 +14,7 @@ from xcam._explain.verb import explain
 from xcam.core import Explanation, Method
 from xcam.core.figures import DPI, INK, draw_grid, write_figure
 from xcam.data.categories import list_categories, number_classes
+from xcam.data.joining import number_parts_alike
 from xcam.metrics import AverageDrop, IncreaseInConfidence
 from xcam.models import Normalized
 from xcam.models.categories import find_categories
@@ -116,6 +117,7 @@ def draw_samples(
     Raises:
         ValueError: No methods, or see `draw_comparison`.
     """
+    data = number_parts_alike(data)
     count = min(_SAMPLES, len(data))  # of a folder of classes, the first ones are of one class
     items = [data[number * len(data) // count] for number in range(count)]
     images = torch.stack([item[0] for item in items]).to(model.mean.device)
