@@ -41,7 +41,8 @@ def match_sources(
     if not reference:
         names = list_categories(train.dataset)
         if asks_for_labels or len(names) == num_classes:  # else the net has learned others
-            reference = name_outputs(names, max(num_classes, 2))  # one output tells two apart
+            # One output tells two classes apart; a subset may keep names that its labels lack.
+            reference = name_outputs(names, max(num_classes, 2)) or names
         owner = "the training data" if reference else owner
     count = len(reference) or num_classes
 
