@@ -23,8 +23,6 @@ _REMEDY = (
     "xcam.data.relabel; where the model's names are not those of its outputs, set its `categories`"
 )
 
-_SAME = "two of the names mean the same class"
-
 
 @dataclass(frozen=True)
 class Numbering:
