@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
+from xcam._explain.checks import check_model
 from xcam._explain.prepared import label_settings, requested_method, resolve_method
-from xcam._explain.verb import check_model
 from xcam.core import Method, Metric, attached_method, check_fitted, find_headed
 from xcam.core.settings import Settings
 from xcam.engine import unwrap

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from xcam._evaluate.batches import Batch
 from xcam._evaluate.comparison import Comparison, MapSource
 from xcam._evaluate.failures import Outcome, StepRunner
+from xcam._explain.checks import check_images
 from xcam._explain.prepared import Prepared, run
-from xcam._explain.verb import check_images
 from xcam.core import Explanation, Metric, Target, check_finite, check_logits
 from xcam.engine import untouched
 from xcam.engine.clean import clean_logits

@@ -20,8 +20,8 @@ from xcam._evaluate.classes import Classes
 from xcam._evaluate.comparison import Comparison, describe_source
 from xcam._evaluate.failures import Outcome, StepRunner
 from xcam._evaluate.scoring import BatchScorer, move_to_model
+from xcam._explain.checks import check_dtype, check_images
 from xcam._explain.prepared import Prepared, prepare
-from xcam._explain.verb import check_dtype, check_images
 from xcam.core import Explanation, Method
 from xcam.engine import unwrap
 from xcam.engine.forward import run_settings

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from xcam._explain.verb import check_model
+from xcam._explain.checks import check_model
 from xcam._fit.order import list_evaluation_batches
 from xcam._fit.settings import Runtime, check_count, check_labels
 from xcam._fit.source import Images, Source

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from xcam._explain.verb import check_model
+from xcam._explain.checks import check_model
 from xcam._fit.counting import tabulate
 from xcam._fit.loop import Training
 from xcam._fit.optimization import NamedArguments

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from xcam._explain.verb import check_dtype, check_images, check_model
+from xcam._explain.checks import check_dtype, check_images, check_model
 from xcam.core import Explanation, Method, MethodSpec, Metric, MetricSpec
 from xcam.testing.probe import CLASSES, ContractError, Fuse, ProbeNet, sample_images
 
