@@ -18,8 +18,9 @@ from timing import interleave, machine
 from torch import Tensor, nn
 
 import xcam
+from xcam.engine.chunks import choose_batch_size
 from xcam.engine.footprint import measure_footprint
-from xcam.engine.forward import choose_batch_size, run_settings
+from xcam.engine.forward import run_settings
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 # Name, title, side of the images, and the largest chunk that is tried.

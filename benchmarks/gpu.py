@@ -25,7 +25,8 @@ from timing import machine, seconds, watch
 from torch import Tensor, nn
 
 import xcam
-from xcam.engine.forward import default_batch_size, run_settings
+from xcam.engine.chunks import default_batch_size
+from xcam.engine.forward import run_settings
 from xcam.metrics import Deletion, Insertion
 
 LIMIT = 8 * 60  # seconds

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from xcam.core import Explanation, Metric, MetricSpec
 from xcam.engine import forward, untouched
+from xcam.engine.chunks import collect
 from xcam.metrics.inputs import read_maps, read_target
 from xcam.testing import check_metric
 
@@ -26,7 +27,7 @@ def left(model: nn.Module, images: Tensor, maps: Tensor, explanation: Explanatio
         output = forward.call(model, images[rows] * masks[rows, None])
         return target.scores(output, rows, output="prob")
 
-    return forward.collect(len(images), step, images)
+    return collect(len(images), step, images)
 
 
 def spec(**changes: Any) -> MetricSpec:

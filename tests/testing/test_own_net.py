@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from xcam.core import Explanation, Method, MethodSpec, Metric, MetricSpec, Target
 from xcam.engine import forward, untouched
+from xcam.engine.chunks import collect
 from xcam.errors import LayerError
 from xcam.models.toy import LinearNet
 from xcam.testing import check_method, check_metric, method_checks, metric_checks
@@ -128,7 +129,7 @@ class TokenAgreement(Metric):
         handle = read_tokens(model).register_forward_hook(lambda *args: found.append(args[2]))
         try:
             with untouched(model), torch.no_grad():
-                forward.collect(len(images), lambda part: forward.call(model, images[part]), images)
+                collect(len(images), lambda part: forward.call(model, images[part]), images)
         finally:
             handle.remove()
         tokens = torch.cat(found)

@@ -26,6 +26,7 @@ from xcam.core import (
     check_fitted,
 )
 from xcam.engine import find_module, forward, untouched
+from xcam.engine.chunks import chunks
 from xcam.engine.clean import bind_clean_pass
 from xcam.engine.footprint import measure_footprint
 from xcam.engine.layers import find_default_layer
@@ -121,7 +122,7 @@ def run(prepared: Prepared, images: Tensor, target: Target) -> Explanation:
         return raw, chunk
 
     with untouched(model):
-        done = [result for _, result in forward.chunks(len(images), step, images, method.spec.name)]
+        done = [result for _, result in chunks(len(images), step, images, method.spec.name)]
     forward.note_repeated_layers(prepared.default_layer)
     if prepared.note:
         forward.note(prepared.note)

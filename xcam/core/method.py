@@ -74,8 +74,8 @@ class Method(Settings, ABC):
         """Return the maps of one chunk of images.
 
         The model is in eval mode with frozen parameters (see `xcam.engine.untouched`), and runs
-        only through `xcam.engine.forward`. A method that makes a clean pass hands its output to
-        `target.bind`.
+        only through `xcam.engine.forward.call`. A method that makes a clean pass hands its output
+        to `target.bind`.
 
         Args:
             model: From images to scores.

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from xcam.core import Target, extract_logits
 from xcam.engine import forward
+from xcam.engine.chunks import collect
 from xcam.engine.shared import shareable
 from xcam.errors import ModelOutputError
 
@@ -35,7 +36,7 @@ def clean_logits(model: nn.Module, images: Tensor, label: str = "") -> Tensor:
     Raises:
         ModelOutputError: The output is not one (B, K) tensor.
     """
-    return forward.collect(len(images), lambda part: _run(model, images[part]), images, label)
+    return collect(len(images), lambda part: _run(model, images[part]), images, label)
 
 
 @shareable

@@ -1,8 +1,7 @@
-"""The chunked forward engine, and the run settings that a verb scopes to its call.
+"""A pass of the model, and the run settings that a verb scopes to its call.
 
-A method says how many rows it needs and how to process some of them; the engine decides how many
-go through the model at a time, in which memory layout and precision, retries with fewer when memory
-runs out, and shows progress.
+The engine decides in which memory layout and precision a pass is made; `xcam.engine.chunks`, how
+many images go through the model at a time.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -27,9 +26,6 @@ __all__ = [
     "Precision",
     "RunSettings",
     "call",
-    "choose_batch_size",
-    "chunks",
-    "collect",
     "current_runtime",
     "ensure_run",
     "match_layout",
@@ -41,7 +37,6 @@ __all__ = [
 ]
 
 Precision = Literal["full", "bf16", "fp16"]
-T = TypeVar("T")
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -61,7 +56,8 @@ class RunSettings:
         passes: Images through the model so far, as far as the work by itself needs them.
         shared_passes: How many of them were taken from earlier work; see `xcam.engine.shared`.
         shared_seconds: What these would have taken.
-        footprint: Returns the bytes of the largest layer for one image; see `choose_batch_size`.
+        footprint: Returns the bytes of the largest layer for one image; see
+            `xcam.engine.chunks.choose_batch_size`.
     """
 
     batch_size: int | None = None
@@ -225,109 +221,6 @@ def _autocast(device: torch.device, precision: Precision) -> AbstractContextMana
     return torch.autocast(device.type, _AUTOCAST[precision])
 
 
-def chunks(
-    rows: int, step: Callable[[slice], T], like: Tensor, label: str = "", group_size: int = 1
-) -> Iterator[tuple[slice, T]]:
-    """Process many rows in chunks, each as large as is fast and fits into memory.
-
-    Args:
-        rows: How many there are: images, or pairs of an image and a mask, step, or noise sample.
-        step: Makes the rows of a slice, runs them, and returns what to keep. It may be called again
-            with half of the slice if memory runs out, so it must not accumulate anything itself.
-        like: Images of the size and on the device of the rows.
-        label: What the progress bar counts.
-        group_size: How many consecutive rows always share a chunk, whatever the batch size.
-
-    Yields:
-        Each slice with what `step` returned for it.
-    """
-    runtime = current_runtime()
-    start = 0
-    with _bar(rows, label, runtime.progress) as bar:
-        while start < rows:
-            size = choose_batch_size(rows, like, runtime)
-            size = max(group_size, size - size % group_size)
-            part = slice(start, min(rows, start + size))
-            result = _attempt(step, part, group_size)
-            if result is None:
-                half = (part.stop - part.start) // 2
-                # A loop inside `step` may have reduced it further.
-                runtime.batch_size = min(half, runtime.batch_size or half)
-                continue
-            yield part, result[0]
-            start = part.stop
-            if bar is not None:
-                bar.update(part.stop - part.start)
-
-
-def collect(
-    rows: int, step: Callable[[slice], Tensor], like: Tensor, label: str = "", group_size: int = 1
-) -> Tensor:
-    """Return what `step` gives for every row, (rows, …), processed as by `chunks`.
-
-    Results are written into one tensor, allocated with the first chunk: small results kept from
-    each chunk would fragment the memory that large intermediate ones are freed from.
-    """
-    found = like.new_zeros(0)
-    for part, values in chunks(rows, step, like, label, group_size):
-        if part.start == 0:
-            found = values.new_empty(rows, *values.shape[1:])
-        found[part] = values
-    return found
-
-
-def _bar(rows: int, label: str, show: bool) -> AbstractContextManager[Any]:
-    if not show:  # even a bar that shows nothing takes a lock, which a fork may find taken
-        return nullcontext()
-    from tqdm.auto import tqdm
-
-    bar: AbstractContextManager[Any] = tqdm(total=rows, desc=label, leave=False)
-    return bar
-
-
-def _attempt(step: Callable[[slice], T], part: slice, least: int) -> tuple[T] | None:
-    """Return what `step` gives for a slice, in a tuple; None if memory ran out, and less may do."""
-    try:
-        return (step(part),)
-    except RuntimeError as error:
-        if part.stop - part.start <= least or not out_of_memory(error):
-            raise
-    # Outside of the handler: inside, the traceback would keep the failed chunk's tensors alive.
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return None
-
-
 def out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that memory ran out, on the device or on the host."""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
-
-
-# Bytes of the largest layer of a chunk, and images of a chunk, at which CPUs were found to be
-# fastest: see the table of chunks in benchmarks/RESULTS.md.
-_CHUNK_BYTES, _CHUNK_IMAGES = 13_000_000, 128
-_FEW_ROWS = 4  # for which finding out about the layers is not worth a search
-
-
-def choose_batch_size(rows: int, like: Tensor, runtime: RunSettings) -> int:
-    """Return how many of some rows to run at a time, by a rule, so that a call repeats its bits.
-
-    A CPU is fastest on chunks whose layers stay in its caches, so that it counts what the net's
-    largest layer holds; where that is not known, and on an accelerator, the pixels of an image.
-    """
-    if runtime.batch_size is not None:
-        return runtime.batch_size
-    by_pixels = default_batch_size(like)
-    if like.device.type != "cpu" or runtime.footprint is None or rows <= _FEW_ROWS:
-        return by_pixels
-    footprint = runtime.footprint()
-    if not footprint:
-        return by_pixels
-    return max(1, min(_CHUNK_BYTES // footprint, _CHUNK_IMAGES))
-
-
-def default_batch_size(like: Tensor) -> int:
-    """Return how many images of (…, H, W) to run at a time, from their size and device alone."""
-    at_224, most = (4, _CHUNK_IMAGES) if like.device.type == "cpu" else (256, 8192)
-    pixels = max(1, like.shape[-2] * like.shape[-1])
-    return max(1, min(at_224 * 224 * 224 // pixels, most))

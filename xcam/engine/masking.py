@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from xcam.core import Output, Target
 from xcam.engine import forward
+from xcam.engine.chunks import collect
 from xcam.imaging import Fill, make_fill
 
 __all__ = ["blend", "masked_passes", "masked_scores"]
@@ -77,7 +78,7 @@ def masked_passes(
         return read(forward.call(model, masked, may_overwrite=True), rows)
 
     with torch.no_grad():
-        return forward.collect(pairs, step, images, label, group_size)
+        return collect(pairs, step, images, label, group_size)
 
 
 def masked_scores(

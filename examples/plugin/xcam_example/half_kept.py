@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from xcam import Explanation, Metric, MetricSpec
 from xcam.core import Output
 from xcam.engine import forward, untouched
+from xcam.engine.chunks import chunks
 from xcam.engine.masking import masked_scores
 from xcam.metrics.inputs import read_maps, read_target
 
@@ -57,7 +58,7 @@ class HalfKept(Metric):
             return pairs // 2, masks[pairs // 2, pairs % 2]
 
         with untouched(model), torch.no_grad():
-            for part, output in forward.chunks(
+            for part, output in chunks(
                 len(images), lambda part: forward.call(model, images[part]), images
             ):
                 target.select(part).bind(output)  # refuses a class that the model lacks

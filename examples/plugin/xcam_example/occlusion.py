@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from xcam import Method, MethodSpec, Target
 from xcam.core import Output
 from xcam.engine import forward
+from xcam.engine.chunks import chunks
 
 __all__ = ["Occlusion", "cell_grid"]
 
@@ -57,7 +58,7 @@ class Occlusion(Method):
             hidden = self._hide(images[rows], pairs % count)
             return target.scores(forward.call(model, hidden), rows, output=self.output)
 
-        parts = forward.chunks(len(images) * count, step, images, label="occlusion")
+        parts = chunks(len(images) * count, step, images, label="occlusion")
         scores = torch.cat([scores for _, scores in parts])
         return clean[:, None, None] - scores.view(-1, self.cells, self.cells)
 

@@ -10,7 +10,6 @@ from torch import nn
 import xcam
 from xcam import imaging
 from xcam.core import Target
-from xcam.engine import forward
 from xcam.engine.masking import blend
 from xcam.methods import RISE
 from xcam.methods.perturbation.grid_masks import GridMasks
@@ -271,7 +270,7 @@ def test_memory_does_not_grow_with_the_masks(monkeypatch):
     monkeypatch.setattr(
         GridMasks, "__getitem__", lambda self, part: made.append(make(self, part)) or made[-1]
     )
-    monkeypatch.setattr(forward, "default_batch_size", lambda like: 6)
-    monkeypatch.setattr(forward, "choose_batch_size", lambda *_: 6)
+    monkeypatch.setattr("xcam.methods.perturbation.rise.default_batch_size", lambda like: 6)
+    monkeypatch.setattr("xcam.engine.chunks.choose_batch_size", lambda *_: 6)
     xcam.explain(GapNet(), pictures(2), 0, RISE(n_masks=40))
     assert max(len(masks) for masks in made) <= 6

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from xcam.core import Target, extract_logits
-from xcam.engine import Layer, capture, forward, replace_output
+from xcam.engine import Layer, capture, replace_output
+from xcam.engine.chunks import collect
 from xcam.engine.layout import require_layout
 from xcam.engine.trace import output_tensors
 from xcam.errors import ModelOutputError
@@ -84,7 +85,7 @@ def is_affine(
             count, factors = 0, images.new_tensor(_FACTORS)[numbers]
             return _read_values(run(images[rows]), len(rows))
 
-        found = forward.collect(len(_FACTORS) * len(images), step, images)
+        found = collect(len(_FACTORS) * len(images), step, images)
     hidden, *others = found.chunk(len(_FACTORS))
     largest = torch.stack([clean, hidden, *others]).abs().amax((0, 2))
     tolerance = max(1e-4, 4 * precision) * largest[:, None]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from xcam.core import Output, Reduce, Target
 from xcam.core.maps import reduce_channels
 from xcam.engine import eager, forward, gradients
+from xcam.engine.chunks import chunks
 from xcam.engine.clean import bind_clean_pass
 from xcam.engine.shared import shareable
 from xcam.errors import ModelOutputError
@@ -143,7 +144,7 @@ def iterate_copy_gradients(
         gradient = compute_input_gradients(model, change(rows, numbers), target, output, rows)
         return numbers, rows, gradient.to(torch.promote_types(gradient.dtype, torch.float32))
 
-    for _, found in forward.chunks(len(images) * copies, step, images, "gradients"):
+    for _, found in chunks(len(images) * copies, step, images, "gradients"):
         yield found
 
 

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xcam.core import Method, MethodSpec, Output, Target
-from xcam.engine import Layer, capture, forward, replace_output
+from xcam.engine import Layer, capture, replace_output
+from xcam.engine.chunks import collect
 from xcam.engine.layout import require_layout
 from xcam.methods.cam.features import read, require_layer, weight_channels
 
@@ -101,4 +102,4 @@ class AblationCAM(Method):
                 call, (rows, channels) = -1, pairs[part].unbind(1)
                 return target.scores(run(images[rows]), rows, output=self.output)
 
-            return forward.collect(len(pairs), step, images, "ablationcam")
+            return collect(len(pairs), step, images, "ablationcam")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from xcam.core import Count, Method, MethodSpec, Output, Range, Target
-from xcam.engine import forward
+from xcam.engine.chunks import default_batch_size
 from xcam.engine.clean import bind_clean_pass
 from xcam.engine.masking import masked_scores
 from xcam.imaging import Fill
@@ -119,7 +119,7 @@ class RISE(Method):
         else:
             weights = (scores - scores.mean(1, keepdim=True)) / (count * p * (1 - p))
         maps = weights.new_zeros(len(weights), *masks.size)
-        step = forward.default_batch_size(maps)
+        step = default_batch_size(maps)
         for start in range(0, count, step):
             part = slice(start, min(count, start + step))
             maps += torch.tensordot(weights[:, part], masks[part].to(weights.dtype), 1)

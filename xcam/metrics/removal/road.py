@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from xcam.core import Explanation, Metric, MetricSpec, NonNegative, Share, Target
 from xcam.engine import forward, untouched
+from xcam.engine.chunks import collect
 from xcam.engine.shared import shareable
 from xcam.metrics.inputs import Space, enter_space, read_maps, read_target
 from xcam.metrics.reading import check_changed, make_score_and_hit_reader
@@ -222,7 +223,7 @@ def _measure_curve(
         return read(forward.call(net, hidden), row)
 
     with torch.no_grad():
-        found = forward.collect(math.prod(shape), step, shown, f"road {order}")
+        found = collect(math.prod(shape), step, shown, f"road {order}")
     return found.view(*shape, 2)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from xcam._explain.prepared import prepare, run
 from xcam.core import Count, Explanation, Method, Metric, MetricSpec, Target
 from xcam.engine import forward, untouched, unwrap
+from xcam.engine.chunks import collect
 from xcam.imaging import Fill, make_fill
 from xcam.metrics.inputs import Space, enter_space, read_target, require_method
 from xcam.metrics.reading import check_changed, make_score_and_hit_reader
@@ -201,7 +202,7 @@ class Selectivity(Metric):
             return read(forward.call(model, current[part]), rows[part])
 
         with torch.no_grad():
-            found.append(forward.collect(len(images), last, images, "selectivity"))
+            found.append(collect(len(images), last, images, "selectivity"))
         return check_changed(torch.stack(found, 1))
 
     def _hidden(self, model: nn.Module, images: Tensor) -> Tensor:
