@@ -1,7 +1,6 @@
 """Made-up rows of an evaluation, and the metrics that they are of."""
 
 import itertools
-import json
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,6 +10,7 @@ import torch
 
 from xcam.core import Metric, MetricSpec
 from xcam.results.store import encode_part
+from xcam.runs.manifest import encode_manifest
 
 COUNT = 40
 METHODS = ["gradcam", "my_cam", "random"]
@@ -99,7 +99,7 @@ def write(folder, found, size=8):
         path.write_bytes(encode_part(part.to_dict("records")))
     names = {name: {"name": name} for name in table["method"].unique()}
     manifest = {"methods": names, "metrics": {}, "images": {"count": table["index"].nunique()}}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_bytes(encode_manifest(manifest))
     return folder
 
 

@@ -1,12 +1,11 @@
 """What evaluations and results hold, by the peak memory of a process of their own."""
 
-import json
-
 import numpy as np
 import peaks
 import pytest
 
 from xcam.results.store import encode_part
+from xcam.runs.manifest import encode_manifest
 
 pytestmark = pytest.mark.skipif(not peaks.STATUS.exists(), reason="needs Linux's /proc")
 
@@ -57,7 +56,7 @@ def folders(tmp_path_factory):
 def written(folder, count):
     (folder / "rows").mkdir()
     said = {"methods": {}, "metrics": {}, "images": {"count": count}}
-    (folder / "manifest.json").write_text(json.dumps(said))
+    (folder / "manifest.json").write_bytes(encode_manifest(said))
     generator = np.random.default_rng(0)
     for number, start in enumerate(range(0, count, PART)):
         part = rows(range(start, start + PART), generator)

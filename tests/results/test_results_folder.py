@@ -1,7 +1,5 @@
 """The folder that results are read from: how often, and what it says of one that is damaged."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -11,6 +9,7 @@ from recorded import METRICS, Area, records, write
 
 from xcam.errors import FileFormatError
 from xcam.results import Results, rows
+from xcam.runs.manifest import encode_manifest
 
 
 @pytest.fixture(scope="module")
@@ -73,14 +72,14 @@ class TestFolder:
         write(tmp_path, found)
         entry = {"name": "sparseness", "parameters": {}, "repr": "Sparseness()"}
         manifest = {"methods": {}, "metrics": {"gini": entry}, "images": {"count": 40}}
-        (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+        (tmp_path / "manifest.json").write_bytes(encode_manifest(manifest))
         assert repr(Results(tmp_path).metrics) == "{'gini': Sparseness()}"
         entry["repr"] = "Sparseness(power=2)"
-        (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+        (tmp_path / "manifest.json").write_bytes(encode_manifest(manifest))
         with pytest.raises(ValueError, match=r"'gini' was Sparseness\(power=2\) and would be"):
             Results(tmp_path)
         entry["parameters"] = {"power": 2}
-        (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+        (tmp_path / "manifest.json").write_bytes(encode_manifest(manifest))
         with pytest.raises(ValueError, match=r"cannot make .* again: .*; pass metrics="):
             Results(tmp_path)
 
@@ -143,7 +142,10 @@ class TestFolder:
     def test_no_manifest(self, found, tmp_path):
         write(tmp_path, found)
         (tmp_path / "manifest.json").unlink()
-        with pytest.raises(FileFormatError, match="is no manifest that can be read"):
+        with pytest.raises(
+            FileFormatError,
+            match=r"manifest\.json' cannot be read \(No such .*\); put a copy",
+        ):
             Results(tmp_path)
 
     def test_values_of_another_shape(self, found, tmp_path):

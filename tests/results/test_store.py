@@ -1,4 +1,5 @@
 import json
+import zlib
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -97,7 +98,11 @@ class TestManifest:
     def test_manifest_is_written_once_and_then_compared(self, tmp_path):
         Store(tmp_path).open({"seed": 0, "models": {"a": {"sha256": "x"}}})
         written = (tmp_path / "manifest.json").read_bytes()
-        assert json.loads(written) == {"seed": 0, "models": {"a": {"sha256": "x"}}}
+        content = json.loads(written)
+        assert content.pop("checksum") == zlib.crc32(
+            b'{"models": {"a": {"sha256": "x"}}, "seed": 0}'
+        )
+        assert content == {"seed": 0, "models": {"a": {"sha256": "x"}}}
         Store(tmp_path).open({"models": {"a": {"sha256": "x"}}, "seed": 0})
         assert (tmp_path / "manifest.json").read_bytes() == written
 
@@ -140,12 +145,10 @@ class TestManifest:
         store = Store(tmp_path)
         store.open({})
         store.write(0, [row()])
-        (tmp_path / "manifest.json").write_text("{")
-        with pytest.raises(FileFormatError, match="is damaged"):
-            store.open({})
-        (tmp_path / "manifest.json").write_text("[]")
-        with pytest.raises(FileFormatError, match="holds no manifest"):
-            store.open({})
+        for content in ("{", "[]", "{}", "\xff", '{"checksum": 0}'):
+            (tmp_path / "manifest.json").write_text(content, encoding="latin-1")
+            with pytest.raises(FileFormatError, match=r"manifest\.json' is damaged, or not by"):
+                store.open({})
         (tmp_path / "manifest.json").unlink()
         message = r"holds a begun evaluation but no manifest\.json"
         with pytest.raises(FileFormatError, match=message):

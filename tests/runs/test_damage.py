@@ -74,6 +74,16 @@ class TestTraining:
         (tmp_path / "training.pt").unlink()
         assert_close(weights(plain(out=tmp_path, **arguments)), weights(first), 0)
 
+    def test_damaged_manifest_is_refused_until_it_is_put_back(self, tmp_path):
+        arguments = {"data": Noisy(12, noise=0), "batch_size": 4}
+        plain(out=tmp_path, epochs=1, **arguments)
+        path = tmp_path / "manifest.json"
+        for _ in flip(path, [path.read_bytes().index(b'"batch_size": 4') + 14]):  # another size
+            with pytest.raises(FileFormatError, match=r"is damaged, .* folder for the training$"):
+                plain(out=tmp_path, epochs=2, **arguments)
+        resumed = plain(out=tmp_path, epochs=2, **arguments)
+        assert_close(weights(resumed), weights(plain(epochs=2, **arguments)), 0)
+
     def test_weights_of_a_checkpoint_with_a_flipped_bit_are_no_weights(self, tmp_path):
         net = xcam.models.load("xcam:gap_net", num_classes=2)
         paths = tmp_path / "net.safetensors", tmp_path / "net.pt"
@@ -128,6 +138,33 @@ class TestEvaluation:
         mended = load_file(path)
         assert all(torch.equal(mended[name], value) for name, value in whole.items())
         assert self.read(tmp_path) == rows
+
+    def test_damaged_manifest_is_refused_until_it_is_put_back(self, tmp_path):
+        folder = tmp_path / "a"
+        expected = self.run(folder).table()
+        path = folder / "manifest.json"
+        refused = pytest.raises(
+            FileFormatError,
+            match=r"a/manifest\.json' is damaged, .* put a copy of it back, or use another folder "
+            "for the evaluation$",
+        )
+        whole = path.read_bytes()
+        name = whole.index(b"sparseness") + 3
+        for place in flip(path, [name, *sample(path, 200)]):
+            with refused:
+                Results(folder)
+            if place == name:
+                with refused:
+                    self.run(folder)
+        for size in (0, 1, len(whole) // 2, len(whole) - 1):
+            path.write_bytes(whole[:size])
+            with refused:
+                self.run(folder)
+            with refused:
+                Results(folder)
+        assert self.run(tmp_path / "b").table().equals(expected)
+        path.write_bytes((tmp_path / "b" / "manifest.json").read_bytes())
+        assert self.run(folder).table().equals(expected)
 
     def test_batch_without_any_map_is_not_computed_again(self, tmp_path):
         data = Pictures(6)

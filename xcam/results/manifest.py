@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from xcam.core import Metric
 from xcam.errors import FileFormatError
 from xcam.registry import get_metric, installed
+from xcam.runs.manifest import read_manifest
 
 __all__ = ["count_images", "load_controls", "load_metrics"]
 
@@ -72,10 +72,11 @@ def _make_metric(label: str, entry: Mapping[str, Any]) -> Metric:
 def _read_part(folder: Path, part: str) -> dict[str, Any]:
     path = folder / "manifest.json"
     try:
-        entries = json.loads(path.read_bytes())[part]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        entries = read_manifest(path, "evaluation").get(part)
+    except OSError as error:
         raise FileFormatError(
-            f"{str(path)!r} is no manifest that can be read: {error!r}"
+            f"{str(path)!r} cannot be read ({error.strerror}); put a copy of it back, or use "
+            "another folder for the evaluation"
         ) from error
     if not isinstance(entries, dict):
         raise FileFormatError(f"{str(path)!r} has no {part} by label")

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from xcam.errors import FileFormatError
 from xcam.runs import files
-from xcam.runs.manifest import list_differences
+from xcam.runs.manifest import encode_manifest, list_differences, read_manifest
 from xcam.sentences import escape_name
 
 __all__ = ["RunFolder"]
@@ -126,14 +126,14 @@ class RunFolder:
         """
         path = self.path / name
         new = json.loads(json.dumps(settings))
-        old = _read(path) if path.exists() else None
+        old = read_manifest(path, self.work) if path.exists() else None
         is_begun = joining or self.is_begun
         if old is None and is_begun:
             raise FileFormatError(
                 f"{str(self.path)!r} holds a begun {self.work} but no {name}; use another folder"
             )
         if old is None or (not is_begun and old != new and old.keys() == new.keys()):
-            self.write(name, json.dumps(new, indent=1, ensure_ascii=False).encode())
+            self.write(name, encode_manifest(new))
             return
         found = list(list_differences(old, new))
         if found:
@@ -171,13 +171,3 @@ class RunFolder:
         """Remove what killed writers left in the folder and in subfolders; call it as the owner."""
         for folder in (self.path, *subfolders):
             files.clean(folder)
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise FileFormatError(f"{str(path)!r} is damaged: {error}") from error
-    if not isinstance(found, Mapping):
-        raise FileFormatError(f"{str(path)!r} holds no manifest")
-    return found

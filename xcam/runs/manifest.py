@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["describe_model", "describe_settings", "digest", "iterate_bytes", "list_differences"]
+from xcam.errors import FileFormatError
+
+__all__ = [
+    "describe_model",
+    "describe_settings",
+    "digest",
+    "encode_manifest",
+    "iterate_bytes",
+    "list_differences",
+    "read_manifest",
+]
 
 
 class HasParameters(Protocol):
@@ -31,6 +43,40 @@ def describe_settings(settings: HasParameters, name: str) -> dict[str, Any]:
     """Return the registered name of an object, its settings and its repr."""
     values = {key: _plain(value) for key, value in settings.parameters().items()}
     return {"name": name, "parameters": values, "repr": repr(settings)}
+
+
+def encode_manifest(content: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a manifest's file: JSON, with a checksum of all else in it."""
+    signed = {**content, "checksum": _compute_checksum(content)}
+    return json.dumps(signed, indent=1, ensure_ascii=False).encode()
+
+
+def read_manifest(path: Path, work: str) -> dict[str, Any]:
+    """Read what `encode_manifest` gave.
+
+    Args:
+        path: The file.
+        work: What the manifest describes, such as `"training"`; for the message.
+
+    Raises:
+        FileFormatError: It is damaged, or is no manifest.
+        OSError: It is missing, or cannot be read.
+    """
+    try:
+        content: dict[str, Any] = json.loads(path.read_bytes())
+        is_whole = content.pop("checksum") == _compute_checksum(content)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        is_whole = False
+    if not is_whole:
+        raise FileFormatError(
+            f"{str(path)!r} is damaged, or not by this version of xcam; put a copy of it back, or "
+            f"use another folder for the {work}"
+        )
+    return content
+
+
+def _compute_checksum(content: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 
 def digest(parts: Iterable[bytes]) -> str:
