@@ -95,18 +95,24 @@ def rewrite(path, change, sign=True):
         (lambda header: header.update(format=3), "has format 3, this xcam reads up to 2; upgrade"),
         (
             lambda header: header.update(format=1),
-            "has format 1, of .* make the net again",
+            "has format 1, of .* make it again$",
         ),
-        (lambda header: header.update(format="x"), "has a damaged header"),
-        (lambda header: header.pop("format"), "has a damaged header"),
-        (lambda header: header.pop("tied"), "has a damaged header: KeyError"),
-        (lambda header: header.update(tied={"a": "b"}), "has a damaged header: KeyError"),
+        (lambda header: header.update(format="x"), "its header cannot be read .*'x'"),
+        (
+            lambda header: header.pop("format"),
+            "is damaged: its header lacks 'format'; make it again",
+        ),
+        (lambda header: header.pop("tied"), "is damaged: its header lacks 'tied'; make it again"),
+        (lambda header: header.update(tied={"a": "b"}), "its header lacks 'b'; make it again"),
         (lambda header: header.update(dtype="load"), "'load' is no dtype"),
-        (lambda header: header.update(dtype=3), "has a damaged header"),
-        (lambda header: header.update(backbone=["xcam:gap_net"]), "has a damaged header"),
-        (lambda header: header["classes"].clear(), "has a damaged header"),
-        (lambda header: header["normalization"][""].pop("std"), "has a damaged header"),
-        (lambda header: header["backbone"].update(parameters={"set": []}), "has a damaged header"),
+        (lambda header: header.update(dtype=3), "is damaged: its header"),
+        (lambda header: header.update(backbone=["xcam:gap_net"]), "is damaged: its header"),
+        (lambda header: header["classes"].clear(), "is damaged: its header"),
+        (lambda header: header["normalization"][""].pop("std"), "is damaged: its header"),
+        (
+            lambda header: header["backbone"].update(parameters={"set": []}),
+            "is damaged: its header",
+        ),
     ],
 )
 def test_damaged_header_is_refused(path, change, reason):
@@ -117,13 +123,34 @@ def test_damaged_header_is_refused(path, change, reason):
 
 def test_header_without_checksum_is_refused(path):
     rewrite(path, lambda header: None, sign=False)
-    with pytest.raises(FileFormatError, match="is damaged: the checksum is that of other"):
+    with pytest.raises(
+        FileFormatError, match="is damaged: the checksum is that of other contents; make it again"
+    ):
         xcam.load(path)
 
 
 def test_overwritten_header_is_refused(path):
     rewrite(path, lambda header: header.update(checksum=0), sign=False)
     with pytest.raises(FileFormatError, match="the checksum is that of other contents"):
+        xcam.load(path)
+
+
+def test_flipped_bit_in_the_format_is_no_other_format(path):
+    rewrite(path, lambda header: header.update(format=3))
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b'\\"format\\": 3', b'\\"format\\": 2'))
+    assert path.read_bytes() != whole
+    with pytest.raises(FileFormatError, match=r"is damaged: the checksum is that of .* make it"):
+        xcam.load(path)
+    xcam.save(GapNet(), path)
+    path.write_bytes(path.read_bytes().replace(b'\\"format\\": 2', b'\\"format\\": 6'))
+    with pytest.raises(FileFormatError, match=r"is damaged: the checksum is that of .* make it"):
+        xcam.load(path)
+
+
+def test_flipped_bit_in_the_name_of_the_header(path):
+    path.write_bytes(path.read_bytes().replace(b"xcam.net", b"xcam.nut"))
+    with pytest.raises(FileFormatError, match=r"is damaged: its header lacks 'xcam\.net'; make it"):
         xcam.load(path)
 
 

@@ -249,7 +249,7 @@ def test_file_system_without_locks_goes_on_without(tmp_path, monkeypatch, number
 def test_folder_that_cannot_be_locked_is_named(tmp_path, monkeypatch):
     refuse_to_open(monkeypatch, errno.ENOSPC)
     with (
-        pytest.raises(OSError, match=r"cannot write '.*\.lock': no space left on device"),
+        pytest.raises(OSError, match=r"cannot write '.*\.lock': the disk is full; make room"),
         locked(tmp_path),
     ):
         pass

@@ -80,7 +80,7 @@ def load_net(path: str | Path, model: nn.Module | None = None) -> nn.Module:
         try:
             record = Record.of(header, tensors)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise FileFormatError(f"{str(path)!r} has a damaged header: {error!r}") from error
+            raise files.describe_damaged_header(path, error) from error
         attached = None if model is None else attached_method(model)
         method = _make_method(record, path, attached)
         net = _make_net(record, method, model, path).cpu()

@@ -233,9 +233,9 @@ def _read_keys(path: Path) -> tuple[list[_Key] | None, dict[int, str]]:
         return None, {}
     if kind != _HEADER:
         raise FileFormatError(f"{str(path)!r} is damaged, or no file of maps; {_REMEDY}")
+    # All of it, as a name or a class with a flipped bit would be another's.
+    fields, tensors = files.read_tensors(path, _HEADER, _FORMAT, _REMEDY)
     try:
-        # All of it, as a name or a class with a flipped bit would be another's.
-        fields, tensors = files.read_tensors(path, _HEADER, _FORMAT)
         targets = tensors["target"].tolist()
         ids = list(map(str, fields["ids"]))
         if not fields.get("class_specific", True):
@@ -244,12 +244,8 @@ def _read_keys(path: Path) -> tuple[list[_Key] | None, dict[int, str]]:
             zip(targets, map(str, fields["names"]), strict=True) if "names" in fields else ()
         )
         return list(zip(ids, targets, strict=True)), names
-    except FileFormatError as error:
-        raise FileFormatError(f"{error}; {_REMEDY}") from error
     except (KeyError, TypeError, ValueError) as error:
-        raise FileFormatError(
-            f"{str(path)!r} is damaged, or no file of maps: {error}; {_REMEDY}"
-        ) from error
+        raise files.describe_damaged_header(path, error, _REMEDY) from error
 
 
 def _read_tensors(path: Path) -> tuple[list[Tensor], int | None]:
@@ -257,7 +253,7 @@ def _read_tensors(path: Path) -> tuple[list[Tensor], int | None]:
     if _read_keys(path)[0] is None:
         explanation = load_explanation(path)
         return list(explanation.reduced), _find_class(explanation)
-    _, tensors = files.read_tensors(path, _HEADER, _FORMAT)
+    _, tensors = files.read_tensors(path, _HEADER, _FORMAT, _REMEDY)
     return list(tensors["maps"].float() * tensors["scale"][:, None, None]), None
 
 

@@ -37,7 +37,7 @@ def load_explanation(path: str | Path) -> Explanation:
         is_foreign = bool(header.get("is_foreign", False))
         values = {key: files.decode(value, tensors) for key, value in header["parameters"].items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise FileFormatError(f"{str(path)!r} has an incomplete header: {error!r}") from error
+        raise files.describe_damaged_header(path, error) from error
     problem = _find_problem(tensors)
     if problem:
         raise FileFormatError(f"{str(path)!r} holds no explanation: {problem}")

@@ -26,6 +26,7 @@ __all__ = [
     "compute_checksum",
     "create_folder",
     "decode",
+    "describe_damaged_header",
     "describe_failed_write",
     "encode",
     "read_kind",
@@ -50,6 +51,7 @@ _FULL = {
         errno, "EDQUOT", -1
     ): "your quota of the disk is used up; make room, or write elsewhere",
 }
+_REMEDY = "make it again"
 _BARE = "a file of bare weights is for xcam.models.load(name, weights=…)"
 
 
@@ -155,7 +157,7 @@ def write_tensors(
 
 
 def read_tensors(
-    path: str | Path, key: str, newest: int | None = None
+    path: str | Path, key: str, newest: int | None = None, remedy: str = _REMEDY
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read what `write_tensors` wrote: the header, and tensors that map the file.
 
@@ -163,6 +165,7 @@ def read_tensors(
         path: The file.
         key: Of the header in the metadata.
         newest: The `"format"` in the header that the caller understands; None takes any.
+        remedy: What to do with a damaged file; for the messages.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -178,14 +181,21 @@ def read_tensors(
     except SafetensorError as error:
         with path.open("rb") as content:
             pickled = content.read(4).startswith(_PICKLES)
-        reason = f"torch.save wrote it; {_BARE}" if pickled else error
+        reason = f"{error}; if xcam wrote it, {remedy}"
+        if pickled:
+            reason = f"torch.save wrote it; {_BARE}"
         raise FileFormatError(
             f"{str(path)!r} is damaged, truncated, or no safetensors file: {reason}"
         ) from error
-    header = _header(path, metadata, key, newest)
+    header = _read_header(path, metadata, key, remedy)
     signed = {name: value for name, value in header.items() if name != "checksum"}
-    if header.get("checksum") != compute_checksum(signed, tensors):
-        raise FileFormatError(f"{str(path)!r} is damaged: the checksum is that of other contents")
+    is_whole = header.get("checksum") == compute_checksum(signed, tensors)
+    if is_whole or signed.keys() == header.keys():  # else the format may be what is damaged
+        _check_format(path, int(header["format"]), newest, remedy)
+    if not is_whole:
+        raise FileFormatError(
+            f"{str(path)!r} is damaged: the checksum is that of other contents; {remedy}"
+        )
     return header, tensors
 
 
@@ -207,20 +217,24 @@ def read_kind(path: str | Path) -> str | None:
         return None
 
 
-def _header(
-    path: Path, metadata: Mapping[str, str], key: str, newest: int | None
-) -> dict[str, Any]:
+def _read_header(path: Path, metadata: Mapping[str, str], key: str, remedy: str) -> dict[str, Any]:
     if key not in metadata:
         other = next((_KINDS[name] for name in metadata if name in _KINDS), None)
+        if other is None and any('"checksum"' in value for value in metadata.values()):
+            raise describe_damaged_header(path, KeyError(key), remedy)  # its name is damaged
         raise FileFormatError(
             f"{str(path)!r} is a safetensors file, but no {_KINDS[key][0]} by xcam; "
             + (f"it is the {other[0]} that {other[1]} reads" if other else _BARE)
         )
     try:
         header: dict[str, Any] = json.loads(metadata[key])
-        written = int(header["format"])
+        int(header["format"])
     except (KeyError, TypeError, ValueError) as error:
-        raise FileFormatError(f"{str(path)!r} has a damaged header: {error!r}") from error
+        raise describe_damaged_header(path, error, remedy) from error
+    return header
+
+
+def _check_format(path: Path, written: int, newest: int | None, remedy: str) -> None:
     if newest is not None and written > newest:
         raise FileFormatError(
             f"{str(path)!r} has format {written}, this xcam reads up to {newest}; upgrade xcam"
@@ -228,9 +242,14 @@ def _header(
     if newest is not None and written < newest:
         raise FileFormatError(
             f"{str(path)!r} has format {written}, of a version of xcam before the first release, "
-            f"and this xcam reads format {newest}; make the {_KINDS[key][0]} again"
+            f"and this xcam reads format {newest}; {remedy}"
         )
-    return header
+
+
+def describe_damaged_header(path: Path, error: Exception, remedy: str = _REMEDY) -> FileFormatError:
+    """Return the error of a file whose header is not what xcam writes."""
+    reason = f"lacks {error}" if isinstance(error, KeyError) else f"cannot be read ({error})"
+    return FileFormatError(f"{str(path)!r} is damaged: its header {reason}; {remedy}")
 
 
 def encode(value: object, name: str, tensors: dict[str, Tensor]) -> object:
