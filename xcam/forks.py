@@ -1,17 +1,28 @@
-"""Forking while another thread imports a part of xcam."""
+"""Forks of a process in which other threads hold something of xcam."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["importing"]
+__all__ = ["importing", "reset_in_forks"]
 
 _PATIENCE = 60.0  # seconds; a fork must not wait for ever for an import that does
 _changed = threading.Condition()
 _threads: list[int] = []  # the threads that import, once for each import inside another
+_resets: list[Callable[[], None]] = []
+
+
+def reset_in_forks(function: Callable[[], None]) -> Callable[[], None]:
+    """Call the decorated function in each forked process as it begins.
+
+    It forgets what another thread holds, a lock for instance: the thread that would release it is
+    not in the new process.
+    """
+    _resets.append(function)
+    return function
 
 
 @contextmanager
@@ -42,6 +53,8 @@ def _start_anew() -> None:
     thread = threading.get_ident()
     _threads[:] = [other for other in _threads if other == thread]
     _changed.release()
+    for reset in _resets:
+        reset()
 
 
 if hasattr(os, "register_at_fork"):

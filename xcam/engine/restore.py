@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from xcam.engine.structure import compare_once, walk
 from xcam.engine.wrappers import unwrap
 from xcam.errors import ModelOutputError
+from xcam.forks import reset_in_forks
 
 __all__ = ["gradients", "random_states", "rerun_overwritten", "untouched"]
 
@@ -25,14 +25,11 @@ _lock = threading.RLock()
 _guarded: list[set[int]] = []  # ids of the modules of each guarded model, of the thread inside
 
 
-def _start_anew() -> None:
-    """Forget, in a forked process, what a thread that it does not have will never release."""
+@reset_in_forks
+def _release() -> None:
+    """Forget what a thread that is not in this process will never release."""
     global _lock, _guarded
     _lock, _guarded = threading.RLock(), []
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_anew)
 
 
 @contextmanager
