@@ -290,19 +290,27 @@ def test_method_object_with_a_field_of_the_wrong_type_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("method", "params"),
+    ("method", "given", "plain"),
     [
-        ("smoothgrad", {"n_samples": np.int64(2), "noise": 1}),
-        ("smoothgrad", {"n_samples": 2, "noise": np.float32(0.5)}),
-        ("layercam", {"gamma": None, "layer": LAYER}),
-        ("layercam", {"gamma": 2, "layer": LAYER}),
-        (Plugin(), {"strength": None}),
-        (Plugin(), {"strength": 2}),
-        (ForTypeCheckers(), {"other": 3}),
+        ("smoothgrad", {"n_samples": np.int64(2)}, {"n_samples": 2}),
+        ("smoothgrad", {"n_samples": 2, "noise": 1}, {"n_samples": 2, "noise": 1.0}),
+        (
+            "smoothgrad",
+            {"n_samples": 2, "noise": np.float32(0.5)},
+            {"n_samples": 2, "noise": 0.5},
+        ),
+        ("layercam", {"gamma": None}, {}),
+        ("layercam", {"gamma": 2}, {"gamma": 2.0}),
+        (Plugin(), {"strength": None}, {}),
+        (Plugin(), {"strength": 2}, {"strength": 2.0}),
+        (ForTypeCheckers(), {"other": 3}, {}),
     ],
 )
-def test_parameters_of_the_right_kind_are_taken(method, params):
-    xcam.explain(Pooled(), IMAGES, method=method, **params)
+def test_parameters_of_the_right_kind_are_taken(method, given, plain):
+    got = xcam.explain(Pooled(), IMAGES, method=method, **given)
+    assert given.items() <= got.method.parameters().items()
+    expected = xcam.explain(Pooled(), IMAGES, method=method, **plain)
+    assert torch.equal(got.raw, expected.raw)
 
 
 @pytest.mark.parametrize("method", xcam.list_methods())
