@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
-import torch
-from torch import Tensor
 
 from xcam.core import Metric
 from xcam.results import figures, latex, manifest
-from xcam.results.bootstrap import Sample, resample
+from xcam.results.bootstrap import Sample
 from xcam.results.contrasts import By, choose_pairs, tabulate_differences, tabulate_wins
+from xcam.results.curves import tabulate_curves
 from xcam.results.estimates import tabulate
 from xcam.results.rows import Group, Rows
 
@@ -192,19 +191,8 @@ class Results:
         Raises:
             ValueError: No such metric, or one without a curve.
         """
-        read = self._find_metric(metric).curve
-        frames = []
-        for (model, method), sample in self._read_samples(metric):
-            curve = read(sample.mean())
-            if curve is None:
-                raise ValueError(f"{metric!r} has no curve")
-            (draws,) = resample([sample], lambda mean: _read_ordinates(read(mean)), resamples, seed)
-            low, high = draws.double().nanquantile(torch.tensor([0.025, 0.975]).double(), 0)
-            points = {"x": curve[0], "y": curve[1], "low": low, "high": high}
-            columns = {name: values.double().numpy() for name, values in points.items()}
-            frames.append(pd.DataFrame({"model": model, "method": method, **columns}))
-            del sample  # before the next is read
-        return pd.concat(frames, ignore_index=True)
+        found = self._find_metric(metric)
+        return tabulate_curves(metric, found, self._read_samples(metric), resamples, seed)
 
     def plot_curves(self, metric: str, path: str | Path | None = None) -> Figure:
         """Draw `curves`, a panel a model, the intervals as bands.
@@ -292,10 +280,3 @@ class Results:
             batch = self._rows.read_batches(portion)[label]
             yield from zip(batch.groups, batch.samples, strict=True)
             del batch  # before the next is read
-
-
-def _read_ordinates(curve: tuple[Tensor, Tensor] | None) -> Tensor:
-    """Return the (…, P) ordinates of a curve, which must be there."""
-    if curve is None:
-        raise ValueError("the metric's curve() returns None for some means only")
-    return curve[1]
