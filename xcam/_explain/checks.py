@@ -18,7 +18,7 @@ __all__ = ["check_dtype", "check_images", "check_model", "check_pass"]
 
 
 def check_model(model: object) -> None:
-    """Refuse what is no model of images alone, or one without weights yet.
+    """Refuse a model that takes more than images or has no weights yet.
 
     Raises:
         TypeError: Not a `torch.nn.Module`, or one that does not take a single argument.
