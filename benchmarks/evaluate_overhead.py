@@ -54,9 +54,8 @@ def main() -> None:
                 ["insertion", "average_drop"], controls=False, out=out,
             )  # fmt: skip
             taken = time.perf_counter() - start
-        made = int(
-            results.frame["passes_spent"].sum() + results.frame["explain_passes_spent"].sum()
-        )
+            frame = results.to_pandas()
+        made = int(frame["passes_spent"].sum() + frame["explain_passes_spent"].sum())
         bare = time_bare(model, images, made)
         ratios.append(taken / bare)
         print(f"round {number}: {taken:.1f} s, {made} passes bare {bare:.1f} s: {ratios[-1]:.2f}")
