@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from xcam.core import Explanation
 from xcam.errors import XcamError
 from xcam.testing.checks.facets import AnySubject, make_mixed_world
 from xcam.testing.method_subject import MethodSubject
@@ -141,7 +142,8 @@ def keeps_nothing(subject: AnySubject) -> None:
 def follows_its_seed(subject: AnySubject) -> None:
     """Require that a `seed` changes something, and of a method that its spec is stochastic.
 
-    Of a metric that orders equal values in a fixed way, by its `ties`, the seed may do nothing.
+    Where a metric orders equal values in a fixed way, by its `ties`, it is asked to draw an order,
+    on flat maps.
     """
     settings = subject.settings.parameters()
     has_seed = "seed" in settings
@@ -151,9 +153,18 @@ def follows_its_seed(subject: AnySubject) -> None:
             f"{subject.name} has spec.stochastic={stochastic}, but "
             f"{'a' if has_seed else 'no'} field `seed`; a method is stochastic if it has one"
         )
-    if not has_seed or settings.get("ties", "random") != "random":
+    if not has_seed:
         return
-    found = (subject.replace(seed=seed).run() for seed in range(64))  # until one differs
+    case, drawn = subject.build_case(), dict[str, str]()
+    if settings.get("ties", "random") != "random":
+        drawn["ties"] = "random"
+        if case.explanation is not None:
+            flat = torch.zeros_like(case.explanation.maps)
+            explanation = Explanation.of(flat, case.images, target=case.explanation.target)
+            case = dataclasses.replace(case, explanation=explanation)
+    found = (
+        subject.replace(seed=seed, **drawn).run(case) for seed in range(64)
+    )  # until one differs
     first = next(found)
     if all(subject.measure(values, first) <= TOLERANCE for values in found):
         raise ContractError(f"{subject.name} gives the same {subject.product} whatever its seed")
