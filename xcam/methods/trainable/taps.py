@@ -104,10 +104,9 @@ def check_map(found: Tensor, place: Place) -> None:
         LayerError: They are none.
     """
     if found.ndim != 4 or math.prod(found.shape[2:]) < 2:
-        larger = "use larger images, or " if found.ndim == 4 else ""
         raise LayerError(
             f"the {place.side} of layer {place.layer!r} must be a map (B, C, h, w) of more than "
-            f"one cell, got {tuple(found.shape)}; {larger}attach the head to another layer"
+            f"one cell, got {tuple(found.shape)}; attach the head to another layer"
         )
 
 
