@@ -54,8 +54,8 @@ def run(model: nn.Module, images: Tensor, size: int, count: int) -> None:
             model(chunk)
 
 
-def measure(name: str, side: int, most: int, rounds: int) -> tuple[float, list[str]]:
-    """Return the footprint of an image in MB, and the cells of a row."""
+def measure(name: str, label: str, side: int, most: int, rounds: int) -> list[str]:
+    """Return a row of the table."""
     model = make_net(name)
     images = pictures(1, "cpu")[..., :side, :side].contiguous()
     sizes = [size for size in SIZES if size <= most]
@@ -69,7 +69,7 @@ def measure(name: str, side: int, most: int, rounds: int) -> tuple[float, list[s
         settings.footprint = partial(measure_footprint, model, images)
         chosen = choose_batch_size(1000, images, settings)
     cells = [f"{times[str(size)] / best:.2f}" if size in sizes else "" for size in SIZES]
-    return (footprint or 0) / 1e6, [str(chosen), *cells]
+    return [f"{label}, {side} px", f"{(footprint or 0) / 1e6:.2f}", str(chosen), *cells]
 
 
 def main() -> None:
@@ -81,12 +81,11 @@ def main() -> None:
     print(f"{datetime.date.today()}, {machine()}")
     for threads in options.threads:
         torch.set_num_threads(threads)
-        body = []
-        for name, label, side, most in NETS:
-            megabytes, cells = measure(name, side, most, options.rounds)
-            body.append([f"{label}, {side} px", f"{megabytes:.2f}", *cells])
         title(f"Time an image by chunk size, over the best, {threads} threads")
-        rows(["", "largest layer, MB an image", "xcam takes", *map(str, SIZES)], body)
+        rows(
+            ["", "largest layer, MB an image", "xcam takes", *map(str, SIZES)],
+            (measure(*net, options.rounds) for net in NETS),
+        )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from torch.utils.data import TensorDataset
 import xcam
 from xcam.models import Normalized
 
-_CHUNK = 128
+_CHUNK = 64
 
 
 def time_bare(model: Normalized, images: torch.Tensor, passes: int) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import torch
@@ -258,8 +258,8 @@ def title(text: str) -> None:
     print(f"\n## {text}\n")
 
 
-def rows(header: list[str], body: list[list[str]]) -> None:
-    """Print a table in Markdown."""
+def rows(header: list[str], body: Iterable[list[str]]) -> None:
+    """Print a table in Markdown, each row as soon as it is there."""
     print("| " + " | ".join(header) + " |")
     print("|" + " --- |" * len(header))
     for row in body:

@@ -139,7 +139,7 @@ class TestDefaultBatchSize:
             ("cpu", (448, 448), 1),
             ("cpu", (112, 224), 8),
             ("cpu", (4000, 4000), 1),
-            ("cpu", (8, 8), 128),
+            ("cpu", (8, 8), 64),
             ("meta", (224, 224), 256),  # any accelerator
             ("meta", (8, 8), 8192),
         ],
@@ -157,7 +157,7 @@ class TestDefaultBatchSize:
         ]
 
     @pytest.mark.parametrize(
-        ("footprint", "expected"), [(3_200_000, 4), (50_000, 128), (10**9, 1), (None, 4), (0, 4)]
+        ("footprint", "expected"), [(3_200_000, 6), (50_000, 64), (10**9, 1), (None, 4), (0, 4)]
     )
     def test_known_layers_decide_rather_than_pixels(self, footprint, expected):
         images = torch.zeros(1, 3, 224, 224)

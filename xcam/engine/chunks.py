@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 # Bytes of the largest layer of a chunk, and images of a chunk, at which CPUs were found to be
 # fastest: see the table of chunks in benchmarks/RESULTS.md.
-_CHUNK_BYTES, _CHUNK_IMAGES = 13_000_000, 128
+_CHUNK_BYTES, _CHUNK_IMAGES = 20_000_000, 64
 _FEW_ROWS = 4  # for which finding out about the layers is not worth a search
 
 

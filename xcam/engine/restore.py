@@ -135,7 +135,7 @@ class _Values:
 def _join(buffers: list[Tensor]) -> Tensor:
     """Copy the bytes of buffers of one dtype and device into one tensor; NaN equals NaN there."""
     with torch.no_grad():
-        return torch.cat([buffer.detach().reshape(-1).view(torch.uint8) for buffer in buffers])
+        return torch.cat([buffer.reshape(-1) for buffer in buffers]).view(torch.uint8)
 
 
 def _write(buffer: Tensor, values: Tensor) -> None:
