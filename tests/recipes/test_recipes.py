@@ -35,6 +35,7 @@ CIFAR = ([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010])
 # What the papers' repositories say, written down by hand. Of the images: mean and deviation,
 # transforms of training and of testing, what validates.
 WHITE_BOX = {"fraction": 0.2, "seed": 223}
+ATTENTION = ("simple_cnn_cam", "simple_cnn_cbam", "ran", "warn")
 SMALL = (CIFAR, CROP, None, None)
 LARGE = (None, CROP_224, CENTRE_224, None)
 CUT = (None, CUT_224, CENTRE_224, None)
@@ -48,6 +49,18 @@ PUBLISHED = {  # epochs, batch, rate, weight decay, drops, their factor, classes
     "fashion_mnist_simple_cnn": (
         30, 128, 0.01, 5e-4, None, None, 10, ([0.2860], [0.3530]), None, None, WHITE_BOX
     ),
+    **{
+        f"whitebox_mnist_{net}": (
+            30, 128, 0.01, 5e-4, None, None, 10, ([0.1307], [0.3081]), None, None, WHITE_BOX
+        )
+        for net in ATTENTION
+    },
+    **{
+        f"whitebox_cifar10_{net}": (
+            100, 128, 0.01, 5e-4, None, None, 10, CIFAR, CROP, None, WHITE_BOX
+        )
+        for net in ATTENTION
+    },
     "cifar10_resnet110": (300, 128, 0.1, 1e-4, [150, 225], 0.1, 10, *SMALL),
     "cifar100_resnet110": (300, 128, 0.1, 1e-4, [150, 225], 0.1, 100, *SMALL),
     "cifar10_densenet_bc_100_12": (300, 64, 0.1, 1e-4, [150, 225], 0.1, 10, *SMALL),
@@ -106,6 +119,14 @@ NETS = {
     "mnist_simple_cnn": (SIMPLE_1, "mnist"),
     "cifar10_simple_cnn": (SIMPLE_3, "cifar10"),
     "fashion_mnist_simple_cnn": (SIMPLE_1, "fashion_mnist"),
+    "whitebox_mnist_simple_cnn_cam": (SIMPLE_1 | {"attention": "cam"}, "mnist"),
+    "whitebox_mnist_simple_cnn_cbam": (SIMPLE_1 | {"attention": "cbam"}, "mnist"),
+    "whitebox_mnist_ran": ({"name": "xcam:ran", "in_channels": 1}, "mnist"),
+    "whitebox_mnist_warn": ({"name": "xcam:warn", "in_channels": 1}, "mnist"),
+    "whitebox_cifar10_simple_cnn_cam": (SIMPLE_3 | {"attention": "cam"}, "cifar10"),
+    "whitebox_cifar10_simple_cnn_cbam": (SIMPLE_3 | {"attention": "cbam"}, "cifar10"),
+    "whitebox_cifar10_ran": ({"name": "xcam:ran", "in_channels": 3}, "cifar10"),
+    "whitebox_cifar10_warn": ({"name": "xcam:warn", "in_channels": 3}, "cifar10"),
     "cifar10_resnet110": (RESNET_110, "cifar10"),
     "cifar100_resnet110": (RESNET_110, "cifar100"),
     "cifar10_densenet_bc_100_12": (DENSENET, "cifar10"),
@@ -176,6 +197,10 @@ HEADS = {  # how many parameters a method adds, known from the papers' code
 PARAMETERS = {  # of the nets, known from elsewhere
     "mnist_simple_cnn": 1_284_042,
     "cifar10_simple_cnn": 2_202_122,
+    "whitebox_mnist_simple_cnn_cam": 94_410,
+    "whitebox_cifar10_simple_cnn_cbam": 2_205_351,
+    "whitebox_mnist_ran": 18_199_562,
+    "whitebox_cifar10_warn": 6_043_650,
     "cifar10_densenet_bc_100_12": 769_162,
     "cifar100_densenet_bc_100_12": 800_032,
     "cifar10_wrn_28_10": 36_479_194,
@@ -216,7 +241,7 @@ def test_fit_settings_are_the_published_ones(name):
     if table["optimizer"]["name"] == "SGD":
         assert table["optimizer"]["momentum"] == 0.9
         assert bool(table["optimizer"].get("nesterov")) == name.startswith(("calm", "lcam"))
-    assert table.get("seed") == (223 if name.endswith("simple_cnn") else None)
+    assert table.get("seed") == (223 if PUBLISHED[name][-1] is WHITE_BOX else None)
 
 
 @pytest.mark.parametrize("name", ["imagenet_resnet50", "castream_imagenet_resnet50"])

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -22,10 +23,12 @@ from xcam._fit.settings import Criterion, Runtime, check_labels
 from xcam.core import TrainableMethod, extract_logits
 from xcam.core.instantiate import check_names
 from xcam.errors import ModelOutputError
+from xcam.models import Normalized
 
-__all__ = ["Learner", "Objective", "make_mixing"]
+__all__ = ["Learner", "Objective", "find_training_loss", "make_mixing"]
 
 Mixing: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+OwnLoss: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,8 +159,8 @@ class Objective(nn.Module):
     Args:
         net: The classifier that is trained.
         method: Whose loss it is, where the net carries the head of one.
-        criterion: Of logits (B, K) and labels, to the mean over the images; None is the
-            cross-entropy.
+        criterion: Of logits (B, K) and labels, to the mean over the images; None is the net's own
+            `training_loss`, or the cross-entropy.
         label_smoothing: Label smoothing of the cross-entropy.
         divisor: What the criterion divides by, where a step has parts for which that is not the
             number of their images.
@@ -191,16 +194,17 @@ class Objective(nn.Module):
 
         Raises:
             ModelOutputError: The net's output is not one (B, K) tensor.
-            TypeError: The method's loss gives no pair.
+            TypeError: The loss of the method, or of the net, gives no pair.
             ValueError: The loss is no scalar.
         """
         logits: Tensor | None
         divided_by = None
-        if self.method is None:
+        own = self._find_own_loss(self.net)
+        if own is None:
             logits = self._call_net(images)
             loss, divided_by = self._compute_loss(logits, labels, self.divisor)
         else:
-            loss, logits = _call_method(self.method, self.net, images, labels)
+            loss, logits = own(images, labels)
         if not isinstance(loss, Tensor) or loss.ndim != 0:
             got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
             raise ValueError(f"the loss must be a scalar, the mean over the images, got {got}")
@@ -213,12 +217,23 @@ class Objective(nn.Module):
 
         Where the method's loss meets no logits of the images, they take one more pass.
         """
-        if self.method is None:
+        own = self._find_own_loss(net)
+        if own is None:
             logits = extract_logits(net(images), len(images))
             loss, divided_by = self._compute_loss(logits, labels, self.evaluation_divisor)
             return loss, logits, divided_by
-        loss, met = _call_method(self.method, net, images, labels)
+        loss, met = own(images, labels)
         return loss, extract_logits(net(images), len(images)) if met is None else met, None
+
+    def _find_own_loss(self, net: nn.Module) -> OwnLoss | None:
+        """Return the loss that the method, or the net itself, brings; None for the criterion's."""
+        if self.method is not None:
+            method = self.method
+            return _check_own(f"loss of {method.spec.name}", partial(method.loss, net))
+        if self.criterion is not None:
+            return None
+        found = find_training_loss(net)
+        return None if found is None else _check_own("training_loss of the model", found)
 
     def _compute_loss(
         self, logits: Tensor, labels: Tensor, divisor: Divisor | None
@@ -242,18 +257,32 @@ class Objective(nn.Module):
         return extract_logits(output, len(images))
 
 
-def _call_method(
-    method: TrainableMethod, net: nn.Module, images: Tensor, labels: Tensor
-) -> tuple[Tensor, Tensor | None]:
-    """Return a method's loss, and the logits that it met, checked."""
-    found = method.loss(net, images, labels)
-    if not isinstance(found, tuple) or len(found) != 2:
-        raise TypeError(
-            f"loss of {method.spec.name} must return the loss and the logits of net(images), or "
-            f"None in place of the logits, got {type(found).__name__}"
-        )
-    loss, logits = found
-    return loss, None if logits is None else extract_logits(logits, len(images))
+def find_training_loss(net: nn.Module) -> OwnLoss | None:
+    """Return the `training_loss` that a net brings, of images as `fit` has them; None without."""
+    inner = net.model if isinstance(net, Normalized) else net
+    found = getattr(inner, "training_loss", None)
+    if not callable(found):
+        return None
+    own: OwnLoss = found
+    if isinstance(net, Normalized):
+        return lambda images, labels: own(net.normalize(images), labels)
+    return own
+
+
+def _check_own(owner: str, loss: OwnLoss) -> OwnLoss:
+    """Return a loss of a method's or a net's that checks what it gives."""
+
+    def compute(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
+        found = loss(images, labels)
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise TypeError(
+                f"{owner} must return the loss and the logits of net(images), or "
+                f"None in place of the logits, got {type(found).__name__}"
+            )
+        value, logits = found
+        return value, None if logits is None else extract_logits(logits, len(images))
+
+    return compute
 
 
 def make_mixing(mix: Mapping[str, float], num_classes: int) -> Mixing | None:

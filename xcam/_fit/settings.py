@@ -94,6 +94,18 @@ class TrainingSettings:
                 "label_smoothing"
             )
 
+    def check_own_loss(self, has_own_loss: bool) -> None:
+        """Refuse a setting of the cross-entropy for a net that brings its own loss.
+
+        Raises:
+            ValueError: Label smoothing, and no criterion.
+        """
+        if has_own_loss and self.label_smoothing:
+            raise ValueError(
+                "the loss is the model's own training_loss; leave out label_smoothing, or give a "
+                "criterion, such as torch.nn.CrossEntropyLoss(label_smoothing=0.1)"
+            )
+
     def describe(self) -> dict[str, Any]:
         """Return the settings as JSON, as a manifest holds them."""
         values = {entry.name: getattr(self, entry.name) for entry in fields(self)}

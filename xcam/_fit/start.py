@@ -12,7 +12,7 @@ from xcam._explain.prepared import prepare
 from xcam._fit.averaging import Averaging
 from xcam._fit.divisor import find_divisors
 from xcam._fit.labels import check_all_labels, check_listed_labels, match_sources
-from xcam._fit.learner import Learner, Objective, make_mixing
+from xcam._fit.learner import Learner, Objective, find_training_loss, make_mixing
 from xcam._fit.optimization import Optimization
 from xcam._fit.order import Order, seed_all
 from xcam._fit.progress import CLASSES
@@ -116,6 +116,8 @@ class Start:
             ModelOutputError: The output of the net is not one (B, K) tensor.
         """
         self.settings.check_method(method)
+        if method is None:
+            self.settings.check_own_loss(find_training_loss(net) is not None)
         runtime, num_classes = self.runtime.probe(net, self.image)
         net.to(memory_format=runtime.memory_format)
         labels = [self.label]

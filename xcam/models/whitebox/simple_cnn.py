@@ -1,11 +1,16 @@
-"""The small CNN of White Box, for MNIST and CIFAR-10."""
+"""The small CNN of White Box, for MNIST and CIFAR-10, and its forms with CAM and CBAM."""
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 from torch import Tensor, nn
+
+from xcam.models.whitebox.cbam import CBAM
 
 __all__ = ["SimpleCNN"]
 
+Attention = Literal["none", "cam", "cbam"]
 _WIDTHS = (32, 64, 128)
 _HIDDEN = 1024
 
@@ -18,9 +23,15 @@ class SimpleCNN(nn.Module):
     were taken from `features.11`, after the last pooling; `default_layer` gives `features.10`, at
     twice the size. 1,284,042 parameters for 1x28x28, 2,202,122 for 3x32x32, with 10 classes.
 
+    With `attention="cam"` one linear layer reads the means of `features.11`, so that method `cam`
+    explains it with `layer="features.11"`: 94,410 and 94,986 parameters. With `"cbam"` a `CBAM`
+    follows each convolution, before its batch norm: 1,287,271 and 2,205,351. The original builds
+    the other form's classifier, too, and never calls it.
+
     The output is logits. The original ends in a softmax and is trained with the cross-entropy of
     its probabilities, that is a softmax twice, whose loss cannot fall below ln(e + 9) − 1 = 1.46,
-    and its gradients are those of probabilities: for these there is `output="prob"`.
+    and its gradients are those of probabilities. For the gradients there is `output="prob"`, and
+    `softmax=True` gives that net.
 
     Weights are drawn from torch's global generator, as torch does.
 
@@ -28,9 +39,14 @@ class SimpleCNN(nn.Module):
         num_classes: The number of logits.
         in_channels: The number of channels of the images.
         input_size: (H, W) of the images, or one number for a square; at least 8.
+        attention: `"none"`, `"cam"` or `"cbam"`.
+        softmax: Whether the output is probabilities, as in the original.
+        dead_weights: Whether to build what the original builds and never calls, for its published
+            counts: 1,285,332 and 2,203,412 with CAM, 1,288,561 and 2,206,641 with CBAM.
 
     Raises:
-        ValueError: An image side below 8, of which three poolings leave nothing.
+        ValueError: An image side below 8, of which three poolings leave nothing, or no such
+            attention.
     """
 
     def __init__(
@@ -38,23 +54,35 @@ class SimpleCNN(nn.Module):
         num_classes: int = 10,
         in_channels: int = 3,
         input_size: int | tuple[int, int] = 32,
+        attention: Attention = "none",
+        softmax: bool = False,
+        dead_weights: bool = False,
     ) -> None:
         super().__init__()
         height, width = (input_size,) * 2 if isinstance(input_size, int) else input_size
         if min(height, width) < 8:
             raise ValueError(f"input_size must be at least 8 pixels a side, got {input_size!r}")
+        if attention not in get_args(Attention):
+            raise ValueError(f"attention must be 'none', 'cam' or 'cbam', got {attention!r}")
         self.input_shape = (in_channels, height, width)
+        self.softmax = softmax
         blocks: list[nn.Module] = []
         for before, after in zip((in_channels, *_WIDTHS), _WIDTHS, strict=False):
             convolution = nn.Conv2d(before, after, 3, padding=1)
             blocks += [convolution, nn.BatchNorm2d(after), nn.ReLU(), nn.MaxPool2d(2)]
         self.features = nn.Sequential(*blocks)
-        self.classifier = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(_WIDTHS[-1] * (height // 8) * (width // 8), _HIDDEN),
-            nn.ReLU(),
-            nn.Linear(_HIDDEN, num_classes),
+        has_cbam = attention == "cbam"
+        self.attention = nn.ModuleList(
+            [CBAM(width, form="whitebox") for width in _WIDTHS if has_cbam]
         )
+        cells = (height // 8) * (width // 8)
+        makers = {
+            False: lambda: _make_flat(cells, num_classes),
+            True: lambda: _make_cam(num_classes),
+        }
+        self.classifier = makers[attention == "cam"]()
+        if dead_weights and attention != "none":
+            self.dead = makers[attention != "cam"]()
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, num_classes) of normalized images (B, in_channels, H, W).
@@ -67,5 +95,29 @@ class SimpleCNN(nn.Module):
                 f"the net was made for images of shape (B, {', '.join(map(str, self.input_shape))})"
                 f", got {tuple(images.shape)}; resize them, or make it with their input_size"
             )
-        logits: Tensor = self.classifier(self.features(images))
-        return logits
+        logits: Tensor = self.classifier(self._extract_features(images))
+        return logits.softmax(1) if self.softmax else logits
+
+    def _extract_features(self, images: Tensor) -> Tensor:
+        if not self.attention:
+            features: Tensor = self.features(images)
+            return features
+        gates = iter(self.attention)
+        for layer in self.features:
+            images = layer(images)
+            if isinstance(layer, nn.Conv2d):
+                images = next(gates)(images)
+        return images
+
+
+def _make_flat(cells: int, num_classes: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(_WIDTHS[-1] * cells, _HIDDEN),
+        nn.ReLU(),
+        nn.Linear(_HIDDEN, num_classes),
+    )
+
+
+def _make_cam(num_classes: int) -> nn.Sequential:
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(_WIDTHS[-1], num_classes))
