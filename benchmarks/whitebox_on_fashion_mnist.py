@@ -26,8 +26,8 @@ ON_FASHION_MNIST = {
 }  # fmt: skip
 FEW = {"batch_size": 64, "epochs": 3}
 NETS = {  # what is changed in the recipe `whitebox_mnist_…`, and how many images are trained on
-    "simple_cnn_cam": ({"epochs": 3}, 60_000),
-    "simple_cnn_cbam": ({"epochs": 2}, 60_000),
+    "simple_cnn_cam": ({"epochs": 2}, 60_000),
+    "simple_cnn_cbam": ({"epochs": 1}, 60_000),
     "ran": ({**FEW, "model.width": 16}, 10_000),
     "warn": ({**FEW, "model.depth": 10, "model.widen": 2}, 10_000),
 }

@@ -335,8 +335,8 @@ def rectify(state, images, classes=5):
     features = normalize(state, "stem.1", convolve(state, "stem.0", images, padding=1))
     features, inputs = features.clamp(min=0), []
     for group in range(3):
-        features, entered = block(state, f"groups.{group}.0", features, 2 if group else 1)
-        features, _ = block(state, f"groups.{group}.1", features, 1)
+        features, entered = block(state, f"groups.{group}.first", features, 2 if group else 1)
+        features, _ = block(state, f"groups.{group}.rest.0", features, 1)
         inputs.append(entered)
     last = normalize(state, "norm.0", features).clamp(min=0)
     found = [

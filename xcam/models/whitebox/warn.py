@@ -67,10 +67,7 @@ class WARN(nn.Module):
             conv(in_channels, _WIDTHS[0], 3), nn.BatchNorm2d(_WIDTHS[0]), nn.ReLU()
         )
         self.groups = nn.ModuleList(
-            nn.ModuleList(
-                _Block(after if index else before, after, 1 if index else stride, dropout)
-                for index in range(blocks)
-            )
+            _Group(before, after, stride, blocks, dropout)
             for before, after, stride in zip((_WIDTHS[0], *widths), widths, (1, 2, 2), strict=False)
         )
         self.norm = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU())
@@ -116,12 +113,9 @@ class WARN(nn.Module):
     def _attend(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return the log-probabilities, and the masks of each group."""
         features, activated = self.stem(images), []
-        for first, *rest in self.groups:
-            entered = first.activation(features)
+        for group in self.groups:
+            features, entered = group(features)
             activated.append(entered)
-            features = first(features, entered)
-            for block in rest:
-                features = block(features)
         last = self.norm(features)
         # What is attended to is activated: a group's features as the next one takes them.
         taken = [*activated[1:], last]
@@ -178,6 +172,20 @@ class AttentionMasks(nn.Module):
         scores = self.conv(features)
         masks: Tensor = scores.flatten(2).softmax(2).view_as(scores)
         return masks
+
+
+class _Group(nn.Module):
+    """Blocks of one size; the first may change channels and stride."""
+
+    def __init__(self, before: int, after: int, stride: int, blocks: int, dropout: float) -> None:
+        super().__init__()
+        self.first = _Block(before, after, stride, dropout)
+        self.rest = nn.Sequential(*(_Block(after, after, 1, dropout) for _ in range(blocks - 1)))
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features (B, after, h / stride, w / stride), and the activated input."""
+        activated = self.first.activation(features)
+        return self.rest(self.first(features, activated)), activated
 
 
 class _Block(nn.Module):
