@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import xcam
-from xcam.engine import capture, layers
+from xcam.engine import capture
+from xcam.engine.search import search_on_meta
 from xcam.errors import LayerError, ModelOutputError
 from xcam.models import Layout, default_layer, read_map
 from xcam.models.toy import GapNet, LinearNet, SmallCNN, TokenNet
@@ -258,7 +259,7 @@ def test_layers_in_without_are_left_out(net):
     ],
 )
 def test_default_layer_is_found_on_the_meta_device(net, layer):
-    assert layers._on_meta(net(), IMAGES).ranked[0].name == layer
+    assert search_on_meta(net(), IMAGES).ranked[0].name == layer
 
 
 def test_attention_matrix_is_not_chosen():
@@ -404,8 +405,8 @@ def test_grad_mode_of_the_caller_makes_no_difference(net, mode):
 def test_prefix_tokens_need_a_pass_with_values():
     with torch.device("meta"):
         images = torch.empty(3, 3, 64, 48)
-    assert layers._on_meta(SmallCNN(), images).ranked[0].name == "features.6"
-    assert layers._on_meta(TokenNet(), images).ranked[0].layout.prefix == 1
+    assert search_on_meta(SmallCNN(), images).ranked[0].name == "features.6"
+    assert search_on_meta(TokenNet(), images).ranked[0].layout.prefix == 1
 
 
 def test_precision_makes_no_difference():

@@ -211,8 +211,9 @@ def test_score_that_depends_on_the_image_around_the_default_layer(
         got = xcam.explain(model, images, 1, method, batch_size=1)
     assert len(seen) == len(run_notes(got)) == 1
     assert got.method.layer == layer
-    named = remedy.split("'")[1]
-    assert not run_notes(xcam.explain(model, images, 1, method, layer=named))
+    if "every path" in remedy:
+        named = remedy.split("'")[1]
+        assert not run_notes(xcam.explain(model, images, 1, method, layer=named))
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from xcam.core import (
     check_fitted,
 )
 from xcam.engine import find_module, forward, untouched
+from xcam.engine.bypass import describe_stream
 from xcam.engine.chunks import chunks
 from xcam.engine.clean import bind_clean_pass
 from xcam.engine.footprint import measure_footprint
@@ -49,7 +50,7 @@ class Prepared:
         model: The classifier.
         method: With the name of the layer that it reads, if it reads one.
         default_layer: That layer, if the user left it open.
-        note: What the user should know of that choice.
+        note: What the user should know of the layer.
     """
 
     model: nn.Module
@@ -85,8 +86,10 @@ def prepare(
         return Prepared(model, chosen)
     layer = chosen.parameters()["layer"]
     if layer is not None:
-        name, _ = find_module(model, layer)
-        return Prepared(model, dataclasses.replace(chosen, layer=name))  # type: ignore[type-var]
+        name, module = find_module(model, layer)
+        chosen = dataclasses.replace(chosen, layer=name)  # type: ignore[type-var]
+        with untouched(model):
+            return Prepared(model, chosen, note=describe_stream(model, images, module))
     with untouched(model):
         found = find_default_layer(model, images)
     chosen = dataclasses.replace(chosen, layer=found.name)  # type: ignore[type-var]

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import copy
-from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from xcam.core import Headed
-from xcam.engine import eager, forward, gradients, untouched, unwrap
+from xcam.engine.bypass import describe_bypass
 from xcam.engine.dataflow import depends_around
-from xcam.engine.hints import read_hints
-from xcam.engine.paths import cut_layer, skeleton
-from xcam.engine.restore import rerun_overwritten
-from xcam.engine.search import Candidate, Search, search_pass
+from xcam.engine.paths import cut_layer
+from xcam.engine.search import Search, search_first_image, search_on_meta
 from xcam.engine.structure import remember
 from xcam.engine.threads import calls_in_threads, describe_threads
-from xcam.engine.wrappers import check_layers, describe_compiled
+from xcam.engine.wrappers import check_layers, describe_compiled, unwrap
 from xcam.errors import LayerError
-from xcam.forks import importing
 
 __all__ = ["DefaultLayer", "default_layer", "find_default_layer"]
 
@@ -87,9 +80,9 @@ def find_default_layer(
 def _search_net(net: nn.Module, images: Tensor, without: Collection[str]) -> DefaultLayer:
     heads = {*_inside_heads(net)}
     without = {*without, *heads}
-    search = _on_meta(net, images, without)
+    search = search_on_meta(net, images, without)
     if search is None or not search.ranked or search.ranked[0].layout.prefix:
-        search = _on_first_image(net, images, without)
+        search = search_first_image(net, images, without)
     if not search.ranked or search.unclear:
         raise _make_no_map_error(net, images, without, search)
     # Prefix tokens bring what they know of the image past any layer of patches, and an attached
@@ -106,18 +99,6 @@ def _inside_heads(net: nn.Module) -> Iterator[str]:
         if isinstance(module, Headed):
             prefix = f"{name}.head" if name else "head"
             yield from (inner for inner, _ in module.head.named_modules(prefix=prefix))
-
-
-def _on_meta(net: nn.Module, images: Tensor, without: Collection[str] = ()) -> Search | None:
-    """Search by shapes and the graph alone; None if the model needs values for its pass."""
-    probe = torch.empty(1, *images.shape[1:], dtype=images.dtype, device="meta")
-    # Operations on meta tensors import parts of torch.
-    with importing(), torch.inference_mode(False), torch.enable_grad(), eager():
-        try:
-            empty = skeleton(net)
-            return search_pass(empty, empty, probe, read_hints(net, images.shape[1]), without)
-        except Exception:  # whatever the model does that needs values: `.item()`, numpy
-            return None
 
 
 def _make_no_map_error(
@@ -150,29 +131,10 @@ def _find_larger_size(net: nn.Module, images: Tensor, without: Collection[str]) 
     """Return a size of images for which a layer gives a map; None if no larger ones help."""
     for factor in (2, 4, 8, 16, 32):
         probe = images[:1].to("meta").repeat(1, 1, factor, factor)
-        search = _on_meta(net, probe, without)
+        search = search_on_meta(net, probe, without)
         if search is not None and search.ranked and not search.unclear:
             return f"{probe.shape[2]}x{probe.shape[3]}"
     return None
-
-
-def _on_first_image(net: nn.Module, images: Tensor, without: Collection[str]) -> Search:
-    """Search in a pass of the first image."""
-    image, run, hints = (
-        images[:1].detach(),
-        partial(forward.call, net),
-        read_hints(net, images.shape[1]),
-    )
-    if any(tensor.is_inference() for tensor in [*net.parameters(), *net.buffers()]):
-        with torch.inference_mode(False):  # its copy keeps a graph
-            net = copy.deepcopy(net)
-        run = partial(forward.call, net)
-    try:
-        with gradients(net), eager(), untouched(net):
-            return rerun_overwritten(lambda: search_pass(net, run, image, hints, without))
-    except RuntimeError:  # it runs only without a graph, or cannot be differentiated
-        with torch.no_grad(), eager(), untouched(net):
-            return search_pass(net, run, image, hints, without)
 
 
 def _check_values(net: nn.Module, images: Tensor, search: Search) -> DefaultLayer:
@@ -182,41 +144,18 @@ def _check_values(net: nn.Module, images: Tensor, search: Search) -> DefaultLaye
     lack ways that keep no gradient.
     """
 
-    def holds(*layers: Candidate) -> bool:
-        names = [layer.name for layer in layers]
-        return search.is_complete or not depends_around(net, images, names)
+    def holds(*layers: str) -> bool:
+        return search.is_complete or not depends_around(net, images, layers)
 
     chosen, is_around = search.ranked[0], False
-    if search.goes_around(chosen):
+    if search.goes_around(chosen.edges):
         for layer in search.ranked:
             cut = cut_layer(net, layer.name, images)
             if cut.calls:
                 chosen, is_around = layer, cut.around
                 break
-    if not is_around and holds(chosen):
-        return DefaultLayer(chosen.name)
-    return DefaultLayer(chosen.name, _describe_bypass(search, chosen, holds))
-
-
-def _describe_bypass(search: Search, layer: Candidate, holds: Callable[..., bool]) -> str:
-    """Describe how the scores bypass a layer, and the remedy.
-
-    Args:
-        search: What the graph shows.
-        layer: The layer.
-        holds: Whether some layers hold all that the scores depend on, also without a gradient.
-    """
-    shared = [one for one in search.ranked if not search.goes_around(one)]
-    # What holds all without a gradient lies before what does not: two passes for each step.
-    first = bisect_left(shared, True, key=holds)
-    beside = search.list_beside(layer)
-    remedy = "use a method that reads no layer, such as 'rise'"
-    if first < len(shared):
-        remedy = f"name layer={shared[first].name!r}, which every path passes, or {remedy}"
-    elif beside and holds(layer, *beside):
-        names = " and ".join(repr(one.name) for one in beside)
-        remedy = f"explain layer {names} as well, or {remedy}"
-    return (
-        f"part of the image's effect on the score bypasses the default layer {layer.name!r}, so "
-        f"its map is incomplete; {remedy}"
-    )
+    name = chosen.name
+    if not is_around and holds(name):
+        return DefaultLayer(name)
+    what = f"the default layer {name!r}"
+    return DefaultLayer(name, describe_bypass(search, what, chosen.edges, holds, [name]))

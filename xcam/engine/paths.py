@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -28,6 +28,7 @@ __all__ = [
     "find_nan_gradient",
     "find_scores",
     "reach",
+    "reach_edges",
     "skeleton",
 ]
 
@@ -105,8 +106,13 @@ def reach(tensors: Sequence[Tensor], cut: Collection[Edge] = ()) -> set[Edge]:
     Edges of the cut are reached themselves, and nothing before them. What is found may still have
     a gradient of zero: a slice of a tensor depends on all of it here.
     """
+    return reach_edges((edge for tensor in tensors if (edge := get_edge(tensor)) is not None), cut)
+
+
+def reach_edges(edges: Iterable[Edge], cut: Collection[Edge] = ()) -> set[Edge]:
+    """Return the edges that lead to some edges, and these themselves; see `reach`."""
     reached: set[Edge] = set()
-    waiting = [edge for tensor in tensors if (edge := get_edge(tensor)) is not None]
+    waiting = [*edges]
     while waiting:
         edge = waiting.pop()
         if edge in reached:

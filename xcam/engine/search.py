@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from xcam.engine import forward
 from xcam.engine.dataflow import GraphlessUse
-from xcam.engine.hints import LayoutHints
+from xcam.engine.hints import LayoutHints, read_hints
 from xcam.engine.layout import Layout, describe_readings, find_layout, list_layouts
-from xcam.engine.paths import find_nan_gradient, find_scores, reach
+from xcam.engine.paths import find_nan_gradient, find_scores, reach, reach_edges, skeleton
+from xcam.engine.restore import gradients, rerun_overwritten, untouched
 from xcam.engine.trace import Call, Edge, Trace, get_edge, record_pass
+from xcam.engine.wrappers import eager
+from xcam.forks import importing
 
-__all__ = ["Candidate", "Search", "search_pass"]
+__all__ = ["Candidate", "Search", "search_first_image", "search_on_meta"]
 
 _POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 _PASSIVE = (nn.Dropout, nn.Identity, nn.Softmax)  # no layer of its own; softmax: attention matrices
@@ -64,6 +70,7 @@ class Search:
 
     Attributes:
         ranked: The layers that lead to the scores, the best first.
+        calls: What the modules gave, in the order of return.
         scores: With their graph; none where the model keeps no graph, and any layer may lead there.
         image: The image's place in the graph.
         is_complete: The graph shows all ways from the image to the scores.
@@ -72,30 +79,63 @@ class Search:
     """
 
     ranked: list[Candidate]
+    calls: tuple[Call, ...]
     scores: list[Tensor]
     image: Edge | None
     is_complete: bool = False
     unclear: str | None = None
 
-    def goes_around(self, *layers: Candidate) -> bool:
-        """Return whether the scores depend on the image by ways around some layers."""
-        cut = set().union(*(layer.edges for layer in layers))
+    def goes_around(self, cut: Collection[Edge]) -> bool:
+        """Return whether the scores depend on the image by ways around some edges."""
         return self.image in reach(self.scores, cut)
 
-    def list_beside(self, layer: Candidate) -> list[Candidate]:
-        """List the layers that, with the one given, all ways from the image pass; none if none."""
+    def list_beside(self, edges: Collection[Edge]) -> list[Candidate]:
+        """List layers that, with the edges given, all ways from the image pass; none if none."""
         beside: list[Candidate] = []
-        while self.goes_around(layer, *beside):
-            cut = set().union(*(one.edges for one in (layer, *beside)))
+        cut = set(edges)
+        while self.goes_around(cut):
             reached = reach(self.scores, cut) - cut
-            more = next((one for one in self.ranked if one.edges & reached), None)
+            around = (one for one in self.ranked if one.edges & reached)
+            more = next((one for one in around if self.image in reach_edges(one.edges, cut)), None)
             if more is None:
                 return []
             beside.append(more)
+            cut |= more.edges
         return beside
 
 
-def search_pass(
+def search_on_meta(net: nn.Module, images: Tensor, without: Collection[str] = ()) -> Search | None:
+    """Search by shapes and the graph alone; None if the model needs values for its pass."""
+    probe = torch.empty(1, *images.shape[1:], dtype=images.dtype, device="meta")
+    # Operations on meta tensors import parts of torch.
+    with importing(), torch.inference_mode(False), torch.enable_grad(), eager():
+        try:
+            empty = skeleton(net)
+            return _search_pass(empty, empty, probe, read_hints(net, images.shape[1]), without)
+        except Exception:  # whatever the model does that needs values: `.item()`, numpy
+            return None
+
+
+def search_first_image(net: nn.Module, images: Tensor, without: Collection[str]) -> Search:
+    """Search in a pass of the first image."""
+    image, run, hints = (
+        images[:1].detach(),
+        partial(forward.call, net),
+        read_hints(net, images.shape[1]),
+    )
+    if any(tensor.is_inference() for tensor in [*net.parameters(), *net.buffers()]):
+        with torch.inference_mode(False):  # its copy keeps a graph
+            net = copy.deepcopy(net)
+        run = partial(forward.call, net)
+    try:
+        with gradients(net), eager(), untouched(net):
+            return rerun_overwritten(lambda: _search_pass(net, run, image, hints, without))
+    except RuntimeError:  # it runs only without a graph, or cannot be differentiated
+        with torch.no_grad(), eager(), untouched(net):
+            return _search_pass(net, run, image, hints, without)
+
+
+def _search_pass(
     net: nn.Module,
     run: Callable[[Tensor], Any],
     image: Tensor,
@@ -122,7 +162,7 @@ def search_pass(
             ranked = ranked[next(deciding, 0) :]
     is_complete = watch is not None and not watch.found
     unclear = _describe_unclear(passed, hints, without, ranked[0] if ranked else None)
-    return Search(ranked, scores, get_edge(leaf), is_complete, unclear)
+    return Search(ranked, passed.calls, scores, get_edge(leaf), is_complete, unclear)
 
 
 def _describe_unclear(
