@@ -25,7 +25,14 @@ import xcam
 from xcam.data import PlantedCues
 from xcam.results.bootstrap import Sample, estimate
 
-LOSSES = {
+# As the recipe, whose nets begin with weights of ImageNet: with the trunk of a trained net, and ten
+# times the rate for its last stage and the head.
+TUNING = {
+    "optimizer": {"name": "SGD", "lr": 0.01, "momentum": 0.9, "nesterov": True}
+    | {"weight_decay": 1e-4},
+    "groups": {"^(?!.*(stem|stage[12]))": {"lr_factor": 10}},
+}
+NETS = {
     "em": {"loss": "em"},
     "cam": {"loss": "cam"},
     "em, lagged": {"loss": "em", "posterior": "lagged", "lag": 0.98},
@@ -39,21 +46,22 @@ SCORES |= {
 
 
 def trained(out: Path, seed: int, images: int, epochs: int) -> dict[str, nn.Module]:
-    """Train a net with each loss."""
+    """Train the net by itself (`"plain"`), and from its weights one with each loss."""
     data, held_out = (
         TensorDataset(*stacked(drawn(count, 10 * seed + part))[:2])
         for part, count in enumerate((images, images // 8))
     )
-    steps = -(-images // BATCH) * epochs
+    steps = -(-images // BATCH) * (epochs + 2)
     schedule = {"name": "OneCycleLR", "max_lr": 0.1, "total_steps": steps, "per": "step"}
-    same = {"optimizer": SGD, "schedule": schedule, "batch_size": BATCH, "epochs": epochs}
-    same |= {"validation": held_out, "seed": seed, "progress": True}
-    return {
-        name: xcam.fit(
-            new_net(seed), data, "calm", out=out / name.replace(", ", "_"), **same, **own
-        )
-        for name, own in LOSSES.items()
-    }
+    same = {"batch_size": BATCH, "validation": held_out, "seed": seed, "progress": True}
+    plain = {"optimizer": SGD, "schedule": schedule, "epochs": epochs + 2}
+    nets = {"plain": xcam.fit(new_net(seed), data, out=out / "plain", **plain, **same)}
+    drop = {"name": "MultiStepLR", "milestones": [max(1, epochs - 1)], "gamma": 0.1}
+    tuning = TUNING | {"schedule": drop, "epochs": epochs}
+    for name, own in NETS.items():
+        folder = out / name.replace(", ", "_")
+        nets[name] = xcam.fit(nets["plain"], data, "calm", out=folder, **tuning, **same, **own)
+    return nets
 
 
 def scored(nets: Mapping[str, nn.Module], data: PlantedCues) -> pd.DataFrame:
@@ -105,9 +113,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder, one a seed in it")
     parser.add_argument("--seed", type=int, default=0, help="of the weights and the images")
-    parser.add_argument("--images", type=int, default=1600, help="to train on")
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--test-images", type=int, default=200)
+    parser.add_argument("--images", type=int, default=1000, help="to train on")
+    parser.add_argument("--epochs", type=int, default=3, help="two more for the net by itself")
+    parser.add_argument("--test-images", type=int, default=100)
     options = parser.parse_args(arguments)
     seed, out = options.seed, options.out / str(options.seed)
     nets = trained(out, seed, options.images, options.epochs)

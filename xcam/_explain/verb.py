@@ -8,6 +8,12 @@ from typing import Any, TypeAlias, overload
 from torch import Tensor, nn
 
 from xcam._explain.checks import check_images, check_model, check_pass
+from xcam._explain.contrasting import (
+    Contrast,
+    check_class_specific,
+    explain_contrast,
+    make_contrast,
+)
 from xcam._explain.prepared import (
     label_settings,
     prepare,
@@ -33,6 +39,7 @@ def explain(
     target: TargetLike = None,
     method: str | Method | None = None,
     *,
+    contrast: Contrast = None,
     batch_size: int | None = None,
     precision: Precision = "full",
     progress: bool = False,
@@ -47,6 +54,7 @@ def explain(
     target: TargetLike = None,
     method: Methods = ...,
     *,
+    contrast: Contrast = None,
     batch_size: int | None = None,
     precision: Precision = "full",
     progress: bool = False,
@@ -60,6 +68,7 @@ def explain(
     target: TargetLike = None,
     method: str | Method | Methods | None = None,
     *,
+    contrast: Contrast = None,
     batch_size: int | None = None,
     precision: Precision = "full",
     progress: bool = False,
@@ -81,6 +90,9 @@ def explain(
             head the model carries, and Grad-CAM if it carries none. The name of that method stands
             for it, too: with the parameters that it was trained with. Or several: a sequence of
             names and objects, or a dict that labels them.
+        contrast: A class, or B of them, such as the second best: why the target rather than that
+            one? The map is then that of the target less that of the contrast, by any
+            class-specific method: positive where pixels speak for the target.
         batch_size: How many images go through the model at a time; None chooses by device and
             image size. It changes speed and memory, not the maps.
         precision: `"full"`, or `"bf16"`/`"fp16"` to run the model under autocast.
@@ -95,8 +107,9 @@ def explain(
 
     Raises:
         TypeError: An argument of the wrong kind, or a parameter that the method does not have.
-        ValueError: An argument out of its range, images that the model fails on, or of several
-            methods none, or the same one twice.
+        ValueError: An argument out of its range, images that the model fails on, a contrast that
+            is the target or of a method that knows no class, or of several methods none, or the
+            same one twice.
         UnknownNameError: No such method or layer.
         ModelOutputError: The output is not one finite (B, K) tensor.
         LayerError: The layer gives no map, or no gradient.
@@ -105,8 +118,9 @@ def explain(
     check_model(model)
     check_images(model, images)
     aim, settings = Target.of(target, images), (batch_size, precision, progress)
+    other = make_contrast(contrast, aim, images)
     if method is None or isinstance(method, str | Method):
-        return _explain(model, images, aim, method, params, *settings)
+        return _explain(model, images, aim, other, method, params, *settings)
 
     def resolve(one: str | Method) -> Method:
         return resolve_method(requested_method(model, one), params)
@@ -114,9 +128,12 @@ def explain(
     methods = label_settings(method, resolve)
     if not methods:
         raise ValueError("there are no methods to explain by; see xcam.list_methods()")
+    if other is not None:
+        for one in methods.values():
+            check_class_specific(one)
     with share_passes(images), untouched(model):
         return {
-            label: _explain(model, images, Target.of(aim, images), one, {}, *settings)
+            label: _explain(model, images, Target.of(aim, images), other, one, {}, *settings)
             for label, one in methods.items()
         }
 
@@ -125,6 +142,7 @@ def _explain(
     model: nn.Module,
     images: Tensor,
     target: Target,
+    contrast: Target | None,
     method: str | Method | None,
     params: Mapping[str, Any],
     batch_size: int | None,
@@ -135,7 +153,11 @@ def _explain(
     with run_settings(batch_size=batch_size, precision=precision, progress=progress) as runtime:
         try:
             with untouched(model):
-                explanation = run(prepare(model, images, method, params), images, target)
+                prepared = prepare(model, images, method, params)
+                if contrast is None:
+                    explanation = run(prepared, images, target)
+                else:
+                    explanation = explain_contrast(prepared, images, target, contrast)
         except (AssertionError, RuntimeError) as error:  # transformers assert a size
             if not out_of_memory(error):
                 check_pass(model, images)

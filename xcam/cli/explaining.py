@@ -42,6 +42,10 @@ def explain(
     target: Annotated[
         str, typer.Option(help="Index of the class to explain, or 'predicted'.")
     ] = "predicted",
+    contrast: Annotated[
+        int | None,
+        typer.Option(help="Index of a class: why the target rather than that one?"),
+    ] = None,
     layer: Annotated[
         str | None,
         typer.Option(help="Layer of the model to explain.", show_default="chosen by xcam"),
@@ -88,6 +92,7 @@ def explain(
         batch,
         aim,
         chosen,
+        contrast=contrast,
         batch_size=batch_size,
         precision=precision,
         progress=sys.stderr.isatty(),
@@ -191,4 +196,8 @@ def _describe_classes(explanation: Explanation, image: int, categories: Sequence
         return f"{name} {float(odds[index]):.1%}"
 
     listed = ", ".join(show(index) for index in best)
-    return listed if explained == best[0] else f"{listed}; explained: {show(explained)}"
+    if explained != best[0]:
+        listed += f"; explained: {show(explained)}"
+    if explanation.contrast is not None:
+        listed += f"; rather than: {show(int(explanation.contrast[image]))}"
+    return listed

@@ -17,7 +17,7 @@ from xcam.core import figures
 from xcam.core.explanation_file import write_explanation
 from xcam.core.maps import check_maps, check_place, find_positions, reduce_channels
 from xcam.core.method import Method, SavedMethod
-from xcam.core.notes import Note, map_notes
+from xcam.core.notes import Note, join_notes, map_notes, select_notes
 from xcam.core.target import Target, TargetLike
 from xcam.errors import warn
 
@@ -41,6 +41,8 @@ class Explanation:
         logits: (B, K) of the clean images; None if the output holds no such tensor.
         method: The method with the layer that was really used: its repr is the recipe.
         run_notes: What was noted while the maps were made; `notes` adds those on the maps.
+        contrast: (B,) int64, the class whose map was subtracted, at one value a pixel; None if none
+            was.
     """
 
     raw: Tensor
@@ -49,6 +51,7 @@ class Explanation:
     logits: Tensor | None
     method: Method | SavedMethod
     run_notes: tuple[Note, ...] = ()
+    contrast: Tensor | None = None
 
     @staticmethod
     def of(
@@ -93,12 +96,18 @@ class Explanation:
     @property
     def reduced(self) -> Tensor:
         """Return the maps at their own resolution, (B, h, w), one value a pixel."""
-        return reduce_channels(self.raw, self.method.parameters().get("reduce", "sum"))
+        reduce = self.method.parameters().get("reduce", "sum")
+        return reduce_channels(self.raw, "sum" if self.contrast is not None else reduce)
 
     @cached_property
     def notes(self) -> tuple[Note, ...]:
         """Return the notes of the run, and one on each map that is flat or nowhere positive."""
         return (*self.run_notes, *map_notes(self.maps))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors that it holds, with a row an image, by their fields."""
+        held = {name: getattr(self, name) for name in ("raw", "target", "logits", "contrast")}
+        return {name: one for name, one in held.items() if one is not None}
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -124,20 +133,9 @@ class Explanation:
             IndexError: There is no such image.
         """
         chosen = find_positions(index, len(self))
-
-        def pick(values: Tensor | None) -> Tensor | None:
-            return None if values is None else values[chosen.to(values.device)]
-
-        run_notes = [note for note in self.run_notes if note.image is None]
-        for new, old in enumerate(chosen.tolist()):
-            run_notes += [Note(new, note.text) for note in self.run_notes if note.image == old]
-        part = replace(
-            self,
-            raw=self.raw[chosen.to(self.raw.device)],
-            target=pick(self.target),
-            logits=pick(self.logits),
-            run_notes=tuple(run_notes),
-        )
+        found = {name: one[chosen.to(one.device)] for name, one in self.tensors().items()}
+        notes = select_notes(self.run_notes, chosen.tolist())
+        part = replace(self, run_notes=notes, **found)  # type: ignore[arg-type]  # as in `to`
         return _with_maps(part, self.maps[chosen.to(self.maps.device)])
 
     @staticmethod
@@ -155,28 +153,21 @@ class Explanation:
                 raise ValueError(f"cannot join {part.method!r} to {first.method!r}")
             if part.size != first.size:
                 raise ValueError(f"cannot join maps of size {part.size} to {first.size}")
+            if (part.contrast is None) != (first.contrast is None):
+                raise ValueError("cannot join maps of a class to maps with a contrast")
 
         def join(name: str) -> Tensor | None:
             values = [getattr(part, name) for part in parts]
             return None if any(value is None for value in values) else torch.cat(values)
 
-        general = dict.fromkeys(
-            note for part in parts for note in part.run_notes if note.image is None
-        )
-        starts = np.cumsum([0, *map(len, parts)]).tolist()
-        numbered = [
-            Note(start + note.image, note.text)
-            for start, part in zip(starts, parts, strict=False)
-            for note in part.run_notes
-            if note.image is not None
-        ]
         whole = Explanation(
             raw=torch.cat([part.raw for part in parts]),
             size=first.size,
             target=join("target"),
             logits=join("logits"),
             method=first.method,
-            run_notes=(*general, *numbered),
+            run_notes=join_notes([(len(part), part.run_notes) for part in parts]),
+            contrast=join("contrast"),
         )
         return _with_maps(whole, torch.cat([part.maps for part in parts]))
 
@@ -191,35 +182,44 @@ class Explanation:
             ValueError: Torch knows no such device.
         """
         check_place(place)
-        target = self.target
-        if target is not None and not isinstance(place, torch.dtype):
-            target = target.to(place)
-        logits = None if self.logits is None else self.logits.to(place)
-        moved = replace(self, raw=self.raw.to(place), target=target, logits=logits)
+        kept = ("target", "contrast") if isinstance(place, torch.dtype) else ()
+        found = {name: one.to(place) for name, one in self.tensors().items() if name not in kept}
+        moved = replace(self, **found)  # type: ignore[arg-type]  # each a tensor, by its field
         return _with_maps(moved, self.maps.to(place))
 
-    def normalized(self, relu: bool = True) -> Tensor:
-        """Return maps for pictures, in [0, 1] an image.
+    def normalized(self, relu: bool | None = None) -> Tensor:
+        """Return maps for pictures: in [0, 1] an image, with a contrast in [−1, 1].
 
-        m = (r − min r) / (max r − min r) with r = max(map, 0), or r = map if not `relu`. A map
-        that is flat then (or negative everywhere) becomes zeros, with a warning.
+        m = (r − min r) / (max r − min r) with r = max(map, 0), or r = map if not `relu`. With a
+        contrast both signs matter, and m = map / max |map|, so that zero stays zero, unless `relu`.
+        A map that is flat then (or negative everywhere) becomes zeros, with a warning.
+
+        Args:
+            relu: Whether to cut what is negative; None for True, and False with a contrast.
 
         Returns:
             (B, H, W) float32.
         """
-        for note in map_notes(self.maps, negative=relu):
+        cuts = self.contrast is None if relu is None else relu
+        for note in map_notes(self.maps, negative=cuts):
             warn(str(note))
-        return imaging.normalize(self.maps.clamp(min=0) if relu else self.maps)
+        if cuts:
+            return imaging.normalize(self.maps.clamp(min=0))
+        scale = imaging.normalize if self.contrast is None else imaging.normalize_signed
+        return scale(self.maps)
 
-    def overlay(self, images: Tensor, alpha: float = 0.6, colors: str = "turbo") -> Tensor:
+    def overlay(self, images: Tensor, alpha: float = 0.6, colors: str | None = None) -> Tensor:
         """Return the images under their normalized maps in color, opaque where the map is high.
 
-        The map of a pixel method, a few bright dots, is smoothed and brightened first.
+        The map of a pixel method, a few bright dots, is smoothed and brightened first. With a
+        contrast the colors diverge around zero, which is transparent: red speaks for the target,
+        blue for the contrast.
 
         Args:
             images: (B, C, H, W), C of 1 or 3; an image that leaves [0, 1] is stretched into it.
-            alpha: Opacity at the map's maximum, in [0, 1].
-            colors: A matplotlib color map.
+            alpha: Opacity at the map's maximum, with a contrast at its largest magnitude, in
+                [0, 1].
+            colors: A matplotlib color map; None for `"turbo"`, with a contrast for `"RdBu_r"`.
 
         Returns:
             (B, 3, H, W) float32 in [0, 1].
@@ -228,19 +228,20 @@ class Explanation:
         maps = self.normalized()
         if self.raw.ndim == 4:
             maps = imaging.brighten(maps)
-        return imaging.overlay(images, maps, alpha, colors)
+        return imaging.overlay(images, maps, alpha, colors, diverging=self.contrast is not None)
 
     def captions(self, categories: Sequence[str] = ()) -> list[str]:
         """Return for each image, in a few lines, the class explained and its probability.
 
-        Where the model predicts another class than the one explained, that class is named too.
+        Where the model predicts another class than the one explained, that class is named too, and
+        so is the contrast.
 
         Args:
             categories: Names of the model's classes; without them classes go by their numbers.
         """
         if self.target is None:
             return ["a score of\nthe output"] * len(self)
-        return figures.make_captions(self.target, self.logits, categories)
+        return figures.make_captions(self.target, self.logits, categories, self.contrast)
 
     def plot(
         self, images: Tensor, path: str | Path | None = None, categories: Sequence[str] = ()
@@ -259,7 +260,8 @@ class Explanation:
         """
         overlays = {self.method.spec.title: self.overlay(images)}
         rows = self.captions(categories)
-        return figures.draw_grid(images, overlays, rows, path, cell=2.6, scale=True)
+        scale = "positive" if self.contrast is None else "diverging"
+        return figures.draw_grid(images, overlays, rows, path, cell=2.6, scale=scale)
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file, which `xcam.load` reads; a file that exists is replaced.
@@ -274,11 +276,9 @@ class Explanation:
         """Return one line: how many images of which size, the method and the target."""
         size = "×".join(map(str, self.size))
         images = f"{len(self)} image{'s' * (len(self) != 1)} of {size}"
-        target = "unknown"
-        if self.target is not None:
-            shown = ", ".join(map(str, self.target[:_MAX_SHOWN].tolist()))
-            target = f"[{shown}{', …' * (len(self) > _MAX_SHOWN)}]"
-        return f"<Explanation of {images} by {self.method!r}, target {target}>"
+        target = "unknown" if self.target is None else _list_classes(self.target)
+        contrast = "" if self.contrast is None else f", contrast {_list_classes(self.contrast)}"
+        return f"<Explanation of {images} by {self.method!r}, target {target}{contrast}>"
 
     def _check(self, images: Tensor) -> None:
         if not isinstance(images, Tensor):
@@ -289,6 +289,11 @@ class Explanation:
                 f"the explanation is of {expected[0]} images of {expected[1]}×{expected[2]}, "
                 f"got images of shape {tuple(images.shape)}"
             )
+
+
+def _list_classes(classes: Tensor) -> str:
+    shown = ", ".join(map(str, classes[:_MAX_SHOWN].tolist()))
+    return f"[{shown}{', …' * (len(classes) > _MAX_SHOWN)}]"
 
 
 def _with_maps(explanation: Explanation, maps: Tensor) -> Explanation:

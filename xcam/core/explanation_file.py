@@ -16,19 +16,18 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT", "KEY", "write_explanation"]
 
-FORMAT = 3
+FORMAT = 4
 KEY = "xcam.explanation"
 
 
 def write_explanation(explanation: Explanation, path: str | Path) -> None:
     """Write an explanation as a safetensors file; see `Explanation.save`.
 
-    Tensors: `raw`, `target` and `logits` where there are any, and the method's parameters that are
+    Tensors: `raw`, `target`, `logits` and `contrast` where there are any, and the method's parameters that are
     tensors. The header holds the format, the images' size, the method with its parameters,
     whether the maps were made elsewhere, the notes of the run and the versions of xcam and torch.
     """
-    held = {"raw": explanation.raw, "target": explanation.target, "logits": explanation.logits}
-    tensors = {name: tensor for name, tensor in held.items() if tensor is not None}
+    tensors = explanation.tensors()
     header = {
         "format": FORMAT,
         "size": list(explanation.size),

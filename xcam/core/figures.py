@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
@@ -36,7 +36,7 @@ def draw_grid(
     beneath: Mapping[str, Sequence[str]] = MappingProxyType({}),
     cell: float = 1.3,
     dpi: int = DPI,
-    scale: bool = False,
+    scale: Literal["positive", "diverging"] | None = None,
 ) -> Figure:
     """Draw a table of pictures: an image a row, the image itself and then a method a column.
 
@@ -48,7 +48,8 @@ def draw_grid(
         beneath: B lines of text by title, one below each overlay; none by default.
         cell: Width of a picture in inches.
         dpi: Pixels an inch.
-        scale: Whether to add a scale of the overlays' colors.
+        scale: A scale of the overlays' colors to add, of maps in [0, 1] or around zero; none by
+            default.
 
     Raises:
         ValueError: Not B overlays, labels or lines of text; or matplotlib does not write the
@@ -84,35 +85,41 @@ def draw_grid(
             label, rotation=0, ha="right", va="center", fontsize=9, color=INK, labelpad=6
         )
     if scale:
-        _add_scale(figure)
+        _add_scale(figure, diverging=scale == "diverging")
     return write_figure(figure, path)
 
 
 def make_captions(
-    target: Tensor, logits: Tensor | None, categories: Sequence[str] = ()
+    target: Tensor,
+    logits: Tensor | None,
+    categories: Sequence[str] = (),
+    contrast: Tensor | None = None,
 ) -> list[str]:
     """Return for each image, in a few lines, the class explained and its probability.
 
-    Where the model predicts another class than the one explained, that class is named too.
+    Where the model predicts another class than the one explained, that class is named too, and so
+    is the contrast.
 
     Args:
         target: (B,) int64, the class explained.
         logits: (B, K); without them there is no probability.
         categories: Names of the model's classes; without them classes go by their numbers.
+        contrast: (B,) int64, the class whose map was subtracted, if any was.
     """
-    explained = target.tolist()
-    if logits is None:
-        return [_name(index, categories) for index in explained]
-    single = logits.shape[1] == 1
-    odds = logits.sigmoid() if single else logits.softmax(1)
-    lines = []
-    for row, index in zip(odds, explained, strict=True):
-        predicted = int(row.argmax())
-        line = f"{_name(index, categories)}\n{float(row[index]):.0%}"
-        if predicted != index:
-            line += f"\n(predicted {_name(predicted, categories)})"
-        lines.append(line)
-    return lines
+    odds: list[Tensor | None] = [None] * len(target)
+    if logits is not None:
+        odds = [*(logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1))]
+    others = [None] * len(target) if contrast is None else contrast.tolist()
+    captions = []
+    for row, index, other in zip(odds, target.tolist(), others, strict=True):
+        lines = [_describe_class(index, row, categories)]
+        if other is not None:
+            lines.append(f"rather than\n{_describe_class(other, row, categories)}")
+        predicted = index if row is None else int(row.argmax())
+        if predicted not in (index, other):
+            lines.append(f"(predicted {_name(predicted, categories)})")
+        captions.append("\n".join(lines))
+    return captions
 
 
 def write_figure(figure: Figure, path: str | Path | None) -> Figure:
@@ -133,6 +140,11 @@ def write_figure(figure: Figure, path: str | Path | None) -> Figure:
     return figure
 
 
+def _describe_class(index: int, odds: Tensor | None, categories: Sequence[str]) -> str:
+    share = "" if odds is None else f"\n{float(odds[index]):.0%}"
+    return _name(index, categories) + share
+
+
 def _name(index: int, categories: Sequence[str]) -> str:
     name = categories[index] if index < len(categories) else f"class {index}"
     return textwrap.fill(name, 16)
@@ -147,14 +159,17 @@ def _show(axes: Axes, picture: Tensor) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _add_scale(figure: Figure) -> None:
-    """Widen the figure by a scale of the overlays' colors."""
+def _add_scale(figure: Figure, diverging: bool) -> None:
+    """Widen the figure by a scale of the overlays' colors, with a contrast around zero."""
     from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
 
     width, height = figure.get_size_inches()
     figure.set_size_inches(width + _SCALE, height)
-    colors = ScalarMappable(cmap="turbo")
-    bar = figure.colorbar(colors, ax=figure.axes, aspect=40, ticks=[0, 0.5, 1])
-    bar.set_label("share of the map's maximum", fontsize=8, color=INK)
+    name, lowest = (imaging.DIVERGING, -1) if diverging else (imaging.SEQUENTIAL, 0)
+    colors = ScalarMappable(Normalize(lowest, 1), name)
+    bar = figure.colorbar(colors, ax=figure.axes, aspect=40, ticks=[lowest, (lowest + 1) / 2, 1])
+    label = "against … for, share of the largest" if diverging else "share of the map's maximum"
+    bar.set_label(label, fontsize=8, color=INK)
     bar.ax.tick_params(labelsize=8, colors=INK)
     bar.outline.set_visible(False)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
 from xcam import imaging
 
-__all__ = ["Note", "map_notes"]
+__all__ = ["Note", "join_notes", "map_notes", "select_notes"]
 
 
 class Note(NamedTuple):
@@ -25,6 +26,28 @@ class Note(NamedTuple):
     def __str__(self) -> str:
         """Return the sentence, with the image's index in front if it is about one."""
         return self.text if self.image is None else f"image {self.image}: {self.text}"
+
+
+def select_notes(notes: Iterable[Note], images: Sequence[int]) -> tuple[Note, ...]:
+    """Return the notes on all images, and those on some of them, which are numbered anew."""
+    notes = tuple(notes)
+    chosen = [note for note in notes if note.image is None]
+    for new, old in enumerate(images):
+        chosen += [Note(new, note.text) for note in notes if note.image == old]
+    return tuple(chosen)
+
+
+def join_notes(parts: Iterable[tuple[int, Iterable[Note]]]) -> tuple[Note, ...]:
+    """Join the notes of several batches, given with their numbers of images."""
+    general, numbered, start = {}, [], 0
+    for count, notes in parts:
+        for note in notes:
+            if note.image is None:
+                general[note] = None  # a dict keeps each once, in their order
+            else:
+                numbered.append(Note(start + note.image, note.text))
+        start += count
+    return (*general, *numbered)
 
 
 def map_notes(maps: Tensor, negative: bool = True) -> list[Note]:

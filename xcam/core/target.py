@@ -43,17 +43,19 @@ class Target:
         classes: Tensor | None = None,
         function: ScoreFunction | None = None,
         highest: int | None = None,
+        name: str = "target",
     ) -> None:
         """Use `Target.of`, which checks what it is given."""
         self.rows = rows
         self.classes = classes
         self.function = function
         self._highest = highest
+        self._name = name
         self.logits: Tensor | None = None
         self.bound = False
 
     @classmethod
-    def of(cls, target: TargetLike, images: Tensor) -> Target:
+    def of(cls, target: TargetLike, images: Tensor, name: str = "target") -> Target:
         """Make a target for `images` from what a user wrote.
 
         Args:
@@ -63,6 +65,7 @@ class Target:
                 number of the image that each row belongs to; it returns (R,) scores, higher for
                 more of what is to be explained.
             images: (B, C, H, W).
+            name: What errors call it: the argument that it came from.
 
         Raises:
             TypeError: `target` is none of these, not of integers, or takes other arguments.
@@ -75,22 +78,22 @@ class Target:
                     f"the target is for {pluralize(len(target.rows), 'image')}, got {len(images)}"
                 )
             rows = target.rows.to(images.device)
-            return cls(rows, target.classes, target.function, target._highest)
+            return cls(rows, target.classes, target.function, target._highest, target._name)
         if target is None:
             return cls(rows)
         if callable(target):
             _check_signature(target)
             return cls(rows, function=target)
-        classes = _classes(target, len(images))
+        classes = _classes(target, len(images), name)
         lowest, highest = torch.stack(classes.aminmax()).tolist()
         if lowest < 0:
-            raise ValueError(f"target {lowest} is negative: classes count from 0")
-        return cls(rows, classes.to(images.device), highest=highest)
+            raise ValueError(f"{name} {lowest} is negative: classes count from 0")
+        return cls(rows, classes.to(images.device), highest=highest, name=name)
 
     def select(self, part: slice) -> Target:
         """Return the unbound target of some of the images."""
         classes = None if self.classes is None else self.classes[part]
-        return Target(self.rows[part], classes, self.function, self._highest)
+        return Target(self.rows[part], classes, self.function, self._highest, self._name)
 
     @property
     def highest(self) -> int:
@@ -155,7 +158,7 @@ class Target:
         if self.classes is not None and self.highest >= logits.shape[1]:
             wrong, count = self.highest, logits.shape[1]
             has = f"{count} classes, 0 to {count - 1}" if count > 1 else "a single score, target 0"
-            raise ValueError(f"target {wrong} is out of range: the model has {has}")
+            raise ValueError(f"{self._name} {wrong} is out of range: the model has {has}")
 
 
 def extract_logits(prediction: object, rows: int) -> Tensor:
@@ -233,23 +236,23 @@ def _field_values(prediction: object) -> Iterator[object]:
             yield getattr(prediction, field.name, None)
 
 
-def _classes(target: object, count: int) -> Tensor:
+def _classes(target: object, count: int, name: str) -> Tensor:
     try:
         classes = torch.as_tensor(target)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
-            f"target must be None, an int, {count} ints, or a callable, got {target!r}"
+            f"{name} must be None, an int, {count} ints, or a callable, got {target!r}"
         ) from error
     if classes.numel() == 0:
-        raise ValueError(f"target must name one class for each of the {count} images, got none")
+        raise ValueError(f"{name} must name one class for each of the {count} images, got none")
     if classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool:
-        raise TypeError(f"target must hold integers, got {classes.dtype}: {target!r}")
+        raise TypeError(f"{name} must hold integers, got {classes.dtype}: {target!r}")
     classes = classes.long()
     if classes.ndim == 0:
         classes = classes.expand(count)
     if classes.shape != (count,):
         raise ValueError(
-            f"target must name one class for each of the {count} images, got shape "
+            f"{name} must name one class for each of the {count} images, got shape "
             f"{tuple(classes.shape)}; pass a single int to explain one class in all of them"
         )
     return classes

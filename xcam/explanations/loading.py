@@ -16,6 +16,8 @@ from xcam.runs import files
 
 __all__ = ["load_explanation"]
 
+_DIMENSIONS = {"raw": (3, 4), "target": (1,), "logits": (2,), "contrast": (1,)}
+
 
 def load_explanation(path: str | Path) -> Explanation:
     """Read what `Explanation.save` wrote, onto the CPU, tensors bit for bit.
@@ -52,6 +54,7 @@ def load_explanation(path: str | Path) -> Explanation:
         logits=tensors.get("logits"),
         method=method,
         run_notes=notes,
+        contrast=tensors.get("contrast"),
     )
 
 
@@ -60,7 +63,7 @@ def _find_problem(tensors: Mapping[str, Tensor]) -> str | None:
     if "raw" not in tensors:
         return "there is no tensor 'raw'"
     raw = tuple(tensors["raw"].shape)
-    for name, ndims in {"raw": (3, 4), "target": (1,), "logits": (2,)}.items():
+    for name, ndims in _DIMENSIONS.items():
         shape = tuple(tensors[name].shape) if name in tensors else None
         if shape is not None and (len(shape) not in ndims or shape[0] != raw[0]):
             return f"{name!r} has shape {shape}" + (f" beside raw maps of {raw}" * (name != "raw"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from xcam.imaging.reading import read_image, read_pixels
 from xcam.imaging.tensors import (
+    DIVERGING,
+    SEQUENTIAL,
     Fill,
     blur,
     brighten,
@@ -14,6 +16,7 @@ from xcam.imaging.tensors import (
     is_flat,
     make_fill,
     normalize,
+    normalize_signed,
     overlay,
     parse_size,
     resize,
@@ -21,6 +24,8 @@ from xcam.imaging.tensors import (
 )
 
 __all__ = [
+    "DIVERGING",
+    "SEQUENTIAL",
     "Fill",
     "blur",
     "brighten",
@@ -31,6 +36,7 @@ __all__ = [
     "is_flat",
     "make_fill",
     "normalize",
+    "normalize_signed",
     "overlay",
     "parse_size",
     "read_image",

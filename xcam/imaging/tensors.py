@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = [
+    "DIVERGING",
+    "SEQUENTIAL",
     "Fill",
     "blur",
     "brighten",
@@ -21,6 +23,7 @@ __all__ = [
     "is_flat",
     "make_fill",
     "normalize",
+    "normalize_signed",
     "overlay",
     "parse_size",
     "resize",
@@ -28,6 +31,9 @@ __all__ = [
 ]
 
 Fill: TypeAlias = Literal["zero", "mean", "blur"] | Tensor
+
+SEQUENTIAL, DIVERGING = "turbo", "RdBu_r"
+"""The color maps of overlays: of maps in [0, 1], and of those around zero."""
 
 
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -43,6 +49,13 @@ def normalize(maps: Tensor) -> Tensor:
     # Divided by infinity where the map is flat, since its differences are rounding errors.
     span = (highest - lowest).masked_fill(_flat(lowest, highest), torch.inf)
     return (maps - lowest[..., None, None]) / span[..., None, None]
+
+
+def normalize_signed(maps: Tensor) -> Tensor:
+    """Scale each map by its largest magnitude into [−1, 1]; a flat map becomes zeros."""
+    lowest, highest = maps.flatten(-2).aminmax(dim=-1)
+    largest = torch.maximum(-lowest, highest).masked_fill(_flat(lowest, highest), torch.inf)
+    return maps / largest[..., None, None]
 
 
 def is_flat(maps: Tensor) -> Tensor:
@@ -136,14 +149,14 @@ def _fill_tensor(images: Tensor, fill: Tensor) -> Tensor:
 
 
 def brighten(maps: Tensor) -> Tensor:
-    """Make maps (B, H, W) of single bright pixels easy to see; in [0, 1].
+    """Make maps (B, H, W) of single bright pixels easy to see; in [0, 1], or signed in [−1, 1].
 
-    They are blurred by a hundredth of the longer side, and scaled so that their 99th percentile is
-    1.
+    They are blurred by a hundredth of the longer side, and scaled so that the 99th percentile of
+    their magnitude is 1.
     """
     smooth = blur(maps[:, None], max(maps.shape[-2:]) / 100)[:, 0]
-    high = smooth.flatten(1).quantile(0.99, dim=1)[:, None, None]
-    return (smooth / high.where(high > 0, 1)).clamp(0, 1)
+    high = smooth.flatten(1).abs().quantile(0.99, dim=1)[:, None, None]
+    return (smooth / high.where(high > 0, 1)).clamp(-1, 1)
 
 
 def stretch(images: Tensor) -> Tensor:
@@ -155,26 +168,34 @@ def stretch(images: Tensor) -> Tensor:
     return torch.where(fits, images, (images - lowest) / span)
 
 
-def colorize(maps: Tensor, colors: str = "turbo") -> Tensor:
+def colorize(maps: Tensor, colors: str = SEQUENTIAL) -> Tensor:
     """Color maps (B, H, W) in [0, 1] by a matplotlib color map; (B, 3, H, W) in [0, 1]."""
     import matplotlib as mpl
 
     if colors not in mpl.colormaps:
-        near = difflib.get_close_matches(colors, mpl.colormaps, n=3, cutoff=0.4) or ["turbo"]
+        near = difflib.get_close_matches(colors, mpl.colormaps, n=3, cutoff=0.4) or [SEQUENTIAL]
         raise ValueError(f"no color map {colors!r}; did you mean {', '.join(near)}?")
     table = torch.as_tensor(mpl.colormaps[colors](range(256))[:, :3], dtype=torch.float32)
     steps = (maps.clamp(0, 1) * 255).round().long()
     return table.to(maps.device)[steps].movedim(-1, 1)
 
 
-def overlay(images: Tensor, maps: Tensor, alpha: float = 0.6, colors: str = "turbo") -> Tensor:
-    """Lay maps in [0, 1] over images; the opacity is `alpha` times the map.
+def overlay(
+    images: Tensor,
+    maps: Tensor,
+    alpha: float = 0.6,
+    colors: str | None = None,
+    diverging: bool = False,
+) -> Tensor:
+    """Lay maps over images; the opacity is `alpha` times the map's magnitude.
 
     Args:
         images: (B, C, H, W), C of 1 or 3.
-        maps: (B, H, W) in [0, 1].
+        maps: (B, H, W) in [0, 1], or in [−1, 1] if `diverging`.
         alpha: Opacity where the map is 1, in [0, 1].
-        colors: A matplotlib color map.
+        colors: A matplotlib color map, of which the middle stands for zero if `diverging`; None for
+            `SEQUENTIAL` or `DIVERGING`.
+        diverging: Whether the colors diverge around zero.
 
     Returns:
         (B, 3, H, W) float32 in [0, 1].
@@ -184,8 +205,10 @@ def overlay(images: Tensor, maps: Tensor, alpha: float = 0.6, colors: str = "tur
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in [0, 1], got {alpha}")
     base = stretch(images.detach().float()).expand(-1, 3, -1, -1)
-    opacity = (alpha * maps)[:, None]
-    return base * (1 - opacity) + colorize(maps, colors) * opacity
+    opacity = (alpha * maps.abs())[:, None]
+    shades = (maps + 1) / 2 if diverging else maps
+    colored = colorize(shades, colors or (DIVERGING if diverging else SEQUENTIAL))
+    return base * (1 - opacity) + colored * opacity
 
 
 def parse_size(size: int | tuple[int, int]) -> tuple[int, int]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Output, Target
+from xcam.core import Output, Target, extract_logits
 from xcam.engine import Layer, capture
 from xcam.engine.layout import read_map, require_layout
 from xcam.engine.shared import shareable
+from xcam.errors import ModelOutputError
 
 __all__ = [
     "capture_activations",
@@ -31,9 +32,9 @@ def capture_activations(
     model: nn.Module, images: Tensor, target: Target, layer: Layer | None
 ) -> Tensor:
     """Return a layer's output (B, C, h, w), and bind the target with the same pass."""
-    activation, logits = _capture(model, images, target, require_layer(layer))
-    if not target.bound:  # since another method has made this pass
-        target.bind(logits)
+    any_output = target.function is not None
+    activation, logits = _capture(model, images, require_layer(layer), any_output)
+    target.bind(logits)
     return activation
 
 
@@ -64,12 +65,18 @@ def capture_activations_and_gradients(
 
 @shareable
 def _capture(
-    model: nn.Module, images: Tensor, target: Target, layer: Layer
+    model: nn.Module, images: Tensor, layer: Layer, any_output: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Return a layer's output, and the logits."""
+    """Return a layer's output, whatever the target, and the logits; None if any output will do."""
     with capture(model, layer, grad=False) as tap:
-        target.bind(tap(images))
-        return read(tap.activation, images, model, layer), target.logits
+        prediction = tap(images)
+        try:
+            logits = extract_logits(prediction, len(images)).detach()
+        except ModelOutputError:
+            if not any_output:
+                raise
+            logits = None
+        return read(tap.activation, images, model, layer), logits
 
 
 @shareable
