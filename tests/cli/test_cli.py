@@ -190,6 +190,23 @@ def test_explain_passes_everything_on(net, picture, tmp_path):
     assert torch.equal(same.maps, explanation.maps)
 
 
+def test_explain_contrasts_two_classes(net, picture, tmp_path):
+    saved = tmp_path / "maps.safetensors"
+    done = run(
+        "explain", picture, "--target", "3", "--contrast", "1", "--out", tmp_path, "--save", saved
+    )
+    assert done.exit_code == 0, done.output
+    assert "; rather than: bee " in done.stdout
+    explanation = xcam.load(saved)
+    assert (explanation.target.tolist(), explanation.contrast.tolist()) == ([3], [1])
+    image = xcam.read_image(picture, (16, 24))[None]
+    pixels = (explanation.overlay(image)[0] * 255).round() / 255
+    assert torch.equal(xcam.read_image(tmp_path / "photo.gradcam.png"), pixels)
+    sentence = "the contrast of image 0 is its target"
+    again = ("explain", picture, "--target", "1", "--contrast", "1", "--out", tmp_path)
+    assert sentence in refused(*again)
+
+
 @pytest.mark.parametrize(("asked", "name"), [([], "lcam_fm"), (["--method", "gradcam"], "gradcam")])
 def test_trained_net_is_explained_by_its_method_unless_another_is_given(
     picture, tmp_path, asked, name

@@ -53,8 +53,8 @@ def check_class_specific(method: Method) -> None:
     """
     if not method.spec.class_specific:
         raise ValueError(
-            f"{method.spec.name}, as it is set, gives the same map for every class, so that there is "
-            "nothing to contrast; give a class-specific method, such as 'gradcam'"
+            f"{method.spec.name}, as it is set, gives the same map for every class, so that there "
+            "is nothing to contrast; give a class-specific method, such as 'gradcam'"
         )
 
 

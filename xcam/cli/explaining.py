@@ -87,7 +87,7 @@ def explain(
     name = find_name(chosen) if isinstance(chosen, str) else chosen.spec.name
     paths = _make_paths(images, out, name)
     batch = _read(images, net, resize).to(device)
-    explanation = xcam.explain(  # type: ignore[call-overload]  # precision is checked there
+    explanation = xcam.explain(  # type: ignore[call-overload, misc]  # checks the precision
         net,
         batch,
         aim,

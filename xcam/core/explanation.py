@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Explanation"]
 
 _MAX_SHOWN = 8  # targets in a repr
+_SCALES: Final = ("positive", "diverging")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -260,8 +261,8 @@ class Explanation:
         """
         overlays = {self.method.spec.title: self.overlay(images)}
         rows = self.captions(categories)
-        scale = "positive" if self.contrast is None else "diverging"
-        return figures.draw_grid(images, overlays, rows, path, cell=2.6, scale=scale)
+        diverging = self.contrast is not None
+        return figures.draw_grid(images, overlays, rows, path, cell=2.6, scale=_SCALES[diverging])
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file, which `xcam.load` reads; a file that exists is replaced.

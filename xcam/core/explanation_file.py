@@ -16,16 +16,17 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT", "KEY", "write_explanation"]
 
-FORMAT = 4
+FORMAT = 3
 KEY = "xcam.explanation"
 
 
 def write_explanation(explanation: Explanation, path: str | Path) -> None:
     """Write an explanation as a safetensors file; see `Explanation.save`.
 
-    Tensors: `raw`, `target`, `logits` and `contrast` where there are any, and the method's parameters that are
-    tensors. The header holds the format, the images' size, the method with its parameters,
-    whether the maps were made elsewhere, the notes of the run and the versions of xcam and torch.
+    Tensors: `raw`, `target`, `logits` and `contrast` where there are any, and the method's
+    parameters that are tensors. The header holds the format, the images' size, the method with its
+    parameters, whether the maps were made elsewhere, the notes of the run and the versions of xcam
+    and torch.
     """
     tensors = explanation.tensors()
     header = {

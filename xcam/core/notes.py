@@ -39,11 +39,12 @@ def select_notes(notes: Iterable[Note], images: Sequence[int]) -> tuple[Note, ..
 
 def join_notes(parts: Iterable[tuple[int, Iterable[Note]]]) -> tuple[Note, ...]:
     """Join the notes of several batches, given with their numbers of images."""
-    general, numbered, start = {}, [], 0
+    general: dict[Note, None] = {}  # which keeps each once, in their order
+    numbered, start = [], 0
     for count, notes in parts:
         for note in notes:
             if note.image is None:
-                general[note] = None  # a dict keeps each once, in their order
+                general[note] = None
             else:
                 numbered.append(Note(start + note.image, note.text))
         start += count
