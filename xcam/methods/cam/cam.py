@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from functools import partial
 from typing import ClassVar
 
@@ -16,6 +16,7 @@ from xcam.engine import Layer, Trace, capture, find_module, record_pass, unwrap
 from xcam.errors import LayerError
 from xcam.methods.cam.affine import average_gradients, is_affine
 from xcam.methods.cam.features import read, require_layer, weight_channels
+from xcam.methods.postprocessing import WHITE_BOX_PICTURES, Rendering, render
 
 __all__ = ["CAM"]
 
@@ -38,6 +39,10 @@ class CAM(Method):
         layer: Name or module; None for the model's default layer.
         classifier: Name of the linear layer; None for the one that reads the layer's means.
         relu: Whether to cut the map at zero.
+        rendering: None, or White Box's 8-bit picture at the image's size: `"gray"`, or `"jet"`, the
+            colors (B, 3, H, W) by which it ranked maps of color images. Their order is not the
+            map's: its maximum is dark red, and the highest red, green and blue lie below it.
+        preset: `"whitebox"` sets rendering="gray", `"whitebox_jet"` rendering="jet".
 
     Raises:
         LayerError: The logits are not affine in the layer's means.
@@ -46,7 +51,10 @@ class CAM(Method):
     layer: Layer | None = None
     classifier: str | None = None
     relu: bool = False
+    rendering: Rendering | None = None
+    preset: InitVar[str | None] = None
 
+    presets: ClassVar = WHITE_BOX_PICTURES
     spec: ClassVar[MethodSpec] = MethodSpec(
         name="cam",
         title="CAM",
@@ -56,7 +64,7 @@ class CAM(Method):
     )
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """Return raw maps, (B, h, w) at the layer's size; see `Method.maps`."""
+        """Return raw maps, (B, h, w) at the layer's size, or rendered; see `Method.maps`."""
         linear = _linear_layers(unwrap(model), self.classifier)
         layer = require_layer(self.layer)
         with capture(model, layer, grad=False) as tap:
@@ -84,7 +92,8 @@ class CAM(Method):
                 )
             weights = found
         maps = weight_channels(activation, weights)
-        return maps.relu() if self.relu else maps
+        maps = maps.relu() if self.relu else maps
+        return render(maps, (images.shape[2], images.shape[3]), self.rendering)
 
 
 def _linear_layers(net: nn.Module, classifier: str | None) -> dict[str, nn.Linear]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from xcam.core import Method, MethodSpec, Output, Target
 from xcam.engine import Layer
 from xcam.methods.cam.features import capture_activations_and_gradients, weight_channels
+from xcam.methods.postprocessing import Rendering, render
 
 __all__ = ["GradCAM"]
 
@@ -20,19 +21,30 @@ class GradCAM(Method):
 
     M = Σ_k w_k A_k with w_k = mean_ij ∂y/∂A_k,ij (Selvaraju et al., 2017, arXiv:1610.02391). The
     paper's final ReLU is left to `relu`, so that the map says where the score is lowered, too.
-    White Box's GC is `layer` = the last convolution itself, before its batch norm and ReLU,
-    `output="prob"` and `relu=True`.
+    White Box's GC reads the last convolution itself, before its batch norm and ReLU
+    (`layer="features.8"` of its nets): `preset="whitebox"`.
 
     Attributes:
         layer: Name or module; None for the model's default layer.
         output: What of the output is y.
         relu: Whether to cut the map at zero, as published.
+        rendering: None, or White Box's 8-bit picture at the image's size: `"gray"`, or `"jet"`, the
+            colors (B, 3, H, W) by which it ranked maps of color images. Their order is not the
+            map's: its maximum is dark red, and the highest red, green and blue lie below it.
+        preset: `"whitebox"` sets output="prob", relu=True and rendering="gray";
+            `"whitebox_jet"` sets rendering="jet" instead.
     """
 
     layer: Layer | None = None
     output: Output = "logit"
     relu: bool = False
+    rendering: Rendering | None = None
+    preset: InitVar[str | None] = None
 
+    presets: ClassVar = {
+        "whitebox": {"output": "prob", "relu": True, "rendering": "gray"},
+        "whitebox_jet": {"output": "prob", "relu": True, "rendering": "jet"},
+    }
     spec: ClassVar[MethodSpec] = MethodSpec(
         name="gradcam",
         title="Grad-CAM",
@@ -42,9 +54,10 @@ class GradCAM(Method):
     )
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """Return raw maps, (B, h, w) at the layer's size; see `Method.maps`."""
+        """Return raw maps, (B, h, w) at the layer's size, or rendered; see `Method.maps`."""
         activation, gradient = capture_activations_and_gradients(
             model, images, target, self.layer, self.output
         )
         maps = weight_channels(activation, gradient.mean((2, 3)))
-        return maps.relu() if self.relu else maps
+        maps = maps.relu() if self.relu else maps
+        return render(maps, (images.shape[2], images.shape[3]), self.rendering)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from xcam.core import Method, MethodSpec, Output, Reduce, Target
 from xcam.methods.gradient.relu_rules import rectified_gradients
+from xcam.methods.postprocessing import WHITE_BOX_PIXELS, stretch_elements
 
 __all__ = ["DeconvNet"]
 
@@ -26,12 +27,18 @@ class DeconvNet(Method):
         output: What of the output is sent back.
         reduce: How the channels become one.
         within: Name of the module whose ReLUs are changed; None for all.
+        stretched: Whether to scale each map into [0, 1] over all channels and positions, as White
+            Box does: a gradient of zero becomes gray.
+        preset: `"whitebox"` sets within="features", output="prob", reduce="sum" and stretched=True.
     """
 
     output: Output = "logit"
     reduce: Reduce = "abs_max"
     within: str | None = None
+    stretched: bool = False
+    preset: InitVar[str | None] = None
 
+    presets: ClassVar = {"whitebox": {"within": "features", **WHITE_BOX_PIXELS}}
     spec: ClassVar[MethodSpec] = MethodSpec(
         name="deconvnet",
         title="DeconvNet",
@@ -43,4 +50,7 @@ class DeconvNet(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """Return raw maps, signed (B, C, H, W); see `Method.maps`."""
-        return rectified_gradients(model, images, target, "deconvnet", self.output, self.within)
+        gradient = rectified_gradients(
+            model, images, target, "deconvnet", self.output, self.within
+        )
+        return stretch_elements(gradient) if self.stretched else gradient

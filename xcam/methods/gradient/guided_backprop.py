@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from xcam.core import Method, MethodSpec, Output, Reduce, Target
 from xcam.methods.gradient.relu_rules import rectified_gradients
+from xcam.methods.postprocessing import WHITE_BOX_PIXELS, stretch_elements
 
 __all__ = ["GuidedBackprop"]
 
@@ -22,21 +23,24 @@ class GuidedBackprop(Method):
     another name (`clamp(min=0)`, `torch.maximum`, LeakyReLU, Threshold), GELU, SiLU and the like
     keep their gradient. A model without ReLUs gives a warning, a scripted one is refused. captum
     changes `nn.ReLU` modules only, and another branch that reads a ReLU's input as well.
-    White Box leaves the classifier's ReLU alone: `preset="whitebox"`.
+    White Box leaves the classifier's ReLU alone and stretches the map: `preset="whitebox"`.
 
     Attributes:
         output: What of the output is differentiated.
         reduce: How the channels become one.
         within: Name of the module whose ReLUs are guided; None for all.
-        preset: `"whitebox"` sets within="features" and output="prob".
+        stretched: Whether to scale each map into [0, 1] over all channels and positions, as White
+            Box does: a gradient of zero becomes gray.
+        preset: `"whitebox"` sets within="features", output="prob", reduce="sum" and stretched=True.
     """
 
     output: Output = "logit"
     reduce: Reduce = "abs_max"
     within: str | None = None
+    stretched: bool = False
     preset: InitVar[str | None] = None
 
-    presets: ClassVar = {"whitebox": {"within": "features", "output": "prob"}}
+    presets: ClassVar = {"whitebox": {"within": "features", **WHITE_BOX_PIXELS}}
     spec: ClassVar[MethodSpec] = MethodSpec(
         name="guided_backprop",
         title="Guided Backpropagation",
@@ -48,4 +52,5 @@ class GuidedBackprop(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """Return raw maps, signed (B, C, H, W); see `Method.maps`."""
-        return rectified_gradients(model, images, target, "guided", self.output, self.within)
+        gradient = rectified_gradients(model, images, target, "guided", self.output, self.within)
+        return stretch_elements(gradient) if self.stretched else gradient

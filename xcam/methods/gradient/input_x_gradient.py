@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
 
-from xcam import imaging
 from xcam.core import Method, MethodSpec, Output, Reduce, Target
 from xcam.methods.gradient.input_gradients import compute_clean_gradients
+from xcam.methods.postprocessing import WHITE_BOX_PIXELS, stretch_elements
 
 __all__ = ["InputXGradient"]
 
@@ -24,14 +24,17 @@ class InputXGradient(Method):
     Attributes:
         output: What of the output is y.
         reduce: How the channels become one.
-        stretched: White Box's IB instead: the product of gradient and image, each first stretched
-            to [0, 1] over all channels and positions. Never negative.
+        stretched: White Box's IB instead: the product of gradient and image, each first scaled
+            into [0, 1] over all channels and positions, and so is the product. Never negative.
+        preset: `"whitebox"` sets output="prob", reduce="sum" and stretched=True.
     """
 
     output: Output = "logit"
     reduce: Reduce = "sum"
     stretched: bool = False
+    preset: InitVar[str | None] = None
 
+    presets: ClassVar = {"whitebox": WHITE_BOX_PIXELS}
     spec: ClassVar[MethodSpec] = MethodSpec(
         name="input_x_gradient",
         title="Input x Gradient",
@@ -45,8 +48,6 @@ class InputXGradient(Method):
         """Return raw maps, (B, C, H, W); see `Method.maps`."""
         gradient = compute_clean_gradients(model, images, target, self.output)
         images = images.detach()
-        return _stretch(gradient) * _stretch(images) if self.stretched else gradient * images
-
-
-def _stretch(values: Tensor) -> Tensor:
-    return imaging.normalize(values.flatten(1)[:, None]).view_as(values)
+        if not self.stretched:
+            return gradient * images
+        return stretch_elements(stretch_elements(gradient) * stretch_elements(images))

@@ -14,6 +14,7 @@ from xcam.core import Count, Method, MethodSpec, Output, Reduce, Target
 from xcam.engine.clean import bind_clean_pass
 from xcam.imaging import Fill
 from xcam.methods.gradient.input_gradients import iterate_copy_gradients, make_reduction
+from xcam.methods.postprocessing import WHITE_BOX_PIXELS, stretch_elements
 
 __all__ = ["IntegratedGradients", "Rule"]
 
@@ -28,7 +29,7 @@ class IntegratedGradients(Method):
     summed over channels, so that the map adds up to y(x) − y(x'). The integral is Σ_j w_j g(a_j).
     The paper takes `rule="right"`; the default is far closer at the same cost. captum's trapezoid
     has weights that add up to (n − 1)/n, ours to 1; the other rules agree. White Box takes 11
-    points, j/10 with weight 1/10, and no factor: `preset="whitebox"`.
+    points, j/10 with weight 1/10, no factor, and stretches the sum: `preset="whitebox"`.
 
     Attributes:
         n_steps: Points on the path; memory does not grow with them.
@@ -42,8 +43,10 @@ class IntegratedGradients(Method):
         reduce: How the channels become one.
         reduce_each: Whether the channels of each gradient become one, before all else, instead of
             those of the result; without the factor x − x'.
-        preset: `"whitebox"` sets rule="whitebox", n_steps=11, multiply_by_inputs=False and
-            output="prob". `"calm"` sets what CALM's published code has: rule="whitebox",
+        stretched: Whether to scale each map into [0, 1] over all channels and positions, as White
+            Box does: a gradient of zero becomes gray.
+        preset: `"whitebox"` sets rule="whitebox", n_steps=11, multiply_by_inputs=False,
+            output="prob", reduce="sum" and stretched=True. `"calm"` sets what CALM's published code has: rule="whitebox",
             n_steps=51, multiply_by_inputs=False, reduce="abs_max", reduce_each=True and
             output="logit".
     """
@@ -55,6 +58,7 @@ class IntegratedGradients(Method):
     output: Output = "logit"
     reduce: Reduce = "sum"
     reduce_each: bool = False
+    stretched: bool = False
     preset: InitVar[str | None] = None
 
     presets: ClassVar = {
@@ -62,7 +66,7 @@ class IntegratedGradients(Method):
             "rule": "whitebox",
             "n_steps": 11,
             "multiply_by_inputs": False,
-            "output": "prob",
+            **WHITE_BOX_PIXELS,
         },
         "calm": {
             "rule": "whitebox",
@@ -115,7 +119,8 @@ class IntegratedGradients(Method):
             reduced = reduction(gradient)
             factors = weights[steps].view(-1, *[1] * (reduced.ndim - 1))
             total.index_add_(0, rows, reduced * factors)
-        return total * difference if self.multiply_by_inputs else total
+        maps = total * difference if self.multiply_by_inputs else total
+        return stretch_elements(maps) if self.stretched else maps
 
 
 def _quadrature(rule: Rule, n: int) -> tuple[list[float], list[float]]:

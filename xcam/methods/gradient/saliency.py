@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from xcam.core import Method, MethodSpec, Output, Reduce, Target
 from xcam.methods.gradient.input_gradients import compute_clean_gradients
+from xcam.methods.postprocessing import WHITE_BOX_PIXELS, stretch_elements
 
 __all__ = ["Saliency"]
 
@@ -17,17 +18,23 @@ __all__ = ["Saliency"]
 class Saliency(Method):
     """Saliency (vanilla backpropagation): the gradient of the score at the image.
 
-    M = max_c |∂y/∂x_c| (Simonyan et al., 2013, arXiv:1312.6034). White Box's VBP is
-    `output="prob"` with `raw` stretched to [0, 1] over all channels, no channel reduced.
+    M = max_c |∂y/∂x_c| (Simonyan et al., 2013, arXiv:1312.6034). White Box's VBP ranks
+    signed gradients of the probability, stretched to [0, 1]: `preset="whitebox"`.
 
     Attributes:
         output: What of the output is y.
         reduce: How the channels become one; `"abs_max"` as published.
+        stretched: Whether to scale each map into [0, 1] over all channels and positions, as White
+            Box does: a gradient of zero becomes gray.
+        preset: `"whitebox"` sets output="prob", reduce="sum" and stretched=True.
     """
 
     output: Output = "logit"
     reduce: Reduce = "abs_max"
+    stretched: bool = False
+    preset: InitVar[str | None] = None
 
+    presets: ClassVar = {"whitebox": WHITE_BOX_PIXELS}
     spec: ClassVar[MethodSpec] = MethodSpec(
         name="saliency",
         title="Saliency",
@@ -38,5 +45,6 @@ class Saliency(Method):
     )
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """Return raw maps, the signed gradient, (B, C, H, W); see `Method.maps`."""
-        return compute_clean_gradients(model, images, target, self.output)
+        """Return raw maps, the gradient, (B, C, H, W); see `Method.maps`."""
+        gradient = compute_clean_gradients(model, images, target, self.output)
+        return stretch_elements(gradient) if self.stretched else gradient

@@ -1,0 +1,202 @@
+"""`preset="whitebox"`: each attribution against White Box's formula, written out on a trained net."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import nn
+
+import xcam
+from xcam.methods.postprocessing import render
+from xcam.models.whitebox.simple_cnn import SimpleCNN
+
+CLASSES = torch.tensor([0, 1, 2, 3])
+SIZE = 16
+
+
+def bars(count, channels, seed):
+    """Noise with a bright bar at the height of the class, normalized: 0 is gray, not black."""
+    images = torch.rand(count, channels, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+    labels = torch.arange(count) % 4
+    for image, label in zip(images, labels, strict=True):
+        image[:, 4 * label : 4 * label + 3] += 1
+    return (images - 0.6) / 0.5, labels
+
+
+class GapClassifier(nn.Module):
+    """White Box's CAM form: one linear layer behind the mean of `features.11`."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.features, self.fc = net.features, nn.Linear(128, 4)
+
+    def forward(self, images):
+        return self.fc(self.features(images).mean((2, 3)))
+
+
+def train(net, channels, steps=6):
+    images, labels = bars(16, channels, 0)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        F.cross_entropy(net(images), labels).backward()
+        optimizer.step()
+    assert (net.eval()(images).argmax(1) == labels).float().mean() > 0.9
+    return net
+
+
+@pytest.fixture(scope="module", params=[1, 3], ids=["gray", "color"])
+def channels(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def net(channels):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return train(SimpleCNN(4, channels, SIZE), channels)
+
+
+@pytest.fixture(scope="module")
+def images(channels):
+    return bars(4, channels, 1)[0]
+
+
+def gradient(net, images, layer=None, guided=False):
+    """∂ p_t/∂ image, or at the output of a layer of `features`, with that output."""
+    leaf, relus = images.clone().requires_grad_(), []
+    values = leaf
+    for number, module in enumerate(net.features):
+        if guided and isinstance(module, nn.ReLU):
+            values = values.clone()  # so that its gradient is that of this use alone
+            relus.append(values)
+            values = Guided.apply(values)
+        else:
+            values = module(values)
+        if number == layer:
+            leaf = values
+    probabilities = net.classifier(values).softmax(1)
+    chosen = probabilities[torch.arange(len(images)), CLASSES].sum()
+    return torch.autograd.grad(chosen, leaf)[0].numpy(), leaf.detach().numpy()
+
+
+class Guided(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values):
+        ctx.save_for_backward(values)
+        return values.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (values,) = ctx.saved_tensors
+        return gradient.clamp(min=0) * (values > 0)
+
+
+def stretch(values):
+    """Min-max of each image over all its elements."""
+    return np.stack([(one - one.min()) / (one.max() - one.min()) for one in values])
+
+
+def picture(maps):
+    """Min-max, bytes, Lanczos."""
+    bytes_ = (stretch(maps) * 255).astype(np.uint8)
+    resized = [Image.fromarray(one).resize((SIZE, SIZE), Image.LANCZOS) for one in bytes_]
+    return np.stack([np.asarray(one) for one in resized])
+
+
+def gradcam(net, images):
+    slope, activation = gradient(net, images, layer=8)
+    return np.maximum((slope.mean((2, 3), keepdims=True) * activation).sum(1), 0)
+
+
+def raw(net, images, method, **settings):
+    return xcam.explain(net, images, CLASSES, method, preset="whitebox", **settings).raw.numpy()
+
+
+def close(found, expected, tolerance=2e-4):
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= tolerance
+
+
+def test_saliency(net, images):
+    close(raw(net, images, "saliency"), stretch(gradient(net, images)[0]))
+
+
+def test_input_x_gradient(net, images):
+    expected = stretch(stretch(gradient(net, images)[0]) * stretch(images.numpy()))
+    close(raw(net, images, "input_x_gradient"), expected)
+
+
+def test_guided_backprop_leaves_the_classifier_alone(net, images):
+    found = raw(net, images, "guided_backprop")
+    close(found, stretch(gradient(net, images, guided=True)[0]))
+    everywhere = xcam.methods.GuidedBackprop(output="prob", stretched=True)
+    assert np.abs(xcam.explain(net, images, CLASSES, everywhere).raw.numpy() - found).max() > 0.01
+
+
+def test_integrated_gradients(net, images):
+    steps = [gradient(net, images * j / 10)[0] for j in range(11)]
+    close(raw(net, images, "integrated_gradients"), stretch(sum(steps) / 10))
+
+
+def test_gradcam_is_an_8_bit_picture(net, images):
+    found = raw(net, images, "gradcam", layer="features.8")
+    close(found, picture(gradcam(net, images)) / 255, 1.01 / 255)  # a rounding may cost a step
+    assert np.mean(found * 255 == picture(gradcam(net, images))) > 0.99
+
+
+def test_conv_output(net, images):
+    expected = net.features(images).detach().mean(1).numpy()
+    close(raw(net, images, "conv_output", layer="features.11"), picture(expected) / 255, 1.01 / 255)
+
+
+def test_cam(net, images):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        gap = GapClassifier(net).eval()
+    features = gap.features(images).detach().numpy()
+    weights = gap.fc.weight.detach().numpy()[CLASSES]
+    maps = np.einsum("bk,bkhw->bhw", weights, features)
+    assert maps.min() < 0  # no ReLU, of which a negative value would tell
+    close(raw(gap, images, "cam", layer="features.11"), picture(maps) / 255, 1.01 / 255)
+
+
+def test_guided_gradcam(net, images):
+    gray = picture(gradcam(net, images))[:, None] / 255
+    expected = stretch(gray * stretch(gradient(net, images, guided=True)[0]))
+    close(raw(net, images, "guided_gradcam", layer="features.8"), expected, 2 / 255)
+
+
+def test_jet_ranks_by_color_only_if_asked_for(net, images):
+    settings = {"layer": "features.8", "preset": "whitebox_jet"}
+    found = xcam.explain(net, images, CLASSES, "gradcam", **settings).raw
+    gray = picture(gradcam(net, images))
+    colored = [cv2.applyColorMap(one, cv2.COLORMAP_JET)[..., ::-1] for one in gray]
+    expected = np.stack(colored).transpose(0, 3, 1, 2)
+    assert found.shape == (4, 3, SIZE, SIZE)
+    assert np.mean(np.abs(found.numpy() * 255 - expected) <= 5) > 0.99
+
+
+def test_highest_values_of_jet_are_not_those_of_the_map():
+    ramp = torch.arange(256.0).view(1, 16, 16)
+    jet = (render(ramp, (16, 16), "jet")[0] * 255).round().int().flatten(1)
+    assert torch.equal(render(ramp, (16, 16), "gray")[0].flatten(), torch.arange(256) / 255)
+    assert jet[:, 255].tolist() == [128, 0, 0]
+    for channel, (first, last) in enumerate(((160, 223), (96, 159), (32, 95))):
+        saturated = (jet[channel] == 255).nonzero().flatten()
+        assert (saturated.min(), saturated.max()) == (first, last)
+
+
+def test_flat_maps_become_black_pictures():
+    assert not render(torch.full((2, 3, 3), 0.7), (6, 6), "gray").any()
+
+
+def test_pictures_of_wide_images_keep_their_sides():
+    maps = torch.zeros(1, 2, 4)
+    maps[0, 0, 3] = 1
+    rendered = render(maps, (6, 12), "gray")
+    assert rendered.shape == (1, 6, 12)
+    assert rendered[0].argmax() // 12 < 3
+    assert rendered[0].argmax() % 12 > 8
