@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 import importlib.metadata
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import pluggy
@@ -25,6 +26,8 @@ __all__ = [
     "installed",
     "list_methods",
     "list_metrics",
+    "make_base",
+    "make_method",
 ]
 
 T = TypeVar("T", Method, Metric)
@@ -201,6 +204,27 @@ def get_method(name: str) -> type[Method]:
         UnknownNameError: No method has this name; similar names and failed plugins are listed.
     """
     return _look_up("method", installed().methods, name)
+
+
+def make_method(name: str, settings: Mapping[str, Any]) -> Method:
+    """Return a method with some settings, and in it the method that its `base` names.
+
+    Raises:
+        TypeError: A setting that a method does not have, or of the wrong kind.
+        ValueError: A setting out of its range.
+        UnknownNameError: No method has this name.
+    """
+    return make_base(get_method(name)(**settings))
+
+
+def make_base(method: Method) -> Method:
+    """Return the method with its `base`, if it names one, replaced by that method; see `Method`."""
+    base = method.parameters().get("base")
+    if not isinstance(base, str | tuple):
+        return method
+    name, settings = (base, {}) if isinstance(base, str) else base
+    made = make_method(name, settings)
+    return dataclasses.replace(method, base=made)  # type: ignore[type-var]
 
 
 def get_metric(name: str) -> type[Metric]:

@@ -1,4 +1,6 @@
-"""`preset="whitebox"`: each attribution against White Box's formula, written out on a trained net."""
+"""`preset="whitebox"`: each attribution against White Box's formula, written out."""
+
+import dataclasses
 
 import cv2
 import numpy as np
@@ -9,7 +11,9 @@ from PIL import Image
 from torch import nn
 
 import xcam
+from xcam.methods.gradient.noisy_copies import draw_noise
 from xcam.methods.postprocessing import render
+from xcam.models.toy import SmallCNN
 from xcam.models.whitebox.simple_cnn import SimpleCNN
 
 CLASSES = torch.tensor([0, 1, 2, 3])
@@ -200,3 +204,54 @@ def test_pictures_of_wide_images_keep_their_sides():
     assert rendered.shape == (1, 6, 12)
     assert rendered[0].argmax() // 12 < 3
     assert rendered[0].argmax() % 12 > 8
+
+
+def noisy(images, first, count):
+    """White Box's σ divides by the range, and is squared."""
+    span = images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True)
+    draws = (draw_noise(images.shape[1:], 0, k) for k in range(first, first + count))
+    return [images + (2 / span) ** 2 * drawn for drawn in draws]
+
+
+@pytest.fixture(scope="module")
+def base_maps(net, images):
+    """The stretched gradients of 3 noisy copies, and of 3 others."""
+    shown = noisy(images, 0, 6)
+    return np.stack([stretch(gradient(net, copy)[0]) for copy in shown])
+
+
+def ensemble(net, images, method, **settings):
+    """With 3 of the preset's 50 samples."""
+    made = xcam.get_method(method)(preset="whitebox", **settings)
+    assert (made.n_samples, made.noise) == (50, 2.0)
+    return xcam.explain(net, images, CLASSES, dataclasses.replace(made, n_samples=3)).raw.numpy()
+
+
+def test_smoothgrad_averages_stretched_maps(net, images, base_maps):
+    close(ensemble(net, images, "smoothgrad"), stretch(base_maps[:3].mean(0)))
+
+
+def test_smoothgrad_squared_squares_stretched_maps(net, images, base_maps):
+    close(ensemble(net, images, "smoothgrad_squared"), stretch((base_maps[:3] ** 2).mean(0)))
+
+
+def test_vargrad_subtracts_a_stretched_mean_of_other_noise(net, images, base_maps):
+    other = stretch(base_maps[3:].mean(0))
+    close(ensemble(net, images, "vargrad"), stretch((base_maps[:3] ** 2).mean(0) - other**2))
+
+
+def test_named_base_gets_the_preset_too(net, images):
+    maps = [stretch(gradient(net, copy, guided=True)[0]) for copy in noisy(images, 0, 3)]
+    found = ensemble(net, images, "smoothgrad", base="guided_backprop")
+    close(found, stretch(np.mean(maps, 0)))
+    settings = {"preset": "whitebox", "layer": "features.8"}
+    cams = [picture(gradcam(net, copy)) / 255 for copy in noisy(images, 0, 3)]
+    found = ensemble(net, images, "smoothgrad", base=("gradcam", settings))
+    close(found, stretch(np.mean(cams, 0)), 3 / 255)
+
+
+def test_flat_images_get_no_noise():
+    method = xcam.methods.SmoothGrad(n_samples=2, noise=2.0, spread="whitebox")
+    flat = torch.full((1, 3, 8, 8), 0.5)
+    plain = xcam.explain(SmallCNN(), flat, 0, "saliency").raw
+    torch.testing.assert_close(xcam.explain(SmallCNN(), flat, 0, method).raw, plain)

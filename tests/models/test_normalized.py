@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from xcam.engine import capture
+from xcam.engine import capture, find_module
 from xcam.models import Normalized, default_layer, read_map
 from xcam.models.toy import GapNet, SmallCNN
 
@@ -92,3 +92,9 @@ def test_bad_arguments_are_refused():
         Normalized(GapNet(), MEAN, STD, input_size=0)
     with pytest.raises(ValueError, match=r"for 3 channels, got images of shape \(2, 1, 16, 12\)"):
         Normalized(GapNet(channels=1), MEAN, STD)(images(1))
+
+
+def test_layers_go_by_the_names_of_the_net_inside_too():
+    net = Normalized(SmallCNN(), MEAN, STD)
+    expected = "model.features.2", net.model.features[2]
+    assert find_module(net, "features.2") == find_module(net, "model.features.2") == expected

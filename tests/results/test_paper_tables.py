@@ -216,6 +216,31 @@ class TestCommand:
         assert told in done.stdout.splitlines()
         assert done.stdout.splitlines()[-1].endswith("compared.png (without mine: stored maps)")
 
+    def test_coherence_is_an_image_a_class_by_methods_and_layers(self, tmp_path):
+        """Explained as its label, by each method with an open layer once a layer."""
+        data, path = Pictures(11), tmp_path / "coherence.png"
+        methods = ["saliency", "gradcam", xcam.methods.LayerCAM(layer="features.0")]
+        layers = ("features.0", "features")
+        figure = figures.draw_coherence(NET, data, methods, layers, path)
+        labels = sorted(set(data.labels))
+        grid = np.array(figure.axes).reshape(len(labels), 5)
+        assert [axes.get_title().replace("\n", " ") for axes in grid[0]] == [
+            "image", "Saliency", "Grad-CAM features.0", "Grad-CAM features", "LayerCAM"
+        ]  # fmt: skip
+        first = [data.labels.index(label) for label in labels]
+        for column, layer in ((2, "features.0"), (3, "features")):
+            found = xcam.explain(NET, data.images[first], labels, "gradcam", layer=layer)
+            overlays = found.overlay(data.images[first]).movedim(1, -1)
+            for row, overlay in zip(grid[:, column], overlays, strict=True):
+                np.testing.assert_allclose(row.images[0].get_array(), overlay, atol=1e-5)
+        captions = [axes.get_ylabel().split("\n")[0] for axes in grid[:, 0]]
+        assert captions == [f"class {label}" for label in labels]
+        assert path.stat().st_size > 1000
+
+    def test_coherence_needs_images_and_methods(self):
+        with pytest.raises(ValueError, match="nothing to draw: 0 methods, 5 images"):
+            figures.draw_coherence(NET, Pictures(5), [])
+
     def test_draws_pictures_of_all_classes(self, tmp_path, monkeypatch):
         """Those of a folder come class by class."""
         drawn = []

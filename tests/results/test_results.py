@@ -202,6 +202,15 @@ class TestCurves:
         assert [line.get_label() for line in axes.get_lines()] == METHODS
         assert (tmp_path / "curves.png").stat().st_size > 1000
 
+    def test_plot_of_single_images(self, results, found, tmp_path):
+        """A panel a method: thin lines of some images, and the mean over all."""
+        figure = results.plot_curves("area", tmp_path / "curves.png", samples=10)
+        assert [axes.get_title() for axes in figure.axes] == METHODS
+        values = values_of(found, "my_cam", "area")
+        *thin, mean = (line.get_ydata() for line in figure.axes[1].get_lines())
+        np.testing.assert_allclose(thin, values[::4], atol=1e-6)
+        np.testing.assert_allclose(mean, values.mean(0), atol=1e-6)
+
     def test_no_curve(self, results):
         with pytest.raises(ValueError, match="'plain' has no curve"):
             results.curves("plain")

@@ -33,7 +33,7 @@ from xcam.engine.footprint import measure_footprint
 from xcam.engine.layers import find_default_layer
 from xcam.engine.restore import rerun_overwritten
 from xcam.errors import ModelOutputError
-from xcam.registry import find_name, get_method
+from xcam.registry import find_name, make_base, make_method
 
 __all__ = ["Prepared", "label_settings", "prepare", "requested_method", "resolve_method", "run"]
 
@@ -82,6 +82,11 @@ def prepare(
     chosen = resolve_method(requested_method(model, method), params or {})
     if isinstance(chosen, TrainableMethod):
         return Prepared(model, _fill_in(chosen, attached_method(model)))
+    base = chosen.parameters().get("base")
+    if isinstance(base, Method):
+        ready = prepare(model, images, base)
+        chosen = dataclasses.replace(chosen, base=ready.method)  # type: ignore[type-var]
+        return Prepared(model, chosen, ready.default_layer, ready.note)
     if "layer" not in chosen.parameters():
         return Prepared(model, chosen)
     layer = chosen.parameters()["layer"]
@@ -149,10 +154,11 @@ def resolve_method(method: str | Method, params: Mapping[str, Any]) -> Method:
         UnknownNameError: No such method.
     """
     if isinstance(method, str):
-        return get_method(method)(**params)
+        return make_method(method, params)
     if not isinstance(method, Method):
         raise TypeError(f"method must be a name or a Method object, got {method!r}")
-    return dataclasses.replace(method, **params) if params else method  # type: ignore[type-var]
+    changed = dataclasses.replace(method, **params) if params else method  # type: ignore[type-var]
+    return make_base(changed)
 
 
 def requested_method(model: nn.Module, method: str | Method | None) -> str | Method:

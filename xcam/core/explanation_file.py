@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from xcam.core.method import Method
 from xcam.runs import files
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def write_explanation(explanation: Explanation, path: str | Path) -> None:
         "method": explanation.method.spec.name,
         "is_foreign": getattr(explanation.method, "is_foreign", False),
         "parameters": {
-            name: files.encode(value, f"method.{name}", tensors)
+            name: files.encode(_name_method(value), f"method.{name}", tensors)
             for name, value in explanation.method.parameters().items()
         },
         "notes": explanation.run_notes,
@@ -44,6 +45,14 @@ def write_explanation(explanation: Explanation, path: str | Path) -> None:
     with files.writing(path) as partial:
         owned = {name: _to_row_major(tensor) for name, tensor in tensors.items()}
         files.write_tensors(partial, owned, KEY, header)
+
+
+def _name_method(value: object) -> object:
+    """Return a method, such as another's base, as its name and settings; else the value itself."""
+    if not isinstance(value, Method):
+        return value
+    settings = {name: _name_method(each) for name, each in value.parameters().items()}
+    return value.spec.name, settings
 
 
 def _to_row_major(tensor: Tensor) -> Tensor:

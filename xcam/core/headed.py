@@ -97,11 +97,14 @@ def attached_method(model: nn.Module) -> TrainableMethod | None:
 
 
 def check_fitted(method: Method, model: nn.Module) -> None:
-    """Refuse a trainable method on a model that does not carry its trained head.
+    """Refuse a trainable method, or base, on a model that does not carry its trained head.
 
     Raises:
         NotFittedError: The model lacks the head, or has it untrained.
     """
+    base = method.parameters().get("base")
+    if isinstance(base, Method):
+        check_fitted(base, model)
     if not isinstance(method, TrainableMethod):
         return
     name, headed = method.spec.name, _search_headed(model)

@@ -90,8 +90,8 @@ class Target:
             raise ValueError(f"{name} {lowest} is negative: classes count from 0")
         return cls(rows, classes.to(images.device), highest=highest, name=name)
 
-    def select(self, part: slice) -> Target:
-        """Return the unbound target of some of the images."""
+    def select(self, part: slice | Tensor) -> Target:
+        """Return the unbound target of some of the images: a slice, or their numbers (R,)."""
         classes = None if self.classes is None else self.classes[part]
         return Target(self.rows[part], classes, self.function, self._highest, self._name)
 

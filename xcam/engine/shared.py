@@ -37,7 +37,7 @@ from xcam.engine.identity import Identity, Unidentified, find_storage, read_vers
 if TYPE_CHECKING:
     from xcam.engine.paths import RepeatedLayer
 
-__all__ = ["share_passes", "shareable", "synchronize"]
+__all__ = ["keep_nothing", "share_passes", "shareable", "synchronize"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -128,6 +128,16 @@ def share_passes(*tensors: Tensor) -> Iterator[None]:
     except Unidentified:
         scope = _Scope()
     token = _scopes.set((*_scopes.get(), scope))
+    try:
+        yield
+    finally:
+        _scopes.reset(token)
+
+
+@contextmanager
+def keep_nothing() -> Iterator[None]:
+    """Compute `shareable` functions each time inside a block, about tensors of its own."""
+    token = _scopes.set(())
     try:
         yield
     finally:

@@ -106,7 +106,8 @@ def find_module(model: nn.Module, layer: Layer) -> tuple[str, nn.Module]:
     Args:
         model: The classifier, in any wrapper.
         layer: The layer's name or module, or a sequence of one of these. Names that begin at a
-            wrapper, such as `"module.layer4"`, are understood.
+            wrapper, such as `"module.layer4"`, are understood, and so are those of the net that a
+            `Normalized` holds as its `model`.
 
     Returns:
         The name in the net inside the wrappers, and the module.
@@ -129,10 +130,11 @@ def find_module(model: nn.Module, layer: Layer) -> tuple[str, nn.Module]:
         return name, layer
     if not isinstance(layer, str):
         raise TypeError(f"layer must be a name or a module of the model, got {layer!r}")
-    found = _submodule(net, layer)
-    if found is not None:
-        check_layers(net, layer)
-        return layer, found
+    for name in (layer, f"model.{layer}"):
+        found = _submodule(net, name)
+        if found is not None:
+            check_layers(net, name)
+            return name, found
     found = _submodule(model, layer)
     if found is not None:
         name = _find_name(net, found)

@@ -11,7 +11,7 @@ from torch import Tensor
 from xcam.core import Explanation, Method, Note, SavedMethod
 from xcam.core.explanation_file import FORMAT, KEY
 from xcam.errors import FileFormatError, UnknownNameError, warn
-from xcam.registry import get_method
+from xcam.registry import make_method
 from xcam.runs import files
 
 __all__ = ["load_explanation"]
@@ -77,7 +77,7 @@ def _make_method(
     if is_foreign:
         return SavedMethod(name, tuple(values.items()), is_foreign), ""
     try:
-        return get_method(name)(**values), ""
+        return make_method(name, values), ""
     except UnknownNameError:
         reason = f"the method {name!r} is not installed here"
     except (TypeError, ValueError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -55,10 +55,10 @@ def render(maps: Tensor, size: tuple[int, int], rendering: Rendering | None) -> 
     return torch.from_numpy(values.astype(np.float32) / 255).to(maps.device)
 
 
-def _read_jet() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _read_jet() -> np.ndarray[Any, Any]:
     """Return OpenCV's JET, (256, 3) RGB: dark red for 255, and a full channel in between."""
     with importing():
         import cv2
 
     steps = np.arange(256, dtype=np.uint8)[:, None]
-    return cv2.applyColorMap(steps, cv2.COLORMAP_JET).reshape(256, 3)[:, ::-1]
+    return np.asarray(cv2.applyColorMap(steps, cv2.COLORMAP_JET)).reshape(256, 3)[:, ::-1]

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from xcam import imaging
-from xcam._explain.verb import explain
+from xcam._explain.prepared import label_settings, resolve_method
+from xcam._explain.verb import Methods, explain
 from xcam.core import Explanation, Method
 from xcam.core.figures import DPI, INK, draw_grid, write_figure
 from xcam.data.categories import list_categories, number_classes
+from xcam.data.datasets import list_labels
 from xcam.data.joining import number_parts_alike
 from xcam.metrics import AverageDrop, IncreaseInConfidence
 from xcam.models import Normalized
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["draw_comparison", "draw_curves", "draw_samples"]
+__all__ = ["draw_coherence", "draw_comparison", "draw_curves", "draw_image_curves", "draw_samples"]
 
 _SAMPLES = 6
 
@@ -68,6 +70,67 @@ def draw_comparison(
     return draw_grid(images, overlays, rows, path, beneath=beneath)
 
 
+def draw_coherence(
+    model: nn.Module,
+    data: Any,  # noqa: ANN401 - a data set of (image, label, …)
+    methods: Methods,
+    layers: Sequence[str] = (),
+    path: str | Path | None = None,
+    **settings: Any,  # noqa: ANN401
+) -> Figure:
+    """Draw the first image of each class beside its maps, a column a method and layer.
+
+    The figure by which White Box judges coherence (TooTouch, 2020, WhiteBox-Part1): whether a map
+    falls on the object. Each map explains the image's label; a row says with which probability the
+    model gives it, and what it predicts instead. `metrics.Coherency` is another matter.
+
+    Args:
+        model: The classifier; left as it was.
+        data: A data set of (image, label, …), the images as the model takes them.
+        methods: Names and objects, or a dict with their titles.
+        layers: A method whose layer is left open gets a column for each; by default one, for the
+            model's default layer.
+        path: Where to write the picture, in the format of its suffix.
+        **settings: Of `xcam.explain`, such as `batch_size`.
+
+    Raises:
+        ValueError: No methods, or no images; or matplotlib does not write the format.
+        OSError: The folder is missing or cannot be written to.
+    """
+    data = number_parts_alike(data)
+    listed = list_labels(data) or [data[number][1] for number in range(len(data))]
+    labels = [int(label) for label in listed]  # type: ignore[call-overload]  # or tensors of one
+    columns = _spread_layers(methods, layers)
+    if not columns or not labels:
+        raise ValueError(f"there is nothing to draw: {len(columns)} methods, {len(labels)} images")
+    items = [data[labels.index(label)] for label in sorted(set(labels))]
+    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    images = torch.stack([item[0] for item in items]).to(device)
+    classes = _read_labels(model, data, items)
+    found = explain(model, images, classes, columns, **settings)
+    overlays = {title: one.overlay(images) for title, one in found.items()}
+    names = find_categories(model) or list_categories(data)
+    return draw_grid(images, overlays, next(iter(found.values())).captions(names), path)
+
+
+def _spread_layers(methods: Methods, layers: Sequence[str]) -> dict[str, Method]:
+    """Return methods by title, those with an open layer once for each layer."""
+    titled: dict[str, Method] = {}
+    for label, method in label_settings(methods, lambda one: resolve_method(one, {})).items():
+        title = label if isinstance(methods, Mapping) else _shorten(label, method)
+        is_open = "layer" in method.parameters() and method.parameters()["layer"] is None
+        if is_open and layers:
+            titled |= {f"{title} {one}": resolve_method(method, {"layer": one}) for one in layers}
+        else:
+            titled[title] = method
+    return titled
+
+
+def _shorten(label: str, method: Method) -> str:
+    """Return a method's title, if its name is its label."""
+    return method.spec.title if label == method.spec.name else label
+
+
 def draw_curves(points: pd.DataFrame, title: str, path: str | Path | None = None) -> Figure:
     """Draw curves with their intervals as bands, a model a panel.
 
@@ -78,21 +141,55 @@ def draw_curves(points: pd.DataFrame, title: str, path: str | Path | None = None
 
     Raises:
         ValueError: matplotlib does not write the format.
-        OSError: The folder is missing or cannot be written to.
     """
-    from matplotlib.figure import Figure
-
     models = points["model"].unique()
-    figure = Figure(figsize=(5 * len(models), 3.5), dpi=DPI, layout="constrained")
-    panels = figure.subplots(1, len(models), squeeze=False, sharey=True)[0]
-    for axes, model in zip(panels, models, strict=True):
+    figure, panels = _make_panels(title, 1, len(models))
+    for axes, model in zip(panels[0], models, strict=True):
         for method, curve in points[points["model"] == model].groupby("method"):
             axes.plot(curve["x"], curve["y"], label=str(method), linewidth=1.2)
             axes.fill_between(curve["x"], curve["low"], curve["high"], alpha=0.2, linewidth=0)
         axes.set_title(model, fontsize=9, color=INK)
         axes.legend(fontsize=8, frameon=False)
-    figure.suptitle(title, fontsize=10, color=INK)
     return write_figure(figure, path)
+
+
+def draw_image_curves(
+    points: pd.DataFrame, thin: pd.DataFrame, title: str, path: str | Path | None = None
+) -> Figure:
+    """Draw mean curves, bold, over those of single images: a row a model, a column a method.
+
+    Args:
+        points: Columns `model`, `method`, `x` and `y`; see `Results.curves`.
+        thin: Of single images, with a column `image`, too.
+        title: Above the panels.
+        path: Where to write the picture, in the format of its suffix.
+
+    Raises:
+        ValueError: matplotlib does not write the format.
+    """
+    models, methods = points["model"].unique(), points["method"].unique()
+    figure, panels = _make_panels(title, len(models), len(methods))
+    for line, model in zip(panels, models, strict=True):
+        for axes, method in zip(line, methods, strict=True):
+            mean, single = (
+                table[(table["model"] == model) & (table["method"] == method)]
+                for table in (points, thin)
+            )
+            for _, curve in single.groupby("image"):
+                axes.plot(curve["x"], curve["y"], color="C0", linewidth=0.4, alpha=0.3)
+            axes.plot(mean["x"], mean["y"], color="C3", linewidth=2)
+            axes.set_title(f"{method} ({model})" if len(models) > 1 else method, fontsize=9)
+    return write_figure(figure, path)
+
+
+def _make_panels(title: str, rows: int, columns: int) -> tuple[Figure, Any]:
+    """Make a figure and its (rows, columns) axes, which share the ordinate."""
+    from matplotlib.figure import Figure
+
+    size = 5 * columns, 3.5 * rows
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    figure.suptitle(title, fontsize=10, color=INK)
+    return figure, figure.subplots(rows, columns, squeeze=False, sharey=True)
 
 
 def draw_samples(
@@ -133,7 +230,7 @@ def draw_samples(
     return draw_comparison(model, images, explanations, path, model.categories)
 
 
-def _read_labels(model: Normalized, data: object, items: Sequence[Any]) -> Tensor:
+def _read_labels(model: nn.Module, data: object, items: Sequence[Any]) -> Tensor:
     """Return the labels of some items as the model numbers its classes."""
     labels = torch.tensor([int(item[1]) for item in items])
     names, reference = list_categories(data), find_categories(model)

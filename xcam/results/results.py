@@ -13,7 +13,7 @@ from xcam.core import Metric
 from xcam.results import figures, latex, manifest
 from xcam.results.bootstrap import Sample
 from xcam.results.contrasts import By, choose_pairs, tabulate_differences, tabulate_wins
-from xcam.results.curves import tabulate_curves
+from xcam.results.curves import tabulate_curves, tabulate_image_curves
 from xcam.results.estimates import tabulate
 from xcam.results.rows import Group, Rows
 
@@ -194,17 +194,25 @@ class Results:
         found = self._find_metric(metric)
         return tabulate_curves(metric, found, self._read_samples(metric), resamples, seed)
 
-    def plot_curves(self, metric: str, path: str | Path | None = None) -> Figure:
+    def plot_curves(
+        self, metric: str, path: str | Path | None = None, *, samples: int = 0
+    ) -> Figure:
         """Draw `curves`, a panel a model, the intervals as bands.
 
         Args:
             metric: One with a curve.
             path: Where to write the picture, in the format of its suffix.
+            samples: At most how many curves of single images to draw as thin lines, evenly spaced
+                in the data; with any, each method gets a panel of its own.
 
         Raises:
             ValueError: See `curves`; or matplotlib does not write the format.
         """
-        return figures.draw_curves(self.curves(metric), self._find_metric(metric).spec.title, path)
+        found, points = self._find_metric(metric), self.curves(metric)
+        if samples < 1:
+            return figures.draw_curves(points, found.spec.title, path)
+        thin = tabulate_image_curves(found, self._read_samples(metric), samples)
+        return figures.draw_image_curves(points, thin, found.spec.title, path)
 
     def costs(self) -> pd.DataFrame:
         """Return what an image cost: a line for each model, method and metric.

@@ -6,7 +6,7 @@ from nets import pictures
 
 import xcam
 from xcam.methods import CALM
-from xcam.methods.gradient.input_gradients import _normal
+from xcam.methods.gradient.noisy_copies import draw_noise
 from xcam.models.toy import SmallCNN
 
 IMAGES, CLASSES = pictures(3, size=16), torch.tensor([1, 0, 2])
@@ -31,7 +31,7 @@ def largest_gradient(net, images):
 
 def noisy(net, count):
     spread = (IMAGES.amax((1, 2, 3)) - IMAGES.amin((1, 2, 3)))[:, None, None, None] / 4
-    copies = (IMAGES + spread * _normal(IMAGES.shape[1:], 0, k) for k in range(count))
+    copies = (IMAGES + spread * draw_noise(IMAGES.shape[1:], 0, k) for k in range(count))
     return torch.stack([largest_gradient(net, images) for images in copies])
 
 

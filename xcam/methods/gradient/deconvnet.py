@@ -50,7 +50,5 @@ class DeconvNet(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """Return raw maps, signed (B, C, H, W); see `Method.maps`."""
-        gradient = rectified_gradients(
-            model, images, target, "deconvnet", self.output, self.within
-        )
+        gradient = rectified_gradients(model, images, target, "deconvnet", self.output, self.within)
         return stretch_elements(gradient) if self.stretched else gradient

@@ -23,9 +23,9 @@ class GuidedGradCAM(Method):
 
     M = up(ReLU(Grad-CAM)) ⊙ GuidedBackprop (Selvaraju et al., 2017, arXiv:1610.02391). The CAM is
     resized bilinearly, as published; captum's default is nearest neighbor. White Box's GB-GC
-    multiplies maps that were each stretched to [0, 1], so that a gradient of zero is gray, and reads
-    the last convolution itself (`layer="features.8"` of its nets): `preset="whitebox"`.
-    What counts as a ReLU is said at `guided_backprop`.
+    multiplies maps that were each stretched to [0, 1], so that a gradient of zero is gray, and
+    reads the last convolution itself (`layer="features.8"` of its nets): `preset="whitebox"`. What
+    counts as a ReLU is said at `guided_backprop`.
 
     Attributes:
         layer: Of Grad-CAM: name or module; None for the model's default layer.

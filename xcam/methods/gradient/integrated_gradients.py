@@ -46,9 +46,9 @@ class IntegratedGradients(Method):
         stretched: Whether to scale each map into [0, 1] over all channels and positions, as White
             Box does: a gradient of zero becomes gray.
         preset: `"whitebox"` sets rule="whitebox", n_steps=11, multiply_by_inputs=False,
-            output="prob", reduce="sum" and stretched=True. `"calm"` sets what CALM's published code has: rule="whitebox",
-            n_steps=51, multiply_by_inputs=False, reduce="abs_max", reduce_each=True and
-            output="logit".
+            output="prob", reduce="sum" and stretched=True. `"calm"` sets what CALM's published code
+            has: rule="whitebox", n_steps=51, multiply_by_inputs=False, reduce="abs_max",
+            reduce_each=True and output="logit".
     """
 
     n_steps: Count = 50

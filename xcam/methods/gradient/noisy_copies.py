@@ -1,0 +1,188 @@
+"""Statistics of maps over noisy copies of the image: of the gradient, or of any other method."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import InitVar, dataclass
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from xcam.core import Count, Method, MethodSpec, NonNegative, Output, Range, Reduce, Target
+from xcam.engine.clean import bind_clean_pass
+from xcam.engine.shared import keep_nothing
+from xcam.methods.gradient.input_gradients import (
+    compute_input_gradients,
+    iterate_copies,
+    make_reduction,
+)
+from xcam.methods.postprocessing import stretch_elements
+
+__all__ = ["Base", "NoiseEnsemble", "Spread", "draw_noise"]
+
+Base: TypeAlias = "str | tuple[str, Mapping[str, Any]] | Method"
+Spread: TypeAlias = Literal["range", "whitebox"]
+
+
+@dataclass(frozen=True)
+class NoiseEnsemble(Method):
+    """A method that combines the maps of noisy copies of the image.
+
+    The noise of the k-th copy depends on the seed and on k alone, and is the same for every image
+    up to σ. The fields are told where they are used: see `SmoothGrad`.
+    """
+
+    n_samples: Count = 25
+    noise: NonNegative = 0.15
+    seed: Annotated[int, Range(least=0)] = 0
+    output: Output = "logit"
+    reduce: Reduce = "sum"
+    reduce_each: bool = False
+    base: Base | None = None
+    spread: Spread = "range"
+    stretched: bool = False
+    preset: InitVar[str | None] = None
+
+    presets: ClassVar = {
+        "calm": {
+            "n_samples": 50,
+            "noise": 0.25,
+            "reduce": "abs_max",
+            "reduce_each": True,
+            "output": "logit",
+        },
+        "whitebox": {
+            "n_samples": 50,
+            "noise": 2.0,
+            "spread": "whitebox",
+            "reduce": "sum",
+            "stretched": True,
+        },
+    }
+
+    def __post_init__(self, preset: str | None) -> None:
+        """Refuse a base that cannot be one; let the spec tell what the base's tells."""
+        super().__post_init__(preset)
+        if preset == "whitebox" and (self.base is None or isinstance(self.base, str)):
+            named = self.base or "saliency"
+            object.__setattr__(self, "base", (named, {"preset": preset}))
+        name = self.spec.name
+        if not _is_base(self.base):
+            raise TypeError(
+                f"{name}: base must be a method, its name, or its name and settings, such as "
+                f"('gradcam', {{'relu': True}}), or None, got {self.base!r}"
+            )
+        if isinstance(self.base, NoiseEnsemble):
+            raise ValueError(
+                f"{name}: the base is {self.base.spec.name}, which averages over noisy copies by "
+                "itself; take its own base, and raise n_samples"
+            )
+        if self.base is not None and self.output != "logit":
+            raise ValueError(
+                f"{name}: output={self.output!r} is that of the plain gradient, and the base has "
+                f"its own; give it there, as in base=('saliency', {{'output': {self.output!r}}})"
+            )
+        if isinstance(self.base, Method):
+            object.__setattr__(self, "spec", _describe(type(self).spec, self.base.spec))
+
+    def iterate(
+        self, model: nn.Module, images: Tensor, target: Target, first: int = 0
+    ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+        """Yield the maps of `n_samples` noisy copies of each image, a chunk at a time.
+
+        Args:
+            model: The classifier.
+            images: (B, C, H, W).
+            target: Bound by a clean pass if it is not yet.
+            first: The number of the first copy.
+
+        Yields:
+            Copy numbers, counted from 0, image numbers (R,) int64, and maps (R, …) in at least
+            float32, with their channels reduced if `reduce_each`.
+        """
+        if not target.bound:
+            bind_clean_pass(model, images, target)
+        images = images.detach()
+        sigma = self._find_sigma(images)
+        reduction = make_reduction(self.reduce, self.reduce_each)
+
+        def change(rows: Tensor, copies: list[int]) -> Tensor:
+            drawn = {k: draw_noise(images.shape[1:], self.seed, first + k) for k in set(copies)}
+            noises = torch.stack([drawn[copy] for copy in copies]).to(images)
+            return images[rows] + sigma[rows] * noises
+
+        def explain(changed: Tensor, rows: Tensor) -> Tensor:
+            if self.base is None:
+                return compute_input_gradients(model, changed, target, self.output, rows)
+            with keep_nothing():  # since nobody else explains this copy
+                return self._require_base().maps(model, changed, target.select(rows))
+
+        label = "gradients" if self.base is None else self._require_base().spec.name
+        for copies, rows, maps in iterate_copies(images, self.n_samples, change, explain, label):
+            yield copies, rows, reduction(maps)
+
+    def average(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        target: Target,
+        transform: Callable[[Tensor], Tensor] = torch.clone,
+        first: int = 0,
+    ) -> Tensor:
+        """Return the mean of the transformed maps of noisy copies; see `iterate`."""
+        total: Tensor | None = None
+        for _, rows, maps in self.iterate(model, images, target, first):
+            transformed = transform(maps)
+            if total is None:
+                total = transformed.new_zeros(len(images), *transformed.shape[1:])
+            total.index_add_(0, rows, transformed)
+        return cast(Tensor, total) / self.n_samples
+
+    def finish(self, maps: Tensor) -> Tensor:
+        """Return the combined maps, stretched where that is asked for."""
+        return stretch_elements(maps) if self.stretched else maps
+
+    def _find_sigma(self, images: Tensor) -> Tensor:
+        """Return the noise's σ for each image, (B, 1, 1, 1)."""
+        lowest, highest = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+        span = highest - lowest
+        if self.spread == "range":
+            return self.noise * span
+        return (self.noise / span.where(span > 0, torch.inf)).square()
+
+    def _require_base(self) -> Method:
+        if not isinstance(self.base, Method):
+            raise TypeError(
+                f"base {self.base!r} is only named: give a method object, or call xcam.explain, "
+                "which makes it"
+            )
+        return self.base
+
+
+def draw_noise(shape: torch.Size, seed: int, index: int) -> Tensor:
+    """Return the standard normal noise of a copy, by its number."""
+    # Mixed by NumPy, so that sample 1 of seed 0 is not sample 0 of seed 1.
+    mixed = int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0] >> 1)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(mixed))
+
+
+def _is_base(base: object) -> bool:
+    if isinstance(base, tuple):
+        return len(base) == 2 and isinstance(base[0], str) and isinstance(base[1], Mapping)
+    return base is None or isinstance(base, str | Method)
+
+
+def _describe(own: MethodSpec, base: MethodSpec) -> MethodSpec:
+    """Return the spec of an ensemble over a base."""
+    return dataclasses.replace(
+        own,
+        title=f"{own.title} of {base.title}",
+        cost=f"1 forward + n_samples × ({base.cost})",
+        class_specific=base.class_specific,
+        signed=own.signed and base.signed,
+        alters_model=base.alters_model,
+        exceptions=base.exceptions,
+    )
