@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from xcam._evaluate import evaluate
     from xcam._explain.verb import explain
     from xcam._fit import accuracy, fit
+    from xcam._roar import roar
     from xcam.checkpoints import load, save
     from xcam.core import (
         Explanation,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from xcam.hookspecs import hookimpl
     from xcam.imaging import read_image
     from xcam.registry import Registry, get_method, get_metric, list_methods, list_metrics
-    from xcam.results import Results
+    from xcam.results import Results, RetrainingResults
     from xcam.testing import check_method, check_metric
 
 # Where each public name lives; loaded at first use, so `import xcam` imports no torch.
@@ -42,6 +43,7 @@ _HOMES = {
     "Note": "xcam.core",
     "Registry": "xcam.registry",
     "Results": "xcam.results",
+    "RetrainingResults": "xcam.results",
     "Target": "xcam.core",
     "TrainableMethod": "xcam.core",
     "XcamError": "xcam.errors",
@@ -59,6 +61,7 @@ _HOMES = {
     "list_metrics": "xcam.registry",
     "load": "xcam.checkpoints",
     "read_image": "xcam.imaging",
+    "roar": "xcam._roar",
     "save": "xcam.checkpoints",
     "stability_iou": "xcam.explanations.stability",
 }
@@ -82,6 +85,7 @@ __all__ = [
     "Note",
     "Registry",
     "Results",
+    "RetrainingResults",
     "Target",
     "TrainableMethod",
     "XcamError",
@@ -106,6 +110,7 @@ __all__ = [
     "models",
     "read_image",
     "recipes",
+    "roar",
     "save",
     "stability_iou",
     "testing",

@@ -1,10 +1,14 @@
-"""Parts of messages: names of files that any table and terminal can hold, and counts."""
+"""Names of files and folders that any table, terminal and disk can hold, and counts."""
 
 from __future__ import annotations
 
+import re
+from hashlib import sha256
 from pathlib import Path
 
-__all__ = ["escape_name", "pluralize", "quote_path"]
+__all__ = ["escape_name", "name_folder", "pluralize", "quote_path"]
+
+_FOLDER = re.compile(r"[\w(][\w()=.,' -]{0,99}")
 
 
 def escape_name(name: str) -> str:
@@ -13,6 +17,11 @@ def escape_name(name: str) -> str:
     Python holds such bytes as lone surrogates, which neither Parquet, JSON nor a terminal takes.
     """
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def name_folder(label: str) -> str:
+    """Return a name for the folder of a label: itself, or a hash if no folder can be called so."""
+    return label if _FOLDER.fullmatch(label) else sha256(label.encode()).hexdigest()[:16]
 
 
 def quote_path(path: str | Path) -> str:

@@ -18,7 +18,7 @@ from xcam.engine import forward, untouched
 from xcam.explanations.folder import StoredMaps
 from xcam.models.categories import find_categories
 
-__all__ = ["Classes", "count_classes"]
+__all__ = ["Classes", "count_classes", "renumber_maps"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,9 @@ class Classes:
                 if comparison.needs_labels:
                     raise
         maps = {
-            name: {label: _renumber(maps, name, model) for label, maps in comparison.maps.items()}
+            name: {
+                label: renumber_maps(maps, name, model) for label, maps in comparison.maps.items()
+            }
             for name, model in comparison.models.items()
         }
         return cls(numberings, maps)
@@ -81,7 +83,12 @@ def _number(
     return number_classes(names, reference, count, owner=repr(name))
 
 
-def _renumber(source: MapSource, name: str, model: nn.Module) -> MapSource:
+def renumber_maps(source: MapSource, name: str, model: nn.Module) -> MapSource:
+    """Return stored maps of classes that have a model's numbers; other sources as they are.
+
+    Raises:
+        ValueError: They are of other classes than the model's.
+    """
     reference = find_categories(model)
     if not isinstance(source, StoredMaps) or not source.categories or not reference:
         return source

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -56,6 +56,16 @@ class SeededDataset(Dataset[Any]):
                 raise failure from error
             return failure  # raised here, torch would put the worker's traceback into the message
         return item
+
+    def __getitems__(self, keys: Sequence[Key]) -> list[Any]:
+        """Return the items of a batch, as torch's loaders ask for them.
+
+        A data set that draws nothing may load them together: its `load_batch` is not None then.
+        """
+        load_batch = getattr(self.dataset, "load_batch", None)
+        if load_batch is None:
+            return [self[key] for key in keys]
+        return list(load_batch([index for _, index in keys]))
 
 
 def _read_label(label: object) -> Tensor:

@@ -19,7 +19,7 @@ from xcam.explanations.loading import load_explanation
 from xcam.runs import files, manifest
 from xcam.sentences import escape_name
 
-__all__ = ["StoredMaps", "write_array", "write_maps"]
+__all__ = ["StoredMaps", "read_maps", "write_array", "write_maps"]
 
 _HEADER = "xcam.maps"
 _FORMAT = 2
@@ -38,7 +38,7 @@ def write_maps(
 
     Args:
         path: The file; its folder is made where it is missing.
-        maps: (B, h, w), at their own resolution.
+        maps: (B, h, w), at their own resolution, or (B, C, h, w) with channels.
         ids: Of the images.
         targets: The class that each map is of.
         class_specific: Whether the map depends on the class, as the method's spec says; a map that
@@ -47,7 +47,7 @@ def write_maps(
     """
     files.create_folder(path.parent)
     scale = maps.abs().flatten(1).amax(1)
-    unit = maps / scale.where(scale > 0, 1)[:, None, None]
+    unit = maps / scale.where(scale > 0, 1).view(-1, *[1] * (maps.ndim - 1))
     tensors = {
         "maps": unit.half().cpu().contiguous(),
         "scale": scale.float().cpu(),
@@ -58,6 +58,22 @@ def write_maps(
         header["names"] = list(names)
     with files.writing(path) as partial:
         files.write_tensors(partial, tensors, _HEADER, header)
+
+
+def read_maps(path: Path) -> tuple[Tensor, Tensor]:
+    """Read what `write_maps` wrote: the maps, each divided by its scale, and the scales (B,).
+
+    They map the file: what is not used takes no memory.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        FileFormatError: It is damaged, or no file of maps.
+    """
+    _, tensors = files.read_tensors(path, _HEADER, _FORMAT, _REMEDY)
+    try:
+        return tensors["maps"], tensors["scale"]
+    except KeyError as error:
+        raise files.describe_damaged_header(path, error, _REMEDY) from error
 
 
 _Key: TypeAlias = tuple[str, "int | None"]  # an image's id, and the class if the map is of one
@@ -81,9 +97,9 @@ class StoredMaps:
 
     An array is (h, w), or has an axis of channels, first or last: the one of length 1; else the
     last if it is of 3 or 4, refused where another axis is, too, since either may be meant; else the
-    first. Channels are summed. Those of bytes (uint8) must be equal, a grey picture as LFI-CAM's
-    code stores its attention, and any one of them is the map. Bytes of several colours are a
-    picture and no map, and refused.
+    first. Channels are summed, also those of stored maps. Those of bytes (uint8) must be equal, a
+    grey picture as LFI-CAM's code stores its attention, and any one of them is the map. Bytes of
+    several colours are a picture and no map, and refused.
 
     Args:
         folder: To read from.
@@ -253,8 +269,9 @@ def _read_tensors(path: Path) -> tuple[list[Tensor], int | None]:
     if _read_keys(path)[0] is None:
         explanation = load_explanation(path)
         return list(explanation.reduced), _find_class(explanation)
-    _, tensors = files.read_tensors(path, _HEADER, _FORMAT, _REMEDY)
-    return list(tensors["maps"].float() * tensors["scale"][:, None, None]), None
+    maps, scale = read_maps(path)
+    whole = maps.float() * scale.view(-1, *[1] * (maps.ndim - 1))
+    return list(whole if whole.ndim == 3 else whole.sum(1)), None
 
 
 def _find_class(explanation: Explanation) -> int | None:

@@ -11,7 +11,6 @@ import re
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from xcam.runs import files
 from xcam.runs.folder import RunFolder
+from xcam.sentences import name_folder
 
 __all__ = ["SCHEMA", "Row", "Store", "check_part", "encode_part"]
 
@@ -46,7 +46,6 @@ SCHEMA = pa.schema(
         pa.field("error", pa.string()),
     ]
 )
-_FOLDER = re.compile(r"[\w(][\w()=.,' -]{0,99}")
 _UNSIGNED = b"crc32=--------"
 _SIGNED = re.compile(rb"crc32=[0-9a-f]{8}")
 _PART_NAME = "batch-{:08d}.parquet"
@@ -165,12 +164,8 @@ class Store:
         files.write(self._rows / _PART_NAME.format(number), encode_part(records))
 
     def maps_folder(self, *labels: str) -> Path:
-        """Return the folder of a method's maps; a label that cannot name a folder is hashed."""
-        names = (
-            label if _FOLDER.fullmatch(label) else sha256(label.encode()).hexdigest()[:16]
-            for label in labels
-        )
-        return self.folder.joinpath("maps", *names)
+        """Return the folder of a method's maps; see `name_folder`."""
+        return self.folder.joinpath("maps", *map(name_folder, labels))
 
     @property
     def _rows(self) -> Path:

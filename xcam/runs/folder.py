@@ -18,10 +18,10 @@ from xcam.runs import files
 from xcam.runs.manifest import encode_manifest, list_differences, read_manifest
 from xcam.sentences import escape_name
 
-__all__ = ["RunFolder"]
+__all__ = ["CANNOT_LOCK", "RunFolder"]
 
 # How opening or locking a file fails where nobody may write, and on file systems without locks.
-_CANNOT_LOCK = {
+CANNOT_LOCK = {
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,
@@ -88,7 +88,7 @@ class RunFolder:
                 "folder"
             ) from error
         except OSError as error:
-            if error.errno not in _CANNOT_LOCK:
+            if error.errno not in CANNOT_LOCK:
                 raise files.describe_failed_write(path, error) from error
         try:
             yield

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import torch
 
-__all__ = ["Processes", "get_processes"]
+__all__ = ["Processes", "get_processes", "working_alone"]
 
 _SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
 _PATIENCE = timedelta(days=7)  # for a process whose batches take longer than the others'
 
 
@@ -46,6 +49,8 @@ def get_processes() -> Processes:
     On CPUs accelerate starts several by `--multi_gpu`, which needs no GPU, or through `mpirun`;
     with `--cpu` alone it starts a single one.
     """
+    if _ALONE.get():
+        return Processes()
     several = any(int(os.environ.get(name) or 1) > 1 for name in _SIZES)
     if not several and not torch.distributed.is_initialized():
         return Processes()
@@ -60,3 +65,13 @@ def get_processes() -> Processes:
         state.destroy_process_group,
         str(state.device),
     )
+
+
+@contextmanager
+def working_alone() -> Iterator[None]:
+    """Make each process work by itself inside the block, whoever launched it."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)

@@ -1,0 +1,242 @@
+"""Trainings from new weights on masked images, one by one or as a stack."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xcam._fit import accuracy
+from xcam._fit.order import seed_all
+from xcam._fit.settings import Runtime, TrainingSettings
+from xcam._fit.source import Source
+from xcam._fit.start import Start
+from xcam._fit.trials import check_last_step
+from xcam._fit.verb import fit
+from xcam._roar.images import PlainImages
+from xcam._roar.plan import Curve, Outcome, Retraining
+from xcam._roar.removal import MaskedImages, Ranking, Removal
+from xcam._roar.stacking import STACKABLE, Stack, StackError, count_answers, train_stack
+from xcam.core import attached_method
+from xcam.core.instantiate import check_names
+from xcam.engine import random_states
+from xcam.errors import DivergenceError
+
+__all__ = ["Trainer", "check_fit"]
+
+_DEFAULTS = {name: entry.default for name, entry in inspect.signature(fit).parameters.items()}
+_OWN = {
+    "model",
+    "data",
+    "validation",
+    "test",
+    "out",
+    "seed",
+    "device",
+    "progress",
+    "board_path",
+    "keep_every",
+    "save_minutes",
+}
+_BATCH = 128  # as `fit` has it
+
+
+@dataclass(frozen=True, eq=False)
+class Trainer:
+    """What trains new nets on masked images, and tests them.
+
+    Attributes:
+        make_model: Returns a new net, with weights from torch's global generator.
+        settings: Of `fit`.
+        seed: Of the first repeat; each further one has the next.
+        device: Where to train.
+        splits: The images by the name of their split.
+        masks_test: Whether test and validation images are masked, too.
+        removal: How elements are removed.
+        channel_mean: Of the training images, (C, 1, 1).
+        load_ranking: Returns the ranking of a split by the maps of a curve.
+        stop: How many images of a split are used; for trials.
+        notes: Collects sentences about the trainings as a whole.
+    """
+
+    make_model: Callable[[], nn.Module]
+    settings: Mapping[str, Any]
+    seed: int
+    device: str | torch.device | None
+    splits: Mapping[str, PlainImages]
+    masks_test: bool
+    removal: Removal
+    channel_mean: Tensor
+    load_ranking: Callable[[Curve, PlainImages], Ranking]
+    stop: int | None = None
+    notes: dict[str, None] = field(default_factory=dict)
+
+    def run(self, retrainings: Sequence[Retraining]) -> list[Outcome]:
+        """Train and test: as a stack where that is possible and there are several."""
+        if len(retrainings) > 1 and self.find_obstacle() is None:
+            try:
+                return self._run_stack(retrainings)
+            except StackError as error:
+                self._note_obstacle(str(error))
+        elif len(retrainings) > 1:
+            self._note_obstacle(str(self.find_obstacle()))
+        return [self._run_one(retraining) for retraining in retrainings]
+
+    def find_obstacle(self) -> str | None:
+        """Return why nets cannot be trained as a stack, as far as the settings tell."""
+        changed = {name for name, value in self.settings.items() if value != _DEFAULTS.get(name)}
+        others = sorted(changed - STACKABLE)
+        return f"of the settings of fit, {', '.join(others)} need one by one" if others else None
+
+    def make_net(self, repeat: int) -> nn.Module:
+        """Return a new net with the weights of a repeat.
+
+        Raises:
+            TypeError: `make_model` gives no net.
+        """
+        with random_states():
+            seed_all("roar", self.seed + repeat)
+            net = self.make_model()
+        if not isinstance(net, nn.Module):
+            raise TypeError(
+                f"make_model must return a new torch.nn.Module, got {type(net).__name__}"
+            )
+        return net
+
+    def mask(self, retraining: Retraining, split: str) -> MaskedImages:
+        """Return the images of a split with what a training removes from them."""
+        images = self.splits[split]
+        curve, mode, count = retraining.curve, retraining.mode, self.count(retraining)
+        if split != "train" and not self.masks_test:
+            curve, mode, count = None, "remove", 0
+        ranking = None if curve is None else self.load_ranking(curve, images)
+        return MaskedImages(
+            images, self.removal, self.channel_mean, ranking, mode, count, self.stop
+        )
+
+    def count(self, retraining: Retraining) -> int:
+        """Return how many of an image's elements are removed, or kept."""
+        return self.removal.count(retraining.fraction, self.elements)
+
+    @property
+    def elements(self) -> int:
+        """Return how many elements an image has."""
+        return self.removal.count_elements(self.splits["train"].size)
+
+    def _run_one(self, retraining: Retraining) -> Outcome:
+        begin, seed = time.perf_counter(), self.seed + retraining.repeat
+        test, error, correct = self.mask(retraining, "test"), None, None
+        validation = self.mask(retraining, "validation") if "validation" in self.splits else None
+        try:
+            net = fit(
+                self.make_net(retraining.repeat),
+                self.mask(retraining, "train"),
+                validation=validation,
+                seed=seed,
+                device=self.device,
+                **self.settings,
+            )
+            same = ("batch_size", "precision", "workers")
+            options = {name: self.settings[name] for name in same if name in self.settings}
+            correct = int(accuracy(net, test, **options)["correct"].iloc[-1])
+        except DivergenceError as failure:
+            error = str(failure)
+        seconds = time.perf_counter() - begin
+        return self._describe(retraining, len(test), correct, seconds, 1, error)
+
+    def _run_stack(self, retrainings: Sequence[Retraining]) -> list[Outcome]:
+        begin, count = time.perf_counter(), len(retrainings)
+        with random_states():
+            begun = [self._begin(retraining) for retraining in retrainings]
+            starts, nets = (list(part) for part in zip(*begun, strict=True))
+            trained = train_stack(starts, nets, self.settings["epochs"])
+            tests = [start.test for start in starts if start.test is not None]
+            correct = count_answers(starts, Stack([e.net for e in trained]), tests).tolist()
+        seconds = (time.perf_counter() - begin) / count
+        return [
+            self._describe(
+                retraining,
+                len(tests[0]),
+                None if each.error else number,
+                seconds,
+                count,
+                each.error,
+            )
+            for retraining, each, number in zip(retrainings, trained, correct, strict=True)
+        ]
+
+    def _begin(self, retraining: Retraining) -> tuple[Start, nn.Module]:
+        """Return a training at its beginning, as `fit` begins it, and its net."""
+        net = self.make_net(retraining.repeat)
+        if attached_method(net) is not None:
+            raise StackError("they carry heads with losses of their own")
+        given = {**_DEFAULTS, **self.settings, "seed": self.seed + retraining.repeat}
+        given["batch_size"] = given["batch_size"] or _BATCH
+        names = [entry.name for entry in fields(TrainingSettings)]
+        settings = TrainingSettings(**{name: given[name] for name in names})
+        sources = {
+            split: Source.wrap(self.mask(retraining, split), split, given["workers"])
+            for split in self.splits
+        }
+        train = replace(sources["train"], drop_last=given["drop_last"])
+        runtime = Runtime.choose(self.device, settings.precision)
+        start = Start(
+            settings,
+            train,
+            sources.get("validation"),
+            sources["test"],
+            runtime,
+            1,
+            *train.load_one(settings.seed),
+        )
+        net, _ = start.attach_head(net, None, {})
+        start = start.fit_net(net, None)
+        check_last_step(net, start.image, start.order, runtime)
+        start.check_all_labels(is_begun=False)
+        return start, net
+
+    def _describe(
+        self,
+        retraining: Retraining,
+        images: int,
+        correct: int | None,
+        seconds: float,
+        parallel: int,
+        error: str | None,
+    ) -> Outcome:
+        count = self.count(retraining)
+        removed = count if retraining.mode == "remove" else self.elements - count
+        seed = self.seed + retraining.repeat
+        return Outcome(seed, removed, self.elements, images, correct, seconds, parallel, error)
+
+    def _note_obstacle(self, reason: str) -> None:
+        self.notes[f"the nets are trained one by one, not parallel={{k}}: {reason}"] = None
+
+
+def check_fit(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of the trainings, checked as far as they can be without a net.
+
+    Raises:
+        TypeError: No mapping, an unknown setting, or none for the epochs.
+        ValueError: A setting that `roar` determines.
+    """
+    if not isinstance(settings, Mapping):
+        raise TypeError(
+            f"fit must be a mapping of settings of xcam.fit, such as {{'epochs': 10}}, "
+            f"got {settings!r}"
+        )
+    taken = [name for name in settings if name in _OWN]
+    if taken:
+        raise ValueError(
+            f"fit may not set {', '.join(taken)}: roar does, for each training; leave it out"
+        )
+    if "epochs" not in settings:
+        raise ValueError("fit must say how long to train, such as {'epochs': 10}")
+    if settings.get("method") is None:
+        check_names("fit", settings, [name for name in _DEFAULTS if name not in {*_OWN, "params"}])
+    return dict(settings)
