@@ -84,11 +84,11 @@ def share_jobs(
     together: int = 1,
     others: bool = True,
 ) -> None:
-    """Do all jobs that are not done and that nobody else does; return when all are done.
+    """Run all jobs that are not done and that nobody else does; return when all are done.
 
     Args:
         jobs: In the order in which they are tried.
-        work: Does some of them, and writes their products.
+        work: Runs some of them, and writes their products.
         together: How many it is given at most.
         others: Whether to wait for jobs that others do, and to take over those that they leave.
     """
