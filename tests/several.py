@@ -29,6 +29,12 @@ TRAININGS = {
     # The last step, of 3 images, is shared unequally; in `parts` some get none.
     "whole": {"batch_size": 5},
     "parts": {"batch_size": 5, "accumulate": 2},
+    # The processes' shares of a step, and its parts, have other sums of weights.
+    "weighted": {
+        "batch_size": 5,
+        "accumulate": 2,
+        "criterion": torch.nn.CrossEntropyLoss(weight=torch.tensor([1.0, 20.0, 0.1])),
+    },
     "options": {
         "batch_size": 6,
         "ema": {"decay": 0.5},

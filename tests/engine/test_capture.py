@@ -68,7 +68,9 @@ class TestGradient:
         check(net(), images)
 
     def test_no_grad_around_the_layer(self, images):
-        with pytest.raises(LayerError, match=r"no gradient at layer 'stem'.*choose another layer"):
+        with pytest.raises(
+            LayerError, match=r"no gradient at layer 'stem'.*another layer, such as 'tail'"
+        ):
             captured(NoGradBackbone(), images, "stem")
 
     @pytest.mark.parametrize("net", [NoGradTail, DetachedTail])

@@ -266,3 +266,42 @@ def test_guided_backpropagation_without_a_gradient_is_refused_behind_a_detached_
     for method in (*GUIDED, "saliency"):
         with pytest.raises(ModelOutputError, match="the score has no gradient at the images"):
             explain(Detached(), method)
+
+
+def export_stem(count):
+    """Make a net whose stem was exported for a number of images, and the net without that."""
+    torch.manual_seed(0)
+    stem = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
+    rest = nn.Conv2d(4, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
+    return nn.Sequential(export(stem, IMAGES[:1].repeat(count, 1, 1, 1)), *rest), nn.Sequential(
+        stem, *rest
+    ).eval()
+
+
+@pytest.mark.parametrize("method", ["gradcam", "scorecam"])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_layers_behind_an_exported_part_are_found_and_read(count, method):
+    (net, plain), images = export_stem(count), pictures(count, size=16)
+    got, expected = explain(net, method, images), explain(plain, method, images)
+    assert got.method.layer == expected.method.layer == "2"
+    assert_close(got.raw, expected.raw)
+    with pytest.raises(LayerError, match=rf"exported for {count} images?, .* such as 'rise'$"):
+        explain(net, method, pictures(4, size=16))
+    assert_close(explain(net, "rise", images).raw, explain(plain, "rise", images).raw)
+
+
+@pytest.mark.parametrize("method", ["gradcam", "cam", "layercam"])
+def test_remedy_of_a_quantized_head_is_one_that_applies(method):
+    net = quantize_dynamically()
+    with pytest.raises(
+        LayerError, match=r"\); use a method without gradients, such as 'eigencam'$"
+    ):
+        explain(net, method)
+    for remedy in ("eigencam", "scorecam", "ablationcam", "conv_output"):
+        maps = explain(net, remedy).raw.flatten(), explain(GapNet(), remedy).raw.flatten()
+        assert torch.corrcoef(torch.stack(maps))[0, 1] > 0.99
+
+
+def test_remedy_of_a_quantized_layer_is_one_that_applies():
+    with pytest.raises(LayerError, match=r"quantized\); use a method that reads no layer, such as"):
+        explain(quantize_statically(), "eigencam", layer="features")

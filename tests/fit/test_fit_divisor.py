@@ -57,6 +57,15 @@ def test_accumulated_parts_of_a_criterion_are_one_step(name, accumulate):
     assert max(float((v - start[n]).abs().max()) for n, v in weights(whole).items()) > 1e-4
 
 
+@pytest.mark.parametrize("name", ["weight", "ignored class", "weighted sum"])
+def test_logged_loss_of_accumulated_parts_is_that_of_whole_steps(name, tmp_path):
+    for accumulate in (1, 3):
+        arguments = {"criterion": CRITERIA[name], "out": tmp_path / str(accumulate), **STEPS}
+        plain(DATA, accumulate=accumulate, optimizer={"name": "SGD", "lr": 1e-3}, **arguments)
+    whole, parts = (log(tmp_path / folder)["train_loss"] for folder in ("1", "3"))
+    assert parts.tolist() == pytest.approx(whole.tolist(), rel=1e-6)
+
+
 def test_gradient_is_clipped_as_the_whole_step():
     arguments = {"criterion": CRITERIA["weight"], "clip": 0.1, **STEPS}
     whole = plain(DATA, **arguments)

@@ -86,6 +86,7 @@ class Learner:
         order, images = self.order, self.order.count_images(step)
         parts = order.split(images)
         divisor = torch.zeros((), device=self.runtime.device)
+        added = sums if self.objective.divisor is None else torch.zeros_like(sums)
         for index, part in enumerate(parts):
             count = part.stop - part.start
             batch, labels = next(batches)
@@ -100,8 +101,13 @@ class Learner:
                 share = order.num_processes / images
                 counted = count if weight is None or not count else weight
                 self.optimization.backward(loss * (counted * share))
-            add_batch(sums, loss, logits, labels, count, second_k(self.num_classes))
-        self.optimization.step(self._rescale(divisor, images))
+            mean = loss if counted is count else loss * (counted / count)
+            add_batch(added, mean, logits, labels, count, second_k(self.num_classes))
+        factor = self._rescale(divisor, images)
+        if factor is not None:
+            added[0] *= factor
+            sums += added
+        self.optimization.step(factor)
         if self.averaging is not None:
             self.averaging.update(epoch * order.steps + step + 1, self.objective.net)
 

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from xcam.engine import forward
-from xcam.engine.paths import RepeatedLayer, copy_leaf, cut_layer
+from xcam.engine.layers import default_layer
+from xcam.engine.paths import RepeatedLayer, copy_leaf, cut_layer, find_scores
 from xcam.engine.restore import gradients, untouched
 from xcam.engine.threads import calls_in_threads, describe_threads
 from xcam.engine.trace import hooks, replace_first
-from xcam.engine.wrappers import Layer, eager, find_module, unwrap
+from xcam.engine.wrappers import Layer, eager, find_batch_size, find_module, unwrap
 from xcam.errors import LayerError
+from xcam.sentences import pluralize
 
 __all__ = ["Capture", "capture", "replace_output"]
 
@@ -32,6 +34,7 @@ class Capture:
         self.layer = layer
         self._net, self._module, self._grad = net, module, grad
         self._leaf: Tensor | None = None
+        self._images: Tensor | None = None
         self._calls = 0
         self._call: int | None = None
 
@@ -43,12 +46,13 @@ class Capture:
         """
         repeated = forward.current_runtime().repeated_layers
         self._call = repeated[self.layer].call if self.layer in repeated else None
-        output = forward.call(self._forward, images.detach())
+        self._images = images.detach()
+        output = _run(self._net, self._forward, self._images)
         if self._calls > 1 and self._call is None:
             which = self._choose_call(images)
             if which != self._calls - 1:
                 self._call = which
-                output = forward.call(self._forward, images.detach())
+                output = _run(self._net, self._forward, self._images)
         if self._leaf is None:
             raise _make_unread_error(self._net, images, self.layer, self._calls)
         return output
@@ -95,11 +99,16 @@ class Capture:
         """
         gradient = self._differentiate(scores, create_graph) if scores.requires_grad else None
         if gradient is None:
+            remedy = "use a method without gradients, such as 'eigencam'"
+            other = (
+                None if self._images is None else _find_other(self._net, self._images, self.layer)
+            )
+            if other:
+                remedy = f"choose another layer, such as {other!r}, or {remedy}"
             raise LayerError(
                 f"the score has no gradient at layer {self.layer!r}: the layer does not lead to "
                 "it, or the model cuts the graph after it (no_grad, detach, quantized layers, "
-                "reentrant checkpointing); choose another layer, or a method without gradients, "
-                "such as 'eigencam'"
+                f"reentrant checkpointing); {remedy}"
             )
         return gradient
 
@@ -195,7 +204,7 @@ def replace_output(
             return changed
 
         with hooks(module, after=change_output):
-            output = forward.call(net, images)
+            output = _run(net, net.__call__, images)
         if not any(changes):
             raise _make_unread_error(net, images, name, len(changes))
         return output
@@ -204,13 +213,49 @@ def replace_output(
         yield run
 
 
+def _run(net: nn.Module, run: Callable[[Tensor], Any], images: Tensor) -> Any:  # noqa: ANN401
+    """Run a net whose layers are read, all images at a time.
+
+    Raises:
+        LayerError: A part of it was exported for another number of images.
+    """
+    try:
+        return forward.call(run, images)
+    except (AssertionError, RuntimeError) as error:
+        size = find_batch_size(net)
+        if size in (None, len(images)) or forward.out_of_memory(error):
+            raise
+        raise LayerError(
+            f"a part of the model was exported for {pluralize(size or 1, 'image')}, and layers "
+            f"beside it cannot be read in a pass of {len(images)}; explain the nn.Module that it "
+            "was made from, or use a method that reads no layer, such as 'rise'"
+        ) from error
+
+
+def _find_other(
+    net: nn.Module, images: Tensor, layer: str, needs_gradient: bool = True
+) -> str | None:
+    """Return the default layer if it is another one that can be read; None if it cannot."""
+    try:
+        name = default_layer(net, images)
+        with capture(net, name, needs_gradient) as captured:
+            scores = find_scores(captured(images), len(images))
+    except (LayerError, RuntimeError):
+        return None
+    is_readable = not needs_gradient or any(score.requires_grad for score in scores)
+    return name if name != layer and is_readable else None
+
+
 def _make_unread_error(net: nn.Module, images: Tensor, layer: str, calls: int) -> LayerError:
     """Return the error for a layer that was not read, with a remedy that applies."""
     if calls:
+        remedy = "use a method that reads no layer, such as 'rise'"
+        other = _find_other(net, images, layer, needs_gradient=False)
+        if other:
+            remedy = f"choose another layer, such as {other!r}, or {remedy}"
         return LayerError(
             f"the output of layer {layer!r} holds no floating-point tensor in a tensor, tuple, "
-            "list or dict (it may be quantized); choose a layer inside or behind it, or use a "
-            "method that reads no layer, such as 'rise'"
+            f"list or dict (it may be quantized); {remedy}"
         )
     if calls_in_threads(net, images, layer):
         return LayerError(describe_threads(f"{type(net).__name__} runs layer {layer!r}"))

@@ -16,7 +16,7 @@ from xcam.engine import forward
 from xcam.engine.paths import find_scores
 from xcam.engine.restore import untouched
 from xcam.engine.trace import hooks, replace_first
-from xcam.engine.wrappers import eager
+from xcam.engine.wrappers import eager, select_first
 
 __all__ = ["GraphlessUse", "depends_around"]
 
@@ -81,7 +81,7 @@ def depends_around(net: nn.Module, images: Tensor, layers: Sequence[str]) -> boo
         images: (B, C, H, W).
         layers: The layers' names.
     """
-    image = images[:1].detach()
+    image = select_first(net, images)
     kept: dict[str, list[Tensor]] = {layer: [] for layer in layers}
 
     def keep(layer: str, _inputs: object, output: object) -> object:
@@ -115,7 +115,7 @@ def _run(
         for layer in layers:
             module = net.get_submodule(layer)
             stack.enter_context(hooks(module, after=partial(change, layer)))
-        return find_scores(forward.call(net, image), 1)
+        return find_scores(forward.call(net, image), len(image))
 
 
 def _change(image: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from xcam.core import extract_logits
 from xcam.engine import forward
 from xcam.engine.restore import gradients, rerun_overwritten, untouched
 from xcam.engine.trace import Edge, get_edge, hooks, output_tensors, replace_first
-from xcam.engine.wrappers import eager
+from xcam.engine.wrappers import eager, select_first
 from xcam.errors import ModelOutputError
 from xcam.forks import importing
 
@@ -149,7 +149,8 @@ def cut_layer(net: nn.Module, layer: str, images: Tensor) -> Cut:
         layer: The layer's name.
         images: (B, C, H, W).
     """
-    probe = torch.empty(1, *images.shape[1:], dtype=images.dtype, device="meta")
+    image = select_first(net, images)
+    probe = torch.empty(image.shape, dtype=images.dtype, device="meta")
     try:
         with importing(), torch.inference_mode(False), torch.enable_grad(), eager():
             empty = skeleton(net)
@@ -160,7 +161,7 @@ def cut_layer(net: nn.Module, layer: str, images: Tensor) -> Cut:
         return cut
     try:
         with gradients(net), eager(), untouched(net):
-            module, image = net.get_submodule(layer), images[:1].detach()
+            module = net.get_submodule(layer)
             return rerun_overwritten(lambda: _run_cut(module, partial(forward.call, net), image))
     except (ModelOutputError, RuntimeError):  # no gradients: what the graph alone says stands
         return cut or Cut()
@@ -182,7 +183,7 @@ def _run_cut(module: nn.Module, run: Run, image: Tensor) -> Cut:
         return twin
 
     with hooks(module, after=lambda _, output: replace_first(output, start_graph)):
-        scores = find_scores(run(image.clone()), 1)
+        scores = find_scores(run(image.clone()), len(image))
     seen: list[Tensor] = [image]  # and the leaves of calls that depend on it
     calls, fed = [], []
     for number, (tensor, leaf) in enumerate(zip(returned, leaves, strict=True)):

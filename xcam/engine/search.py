@@ -19,7 +19,7 @@ from xcam.engine.layout import Layout, describe_readings, find_layout, list_layo
 from xcam.engine.paths import find_nan_gradient, find_scores, reach, reach_edges, skeleton
 from xcam.engine.restore import gradients, rerun_overwritten, untouched
 from xcam.engine.trace import Call, Edge, Trace, get_edge, record_pass
-from xcam.engine.wrappers import eager
+from xcam.engine.wrappers import eager, select_first
 from xcam.forks import importing
 
 __all__ = ["Candidate", "Search", "search_first_image", "search_on_meta"]
@@ -106,7 +106,8 @@ class Search:
 
 def search_on_meta(net: nn.Module, images: Tensor, without: Collection[str] = ()) -> Search | None:
     """Search by shapes and the graph alone; None if the model needs values for its pass."""
-    probe = torch.empty(1, *images.shape[1:], dtype=images.dtype, device="meta")
+    shape = select_first(net, images).shape
+    probe = torch.empty(shape, dtype=images.dtype, device="meta")
     # Operations on meta tensors import parts of torch.
     with importing(), torch.inference_mode(False), torch.enable_grad(), eager():
         try:
@@ -119,7 +120,7 @@ def search_on_meta(net: nn.Module, images: Tensor, without: Collection[str] = ()
 def search_first_image(net: nn.Module, images: Tensor, without: Collection[str]) -> Search:
     """Search in a pass of the first image."""
     image, run, hints = (
-        images[:1].detach(),
+        select_first(net, images),
         partial(forward.call, net),
         read_hints(net, images.shape[1]),
     )
@@ -150,7 +151,7 @@ def _search_pass(
         passed = record_pass(net, given, run)
     ranked = _list_candidates(passed, hints, without)[::-1]
     ranked.sort(key=lambda candidate: candidate.second_choice)
-    scores = [score for score in find_scores(passed.output, 1) if score.requires_grad]
+    scores = [score for score in find_scores(passed.output, len(image)) if score.requires_grad]
     if scores:
         reached = reach(scores)
         ranked = [candidate for candidate in ranked if candidate.edges & reached]
@@ -169,7 +170,8 @@ def _describe_unclear(
     passed: Trace, hints: LayoutHints, without: Collection[str], best: Candidate | None
 ) -> str | None:
     """Describe the output behind the best candidate that can be read in two ways; None if none."""
-    reached = reach([one for one in find_scores(passed.output, 1) if one.requires_grad])
+    scores = find_scores(passed.output, len(passed.images))
+    reached = reach([one for one in scores if one.requires_grad])
     for call in reversed(passed.calls):
         if best is not None and call is best.call:
             return None
@@ -191,7 +193,7 @@ def _list_candidates(
     outputs = [(call, call.tensor) for call in calls if call.tensor is not None]
     pooled = {id(tensor) for call, tensor in outputs if isinstance(call.module, _POOLING)}
     last_weights = max((i for i, (call, _) in enumerate(outputs) if _has_weights(call)), default=0)
-    scores = find_scores(passed.output, 1)
+    scores = find_scores(passed.output, len(passed.images))
     num_classes = next((score.shape[1] for score in scores if score.ndim > 1), None)
     candidates: dict[int, Candidate] = {}
     for index, (call, tensor) in enumerate(outputs):

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TypeAlias, TypeGuard
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from xcam.errors import LayerError, UnknownNameError
 
@@ -20,6 +20,7 @@ __all__ = [
     "eager",
     "find_batch_size",
     "find_module",
+    "select_first",
     "unwrap",
 ]
 
@@ -91,6 +92,11 @@ def find_batch_size(model: object) -> int | None:
                 hint = getattr(first.node, "hint", None)
                 return hint if isinstance(hint, int) else 1
     return None
+
+
+def select_first(net: nn.Module, images: Tensor) -> Tensor:
+    """Return the first image, as often as a net takes that was exported for a number of images."""
+    return images[:1].detach().expand(find_batch_size(net) or 1, -1, -1, -1)
 
 
 def _is_exported(module: nn.Module) -> TypeGuard[torch.fx.GraphModule]:

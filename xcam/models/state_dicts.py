@@ -100,10 +100,10 @@ def _describe_error(path: str, error: Exception) -> str:
             "any code; where you trust it, load it with weights_only=False and save its state "
             "dict alone: torch.save(checkpoint['state_dict'], path)"
         )
-    return (
-        f"{path!r} is damaged or is no file of weights; torch.save(model.state_dict(), path) "
-        "writes one"
-    )
+    write = "torch.save(model.state_dict(), path)"
+    if path.endswith(".safetensors"):
+        write = "safetensors.torch.save_file(model.state_dict(), path)"
+    return f"{path!r} is damaged or is no file of weights; {write} writes one"
 
 
 def describe_mismatch(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str | None:
