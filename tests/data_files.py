@@ -85,3 +85,55 @@ def _pickle(path, content):
 
 def _md5(path):
     return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+CUB_CLASSES = ("001.Black_footed_Albatross", "002.Laysan_Albatross", "003.Sooty_Albatross")
+# The names of three attributes, and the percentage of each in each class.
+CUB_ATTRIBUTES = {
+    "has_bill_shape::hooked": (90.0, 10.0, 80.0),
+    "has_wing_color::black": (70.0, 75.0, 20.0),
+    "has_size::small": (0.0, 100.0, 0.0),
+}
+
+
+def write_cub(folder, height=40, width=60):
+    """CUB-200-2011 with three classes of three pictures, two of them to test on.
+
+    Of each picture points 2 (beak), 6 (forehead), 9 and 13 (wings) and 14 (tail) are visible, and
+    the left part of it is the bird. In the last one only the tail is.
+    """
+    root = folder / "CUB_200_2011"
+    names = [f"{name}/{name[4:]}_{k:04d}.jpg" for name in CUB_CLASSES for k in range(3)]
+    lines = {
+        "images.txt": names,
+        "image_class_labels.txt": [k // 3 + 1 for k in range(9)],
+        "train_test_split.txt": [int(k % 3 == 0) for k in range(9)],
+        "bounding_boxes.txt": ["6.0 4.0 30.0 20.0"] * 9,
+        "classes.txt": CUB_CLASSES,
+    }
+    for k, name in enumerate(names):
+        write_picture(root / "images" / name, height, width, seed=k)
+        bird = np.zeros((height, width), np.uint8)
+        bird[:, : width * 3 // 4] = 51  # one of five annotators
+        mask = (root.parent / "segmentations" / name).with_suffix(".png")
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(bird).save(mask)
+    for name, values in lines.items():
+        (root / name).write_text("".join(f"{k} {v}\n" for k, v in enumerate(values, start=1)))
+    points = {2: (12, 8), 6: (18, 8), 9: (30, 30), 13: (54, 30), 14: (6, 36)}
+    rows = [
+        f"{image} {part} {x}.0 {y}.0 {int(part == 14 or image < 9)}\n"
+        if (x := points.get(part, (0, 0))[0]) is not None and (y := points.get(part, (0, 0))[1]) > 0
+        else f"{image} {part} 0.0 0.0 0\n"
+        for image in range(1, 10)
+        for part in range(1, 16)
+    ]
+    (root / "parts").mkdir()
+    (root / "parts" / "part_locs.txt").write_text("".join(rows))
+    (root / "attributes").mkdir()
+    table = np.array([*CUB_ATTRIBUTES.values()]).T
+    lines = (" ".join(map(str, row)) for row in table.tolist())
+    (root / "attributes" / "class_attribute_labels_continuous.txt").write_text("\n".join(lines))
+    named = (f"{k} {name}\n" for k, name in enumerate(CUB_ATTRIBUTES, start=1))
+    (root.parent / "attributes.txt").write_text("".join(named))
+    return root

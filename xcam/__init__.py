@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from xcam.explanations.stability import stability_iou
     from xcam.hookspecs import hookimpl
     from xcam.imaging import read_image
+    from xcam.metrics.localization.cues import cue_localization
     from xcam.registry import Registry, get_method, get_metric, list_methods, list_metrics
     from xcam.results import Results, RetrainingResults
     from xcam.testing import check_method, check_metric
@@ -51,6 +52,7 @@ _HOMES = {
     "accuracy": "xcam._fit",
     "check_method": "xcam.testing",
     "check_metric": "xcam.testing",
+    "cue_localization": "xcam.metrics.localization.cues",
     "evaluate": "xcam._evaluate",
     "explain": "xcam._explain.verb",
     "fit": "xcam._fit",
@@ -94,6 +96,7 @@ __all__ = [
     "check_method",
     "check_metric",
     "checkpoints",
+    "cue_localization",
     "data",
     "errors",
     "evaluate",

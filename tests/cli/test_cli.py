@@ -32,6 +32,7 @@ def test_help_imports_nothing_heavy():
         "fit",
         "recipes",
         "stability",
+        "cues",
         "check",
     ):
         assert f"\n  {command} " in done.stdout

@@ -48,8 +48,15 @@ def _open(path: Path, root: Path | None, side: int, resize: int | None) -> Datas
     """Open a data set; a path that exists is a folder or a list, whatever its name."""
     from xcam import data
     from xcam.data.arrays import ARRAYS
+    from xcam.data.wsol_metadata import is_wsol
 
     transform = None if resize is None else make_test_transform(resize, side)
+    if path.is_dir() and is_wsol(path):
+        if root is None:
+            raise ValueError(
+                f"--data {path} needs --root, the folder that its files are named from"
+            )
+        return data.wsol(path, root, side, transform)
     if path.is_dir():
         return data.folder(path, side, transform)
     if str(path) not in ARRAYS or path.exists():

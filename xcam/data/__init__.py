@@ -1,5 +1,7 @@
 """Data sets to train and to score on: published ones by name, folders, lists, planted cues."""
 
+from xcam.data.cub_files import cub
+from xcam.data.cues import CuePair, cub_cues
 from xcam.data.files import ImageFiles, folder
 from xcam.data.labels import predict_labels, relabel
 from xcam.data.layouts import imagenet_val
@@ -7,11 +9,15 @@ from xcam.data.lists import listed
 from xcam.data.named import load
 from xcam.data.planted.cues import PlantedCues, planted_cues
 from xcam.data.splits import Splits
+from xcam.data.wsol_metadata import wsol
 
 __all__ = [
+    "CuePair",
     "ImageFiles",
     "PlantedCues",
     "Splits",
+    "cub",
+    "cub_cues",
     "folder",
     "imagenet_val",
     "listed",
@@ -19,4 +25,5 @@ __all__ = [
     "planted_cues",
     "predict_labels",
     "relabel",
+    "wsol",
 ]

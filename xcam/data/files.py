@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from xcam.data.instances import Instances, read_instances
 from xcam.data.masks import read_mask
 from xcam.data.pictures import Search, find_class_folders
 from xcam.data.spelling import check_numbers, parse_numbers
@@ -52,8 +53,8 @@ class ImageFiles(Dataset[tuple[Any, ...]]):
         paths: The image files.
         ids: The name of each image.
         labels: The class of each image, from 0; empty if unlabeled.
-        truths: The mask file or the boxes, in pixels of the image file, of each image; empty for
-            none. How mask files are read is told in `listed`.
+        truths: The mask file, a mask file an object, or the boxes, in pixels of the image file, of
+            each image; empty for none. How mask files are read is told in `listed`.
         classes: The names of the classes, as far as they are known.
         transform: Called with a uint8 image and, if there is one, its truth, as
             `torchvision.tv_tensors`, so that a transform of `torchvision.transforms.v2` moves both.
@@ -64,7 +65,7 @@ class ImageFiles(Dataset[tuple[Any, ...]]):
     paths: tuple[Path, ...]
     ids: tuple[str, ...]
     labels: tuple[int, ...]
-    truths: tuple[Path | tuple[Box, ...], ...]
+    truths: tuple[Path | tuple[Box, ...] | Instances, ...]
     classes: tuple[str, ...]
     transform: Transform
     ignore: int | None = None
@@ -91,8 +92,12 @@ class ImageFiles(Dataset[tuple[Any, ...]]):
             return (_strip_subclass(self.transform(image)), *label)
         truth = self.truths[index]
         size = (int(image.shape[1]), int(image.shape[2]))
-        if isinstance(truth, Path):
-            mask = tv_tensors.Mask(read_mask(truth, size, orientation, self.ignore, self.upright))
+        if isinstance(truth, Path | Instances):
+            mask = tv_tensors.Mask(
+                read_mask(truth, size, orientation, self.ignore, self.upright)
+                if isinstance(truth, Path)
+                else read_instances(truth, size, orientation, self.upright)
+            )
             image, mask = self.transform(image, mask)
             return (_strip_subclass(image), *label, _strip_subclass(mask))
         boxes = self._make_boxes(index, size, orientation)

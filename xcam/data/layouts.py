@@ -9,11 +9,13 @@ from pathlib import Path
 
 from xcam.core.instantiate import check_names
 from xcam.data.categories import list_missing, match_categories
+from xcam.data.cub_files import open_cub
 from xcam.data.files import ImageFiles, Transform, folder, list_class_folders, read_folder
 from xcam.data.imagenet import list_imagenet_categories
 from xcam.data.lists import listed, read_lines
 from xcam.data.spelling import check_numbers, shorten
 from xcam.data.splits import Splits
+from xcam.data.wsol_metadata import open_wsol
 from xcam.sentences import escape_name, pluralize
 
 __all__ = ["LAYOUTS", "imagenet_val"]
@@ -88,7 +90,30 @@ def _open_lists(root: Path, lists: Lists) -> Splits:
     return Splits(splits.get("train"), splits.get("validation"), splits.get("test"), ())
 
 
-LAYOUTS = {"folder": _open_class_folders, "imagenet": _open_imagenet, "list": _open_lists}
+def _open_imagenet_v2(root: Path, _: Lists) -> Splits:
+    """Open ImageNetV2: a folder a class by its number, in the root or in the archive's folder."""
+    inside = sorted(path for path in root.glob("imagenetv2-*") if path.is_dir())
+    path = inside[0] if inside else root
+    images = read_folder(path)
+    numbers = [int(name) if name.isdigit() else -1 for name in images.classes]
+    classes = list_imagenet_categories()
+    if not numbers or min(numbers) < 0 or max(numbers) >= len(classes):
+        raise FileNotFoundError(
+            f"no ImageNetV2 in {str(root)!r}: its classes are folders named 0 to 999, there are "
+            f"{shorten(images.classes) or 'none'}"
+        )
+    labels = tuple(numbers[label] for label in images.labels)
+    return Splits(None, None, dataclasses.replace(images, labels=labels, classes=classes), classes)
+
+
+LAYOUTS = {
+    "cub": open_cub,
+    "folder": _open_class_folders,
+    "imagenet": _open_imagenet,
+    "imagenetv2": _open_imagenet_v2,
+    "list": _open_lists,
+    "wsol": open_wsol,
+}
 """Functions (root, lists) -> Splits, by the name of the layout."""
 
 

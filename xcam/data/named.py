@@ -38,6 +38,9 @@ def load(
     - `imagenet`: `train/` and `val/`, the test split. Either has a folder a class, or all pictures
       in one folder and their labels in a list.
     - `list`: a list of files and labels for each split.
+    - `cub`: CUB-200-2011 as it is published.
+    - `imagenetv2`: a test split, with a folder a class that is named by its number.
+    - `wsol`: CUB, ImageNet or OpenImages30k by the metadata of weakly supervised localization.
 
     CIFAR's files are pickles: torchvision compares their MD5 with the published one, then
     unpickles them.
@@ -61,7 +64,8 @@ def load(
         lists: For `list`, a file for any of `"train"`, `"validation"`, `"test"`, with lines of
             `file label` or `file,label`, the files being in `root`; see `listed`. For `imagenet`,
             one for `"train"` or `"test"`, with files in `train/` or `val/`, or with a label a
-            line, from 0 to 999, in the order of the files' names.
+            line, from 0 to 999, in the order of the files' names. For `wsol`, a folder of metadata
+            for any of the splits; see `wsol`.
         download: Whether to fetch published files that are missing.
 
     Returns:
@@ -93,8 +97,10 @@ def _open(name: str, root: Path, lists: Mapping[str, str | Path], download: bool
     """Return the splits without transforms, their images as bytes."""
     if name not in (*ARRAYS, *LAYOUTS):
         raise unknown("data set", name, [*ARRAYS, *LAYOUTS])
-    if lists and name not in ("imagenet", "list"):
-        raise ValueError(f"lists are for 'imagenet' and 'list', {name!r} has its own labels")
+    if lists and name not in ("imagenet", "list", "wsol"):
+        raise ValueError(
+            f"lists are for 'imagenet', 'list' and 'wsol', {name!r} has its own labels"
+        )
     if name in ARRAYS:
         return ARRAYS[name](root, download)
     if download:

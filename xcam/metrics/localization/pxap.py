@@ -69,12 +69,23 @@ class PxAP(Metric):
         explanation: Explanation,
         truth: Tensor | None = None,
     ) -> Tensor:
-        """Return (B, 2, bins), the object's and the background's pixels; see `Metric.score`.
+        """Return (B, 2, bins), the object's and the background's pixels; see `Metric.score`."""
+        maps = make_score_maps(explanation, images, self.resize, self.scaling)
+        return self.count(maps, *find_objects(truth, images))
+
+    def count(self, maps: Tensor, objects: Tensor, ignored: Tensor) -> Tensor:
+        """Return how many pixels of the object, and of the background, are in each bin.
 
         Bin i holds the pixels in [τ_i, τ_{i+1}), the last one those at 1.
+
+        Args:
+            maps: (B, H, W) in [0, 1], as `make_score_maps` returns them.
+            objects: (B, H, W) bool, the pixels of the object, of which there may be none.
+            ignored: (B, H, W) bool, those that count for neither.
+
+        Returns:
+            (B, 2, bins).
         """
-        maps = make_score_maps(explanation, images, self.resize, self.scaling)
-        objects, ignored = find_objects(truth, images)
         edges = torch.tensor(
             [*list_thresholds(self.step, self.thresholds), 1.0],
             device=maps.device,

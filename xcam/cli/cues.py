@@ -1,0 +1,78 @@
+"""The command `cues`: whether maps find where two classes differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from xcam.cli.application import app
+from xcam.cli.literals import parse_calls
+from xcam.cli.nets import load_model
+
+__all__ = ["cues"]
+
+
+@app.command()
+def cues(
+    data: Annotated[Path, typer.Option(help="The folder CUB_200_2011.")],
+    model: Annotated[
+        str, typer.Option(help="provider:name, or a .safetensors file that xcam wrote.")
+    ],
+    weights: Annotated[
+        str, typer.Option(help="A name that the provider knows, a file, or none.")
+    ] = "DEFAULT",
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="A method, with its settings in brackets.",
+            show_default="the model's own, or gradcam",
+        ),
+    ] = None,
+    scaling: Annotated[
+        str, typer.Option(help="How maps come into [0, 1]: minmax, max or clip.")
+    ] = "minmax",
+    thresholds: Annotated[str, typer.Option(help="Spacing of thresholds: even or log.")] = "even",
+    cumulative: Annotated[
+        bool, typer.Option(help="Pool each pair with those before it, as CALM's code does.")
+    ] = False,
+    size: Annotated[
+        int | None, typer.Option(help="Side of the square images.", show_default="the model's")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Images through the model at a time.")] = 32,
+    csv: Annotated[Path | None, typer.Option(help="Also write a line a pair to this file.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda …")] = "cpu",
+) -> None:
+    """Measure whether maps find where two classes of CUB differ.
+
+    Prints the mean of the pixel-wise average precision over the pairs of classes that differ in
+    one, two and three parts of the bird, and over all pairs.
+    """
+    import xcam
+    from xcam.metrics import PxAP
+
+    net = load_model(model, weights, device)
+    name, settings = _parse_method(method)
+    pairs = xcam.data.cub_cues(data, size=size or net.input_size or 224, categories=net.categories)
+    chosen = PxAP(scaling=scaling, thresholds=thresholds)  # type: ignore[arg-type]  # checked there
+    found = xcam.cue_localization(
+        net, pairs, name, chosen, cumulative=cumulative, batch_size=batch_size, **settings
+    )
+    for parts, group in found.groupby("parts"):
+        typer.echo(
+            f"{parts} part{'s' * (parts > 1)}: {group['pxap'].mean():.2f}, {len(group)} pairs"
+        )
+    typer.echo(f"all: {found['pxap'].mean():.2f}, {len(found)} pairs")
+    if csv:
+        found.to_csv(csv, index=False)
+        typer.echo(f"pairs -> {csv}")
+
+
+def _parse_method(text: str | None) -> tuple[str | None, dict[str, Any]]:
+    if text is None:
+        return None, {}
+    calls = parse_calls("--method", text, lambda name, settings: (name, settings))
+    if len(calls) != 1:
+        raise ValueError(f"--method takes one method, got {text!r}")
+    return calls[0]
