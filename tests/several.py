@@ -1,12 +1,18 @@
-"""A training for several processes: `several.py OUT NAME…`, each name one of `TRAININGS`."""
+"""Work for several processes: `several.py OUT NAME…`, then the arguments of a command of xcam.
+
+Each name is one of `TRAININGS`. All in one launch, since it takes processes seconds to start.
+"""
 
 import sys
 from pathlib import Path
 from typing import ClassVar
 
 import torch
+from evaluations import NET, Pictures
 from trainings import Net, Noisy, plain
 
+import xcam
+from xcam.cli import app
 from xcam.methods import CALM
 
 
@@ -64,10 +70,12 @@ if __name__ == "__main__":
     from xcam.runs.processes import get_processes
 
     torch.set_num_threads(1)
-    out, *names = sys.argv[1:]
-    for name in names:
+    out, *command = sys.argv[1:]
+    while command[0] in TRAININGS:
+        name = command.pop(0)
         train(out, name, 1)
         net = train(out, name)  # goes on
         torch.save(net.state_dict(), Path(out) / f"{name}-{get_processes().rank}.pt")
     torch.save(Spare.drawn, Path(out) / f"drawn-{get_processes().rank}.pt")
-    get_processes().disconnect()
+    xcam.evaluate(NET, Pictures(7), "gradcam", "sparseness", dry_run=True)
+    app(command)

@@ -1,6 +1,27 @@
-"""A few digits in the format of MNIST's files."""
+"""A few digits in the format of MNIST's files, and a recipe to train on them."""
 
 import numpy as np
+
+RECIPE = """
+title = "Digits"
+
+[model]
+name = "xcam:cifar_resnet"
+depth = 8
+in_channels = 1
+num_classes = 10
+
+[data]
+name = "mnist"
+validation = { fraction = 0.2, seed = 1 }
+train = [{ name = "RandomCrop", size = 28, padding = 2 }]
+
+[fit]
+epochs = 2
+batch_size = 4
+optimizer = { name = "SGD", lr = 0.05, momentum = 0.9 }
+seed = 3
+"""
 
 
 def write_mnist(root, train=60, test=20, classes=10):

@@ -27,13 +27,6 @@ def pictures(tmp_path):
     return tmp_path / "pictures"
 
 
-BY_DEFAULT = """
-compute_environment: LOCAL_MACHINE
-distributed_type: MULTI_GPU
-num_processes: 2
-"""
-
-
 @pytest.fixture
 def command(pictures):
     return [
@@ -51,15 +44,6 @@ def test_two_launched_processes_give_the_rows_of_one(command, tmp_path):
     assert told == alone.stdout  # the table, once
     assert parts(tmp_path / "several") == parts(tmp_path / "one")
     assert_same_rows(rows(tmp_path / "several"), rows(tmp_path / "one"))
-
-
-@pytest.mark.timeout(600)
-def test_dry_run_counts_the_processes_of_the_accelerate_config(command, tmp_path):
-    config = tmp_path / "two.yaml"
-    config.write_text(BY_DEFAULT)
-    words = ["--config_file", config, *LAUNCH[-3:], *command, tmp_path / "dry", "--dry-run"]
-    told = launch(tmp_path / "home", *words)
-    assert told.splitlines()[-1].endswith("for 7 images in 2 processes, measured on 1")
 
 
 def evaluate(monkeypatch, team, out):

@@ -1,26 +1,43 @@
-"""Several processes share a training and end where one ends."""
+"""Several processes share a training and end where one ends; what they print, one prints."""
 
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from launches import TWO, launched
+from launches import launched
 from safetensors.torch import load_file
 from several import TRAININGS, train
+from small_mnist import RECIPE, write_mnist
 from trainings import assert_close, assert_same_bits, log
 
 # What is launched has 240 seconds, and what it is compared with takes some, too.
 pytestmark = pytest.mark.timeout(600)
 
 
+CONFIG = """
+compute_environment: LOCAL_MACHINE
+distributed_type: MULTI_GPU
+num_processes: 2
+"""
+
+
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    """What two launched processes left."""
-    out = tmp_path_factory.mktemp("shared")
-    home = tmp_path_factory.mktemp("home")
-    launched(home, *TWO, Path(__file__).parents[1] / "several.py", out, *TRAININGS)
-    return out
+def launch(tmp_path_factory):
+    """What two processes left, and what they printed; launched as accelerate's config says."""
+    out, home = tmp_path_factory.mktemp("shared"), tmp_path_factory.mktemp("home")
+    (home / "two.yaml").write_text(CONFIG)
+    (home / "digits.toml").write_text(RECIPE)
+    command = ["fit", "--recipe", home / "digits.toml", "--root", write_mnist(home / "digits")]
+    command += ["--out", out / "digits", "--set", "epochs=1"]
+    script = Path(__file__).parents[1] / "several.py"
+    printed = launched(home, "--config_file", home / "two.yaml", script, out, *TRAININGS, *command)
+    return out, printed.splitlines()
+
+
+@pytest.fixture(scope="module")
+def shared(launch):
+    return launch[0]
 
 
 @pytest.mark.parametrize("name", sorted(TRAININGS.keys() - {"norms"}))
@@ -36,6 +53,20 @@ def test_each_process_and_part_draws_its_own(shared):
     one, other = (torch.load(shared / f"drawn-{rank}.pt") for rank in (0, 1))
     assert min(len(one), len(other)) > 2 * 3  # of 2 epochs of 3 steps some have two parts
     assert len({*one, *other}) == len(one) + len(other)
+
+
+def test_launched_command_prints_once(launch):
+    out, printed = launch
+    start = next(number for number, line in enumerate(printed) if line.startswith("    class"))
+    *table, last = printed[start:]
+    assert table == pd.read_csv(out / "digits" / "test.csv").to_string(index=False).splitlines()
+    assert last == f"net -> {out / 'digits' / 'best.safetensors'}"
+
+
+def test_dry_run_counts_the_processes_of_the_accelerate_config(launch):
+    _, printed = launch
+    (estimate,) = [line for line in printed if "processes" in line]
+    assert estimate.endswith("for 7 images in 2 processes, measured on 7")
 
 
 @pytest.mark.parametrize("name", TRAININGS)
