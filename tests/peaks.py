@@ -20,7 +20,7 @@ PROMPT = {
 
 
 def risen(code, *arguments):
-    """By how many MB the peak rose within the `with rise()` of a script in this folder."""
+    """By how many MB the peak rose within each `with rise()` of a script in this folder."""
     done = subprocess.run(
         [sys.executable, "-c", f"import sys\nfrom peaks import rise\n{code}", *arguments],
         cwd=FOLDER,
@@ -30,7 +30,7 @@ def risen(code, *arguments):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return float(done.stdout)
+    return [float(line) for line in done.stdout.splitlines()]
 
 
 @contextmanager
