@@ -9,6 +9,7 @@ import textwrap
 import warnings
 from pathlib import Path
 
+import commands
 import pytest
 
 import xcam
@@ -82,20 +83,27 @@ def site(tmp_path, monkeypatch, forgetful):
     return tmp_path
 
 
-def load(*folders):
+def load(*folders, own=("xcam.methods",)):
     """A registry of xcam itself and of what was published into the folders, and its warnings."""
     found = [
         entry_point
         for distribution in importlib.metadata.distributions(path=[str(f) for f in folders])
         for entry_point in distribution.entry_points.select(group="xcam")
     ]
-    own = [e for e in importlib.metadata.entry_points(group="xcam") if e.value == "xcam.methods"]
+    ours = [e for e in importlib.metadata.entry_points(group="xcam") if e.value in own]
     registry = Registry()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        registry.load([*found, *own])
+        registry.load([*found, *ours])
     assert {entry.category for entry in caught} <= {PluginWarning}
     return registry, [str(entry.message) for entry in caught]
+
+
+def command_line(monkeypatch, folder):
+    """What runs commands of xcam in this process, as if it had found the packages in the folder."""
+    registry, _ = load(folder, own=("xcam.methods", "xcam.metrics"))
+    monkeypatch.setattr(xcam.registry, "installed", lambda: registry)
+    return commands.run
 
 
 def run(arguments, *folders, check=True):
@@ -138,13 +146,15 @@ def test_example_is_found_by_the_library(installed_example, monkeypatch, forgetf
     assert repr(registry.metrics["cell_correlation"]()).startswith("CellCorrelation(cells=4, ")
 
 
-def test_example_is_found_by_the_command_line(installed_example):
-    table = run(["-m", "xcam", "methods"], installed_example).stdout
+def test_example_is_found_by_the_command_line(installed_example, monkeypatch, forgetful):
+    monkeypatch.syspath_prepend(installed_example)
+    run = command_line(monkeypatch, installed_example)
+    table = run("methods").stdout
     (row,) = (line for line in table.splitlines() if line.startswith("occlusion "))
     assert row.split()[:2] == ["occlusion", "Occlusion"]
     assert row.endswith("xcam-example:example")
     assert any(line.startswith("gradcam ") for line in table.splitlines())
-    table = run(["-m", "xcam", "metrics"], installed_example).stdout
+    table = run("metrics").stdout
     (row,) = (line for line in table.splitlines() if line.startswith("cell_correlation "))
     assert row.endswith("xcam-example:example")
     assert any(line.startswith("insertion ") for line in table.splitlines())
@@ -345,12 +355,13 @@ def test_many_bad_packages_harm_nothing(tmp_path):
     assert "bad-02:main failed: SystemExit: bye; bad-03:main failed: " in message
 
 
-def test_failed_package_on_the_command_line(tmp_path):
-    publish(tmp_path, "bad-package", "import no_such_module")
+def test_failed_package_on_the_command_line(site, monkeypatch):
+    publish(site, "bad-package", "import no_such_module")
     reason = "failed: ModuleNotFoundError: No module named 'no_such_module'"
-    assert reason in run(["-m", "xcam", "plugins"], tmp_path).stdout
-    done = run(["-m", "xcam", "check", "grey"], tmp_path, check=False)
-    assert done.returncode == 2
+    run = command_line(monkeypatch, site)
+    assert reason in run("plugins").stdout
+    done = run("check", "grey")
+    assert done.exit_code == 2
     assert "no method 'grey'" in done.stderr
     assert f"bad-package:main {reason}" in done.stderr
 
