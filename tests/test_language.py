@@ -2,14 +2,12 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 import xcam
 
 ROOT = Path(xcam.__file__).parent
-MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
 # The first word of each function's docstring. Add a verb in its imperative form, nothing else.
 VERBS = set(
@@ -43,22 +41,25 @@ VERBS = set(
 PRIVATE_SPEECH = re.compile(r"_?(of|as|in)_.+|.+_of")
 
 
-def functions(path):
-    for node in ast.walk(ast.parse((ROOT / path).read_text("utf-8"))):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield node
+@cache
+def find_functions():
+    """Each function with the place where it stands."""
+    return [
+        (f"{path.relative_to(ROOT.parent)}:{node.lineno} {node.name}", node)
+        for path in sorted(ROOT.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
 
 
-@pytest.mark.parametrize("path", MODULES)
-def test_function_docstrings_begin_with_an_imperative_verb(path):
-    for node in functions(path):
+def test_function_docstrings_begin_with_an_imperative_verb():
+    wrong = []
+    for place, node in find_functions():
         text = ast.get_docstring(node)
-        if text is not None:
-            word = text.split()[0].rstrip(".,:;")
-            assert word in VERBS, f"{path}:{node.lineno} {node.name}: {text.splitlines()[0]}"
+        if text is not None and text.split()[0].rstrip(".,:;") not in VERBS:
+            wrong.append(f"{place}: {text.splitlines()[0]}")
+    assert wrong == []
 
 
-@pytest.mark.parametrize("path", MODULES)
-def test_function_names_are_no_private_speech(path):
-    for node in functions(path):
-        assert not PRIVATE_SPEECH.fullmatch(node.name), f"{path}:{node.lineno} {node.name}"
+def test_function_names_are_no_private_speech():
+    assert [place for place, node in find_functions() if PRIVATE_SPEECH.fullmatch(node.name)] == []
