@@ -20,6 +20,7 @@ from torch import nn
 import xcam
 from xcam.core import Method, MethodSpec
 from xcam.data import planted_cues
+from xcam.engine.shared import share_passes
 from xcam.imaging import blur
 
 SIZE, CLASSES, IMAGES, RESAMPLES = 48, 4, 96, 2000
@@ -31,7 +32,8 @@ SETTINGS = {
     "road_lerf": {"fractions": (0.1, 0.4, 0.7)},
     "road_morf": {"fractions": (0.1, 0.4, 0.7)},
     "arcc": {"fractions": (0.2, 0.6)},
-    "max_box_acc_v2": {"step": 0.01},
+    "max_box_acc": {"step": 0.01},
+    "max_box_acc_v2": {"step": 0.02},
     "masked_accuracy": {"muted": 0.5},
 }
 """Coarser than the defaults where those take long; and where this net is right on noise, too, the
@@ -83,6 +85,8 @@ def holed(images):
 
 
 def train(net, images, labels, epochs=10, batch=64):
+    net = net.to(memory_format=torch.channels_last)  # in which a CPU is almost twice as fast
+    images = images.contiguous(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(net.parameters())
     steps = epochs * len(images) // batch
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-2, total_steps=steps)
@@ -132,9 +136,10 @@ def result(net, seen, explanations):
     )
     weights = F.one_hot(weights.view(RESAMPLES, IMAGES), IMAGES).double().mean(1)
 
+    images, labels, masks = seen
+
     @functools.cache
     def result(name):
-        images, labels, masks = seen
         metric = xcam.get_metric(name)(**SETTINGS.get(name, {}))
         truth = {"none": None, "labels": labels}.get(metric.spec.truth, masks)
         found = {}
@@ -144,7 +149,8 @@ def result(net, seen, explanations):
             assert found[kind].shape == (RESAMPLES,)
         return found
 
-    return result
+    with share_passes(images):
+        yield result
 
 
 @pytest.mark.parametrize("pair", PAIRS)
