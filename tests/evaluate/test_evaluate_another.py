@@ -183,8 +183,8 @@ def once(tmp_path_factory):
 
 
 def test_batch_size_may_change_on_resume(once):
-    evaluate(once, Pictures(6), progress=True)
-    xcam.evaluate(
+    results = evaluate(once, Pictures(6), progress=True)
+    again = xcam.evaluate(
         GapNet(),
         DataLoader(Pictures(6), batch_size=2, num_workers=0),
         "gradcam",
@@ -193,3 +193,4 @@ def test_batch_size_may_change_on_resume(once):
         batch_size=1,
         save_maps=True,
     )
+    assert again.table().equals(results.table())
