@@ -18,7 +18,7 @@ METRICS = ("deletion", "sparseness")
 
 
 def evaluate(out, data=None, batch_size=2, model=None, **arguments):
-    data = Pictures(64) if data is None else data
+    data = Pictures(32) if data is None else data
     arguments = {"methods": "gradcam", "metrics": METRICS, "save_maps": True, **arguments}
     loader = DataLoader(data, batch_size=batch_size)
     return xcam.evaluate(model or GapNet(), loader, out=out, **arguments)

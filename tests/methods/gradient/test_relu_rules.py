@@ -146,7 +146,7 @@ def test_relu6_is_a_relu_with_a_bound(images, method, rule, relu6):
     ("method", "peer"), [(GuidedBackprop(), "GuidedBackprop"), (DeconvNet(), "Deconvolution")]
 )
 @pytest.mark.parametrize(
-    "name", ["small_cnn", "resnet18", "vgg11", "squeezenet1_1", "shufflenet_v2_x0_5"]
+    "name", ["small_cnn", "resnet18", "alexnet", "squeezenet1_1", "shufflenet_v2_x0_5"]
 )
 @pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU")
 def test_maps_are_those_of_captum(images, method, peer, name):
