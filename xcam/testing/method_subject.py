@@ -60,9 +60,12 @@ class MethodSubject(Subject[Method]):
     ) -> Explanation:
         """Explain a case, for its classes or another target."""
         case = case or self.build_case()
+        # Copies of one net have one layer for images of one shape: it is looked for once.
+        is_usual = net is None and case.images.shape[1:] == self._images.shape[1:]
+        method = self.placed if is_usual else self.settings
         net = self.build_net(self.copy_net(case.images.shape[1]) if net is None else net)
         chosen = list(case.classes) if isinstance(target, EllipsisType) else target
-        return explain_quietly(self.settings, net, case.images, chosen, batch_size)
+        return explain_quietly(method, net, case.images, chosen, batch_size)
 
     def run(
         self, case: Case | None = None, net: nn.Module | None = None, batch_size: int | None = None

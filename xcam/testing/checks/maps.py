@@ -95,14 +95,13 @@ def takes_every_kind_of_target(subject: MethodSubject) -> None:
     if not torch.equal(predicted.target, predicted.logits.argmax(1)):
         raise ContractError(f"{subject.name} explains another class than the predicted one")
     one = classes[0]
-    pairs: list[tuple[str, TargetLike, TargetLike]] = [
-        ("an int and a list", one, [one] * len(classes)),
-        ("a list and a tensor", list(classes), torch.tensor(classes)),
-        ("None and the predicted classes", None, predicted.target),
+    pairs: list[tuple[str, Tensor, TargetLike]] = [
+        ("an int and a list", subject.explain(target=one).raw, [one] * len(classes)),
+        ("a list and a tensor", subject.reference, torch.tensor(classes)),
+        ("None and the predicted classes", predicted.raw, predicted.target),
     ]
-    for what, given, other in pairs:
-        first, second = subject.explain(target=given).raw, subject.explain(target=other).raw
-        if subject.measure(first, second) > TOLERANCE:
+    for what, raw, other in pairs:
+        if subject.measure(raw, subject.explain(target=other).raw) > TOLERANCE:
             raise ContractError(
                 f"{subject.name} gives other maps for {what} that name the same classes"
             )
@@ -110,7 +109,7 @@ def takes_every_kind_of_target(subject: MethodSubject) -> None:
 
 def takes_a_callable(subject: MethodSubject) -> None:
     """Require a class's map of a callable that reads off its logit (or probability)."""
-    reference = subject.run()
+    reference = subject.reference
     transforms: list[Callable[[Tensor], Tensor]] = [
         lambda logits: logits,
         lambda logits: logits.softmax(1),

@@ -34,13 +34,13 @@ def same_in_any_order(subject: AnySubject) -> None:
     case = subject.build_case()
     order = [image for image in (3, 0, 4, 2, 1) if image < len(case.images)]
     values = subject.run(case.select(order))
-    subject.require_same(values, subject.run()[order], "when images are reordered")
+    subject.require_same(values, subject.reference[order], "when images are reordered")
 
 
 def same_for_a_subset(subject: AnySubject) -> None:
     """Require the same for each image in a call of its own, and for two in one."""
     case = subject.build_case()
-    reference, count = subject.run(), len(case.images)
+    reference, count = subject.reference, len(case.images)
     for chosen in [*([image] for image in range(count)), [1, count - 1]]:
         values = subject.run(case.select(chosen))
         subject.require_same(values, reference[chosen], "when other images leave the call")
@@ -99,7 +99,7 @@ def same_under_no_grad(subject: AnySubject) -> None:
     case = subject.build_case()
     with torch.no_grad():
         values = subject.run(case)
-    subject.require_same(values, subject.run(), "under the caller's no_grad")
+    subject.require_same(values, subject.reference, "under the caller's no_grad")
 
 
 def same_under_inference_mode(subject: AnySubject) -> None:
@@ -120,7 +120,7 @@ def _require_same_or_refused(
         values = run()
     except (XcamError, TypeError, ValueError):
         return  # a sentence is as good as a map; a wrong map is not
-    subject.require_same(values, subject.run(), circumstance)
+    subject.require_same(values, subject.reference, circumstance)
 
 
 def keeps_nothing(subject: AnySubject) -> None:
@@ -199,7 +199,7 @@ def _require_same_with(subject: MethodSubject, kind: Relus, circumstance: str) -
 def same_in_any_state_of_the_model(subject: MetricSubject) -> None:
     """Require the same for a model that is frozen, in training mode, or in a mixture of modes."""
     case = subject.build_case()
-    reference = subject.run(case)
+    reference = subject.reference
     nets = {
         "a frozen model": subject.build_net().requires_grad_(False),
         "a model in training mode": subject.build_net().train(),
@@ -212,7 +212,7 @@ def same_in_any_state_of_the_model(subject: MetricSubject) -> None:
 def runs_in_low_precision(subject: MetricSubject) -> None:
     """Require rows of the same shape and kind, finite, under autocast to bfloat16."""
     case = subject.build_case()
-    reference, rows = subject.run(case), subject.run(case, precision="bf16")
+    reference, rows = subject.reference, subject.run(case, precision="bf16")
     same_kind = rows.shape == reference.shape and rows.dtype == reference.dtype
     if not same_kind or not bool(rows.isfinite().all()):
         raise ContractError(
