@@ -9,6 +9,7 @@ import itertools
 
 import pytest
 import torch
+from coarse import make_coarse
 from evaluations import Pictures, loader, rows
 from nets import pictures, unchanged
 from trainings import Net, Noisy, plain, train, weights
@@ -96,7 +97,7 @@ def test_scores_are_the_same(name, accelerator):
 
 @pytest.mark.parametrize("name", METRICS)
 def test_scores_need_no_copy_on_the_host(name, accelerator, monkeypatch):
-    subject = MetricSubject(quick(xcam.get_metric(name)()))
+    subject = MetricSubject(make_coarse(name))
     case, device = subject.build_case(), accelerator.device
     arguments = [case.images.to(device), case.explanation.to(device)]
     arguments.append(None if case.truth is None else case.truth.to(device))
@@ -122,7 +123,7 @@ def test_every_method_is_evaluated(accelerator, tmp_path):
 
 
 def test_every_metric_is_evaluated(accelerator, tmp_path):
-    metrics = {name: quick(xcam.get_metric(name)()) for name in METRICS}
+    metrics = {name: make_coarse(name) for name in METRICS}
     found = evaluate_both(accelerator, tmp_path, ["gradcam"], metrics)
     assert_every_pair_has_values(found, ["gradcam"], metrics)
 

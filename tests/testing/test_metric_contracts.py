@@ -1,9 +1,9 @@
 """Every registered metric keeps the contract, and costs what it says."""
 
-import dataclasses
 import math
 
 import pytest
+from coarse import make_coarse
 
 import xcam
 from xcam.core import MetricSpec
@@ -13,17 +13,6 @@ from xcam.testing.metric_subject import MetricSubject
 from xcam.testing.probe import ProbeNet
 
 OWN = [name for name in xcam.list_metrics() if installed().owners[name].startswith("xcam:")]
-
-
-# Fewer passes than by default; `test_passes` counts both.
-OTHERS = {"fractions": (0.2, 0.6), "n_segments": 16, "step": 1 / 8, "steps": 4}
-
-
-def make_coarse(name):
-    metric = quick(xcam.get_metric(name)())
-    known = metric.parameters()
-    changes = {field: value for field, value in OTHERS.items() if known.get(field) is not None}
-    return dataclasses.replace(metric, **changes)
 
 
 @pytest.mark.parametrize("name", xcam.list_metrics())

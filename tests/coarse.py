@@ -1,0 +1,15 @@
+"""Metrics with fewer passes than by default."""
+
+import dataclasses
+
+import xcam
+from xcam.testing import quick
+
+SETTINGS = {"fractions": (0.2, 0.6), "n_segments": 16, "step": 1 / 8, "steps": 4}
+
+
+def make_coarse(name):
+    metric = quick(xcam.get_metric(name)())
+    known = metric.parameters()
+    changes = {field: value for field, value in SETTINGS.items() if known.get(field) is not None}
+    return dataclasses.replace(metric, **changes)
