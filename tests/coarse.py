@@ -5,7 +5,7 @@ import dataclasses
 import xcam
 from xcam.testing import quick
 
-SETTINGS = {"fractions": (0.2, 0.6), "n_segments": 16, "step": 1 / 8, "steps": 4}
+SETTINGS = {"fractions": (0.1, 0.5, 0.9), "n_segments": 16, "step": 1 / 8, "steps": 4}
 
 
 def make_coarse(name):
