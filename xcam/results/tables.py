@@ -10,10 +10,18 @@ from typing import NamedTuple
 import pandas as pd
 
 from xcam.core import Metric
-from xcam.metrics import Accuracy, AverageDrop, IncreaseInConfidence, MaskedAccuracy
+from xcam.metrics import (
+    Accuracy,
+    AverageDrop,
+    AverageGain,
+    Deletion,
+    IncreaseInConfidence,
+    Insertion,
+    MaskedAccuracy,
+)
 from xcam.results.results import Results
 
-__all__ = ["LAYOUTS", "Column", "Layout", "lcam"]
+__all__ = ["LAYOUTS", "Column", "Layout", "castream", "lcam"]
 
 _IMAGES = "(images)"
 _COST = ("cost", "passes")
@@ -144,7 +152,30 @@ def lcam(num_classes: int) -> Layout:
     return Layout(metrics, tuple(columns))
 
 
-LAYOUTS: Mapping[str, Callable[[int], Layout]] = MappingProxyType({"lcam": lcam})
+def castream() -> Layout:
+    """Return the table that CA-Stream's authors judge explanations by, all in percent.
+
+    AD, AG and AI (an increase must be one) of images that are masked as pixels, and the areas under
+    the curves of insertion and deletion with their 28 steps (Torres Figueroa et al., 2024,
+    arXiv:2404.14996). The explained class is the label there.
+    """
+    preset = "castream"
+    metrics: dict[str, Metric] = {
+        "AD": AverageDrop(),
+        "AG": AverageGain(),
+        "AI": IncreaseInConfidence(strict=True),
+        "I": Insertion(preset=preset),
+        "D": Deletion(preset=preset),
+    }
+    unmasked = {"AD": 0.0, "AG": 0.0, "AI": 0.0}
+    columns = [Column("masked", name, name, 1, value) for name, value in unmasked.items()]
+    columns += [Column("curves", name, name, 100) for name in ("I", "D")]
+    return Layout(metrics, tuple(columns))
+
+
+LAYOUTS: Mapping[str, Callable[[int], Layout]] = MappingProxyType(
+    {"lcam": lcam, "castream": lambda num_classes: castream()}
+)
 """The tables by name; each takes the number of classes."""
 
 
