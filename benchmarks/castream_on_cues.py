@@ -91,7 +91,7 @@ class Study:
 
         train, test = load(splits.train, images), load(splits.test, TEST)
         some = TensorDataset(*(part[:scored] for part in test))
-        return cls(TensorDataset(*train), TensorDataset(*test), some, 10, (3, 4))
+        return cls(TensorDataset(*train), TensorDataset(*test), some, 10, (2, 4))
 
 
 def new_net(num_classes: int, seed: int) -> nn.Module:
@@ -190,14 +190,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the weights and the images")
     parser.add_argument("--data", choices=("cues", "fashion_mnist"), default="cues")
     parser.add_argument("--root", type=Path, default=Path("data"), help="where Fashion-MNIST is")
-    parser.add_argument("--images", type=int, help="to train on; 1600 of cues, 4000 of the other")
+    parser.add_argument("--images", type=int, help="to train on; 1600 of cues, 3000 of the other")
     parser.add_argument("--scored", type=int, default=24, help="images on which maps are scored")
     options = parser.parse_args(arguments)
     seed, out = options.seed, options.out / options.data / str(options.seed)
     if options.data == "cues":
         study = Study.draw_cues(seed, options.images or 1600, options.scored)
     else:
-        images = options.images or 4000
+        images = options.images or 3000
         study = Study.load_fashion_mnist(options.root, seed, images, options.scored)
     nets = trained(study, out, seed)
     accuracy = pd.DataFrame(accuracies(nets, study.test))

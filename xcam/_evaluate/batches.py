@@ -13,16 +13,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from xcam._evaluate.failures import TolerantCollate, TolerantDataset
+from xcam.core import is_multi_label
 from xcam.data import datasets
 from xcam.data.joining import number_parts_alike
 
-__all__ = ["Batch", "Batches", "Unreadable"]
+__all__ = ["Batch", "Batches", "Groups", "Loaded", "Unreadable", "split_batch"]
 
 DATASET_BATCH = 16  # without a loader; a killed process loses one batch of work
 _TRIES = 16  # unreadable images in a row before the data set itself is refused
 
-_Groups: TypeAlias = Sequence[Sequence[int]]
-_Loaded: TypeAlias = tuple[Any, Mapping[int, str]]
+Groups: TypeAlias = Sequence[Sequence[int]]
+Loaded: TypeAlias = tuple[Any, Mapping[int, str]]
 """A batch as the data gives it, and the errors by their position in its group of images."""
 
 
@@ -50,7 +51,7 @@ class Batch:
         indices: The position of each image in the data set.
         ids: The id of each image.
         images: (B, C, H, W).
-        labels: (B,) int64, if there are any.
+        labels: (B,) int64, if there are any; (B, K) bool as loaded, of images with several.
         truth: (B, …), boxes or masks for the metrics that need them, if there are any.
         unreadable: The images of the batch that could not be read; all else leaves them out.
     """
@@ -70,7 +71,7 @@ class Batches:
 
     Attributes:
         groups: The positions of the images of each batch.
-        ids: The id of every image of the data set.
+        ids: The id of every image, by its position in the data set.
         labels: The label of every image, if the data set lists them.
         dataset: The data set, which may name the classes that its labels number.
         size: The number of images in a full batch; 0 where the caller made the batches.
@@ -78,11 +79,11 @@ class Batches:
     """
 
     groups: tuple[tuple[int, ...], ...]
-    ids: Sequence[str]
-    labels: Sequence[object] | None
+    ids: Sequence[str] | Mapping[int, str]
+    labels: Sequence[object] | Mapping[int, object] | None
     dataset: object
     size: int
-    read: Callable[[_Groups], Iterator[_Loaded]]
+    read: Callable[[Groups], Iterator[Loaded]]
 
     @classmethod
     def of(
@@ -107,7 +108,7 @@ class Batches:
         size = loader.batch_size or 1
         groups = tuple(chosen[i : i + size] for i in range(0, len(chosen), size))
 
-        def read(groups: _Groups) -> Iterator[_Loaded]:
+        def read(groups: Groups) -> Iterator[Loaded]:
             return iter(_regroup(loader, dataset, groups, seed))
 
         return cls(groups, ids, datasets.list_labels(dataset), dataset, size, read)
@@ -160,7 +161,7 @@ def _group_list(
     batches: Sequence[Any], indices: Iterable[int] | None, fraction: float, seed: int
 ) -> Batches:
     """Group the images of a list of batches as they are grouped there."""
-    starts = [0, *itertools.accumulate(len(_split(batch)[0]) for batch in batches)]
+    starts = [0, *itertools.accumulate(len(split_batch(batch)[0]) for batch in batches)]
     chosen = datasets.select_indices(starts[-1], indices, fraction, seed)
 
     def find_batch(index: int) -> int:
@@ -168,17 +169,17 @@ def _group_list(
 
     groups = tuple(tuple(group) for _, group in itertools.groupby(chosen, find_batch))
 
-    def read(groups: _Groups) -> Iterator[_Loaded]:
+    def read(groups: Groups) -> Iterator[Loaded]:
         for group in groups:
             number = find_batch(group[0])
             rows = [index - starts[number] for index in group]
-            yield tuple(None if p is None else p[rows] for p in _split(batches[number])), {}
+            yield tuple(None if p is None else p[rows] for p in split_batch(batches[number])), {}
 
     return Batches(groups, [str(index) for index in range(starts[-1])], None, batches, 0, read)
 
 
 def _regroup(
-    loader: DataLoader[Any], dataset: Dataset[Any], groups: _Groups, seed: int
+    loader: DataLoader[Any], dataset: Dataset[Any], groups: Groups, seed: int
 ) -> DataLoader[Any]:
     """Return a loader like this one that reads the given groups and tolerates failing items."""
     return DataLoader(
@@ -224,7 +225,7 @@ def _check_data(data: object) -> DataLoader[Any]:
     return data
 
 
-def _split(batch: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:  # noqa: ANN401
+def split_batch(batch: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:  # noqa: ANN401
     """Return images, labels and truth of a batch as the data gives it; None for what is missing."""
     parts = tuple(batch) if isinstance(batch, list | tuple) else (batch,)
     if not 1 <= len(parts) <= 3 or not isinstance(parts[0], Tensor):
@@ -246,18 +247,19 @@ def _split(batch: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:  # noqa: 
 
 def _check_labels(given: object) -> Tensor:
     labels = torch.as_tensor(given)
+    if is_multi_label(labels):
+        return labels
     if labels.ndim != 1 or labels.is_floating_point():
         raise TypeError(
-            f"labels must be (B,) integers, got {tuple(labels.shape)} of {labels.dtype}"
+            "labels must be (B,) integers, or (B, K) bool of images with several, got "
+            f"{tuple(labels.shape)} of {labels.dtype}"
         )
     return labels.long()
 
 
-def _make_batch(
-    loaded: _Loaded, number: int, indices: Sequence[int], ids: tuple[str, ...]
-) -> Batch:
+def _make_batch(loaded: Loaded, number: int, indices: Sequence[int], ids: tuple[str, ...]) -> Batch:
     items, errors = loaded
-    images, labels, truth = (torch.empty(0), None, None) if items is None else _split(items)
+    images, labels, truth = (torch.empty(0), None, None) if items is None else split_batch(items)
     if len(images) != len(indices) - len(errors):
         raise ValueError(
             f"the data gave {len(images)} images for {len(indices) - len(errors)} indices"

@@ -20,9 +20,10 @@ from xcam._evaluate.classes import Classes
 from xcam._evaluate.comparison import Comparison, describe_source
 from xcam._evaluate.failures import Outcome, StepRunner
 from xcam._evaluate.scoring import BatchScorer, move_to_model
+from xcam._evaluate.several import has_several, spread_labels
 from xcam._explain.checks import check_dtype, check_images
 from xcam._explain.prepared import Prepared, prepare
-from xcam.core import Explanation, Method
+from xcam.core import Explanation, Method, independent_classes
 from xcam.engine import unwrap
 from xcam.engine.forward import run_settings
 from xcam.errors import XcamError
@@ -47,6 +48,7 @@ class Work:
         seed: The seed of all that is drawn.
         save_maps: Whether to keep the methods' maps.
         classes: How the models number the classes of the data and of the maps.
+        is_spread: Whether images have several labels, so that each class has its own probability.
         notes: Collects the warnings about the evaluation as a whole.
     """
 
@@ -57,6 +59,7 @@ class Work:
     seed: int
     save_maps: bool
     classes: Classes
+    is_spread: bool = False
     notes: dict[str, None] = field(default_factory=dict)
 
     @classmethod
@@ -69,6 +72,10 @@ class Work:
                 number other classes than a model's.
         """
         first, last = batches.load_first_and_last()
+        is_spread = has_several(first)
+        if is_spread:
+            batches = spread_labels(batches, first, comparison)
+            first, last = batches.load_first_and_last()
         _check_truth(first, comparison)
         for model in comparison.models.values():
             images = move_to_model(first.images, model)
@@ -84,7 +91,7 @@ class Work:
             for name, model in comparison.models.items()
         }
         sample = _digest(first, last)
-        return cls(comparison, batches, prepared, sample, seed, save_maps, classes)
+        return cls(comparison, batches, prepared, sample, seed, save_maps, classes, is_spread)
 
     def measure(self) -> tuple[list[Row], float]:
         """Return the rows of the first batch, and the seconds that it took."""
@@ -178,6 +185,10 @@ class Work:
 
     def _score(self, batch: Batch, store: Store | None = None) -> list[Row]:
         """Return all rows of a batch; write its maps to the store, if there is one."""
+        with independent_classes() if self.is_spread else nullcontext():
+            return self._score_rows(batch, store)
+
+    def _score_rows(self, batch: Batch, store: Store | None) -> list[Row]:
         rows = self._make_error_rows(batch)
         if not batch.indices:
             return rows

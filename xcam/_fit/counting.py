@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from xcam._explain.checks import check_model
+from xcam._fit.average_precision import compute_average_precisions, compute_map, gather_rows
 from xcam._fit.order import list_evaluation_batches
 from xcam._fit.settings import Runtime, check_count, check_labels
 from xcam._fit.source import Images, Source
-from xcam.core import describe_unreadable, extract_logits, find_unreadable
+from xcam.core import describe_unreadable, extract_logits, find_unreadable, is_multi_label
 from xcam.engine import random_states, untouched, unwrap
 from xcam.engine.forward import Precision
 from xcam.errors import ModelOutputError
@@ -54,12 +56,14 @@ def accuracy(
 ) -> pd.DataFrame:
     """Compute a classifier's accuracy for each class; the model is left as it was.
 
-    Classes are compared by name where both the data set and the model name them. Under `accelerate
+    Of images with several labels, the average precision of each class. Classes are compared by name
+    where both the data set and the model name them. Under `accelerate
     launch` or `torchrun` the processes share the images, and each gets the table.
 
     Args:
         model: From images (B, C, H, W) to logits (B, K).
-        data: A map-style data set of `(image, label)`, or a `DataLoader` of one.
+        data: A map-style data set of `(image, label)`, or a `DataLoader` of one; a label is an int,
+            or (K,) bool of an image that may show several classes.
         batch_size: Images through the model at a time; None takes the loader's, or 128.
         precision: `"full"`, or `"bf16"`/`"fp16"` to run the model under autocast.
         workers: Processes that load images, where no loader says how many.
@@ -70,7 +74,9 @@ def accuracy(
         A row a class, and a last one, `"all"`, of all images: `class` (its name where the data set
         or model knows it, else its number), `n` images, `correct` of them, `accuracy`, their
         share, and `top5`, the share whose label is among the five highest logits (`top2` for
-        five classes or fewer).
+        five classes or fewer). Of images with several labels `class`, `n` images that show it, and
+        `average_precision`, Σ_i P_i (R_i − R_{i−1}) over the images by falling logit, NaN of a
+        class that none shows; the last row has the mean of the others, the mAP, and all images.
 
     Raises:
         TypeError: An argument of the wrong kind, or items that are not `(image, label)`.
@@ -87,7 +93,9 @@ def accuracy(
         runtime = Runtime.choose(device, precision, default=own)
         same = runtime.device == own
         net = model if same else copy.deepcopy(unwrap(model)).to(runtime.device)
-        runtime, num_classes = runtime.probe(net, source.load_one(0)[0])
+        image, label = source.load_one(0)
+        runtime, num_classes = runtime.probe(net, image)
+        source = replace(source, has_several=is_multi_label(label))
         source = source.match(find_categories(net, num_classes), num_classes)
         size = batch_size or source.batch_size or _BATCH
         counted = count_correct(
@@ -100,15 +108,22 @@ class Counted(NamedTuple):
     """What `count_correct` found.
 
     Attributes:
-        answers: Images, right answers, and those among the first k of each class, (K, 3) int64.
+        answers: Images, right answers, and those among the first k of each class, (K, 3) int64. Of
+            images with several labels one line for all of them, (1, 3): whether the class of the
+            highest logit, or of one of the first k, is one of the labels.
         loss: The mean, as the criterion would take it over all images; 0 if none is measured.
         unreadable: The number of an image for which the net's output is not finite; None if it is
             for all.
+        precisions: Of images with several labels, `(images, average precision)` of each class,
+            (K, 2) float64; None of one label.
+        top: k.
     """
 
     answers: Tensor
     loss: float
     unreadable: int | None
+    precisions: Tensor | None
+    top: int
 
 
 def tabulate(counted: Counted, categories: Sequence[str]) -> pd.DataFrame:
@@ -121,6 +136,8 @@ def tabulate(counted: Counted, categories: Sequence[str]) -> pd.DataFrame:
 
     if counted.unreadable is not None:
         raise ModelOutputError(describe_unreadable(counted.unreadable))
+    if counted.precisions is not None:
+        return _tabulate_precisions(counted, counted.precisions, categories)
     counts = counted.answers
     names = categories if len(categories) == len(counts) else range(len(counts))
     rows = torch.cat([counts, counts.sum(0, keepdim=True)])
@@ -131,7 +148,23 @@ def tabulate(counted: Counted, categories: Sequence[str]) -> pd.DataFrame:
             "n": rows[:, 0].tolist(),
             "correct": rows[:, 1].tolist(),
             "accuracy": (top1 / images).tolist(),
-            f"top{second_k(len(counts))}": (topk / images).tolist(),
+            f"top{counted.top}": (topk / images).tolist(),
+        }
+    )
+
+
+def _tabulate_precisions(
+    counted: Counted, precisions: Tensor, categories: Sequence[str]
+) -> pd.DataFrame:
+    import pandas as pd
+
+    shown, values = precisions.T.tolist()
+    names = categories if len(categories) == len(shown) else range(len(shown))
+    return pd.DataFrame(
+        {
+            "class": [*names, "all"],
+            "n": [*map(int, shown), int(counted.answers[0, 0])],
+            "average_precision": [*values, compute_map(precisions)],
         }
     )
 
@@ -166,6 +199,7 @@ def count_correct(
 
     processes = runtime.processes
     counts = torch.zeros(num_classes, 3, dtype=torch.int64, device=runtime.device)
+    ranked: list[tuple[Tensor, Tensor]] = []  # logits and several labels, (B, K) each
     # The loss, and what divides it, summed over the batches.
     losses = torch.zeros(2, dtype=_exact_dtype(runtime.device), device=runtime.device)
     batches = list_evaluation_batches(
@@ -188,7 +222,10 @@ def count_correct(
                     loss, logits, divisor = measure_loss(images, labels)
                     weight = torch.tensor(len(labels)) if divisor is None else divisor
                     losses += torch.stack([loss * weight.to(loss.device), weight.to(loss)])
-            counts += _count_batch(logits, labels, num_classes)
+            if is_multi_label(labels):
+                ranked.append((logits.detach().float(), labels))
+            else:
+                counts += _count_batch(logits, labels, num_classes)
             numbers = torch.tensor([index for _, index in keys], device=runtime.device)
             faulty = numbers.where(find_unreadable(logits), len(source)).amin()
             unreadable = torch.minimum(unreadable, faulty)
@@ -198,18 +235,30 @@ def count_correct(
     if processes.count > 1:
         torch.distributed.all_reduce(unreadable, torch.distributed.ReduceOp.MIN)
     total, divided_by = sum_over_processes(losses, processes).tolist()
+    precisions, k = None, second_k(num_classes)
+    if source.has_several:
+        scores, shown = gather_rows(ranked, num_classes, runtime)
+        precisions = compute_average_precisions(scores, shown)
+        hits = shown.gather(1, scores.topk(k, dim=1).indices)
+        counts = torch.tensor([[len(hits), int(hits[:, 0].sum()), int(hits.any(1).sum())]])
+    else:
+        counts = sum_over_processes(counts, processes).cpu()
     return Counted(
-        sum_over_processes(counts, processes).cpu(),
+        counts,
         total / divided_by if divided_by else total,
         int(unreadable) if int(unreadable) < len(source) else None,
+        precisions,
+        k,
     )
 
 
 def average_counts(counted: Counted) -> dict[str, float]:
     """Return the mean loss and accuracies of what `count_correct` gave."""
     images, top1, topk = counted.answers.sum(0).tolist()
-    means = average_sums([0.0, top1, topk, images], len(counted.answers))
-    return means | {"loss": counted.loss}
+    means = {"loss": counted.loss, "accuracy": top1 / images, f"top{counted.top}": topk / images}
+    if counted.precisions is not None:
+        means["map"] = compute_map(counted.precisions)
+    return means
 
 
 def _count_batch(logits: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -252,7 +301,7 @@ def add_batch(
         sums: See `new_sums`.
         loss: A scalar.
         logits: (B, K), or None where there are none: what is right is not known then.
-        labels: (B,) int64.
+        labels: (B,) int64, or (B, K) bool: an answer is right that is one of them.
         count: 0 for a batch that only keeps other processes company.
         k: Of the second accuracy.
     """
@@ -262,7 +311,8 @@ def add_batch(
         sums[1:3] += torch.nan
     elif count:
         sums[0] += torch.where(find_unreadable(logits).any(), torch.nan, 0.0)
-        ranks = logits.topk(k, dim=1).indices.eq(labels[:, None])
+        first = logits.topk(k, dim=1).indices
+        ranks = labels.gather(1, first) if is_multi_label(labels) else first.eq(labels[:, None])
         sums[1] += ranks[:, 0].sum()
         sums[2] += ranks.any(1).sum()
 

@@ -151,6 +151,7 @@ def find_divisors(
     criterion: Criterion | None,
     num_classes: int,
     is_mixed: bool,
+    has_several: bool,
     parts: int,
     is_measured: bool,
     runtime: Runtime,
@@ -163,13 +164,14 @@ def find_divisors(
         criterion: Of logits and labels; None for the cross-entropy.
         num_classes: Of the logits.
         is_mixed: Whether labels are mixed in training.
+        has_several: Whether an image has several labels, (B, K).
         parts: Of a step, over all processes.
         is_measured: Whether there are validation images.
         runtime: Where the net runs.
     """
     training = measuring = None
     if criterion is not None and parts > 1:
-        training = Divisor(criterion, num_classes, is_mixed, runtime.device)
+        training = Divisor(criterion, num_classes, is_mixed or has_several, runtime.device)
         if training.kind == "other" and runtime.processes.is_main:
             warn(
                 f"each step is computed in {parts} parts, whose losses are averaged by numbers of "
@@ -177,7 +179,7 @@ def find_divisors(
                 "over images; for that leave out accumulate, or give a criterion that is one"
             )
     if criterion is not None and is_measured:
-        measuring = Divisor(criterion, num_classes, device=runtime.device)
+        measuring = Divisor(criterion, num_classes, has_several, runtime.device)
     return (
         training if training and training.kind in ("weighted", "sum") else None,
         measuring if measuring and measuring.kind == "weighted" else None,

@@ -28,7 +28,7 @@ class SeededDataset(Dataset[Any]):
         dataset: Items by number.
         seed: Of what loading them draws.
         name: Of the data set, for messages.
-        check: Refuses a label, (1,), that is no class; None where items need not be
+        check: Refuses a label, (1,) or (1, K) bool, that is no class; None where items need not be
             `(image, label, …)`.
     """
 
@@ -69,19 +69,21 @@ class SeededDataset(Dataset[Any]):
 
 
 def _read_label(label: object) -> Tensor:
-    """Return an item's label as a tensor (1,).
+    """Return an item's label as a tensor (1,); the labels of an image with several as (1, K) bool.
 
     Raises:
         TypeError: It is no integer.
     """
     if isinstance(label, Tensor | np.ndarray):
         found = torch.as_tensor(label)
+        if found.ndim == 1 and found.dtype == torch.bool:
+            return found[None]
         is_integer = not (found.is_floating_point() or found.is_complex())
         if found.ndim == 0 and is_integer and found.dtype != torch.bool:
             return found[None]
     elif not isinstance(label, bool) and isinstance(label, Integral):
         return torch.tensor([int(label)])
     raise TypeError(
-        f"the label must be an integer, the number of a class, got {reprlib.repr(label)}; "
-        "xcam.data.relabel gives a data set other labels"
+        f"the label must be an integer, the number of a class, or a (K,) bool tensor of several, "
+        f"got {reprlib.repr(label)}; xcam.data.relabel gives a data set other labels"
     )

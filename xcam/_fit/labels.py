@@ -13,7 +13,7 @@ from xcam._fit.settings import check_labels
 from xcam._fit.source import Source
 from xcam.core import TrainableMethod
 from xcam.data.categories import list_categories
-from xcam.data.datasets import list_labels
+from xcam.data.datasets import is_several, list_labels
 from xcam.models.categories import find_categories, name_outputs
 from xcam.runs.processes import Processes
 
@@ -24,6 +24,7 @@ def match_sources(
     net: nn.Module,
     num_classes: int,
     method: TrainableMethod | None,
+    has_several: bool,
     train: Source,
     *others: Source | None,
 ) -> tuple[Source, list[Source | None]]:
@@ -31,6 +32,14 @@ def match_sources(
 
     The training images name the first outputs of a net without names. A method that learns what the
     classifier predicts asks for no labels, and takes any.
+
+    Args:
+        net: The classifier.
+        num_classes: Of its logits.
+        method: Whose head is trained, if any.
+        has_several: Whether the training images have several labels each.
+        train: The training images.
+        *others: Those of validation and test.
 
     Raises:
         ValueError: Images of other classes.
@@ -49,7 +58,7 @@ def match_sources(
     def match(source: Source) -> Source:
         with nullcontext() if asks_for_labels else suppress(ValueError):
             source = source.match(reference, count, owner)
-        return replace(source, num_classes=num_classes)
+        return replace(source, num_classes=num_classes, has_several=has_several)
 
     return match(train), [None if part is None else match(part) for part in others]
 
@@ -102,6 +111,9 @@ def _lists_first(source: Source) -> bool:
 
 
 def _is_class(label: object, limit: int) -> bool:
+    """Return whether a listed label is a class, or one bool for each of them."""
+    if is_several(label):
+        return len(label) == limit  # type: ignore[arg-type]  # a list
     return isinstance(label, int) and not isinstance(label, bool) and 0 <= label < limit
 
 

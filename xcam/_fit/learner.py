@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from xcam._fit.averaging import Averaging
@@ -20,7 +19,7 @@ from xcam._fit.divisor import Divisor
 from xcam._fit.optimization import Optimization
 from xcam._fit.order import Order, seed_all
 from xcam._fit.settings import Criterion, Runtime, check_labels
-from xcam.core import TrainableMethod, extract_logits
+from xcam.core import TrainableMethod, compute_class_loss, extract_logits, is_multi_label
 from xcam.core.instantiate import check_names
 from xcam.errors import ModelOutputError
 from xcam.models import Normalized
@@ -196,7 +195,7 @@ class Objective(nn.Module):
 
         Args:
             images: (B, C, H, W).
-            labels: (B,) int64, or (B, K) shares of the classes in mixed images.
+            labels: (B,) int64, (B, K) bool, or (B, K) shares of the classes in mixed images.
 
         Raises:
             ModelOutputError: The net's output is not one (B, K) tensor.
@@ -245,7 +244,9 @@ class Objective(nn.Module):
         self, logits: Tensor, labels: Tensor, divisor: Divisor | None
     ) -> tuple[Tensor, Tensor | None]:
         if self.criterion is None:
-            return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing), None
+            return compute_class_loss(logits, labels, self.label_smoothing), None
+        if is_multi_label(labels):
+            labels = labels.to(logits.dtype)
         if divisor is None:
             return self.criterion(logits, labels), None
         divided_by = divisor.measure(logits, labels)

@@ -184,7 +184,7 @@ class Training:
     def _rate(self, row: Mapping[str, Any]) -> float:
         """Return how good an epoch is, by its row in the log."""
         if self.learner.has_trained_logits:
-            return float(row["validation_accuracy"])
+            return float(row.get("validation_map", row["validation_accuracy"]))
         return -float(row["validation_loss"])
 
     @property

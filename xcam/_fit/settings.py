@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from xcam._fit.optimization import NamedArguments
-from xcam.core import TrainableMethod, extract_logits
+from xcam.core import TrainableMethod, extract_logits, is_multi_label
 from xcam.core.instantiate import check_number
 from xcam.engine import untouched
 from xcam.engine.forward import Precision
@@ -80,6 +80,18 @@ class TrainingSettings:
             raise ValueError(
                 "label_smoothing applies only to the default cross-entropy; set it in your "
                 "criterion"
+            )
+
+    def check_labels(self, has_several: bool) -> None:
+        """Refuse settings that several labels an image leave without a meaning.
+
+        Raises:
+            ValueError: MixUp, CutMix or label smoothing for such labels.
+        """
+        if has_several and (self.mix or self.label_smoothing):
+            raise ValueError(
+                "mix and label_smoothing are for images of one label, and these have several; "
+                "leave them out"
             )
 
     def check_method(self, method: TrainableMethod | None) -> None:
@@ -268,11 +280,18 @@ def _describe_criterion(criterion: object) -> object:
 
 
 def check_labels(labels: Tensor, num_classes: int) -> None:
-    """Refuse labels (B,) on the CPU that are no classes of the net.
+    """Refuse labels, (B,) or (B, K) bool, on the CPU that are no classes of the net.
 
     Raises:
-        ValueError: A label is out of range.
+        ValueError: A label is out of range, or several labels are of another number of classes.
     """
+    if is_multi_label(labels):
+        if labels.shape[1] != num_classes:
+            raise ValueError(
+                f"labels of {labels.shape[1]} classes are given for the model's {num_classes}; "
+                f"give a bool for each of its classes"
+            )
+        return
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:
         raise ValueError(

@@ -23,6 +23,7 @@ from torch.utils.data import (
 from xcam._fit.items import SeededDataset
 from xcam._fit.order import Key
 from xcam._fit.settings import check_labels
+from xcam.core import is_multi_label
 from xcam.data import datasets
 from xcam.data.categories import Numbering, list_categories, number_classes
 from xcam.data.items import append_path, collate_items
@@ -47,6 +48,7 @@ class Source:
         categories: The names of the classes that the labels number; empty if unknown.
         numbering: From the data set's labels to those, where they differ.
         num_classes: The number of the model's classes, if it is known by now.
+        has_several: Whether an image has several labels, (K,) bool; None if it is not known yet.
     """
 
     dataset: Any
@@ -57,6 +59,7 @@ class Source:
     categories: tuple[str, ...] = ()
     numbering: Numbering | None = None
     num_classes: int | None = None
+    has_several: bool | None = None
 
     @classmethod
     def wrap(cls, data: Images, name: str, workers: int) -> Source:
@@ -89,7 +92,7 @@ class Source:
     def load(
         self, batches: Iterable[list[Key]], seed: int, pin_memory: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Load the images (B, C, H, W) and labels (B,) int64 of each batch of keys.
+        """Load the images (B, C, H, W) and labels, (B,) int64 or (B, K) bool, of each batch.
 
         Args:
             batches: Keys of the images that are loaded together.
@@ -116,13 +119,10 @@ class Source:
         check = self._choose_check() if is_plain else None
         return SeededDataset(self.dataset, seed, self.name, check)
 
-    def _choose_check(self) -> Callable[[Tensor], object]:
-        """Return what refuses labels (B,) of the data set that are no classes, as far as known."""
-        if self.numbering is not None:
-            return self.numbering.translate
-        if self.num_classes is None:
-            return len
-        return partial(check_labels, num_classes=self.num_classes)
+    def _choose_check(self) -> Callable[[Tensor], None]:
+        """Return what refuses labels of the data set that are no classes, as far as known."""
+        known = (self.has_several, self.numbering, self.num_classes)
+        return partial(_check_classes, *known)
 
     def check_first(self, labels: Tensor) -> None:
         """Refuse the label (1,) of the first image, as the data set has it.
@@ -168,7 +168,7 @@ class Source:
                 labels = torch.as_tensor(found)
             except (TypeError, ValueError, RuntimeError):
                 continue
-            if labels.shape == (len(self),):
+            if labels.shape == (len(self),) or is_multi_label(labels):
                 return manifest.digest(manifest.iterate_bytes([("labels", labels)]))
         return "not known"
 
@@ -205,6 +205,27 @@ def _choose_options(loader: DataLoader[Any] | None, workers: int) -> dict[str, A
         "multiprocessing_context": loader.multiprocessing_context if count else None,
         "prefetch_factor": loader.prefetch_factor if count else None,
     }
+
+
+def _check_classes(
+    has_several: bool | None, numbering: Numbering | None, num_classes: int | None, labels: Tensor
+) -> None:
+    """Refuse labels of the data set that are no classes, or of another kind than the first.
+
+    Raises:
+        ValueError: There is one.
+    """
+    several = is_multi_label(labels)
+    if has_several is not None and several != has_several:
+        kinds = ("an integer", "a (K,) bool tensor")
+        raise ValueError(
+            f"the label is {kinds[several]}, and the first image's is {kinds[has_several]}; "
+            "give all images one kind of label"
+        )
+    if numbering is not None:
+        numbering.translate(labels)
+    elif num_classes is not None:
+        check_labels(labels, num_classes)
 
 
 def _start_worker(init: Callable[[int], None] | None, worker: int) -> None:
@@ -273,9 +294,11 @@ def _check_labels(given: object, count: int) -> Tensor:
         labels = torch.as_tensor(given)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"labels must be integers, got {type(given).__name__}") from error
+    if is_multi_label(labels) and len(labels) == count:
+        return labels
     if labels.shape != (count,) or labels.is_floating_point() or labels.dtype == torch.bool:
         raise TypeError(
-            f"labels must be one integer an image, got {tuple(labels.shape)} of {labels.dtype} "
-            f"for {count} images"
+            f"labels must be one integer an image, or ({count}, K) bool, got "
+            f"{tuple(labels.shape)} of {labels.dtype} for {count} images"
         )
     return labels.long()

@@ -20,6 +20,7 @@ from xcam._fit.settings import Runtime, TrainingSettings, describe_structure
 from xcam._fit.source import Source
 from xcam._fit.trials import (
     check_last_step,
+    check_multi_label_loss,
     check_validation_loss,
     has_trained_logits,
     share_gradients,
@@ -30,6 +31,7 @@ from xcam.core import (
     attached_method,
     check_headless,
     find_headed,
+    is_multi_label,
 )
 from xcam.engine import unwrap
 from xcam.models import Normalized
@@ -51,7 +53,7 @@ class Start:
         runtime: Where and how the net runs.
         accumulate: Parts a step that each process computes.
         image: The first training image, (1, C, H, W).
-        label: Its label, (1,).
+        label: Its label, (1,) or (1, K) bool.
         num_classes: Of the net's logits; 0 before `fit_net`.
     """
 
@@ -120,6 +122,8 @@ class Start:
             self.settings.check_own_loss(find_training_loss(net) is not None)
         runtime, num_classes = self.runtime.probe(net, self.image)
         net.to(memory_format=runtime.memory_format)
+        has_several = is_multi_label(self.label)
+        self.settings.check_labels(has_several)
         labels = [self.label]
         for part in (self.validation, self.test):
             if part is not None:
@@ -127,7 +131,7 @@ class Start:
                 runtime.probe(net, image)
                 labels.append(label)
         train, (validation, test) = match_sources(
-            net, num_classes, method, self.source, self.validation, self.test
+            net, num_classes, method, has_several, self.source, self.validation, self.test
         )
         for source, label in zip(filter(None, (train, validation, test)), labels, strict=True):
             source.check_first(label)
@@ -160,6 +164,8 @@ class Start:
                 "0; give a model, and images, of two classes at least, or a criterion"
             )
         order = self.order
+        if method is not None and is_multi_label(self.label):
+            check_multi_label_loss(net, method, (self.image, self.label), runtime)
         check_last_step(net, self.image, order, runtime)
         if method is not None and self.validation is not None:
             batch = self.validation.load_one(settings.seed)
@@ -168,6 +174,7 @@ class Start:
             settings.criterion,
             num_classes,
             bool(settings.mix),
+            is_multi_label(self.label),
             order.parts,
             self.validation is not None,
             runtime,

@@ -15,7 +15,13 @@ from xcam._fit.settings import Runtime
 from xcam.core import TrainableMethod, extract_logits
 from xcam.engine import untouched
 
-__all__ = ["check_last_step", "check_validation_loss", "has_trained_logits", "share_gradients"]
+__all__ = [
+    "check_last_step",
+    "check_multi_label_loss",
+    "check_validation_loss",
+    "has_trained_logits",
+    "share_gradients",
+]
 
 
 def has_trained_logits(net: nn.Module, image: Tensor, runtime: Runtime) -> bool:
@@ -68,6 +74,26 @@ def check_validation_loss(
             raise ValueError(
                 f"the loss of {method.spec.name} fails on a validation image, in eval mode and "
                 f"without gradients ({error}); have it run there, or leave validation out"
+            ) from error
+
+
+def check_multi_label_loss(
+    net: nn.Module, method: TrainableMethod, batch: tuple[Tensor, Tensor], runtime: Runtime
+) -> None:
+    """Refuse a method's loss that takes one label an image, before anything is written.
+
+    Raises:
+        ValueError: It fails on an image with several labels.
+    """
+    image, labels = batch
+    with untouched(net), torch.no_grad(), runtime.autocast():
+        try:
+            method.loss(net, runtime.move(image), labels.to(runtime.device))
+        except (IndexError, RuntimeError, TypeError) as error:
+            raise ValueError(
+                f"the loss of {method.spec.name} fails on images with several labels, (B, K) bool "
+                f"({error}); have it compute xcam.core.compute_class_loss(logits, labels), or give "
+                "one label an image, with xcam.data.relabel"
             ) from error
 
 

@@ -80,7 +80,9 @@ def fit(
         model: From images (B, C, H, W) in [0, 1] to logits (B, K). Parameters with
             `requires_grad=False` stay as they are.
         data: A map-style data set of `(image, label)`: a float (C, H, W) tensor, and an int below
-            K. Classes that both the data set and the model name are compared by name. Or a
+            K, or (K,) bool of an image that may show several classes: the loss is the mean binary
+            cross-entropy then, and the best epoch has the highest mAP. Classes that both the data
+            set and the model name are compared by name. Or a
             `DataLoader` of one, of which batch size, workers, collation and `drop_last`
             are used; the order is drawn by `seed`.
         method: A trainable method by name, or such an object, whose head is attached to a copy of

@@ -15,11 +15,20 @@ from xcam.core.headed import (
     check_headless,
     find_headed,
 )
+from xcam.core.losses import compute_class_loss, is_multi_label, require_single_labels
 from xcam.core.method import FAMILIES, Method, MethodSpec, Reduce, SavedMethod, TrainableMethod
 from xcam.core.metric import QUESTIONS, Metric, MetricSpec, Truth
 from xcam.core.notes import Note
 from xcam.core.settings import Count, NonNegative, Positive, Range, Settings, Share
-from xcam.core.target import Output, ScoreFunction, Target, TargetLike, extract_logits
+from xcam.core.target import (
+    Output,
+    ScoreFunction,
+    Target,
+    TargetLike,
+    extract_logits,
+    has_independent_classes,
+    independent_classes,
+)
 
 __all__ = [
     "FAMILIES",
@@ -50,9 +59,14 @@ __all__ = [
     "check_fitted",
     "check_headless",
     "check_logits",
+    "compute_class_loss",
     "describe_unreadable",
     "extract_logits",
     "find_headed",
     "find_unreadable",
+    "has_independent_classes",
+    "independent_classes",
+    "is_multi_label",
     "mark_unreadable",
+    "require_single_labels",
 ]

@@ -140,7 +140,9 @@ class TrainableMethod(Method):
         Args:
             net: What `attach` returned: a `Headed`, or a `Normalized` around it.
             images: (B, C, H, W), not normalized.
-            labels: (B,) int64; with `fit(…, mix=…)` (B, K) shares of the classes in mixed images.
+            labels: (B,) int64; with `fit(…, mix=…)` (B, K) shares of the classes in mixed images;
+                of images with several labels (B, K) bool, which `xcam.core.compute_class_loss`
+                takes, too.
 
         Returns:
             The loss, a scalar, the mean over the images; and the logits (B, K) of `net(images)`,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Literal, TypeAlias
 
 import torch
@@ -15,12 +17,42 @@ from xcam.core.finite import check_finite, check_logits
 from xcam.errors import ModelOutputError
 from xcam.sentences import pluralize
 
-__all__ = ["Output", "ScoreFunction", "Target", "TargetLike", "extract_logits"]
+__all__ = [
+    "Output",
+    "ScoreFunction",
+    "Target",
+    "TargetLike",
+    "extract_logits",
+    "has_independent_classes",
+    "independent_classes",
+]
 
 Output = Literal["logit", "prob", "logprob"]
 ScoreFunction: TypeAlias = Callable[[object, Tensor], Tensor]
 _UNBOUND = "the predicted class is not known yet: call target.bind first"
 TargetLike: TypeAlias = "int | Sequence[int] | Tensor | ScoreFunction | Target | None"
+
+
+_independent: ContextVar[bool] = ContextVar("xcam_independent_classes", default=False)
+
+
+@contextmanager
+def independent_classes() -> Iterator[None]:
+    """Read each class's probability by itself, by a sigmoid, inside a block.
+
+    An image of several labels shows each class or not, whatever else it shows; `xcam.evaluate` is
+    in such a block where labels are (B, K) bool.
+    """
+    token = _independent.set(True)
+    try:
+        yield
+    finally:
+        _independent.reset(token)
+
+
+def has_independent_classes() -> bool:
+    """Return whether each class has a probability by itself, see `independent_classes`."""
+    return _independent.get()
 
 
 class Target:
@@ -135,7 +167,8 @@ class Target:
             rows: (R,) int64, which image of this chunk each row belongs to; None for the images
                 in their order.
             output: The class's `"logit"`, its `"prob"` or `"logprob"` under a softmax (under a
-                sigmoid where the model has a single output). A callable speaks for itself.
+                sigmoid where the model has a single output, or within `independent_classes`). A
+                callable speaks for itself.
 
         Returns:
             (R,) scores.
@@ -261,7 +294,8 @@ def _classes(target: object, count: int, name: str) -> Tensor:
 def _transform(logits: Tensor, output: Output) -> Tensor:
     if output == "logit":
         return logits
-    single = logits.shape[1] == 1  # one output is a binary classifier: a softmax would be constant
+    # One output is a binary classifier: a softmax would be constant.
+    single = logits.shape[1] == 1 or has_independent_classes()
     if output == "prob":
         return logits.sigmoid() if single else logits.softmax(1)
     if output == "logprob":

@@ -30,16 +30,21 @@ class Numbering:
 
     Attributes:
         numbers: By the data set's own number of the class.
+        num_classes: How many classes the model has.
     """
 
     numbers: tuple[int, ...]
+    num_classes: int
 
     def translate(self, labels: Tensor) -> Tensor:
-        """Return labels (B,) of the data set as the model numbers them.
+        """Return labels of the data set, (B,) or (B, K) bool, as the model numbers them.
 
         Raises:
-            ValueError: A label is no number of a class that the data set names.
+            ValueError: A label is no number of a class that the data set names, or several labels
+                are not one bool for each of these.
         """
+        if labels.ndim == 2:
+            return self._translate_several(labels)
         wrong = labels[(labels < 0) | (labels >= len(self.numbers))]
         if len(wrong):
             raise ValueError(
@@ -47,6 +52,16 @@ class Numbering:
                 f"{pluralize(len(self.numbers), 'class')}, 0 to {len(self.numbers) - 1}"
             )
         return torch.tensor(self.numbers, device=labels.device)[labels]
+
+    def _translate_several(self, labels: Tensor) -> Tensor:
+        if labels.shape[1] != len(self.numbers):
+            raise ValueError(
+                f"labels of {labels.shape[1]} classes are given, and the data names "
+                f"{pluralize(len(self.numbers), 'class')}; give a bool for each"
+            )
+        translated = labels.new_zeros(len(labels), self.num_classes)
+        translated[:, list(self.numbers)] = labels
+        return translated
 
 
 def list_categories(dataset: object) -> tuple[str, ...]:
@@ -138,7 +153,9 @@ def number_classes(
             f"labels are compared by name: the classes of {data} are {shorten(names)}; those of "
             f"{owner} are {shorten(reference)}; {unknown}: {_REMEDY}"
         )
-    return None if numbers == tuple(range(len(numbers))) else Numbering(numbers)
+    if numbers == tuple(range(len(numbers))):
+        return None
+    return Numbering(numbers, len(reference))
 
 
 def _check_unnamed(names: Sequence[str], count: int, data: str, owner: str) -> None:

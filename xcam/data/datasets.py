@@ -22,6 +22,7 @@ from xcam.sentences import escape_name
 
 __all__ = [
     "count_items",
+    "is_several",
     "list_ids",
     "list_labels",
     "makes_own_batches",
@@ -93,6 +94,14 @@ def list_labels(dataset: object) -> Sequence[object] | None:
         if isinstance(values, Sequence) and len(values) == count:
             return list(map(transform, values)) if callable(transform) else values
     return None
+
+
+def is_several(label: object) -> bool:
+    """Return whether a label is one bool for each class, of an image that may show several."""
+    if isinstance(label, Tensor | np.ndarray):
+        return label.ndim == 1 and label.dtype in (torch.bool, np.dtype(bool))
+    is_list = isinstance(label, list | tuple) and len(label) > 0
+    return is_list and all(isinstance(one, bool) for one in label)
 
 
 def _list_candidates(dataset: object) -> Iterator[object]:

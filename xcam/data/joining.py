@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from xcam.data.categories import Numbering, list_categories
-from xcam.data.datasets import list_labels
+from xcam.data.datasets import is_several, list_labels
 from xcam.data.spelling import fold_name, parse_numbers
 
 __all__ = ["number_parts_alike"]
@@ -39,7 +39,9 @@ def number_parts_alike(dataset: Any) -> Any:  # noqa: ANN401 - any with items by
     if not names:
         return dataset
     numbered = [
-        part if own == names else _Part(part, names, Numbering(tuple(map(names.index, own))))
+        part
+        if own == names
+        else _Part(part, names, Numbering(tuple(map(names.index, own)), len(names)))
         for part, own in zip(parts, named, strict=True)
     ]
     return _replace(dataset, datasets=numbered)
@@ -61,6 +63,8 @@ class _Part(Dataset[Any]):
         return image, self._translate(label), *rest
 
     def _translate(self, label: Any) -> Any:  # noqa: ANN401 - whatever the data set holds
+        if is_several(label):
+            return self.numbering.translate(torch.as_tensor(label)[None])[0]
         try:
             number = operator.index(label)
         except TypeError:

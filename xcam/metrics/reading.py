@@ -14,6 +14,7 @@ from xcam.core import (
     check_finite,
     extract_logits,
     find_unreadable,
+    has_independent_classes,
     mark_unreadable,
 )
 
@@ -73,14 +74,17 @@ def make_score_reader(target: Target, output: Output) -> Read:
 def make_hit_reader(target: Target) -> Read:
     """Make a reader of whether the model predicts the explained class: (R,) 0 or 1.
 
-    By the rule of `is_among_top`. A single logit is for its class if it is positive. Where logits
-    are unreadable it is NaN.
+    By the rule of `is_among_top`. A single logit, or that of a class by itself, is for its class if
+    it is positive. Where logits are unreadable it is NaN.
     """
     checked = _make_logits_reader(target)
 
     def read(prediction: object, rows: Tensor) -> Tensor:
         logits, classes = checked(prediction, rows)
-        hits = is_among_top(logits, classes) if logits.shape[1] > 1 else logits[:, 0] > 0
+        if logits.shape[1] == 1 or has_independent_classes():
+            hits = logits.gather(1, classes[:, None])[:, 0] > 0
+        else:
+            hits = is_among_top(logits, classes)
         return mark_unreadable(hits.to(logits.dtype), logits)
 
     return read

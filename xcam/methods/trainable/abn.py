@@ -8,10 +8,16 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xcam.core import Headed, MethodSpec, Target, TrainableMethod, find_headed
+from xcam.core import (
+    Headed,
+    MethodSpec,
+    Target,
+    TrainableMethod,
+    compute_class_loss,
+    find_headed,
+)
 from xcam.engine import Layer, untouched
 from xcam.errors import LayerError
 from xcam.methods.trainable.backbone import Backbone
@@ -95,7 +101,8 @@ class ABN(TrainableMethod):
     def loss(self, net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sum of both cross-entropies; see `TrainableMethod.loss`."""
         logits, auxiliary = _attend(net, images)
-        return F.cross_entropy(logits, labels) + F.cross_entropy(auxiliary, labels), logits
+        loss = compute_class_loss(logits, labels) + compute_class_loss(auxiliary, labels)
+        return loss, logits
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """Return A, (B, h, w) in [0, 1] at the size of what the stage reads; see `Method.maps`."""

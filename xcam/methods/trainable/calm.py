@@ -7,10 +7,18 @@ from dataclasses import InitVar, dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, cast, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xcam.core import Headed, MethodSpec, Range, Target, TrainableMethod, find_headed
+from xcam.core import (
+    Headed,
+    MethodSpec,
+    Range,
+    Target,
+    TrainableMethod,
+    compute_class_loss,
+    find_headed,
+    require_single_labels,
+)
 from xcam.engine import Layer
 from xcam.methods.cam.features import capture_activations
 from xcam.methods.trainable.backbone import Backbone
@@ -200,7 +208,8 @@ class CALM(TrainableMethod):
         found = _read_features(headed, images)
         if own.objective == "cam":
             logits = head.classify(found).mean((2, 3))
-            return F.cross_entropy(logits, labels), logits
+            return compute_class_loss(logits, labels), logits
+        require_single_labels(labels, self.spec.name, "its p(y|x) sums to 1 over the classes")
         log_likelihood, prior = head(found, detached=self.normalizer_gradient == "detached")
         log_joint = compute_log_joint(log_likelihood, prior)
         logits = compute_log_marginal(log_joint)

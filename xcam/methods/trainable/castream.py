@@ -10,10 +10,17 @@ from itertools import pairwise
 from typing import ClassVar, Literal, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xcam.core import Headed, MethodSpec, Target, TrainableMethod, extract_logits, find_headed
+from xcam.core import (
+    Headed,
+    MethodSpec,
+    Target,
+    TrainableMethod,
+    compute_class_loss,
+    extract_logits,
+    find_headed,
+)
 from xcam.core.settings import Count
 from xcam.errors import LayerError
 from xcam.methods.trainable.backbone import Backbone
@@ -155,7 +162,7 @@ class CAStream(TrainableMethod):
     def loss(self, net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the cross-entropy of the logits; see `TrainableMethod.loss`."""
         logits = extract_logits(net(images), len(images))
-        return F.cross_entropy(logits, labels), logits
+        return compute_class_loss(logits, labels), logits
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """Return the attention of a block, (B, h, w), at its map's size; see `Method.maps`."""

@@ -212,6 +212,7 @@ def _require_one_class(labels: Tensor) -> Tensor:
     if labels.ndim != 1:
         raise ValueError(
             f"labels='given' takes one class an image, got labels of shape {tuple(labels.shape)}, "
-            "as of mixed images; mix nothing, or use labels='predicted'"
+            "as of mixed images, or of images with several labels; mix nothing, or use "
+            "labels='predicted'"
         )
     return labels

@@ -11,7 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xcam.core import Headed, MethodSpec, Target, TrainableMethod, extract_logits
+from xcam.core import (
+    Headed,
+    MethodSpec,
+    Target,
+    TrainableMethod,
+    compute_class_loss,
+    extract_logits,
+)
 from xcam.engine import Layer
 from xcam.errors import LayerError
 from xcam.methods.trainable.backbone import Backbone
@@ -104,7 +111,7 @@ class LFICAM(TrainableMethod):
     def loss(self, net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the cross-entropy; see `TrainableMethod.loss`."""
         logits = extract_logits(net(images), len(images))
-        return F.cross_entropy(logits, labels), logits
+        return compute_class_loss(logits, labels), logits
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """Return A, (B, h, w) at the layer's size; see `Method.maps`."""

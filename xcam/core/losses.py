@@ -1,0 +1,49 @@
+"""The loss of a classifier's logits, whatever its labels are: one class an image, or several."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["compute_class_loss", "is_multi_label", "require_single_labels"]
+
+
+def is_multi_label(labels: Tensor) -> bool:
+    """Return whether labels are (B, K) bool, of images of which each may show several classes."""
+    return labels.ndim == 2 and labels.dtype == torch.bool
+
+
+def compute_class_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Return the mean loss of logits: the cross-entropy, or of several labels the binary one.
+
+    Args:
+        logits: (B, K).
+        labels: (B,) int64, or (B, K) shares of the classes in mixed images; or (B, K) bool, the
+            classes of each image, for the mean binary cross-entropy over images and classes.
+        label_smoothing: Of the cross-entropy.
+
+    Returns:
+        A scalar.
+    """
+    if is_multi_label(labels):
+        return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+    return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+
+
+def require_single_labels(labels: Tensor, name: str, reason: str) -> None:
+    """Refuse images of several labels for a method that cannot learn from them.
+
+    Args:
+        labels: As `compute_class_loss` takes them.
+        name: Of the method.
+        reason: Why it cannot.
+
+    Raises:
+        ValueError: They are (B, K) bool.
+    """
+    if is_multi_label(labels):
+        raise ValueError(
+            f"{name} cannot be trained on images with several labels: {reason}; train castream, "
+            "lficam or abn on them, or give one label an image, with xcam.data.relabel"
+        )
