@@ -137,3 +137,48 @@ def write_cub(folder, height=40, width=60):
     named = (f"{k} {name}\n" for k, name in enumerate(CUB_ATTRIBUTES, start=1))
     (root.parent / "attributes.txt").write_text("".join(named))
     return root
+
+
+VOC_OBJECTS = {
+    "2008_000001": [("cat", (11, 6, 30, 25), 0), ("dog", (31, 1, 60, 40), 1)],
+    "2008_000002": [("person", (1, 1, 20, 40), 0), ("person", (21, 11, 50, 30), 0)],
+    "2008_000003": [("boat", (5, 5, 20, 20), 1)],
+    "2008_000004": [("cat", (1, 1, 60, 40), 0), ("person", (41, 21, 60, 40), 0)],
+}
+"""The objects of each image: class, xmin to ymax as in the file, whether it is difficult."""
+
+
+def write_voc(root, year="2012", test=False):
+    """Pascal VOC with four images of 60 by 40: pictures, annotations, masks and lists.
+
+    A mask has a cat, number 8, in its left half, a border of 255 in the column behind it, and a
+    dog, number 12, on the right.
+    """
+    folder = root / "VOCdevkit" / f"VOC{year}"
+    for seed, (name, objects) in enumerate(VOC_OBJECTS.items()):
+        write_picture(folder / "JPEGImages" / f"{name}.jpg", seed=seed)
+        lines = [
+            f"<object><name>{kind}</name><difficult>{difficult}</difficult><bndbox>"
+            f"<xmin>{x0}</xmin><ymin>{y0}</ymin><xmax>{x1}</xmax><ymax>{y1}</ymax></bndbox>"
+            "<part><name>head</name><bndbox><xmin>1</xmin></bndbox></part></object>"
+            for kind, (x0, y0, x1, y1), difficult in objects
+        ]
+        path = folder / "Annotations" / f"{name}.xml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"<annotation><filename>{name}.jpg</filename>{''.join(lines)}</annotation>")
+        numbers = np.full((40, 60), 8, np.uint8)
+        numbers[:, 30:] = 12
+        numbers[:, 30] = 255
+        mask = Image.fromarray(numbers, "P")
+        mask.putpalette(pixels(768, seed=3).tolist())
+        path = folder / "SegmentationClass" / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        mask.save(path)
+    names = [*VOC_OBJECTS]
+    lists = {"train": names[:2], "val": names[1:], "trainval": names}
+    lists |= {"test": names[2:]} if test else {}
+    for kind in ("Main", "Segmentation"):
+        (folder / "ImageSets" / kind).mkdir(parents=True)
+        for image_set, own in lists.items():
+            (folder / "ImageSets" / kind / f"{image_set}.txt").write_text("\n".join(own) + "\n")
+    return folder

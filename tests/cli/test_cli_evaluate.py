@@ -40,7 +40,8 @@ def test_evaluate_passes_everything_on(nets, pictures, tmp_path, monkeypatch):
         "evaluate", "--data", listed, "--root", pictures, "--model", "a:b", "--model", "c:d",
         "--weights", "none", "--methods", "rise,smoothgrad(seed=1)",
         "--metrics", "deletion(preset=castream),road", "--target", "label", "--no-controls",
-        "--fraction", "0.5", "--workers", "1", "--batch-size", "3", "--precision", "bf16",
+        "--fraction", "0.5", "--indices", "4,2", "--workers", "1", "--batch-size", "3",
+        "--precision", "bf16",
         "--seed", "4", "--save-maps", "--size", "24", "--out", tmp_path / "out",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
@@ -59,8 +60,8 @@ def test_evaluate_passes_everything_on(nets, pictures, tmp_path, monkeypatch):
         NamedArguments("smoothgrad", {"seed": 1}),
     ]
     assert named == {
-        "maps": None, "target": "label", "controls": False, "fraction": 0.5, "batch_size": 3,
-        "precision": "bf16", "seed": 4, "save_maps": True, "out": tmp_path / "out",
+        "maps": None, "target": "label", "controls": False, "fraction": 0.5, "indices": [4, 2],
+        "batch_size": 3, "precision": "bf16", "seed": 4, "save_maps": True, "out": tmp_path / "out",
         "dry_run": False, "progress": False,
     }  # fmt: skip
 
@@ -71,8 +72,11 @@ def test_score_passes_everything_on(nets, pictures, tmp_path, monkeypatch):
     maps = [tmp_path / "mine", tmp_path / "yours"]
     for folder in maps:
         folder.mkdir()
+    chosen = tmp_path / "wrong.txt"
+    chosen.write_text("2\n0\n")
     done = run(
-        "score", "--maps", maps[0], "--maps", maps[1], "--data", pictures, "--model", "a:b",
+        "score", "--indices", chosen, "--maps", maps[0], "--maps", maps[1], "--data", pictures,
+        "--model", "a:b",
         "--metrics", "road,deletion", "--target", "label", "--no-controls", "--fraction", "0.5",
         "--load", "3", "--workers", "1", "--batch-size", "2", "--precision", "fp16", "--seed", "4",
         "--size", "24", "--out", tmp_path / "out", "--dry-run",
@@ -88,10 +92,20 @@ def test_score_passes_everything_on(nets, pictures, tmp_path, monkeypatch):
         folder.name: str(folder) for folder in maps
     }
     assert named == {
-        "methods": (), "target": "label", "controls": False, "fraction": 0.5, "batch_size": 2,
+        "methods": (), "target": "label", "controls": False, "fraction": 0.5, "indices": [2, 0],
+        "batch_size": 2,
         "precision": "fp16", "seed": 4, "out": tmp_path / "out", "dry_run": True,
         "progress": False,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "found"), [("1,two", "'two' in '1,two'"), ("none.txt", "'none.txt' in"), ("", "''")]
+)
+def test_indices_that_are_no_numbers_are_refused(nets, pictures, given, found):
+    message = refused("evaluate", "--data", pictures, "--methods", "gradcam", "--indices", given)
+    assert message.startswith("--indices takes numbers from 0, such as 3,5,8, or a file of them")
+    assert found in message
 
 
 def test_score_reads_the_maps_of_others(nets, pictures, tmp_path):

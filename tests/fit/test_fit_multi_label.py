@@ -51,9 +51,7 @@ def test_average_precision_of_a_class_that_no_image_shows_is_not_a_number():
 
 def test_step_is_one_of_the_binary_cross_entropy():
     data = Colors(8)
-    net = xcam.fit(
-        ColorNet(), data, epochs=1, batch_size=8, optimizer={"name": "SGD", "lr": 0.5}
-    )
+    net = xcam.fit(ColorNet(), data, epochs=1, batch_size=8, optimizer={"name": "SGD", "lr": 0.5})
     own = ColorNet().train()
     loss = F.binary_cross_entropy_with_logits(own(data.images), data.shown.float())
     loss.backward()

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from data_files import write_voc
 from torchvision.utils import save_image
 
 import xcam
@@ -75,6 +76,29 @@ def test_stream_is_trained_on_a_trained_classifier(own, monkeypatch):
         assert torch.equal(net.classifier(images), classifier.eval()(images))
         with pytest.raises(ValueError, match="castream learns on a frozen classifier, and the wei"):
             recipes.fit({**table, "model": {**model, "weights": "none"}}, folder)
+
+
+def test_stream_is_trained_on_several_labels_of_voc(tmp_path):
+    """Two steps each: the classifier by the recipe, the stream on it, and its mAP."""
+    write_voc(tmp_path / "data")
+    small = [{"name": "Resize", "size": [32, 32]}]
+    changes = {"model.name": "xcam:cifar_resnet", "model.depth": 8, "epochs": 1, "batch_size": 2}
+    changes |= {"data.train": small, "data.test": small, "data.validation": None}
+    changes |= {"drop_last": False}
+    recipe = recipes.read("castream_voc_resnet50", changes | {"method": None})
+    plain = recipes.fit(recipe, tmp_path / "data", tmp_path / "plain")
+    with pytest.raises(ValueError, match="castream learns on a frozen classifier, and the weights"):
+        recipes.fit(recipes.read("castream_voc_resnet50", changes), tmp_path / "data")
+    changes["model.weights"] = str(tmp_path / "plain" / "last.safetensors")
+    recipe = recipes.read("castream_voc_resnet50", changes)
+    net = recipes.fit(recipe, tmp_path / "data", tmp_path / "run")
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(net.classifier(images), plain(images))
+    assert (len(net.categories), net.categories[14]) == (20, "person")
+    found = recipes.accuracy(recipe, tmp_path / "data", tmp_path / "run" / "last.safetensors")
+    assert found.columns.tolist() == ["class", "n", "average_precision"]
+    assert found["n"].tolist()[14] == 2
+    assert "average_precision" in (tmp_path / "run" / "test.csv").read_text()
 
 
 @pytest.mark.parametrize("name", ["calm_cub_resnet50", "calm_openimages_resnet50"])

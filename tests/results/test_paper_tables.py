@@ -8,14 +8,16 @@ import pytest
 import torch
 from commands import refused, run
 from evaluations import CONTROLS, Pictures, evaluate, loader
+from torch.utils.data import DataLoader
 
 import xcam
 from xcam.core.figures import draw_grid
+from xcam.metrics import Deletion, Insertion
 from xcam.metrics.masked.muting import mute
 from xcam.models import Normalized
 from xcam.models.toy import GapNet
 from xcam.results import figures
-from xcam.results.tables import lcam
+from xcam.results.tables import castream, lcam
 
 SHARES = ("100%", "50%", "15%")
 NET = Normalized(GapNet(num_classes=7), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
@@ -26,6 +28,36 @@ def results():
     """Of five pictures that are all alike in size and of seven classes."""
     found = evaluate(loader(Pictures(5)), ["gradcam", "rise"], lcam(7).metrics, model=NET)
     return found, lcam(7).fill(found)
+
+
+def test_table_of_castream():
+    layout = castream()
+    found = evaluate(loader(Pictures(5)), ["gradcam"], layout.metrics, model=NET, target="label")
+    table = layout.fill(found)
+    assert [name for _, name in table.columns[:-1]] == ["AD", "AG", "AI", "I", "D"]
+    assert layout.metrics["AI"].strict
+    assert layout.metrics["I"] == Insertion(step=1 / 28, kernel="rise", size=5, sigma=5.0)
+    assert layout.metrics["D"] == Deletion(step=1 / 28)
+    values = found.table().set_index(["metric", "method"])["value"]
+    line = table.loc[("GapNet", "gradcam")]
+    assert line["curves", "I"] == pytest.approx(100 * values["I", "gradcam"])
+    assert line["masked", "AD"] == pytest.approx(values["AD", "gradcam"])
+    assert table.loc[("GapNet", "(images)"), "masked"].tolist() == [0, 0, 0]
+
+
+def test_means_weigh_images_and_not_batches():
+    """Five images in batches of two, the last of one, as in batches of five."""
+    metrics = castream().metrics
+    parts = [
+        evaluate(DataLoader(Pictures(5), batch_size=size), ["gradcam"], metrics, model=NET)
+        for size in (2, 5)
+    ]
+    small, large = (part.table()["value"].tolist() for part in parts)
+    assert small == pytest.approx(large, rel=1e-3, abs=1e-3)
+    rows = parts[0].to_pandas("AD")
+    mean = np.mean([float(value[0]) for value in rows[rows["method"] == "gradcam"]["values"]])
+    table = parts[0].table().set_index(["metric", "method"])["value"]
+    assert table["AD", "gradcam"] == pytest.approx(mean, rel=1e-5)
 
 
 def test_metrics_are_those_of_the_paper():

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from xcam._explain.checks import check_model
-from xcam._fit.average_precision import compute_average_precisions, compute_map, gather_rows
+from xcam._fit.average_precision import compute_average_precisions, gather_rows
+from xcam._fit.counted import Counted, second_k, tabulate
+from xcam._fit.items import check_labels
 from xcam._fit.order import list_evaluation_batches
-from xcam._fit.settings import Runtime, check_count, check_labels
+from xcam._fit.settings import Runtime, check_count
 from xcam._fit.source import Images, Source
-from xcam.core import describe_unreadable, extract_logits, find_unreadable, is_multi_label
+from xcam.core import extract_logits, find_unreadable, is_multi_label
 from xcam.engine import random_states, untouched, unwrap
 from xcam.engine.forward import Precision
-from xcam.errors import ModelOutputError
 from xcam.models.categories import find_categories
 from xcam.runs.processes import Processes
 
@@ -26,17 +27,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "Counted",
     "MeasureLoss",
     "accuracy",
     "add_batch",
-    "average_counts",
-    "average_sums",
     "count_correct",
     "new_sums",
-    "second_k",
     "sum_over_processes",
-    "tabulate",
 ]
 
 # From images and labels to a loss, the logits, and what divides the loss; None for the images.
@@ -102,71 +98,6 @@ def accuracy(
             net, source, num_classes, runtime, batch_size=size, progress=progress
         )
         return tabulate(counted, source.categories)
-
-
-class Counted(NamedTuple):
-    """What `count_correct` found.
-
-    Attributes:
-        answers: Images, right answers, and those among the first k of each class, (K, 3) int64. Of
-            images with several labels one line for all of them, (1, 3): whether the class of the
-            highest logit, or of one of the first k, is one of the labels.
-        loss: The mean, as the criterion would take it over all images; 0 if none is measured.
-        unreadable: The number of an image for which the net's output is not finite; None if it is
-            for all.
-        precisions: Of images with several labels, `(images, average precision)` of each class,
-            (K, 2) float64; None of one label.
-        top: k.
-    """
-
-    answers: Tensor
-    loss: float
-    unreadable: int | None
-    precisions: Tensor | None
-    top: int
-
-
-def tabulate(counted: Counted, categories: Sequence[str]) -> pd.DataFrame:
-    """Return what was counted as the table that `accuracy` describes.
-
-    Raises:
-        ModelOutputError: An output is not finite.
-    """
-    import pandas as pd
-
-    if counted.unreadable is not None:
-        raise ModelOutputError(describe_unreadable(counted.unreadable))
-    if counted.precisions is not None:
-        return _tabulate_precisions(counted, counted.precisions, categories)
-    counts = counted.answers
-    names = categories if len(categories) == len(counts) else range(len(counts))
-    rows = torch.cat([counts, counts.sum(0, keepdim=True)])
-    images, top1, topk = rows.double().T
-    return pd.DataFrame(
-        {
-            "class": [*names, "all"],
-            "n": rows[:, 0].tolist(),
-            "correct": rows[:, 1].tolist(),
-            "accuracy": (top1 / images).tolist(),
-            f"top{counted.top}": (topk / images).tolist(),
-        }
-    )
-
-
-def _tabulate_precisions(
-    counted: Counted, precisions: Tensor, categories: Sequence[str]
-) -> pd.DataFrame:
-    import pandas as pd
-
-    shown, values = precisions.T.tolist()
-    names = categories if len(categories) == len(shown) else range(len(shown))
-    return pd.DataFrame(
-        {
-            "class": [*names, "all"],
-            "n": [*map(int, shown), int(counted.answers[0, 0])],
-            "average_precision": [*values, compute_map(precisions)],
-        }
-    )
 
 
 def count_correct(
@@ -252,26 +183,12 @@ def count_correct(
     )
 
 
-def average_counts(counted: Counted) -> dict[str, float]:
-    """Return the mean loss and accuracies of what `count_correct` gave."""
-    images, top1, topk = counted.answers.sum(0).tolist()
-    means = {"loss": counted.loss, "accuracy": top1 / images, f"top{counted.top}": topk / images}
-    if counted.precisions is not None:
-        means["map"] = compute_map(counted.precisions)
-    return means
-
-
 def _count_batch(logits: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Return per-class counts of images, correct answers and top-k correct answers, (K, 3)."""
     ranks = logits.topk(second_k(num_classes), dim=1).indices.eq(labels[:, None])  # (B, k)
     kinds = torch.stack([torch.ones_like(ranks[:, 0]), ranks[:, 0], ranks.any(1)], dim=1)  # (B, 3)
     is_class = labels[:, None].eq(torch.arange(num_classes, device=labels.device))  # (B, K)
     return torch.einsum("bk,bj->kj", is_class.float(), kinds.float()).long()
-
-
-def second_k(num_classes: int) -> int:
-    """Return the k of the top-k accuracy: 5, or 2 if there are too few classes for top-5."""
-    return 5 if num_classes > 5 else min(2, num_classes)
 
 
 def sum_over_processes(values: Tensor, processes: Processes) -> Tensor:
@@ -315,16 +232,6 @@ def add_batch(
         ranks = labels.gather(1, first) if is_multi_label(labels) else first.eq(labels[:, None])
         sums[1] += ranks[:, 0].sum()
         sums[2] += ranks.any(1).sum()
-
-
-def average_sums(sums: list[float], num_classes: int) -> dict[str, float]:
-    """Return the mean loss and the accuracies of sums over images."""
-    loss, top1, topk, images = sums
-    return {
-        "loss": loss / images,
-        "accuracy": top1 / images,
-        f"top{second_k(num_classes)}": topk / images,
-    }
 
 
 def _exact_dtype(device: torch.device) -> torch.dtype:

@@ -13,9 +13,11 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from xcam._fit.order import Key, seed_item
+from xcam.core import is_multi_label
+from xcam.data.categories import Numbering
 from xcam.data.items import append_path, read_item
 
-__all__ = ["SeededDataset"]
+__all__ = ["SeededDataset", "check_classes", "check_labels"]
 
 
 class SeededDataset(Dataset[Any]):
@@ -66,6 +68,48 @@ class SeededDataset(Dataset[Any]):
         if load_batch is None:
             return [self[key] for key in keys]
         return list(load_batch([index for _, index in keys]))
+
+
+def check_classes(
+    has_several: bool | None, numbering: Numbering | None, num_classes: int | None, labels: Tensor
+) -> None:
+    """Refuse labels of the data set that are no classes, or of another kind than the first.
+
+    Raises:
+        ValueError: There is one.
+    """
+    several = is_multi_label(labels)
+    if has_several is not None and several != has_several:
+        kinds = ("an integer", "a (K,) bool tensor")
+        raise ValueError(
+            f"the label is {kinds[several]}, and the first image's is {kinds[has_several]}; "
+            "give all images one kind of label"
+        )
+    if numbering is not None:
+        numbering.translate(labels)
+    elif num_classes is not None:
+        check_labels(labels, num_classes)
+
+
+def check_labels(labels: Tensor, num_classes: int) -> None:
+    """Refuse labels, (B,) or (B, K) bool, on the CPU that are no classes of the net.
+
+    Raises:
+        ValueError: A label is out of range, or several labels are of another number of classes.
+    """
+    if is_multi_label(labels):
+        if labels.shape[1] != num_classes:
+            raise ValueError(
+                f"labels of {labels.shape[1]} classes are given for the model's {num_classes}; "
+                f"give a bool for each of its classes"
+            )
+        return
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        raise ValueError(
+            f"label {low if low < 0 else high} is out of range: the model has {num_classes} "
+            f"classes, 0 to {num_classes - 1}"
+        )
 
 
 def _read_label(label: object) -> Tensor:

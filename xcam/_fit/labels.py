@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
+from xcam._fit.items import check_labels
 from xcam._fit.order import list_evaluation_batches
-from xcam._fit.settings import check_labels
 from xcam._fit.source import Source
 from xcam.core import TrainableMethod
 from xcam.data.categories import list_categories
@@ -107,7 +108,9 @@ def _lists_first(source: Source) -> bool:
     """Return whether the listed label of the first item is the one that it has."""
     _, labels = source.load_one(0)
     listed = list_labels(source.dataset)
-    return listed is not None and source.translate(labels.new_tensor(listed[:1])).equal(labels)
+    if listed is None:
+        return False
+    return source.translate(torch.as_tensor(listed[0])[None].to(labels)).equal(labels)
 
 
 def _is_class(label: object, limit: int) -> bool:

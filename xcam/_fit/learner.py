@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from xcam._fit.averaging import Averaging
-from xcam._fit.counting import add_batch, second_k, sum_over_processes
+from xcam._fit.counted import second_k
+from xcam._fit.counting import add_batch, sum_over_processes
 from xcam._fit.divisor import Divisor
+from xcam._fit.items import check_labels
 from xcam._fit.optimization import Optimization
 from xcam._fit.order import Order, seed_all
-from xcam._fit.settings import Criterion, Runtime, check_labels
+from xcam._fit.settings import Criterion, Runtime
 from xcam.core import TrainableMethod, compute_class_loss, extract_logits, is_multi_label
 from xcam.core.instantiate import check_names
 from xcam.errors import ModelOutputError

@@ -17,15 +17,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from xcam._fit.counting import (
-    Counted,
-    MeasureLoss,
-    average_counts,
-    average_sums,
-    count_correct,
-    new_sums,
-    sum_over_processes,
-)
+from xcam._fit.counted import Counted, average_counts, average_sums
+from xcam._fit.counting import MeasureLoss, count_correct, new_sums, sum_over_processes
 from xcam._fit.divergence import LOOK_EVERY, make_divergence
 from xcam._fit.learner import Learner
 from xcam._fit.progress import Progress, draw, store_state, write_log

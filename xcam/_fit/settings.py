@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from xcam._fit.optimization import NamedArguments
-from xcam.core import TrainableMethod, extract_logits, is_multi_label
+from xcam.core import TrainableMethod, extract_logits
 from xcam.core.instantiate import check_number
 from xcam.engine import untouched
 from xcam.engine.forward import Precision
@@ -24,7 +24,6 @@ __all__ = [
     "Runtime",
     "TrainingSettings",
     "check_count",
-    "check_labels",
     "describe_structure",
 ]
 
@@ -277,27 +276,6 @@ def _describe_criterion(criterion: object) -> object:
         return None
     named = criterion if hasattr(criterion, "__qualname__") else type(criterion)
     return f"{named.__module__}.{named.__qualname__}"
-
-
-def check_labels(labels: Tensor, num_classes: int) -> None:
-    """Refuse labels, (B,) or (B, K) bool, on the CPU that are no classes of the net.
-
-    Raises:
-        ValueError: A label is out of range, or several labels are of another number of classes.
-    """
-    if is_multi_label(labels):
-        if labels.shape[1] != num_classes:
-            raise ValueError(
-                f"labels of {labels.shape[1]} classes are given for the model's {num_classes}; "
-                f"give a bool for each of its classes"
-            )
-        return
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= num_classes:
-        raise ValueError(
-            f"label {low if low < 0 else high} is out of range: the model has {num_classes} "
-            f"classes, 0 to {num_classes - 1}"
-        )
 
 
 def _find_accelerator() -> torch.device:

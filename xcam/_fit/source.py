@@ -20,9 +20,8 @@ from torch.utils.data import (
     default_collate,
 )
 
-from xcam._fit.items import SeededDataset
+from xcam._fit.items import SeededDataset, check_classes
 from xcam._fit.order import Key
-from xcam._fit.settings import check_labels
 from xcam.core import is_multi_label
 from xcam.data import datasets
 from xcam.data.categories import Numbering, list_categories, number_classes
@@ -122,7 +121,7 @@ class Source:
     def _choose_check(self) -> Callable[[Tensor], None]:
         """Return what refuses labels of the data set that are no classes, as far as known."""
         known = (self.has_several, self.numbering, self.num_classes)
-        return partial(_check_classes, *known)
+        return partial(check_classes, *known)
 
     def check_first(self, labels: Tensor) -> None:
         """Refuse the label (1,) of the first image, as the data set has it.
@@ -205,27 +204,6 @@ def _choose_options(loader: DataLoader[Any] | None, workers: int) -> dict[str, A
         "multiprocessing_context": loader.multiprocessing_context if count else None,
         "prefetch_factor": loader.prefetch_factor if count else None,
     }
-
-
-def _check_classes(
-    has_several: bool | None, numbering: Numbering | None, num_classes: int | None, labels: Tensor
-) -> None:
-    """Refuse labels of the data set that are no classes, or of another kind than the first.
-
-    Raises:
-        ValueError: There is one.
-    """
-    several = is_multi_label(labels)
-    if has_several is not None and several != has_several:
-        kinds = ("an integer", "a (K,) bool tensor")
-        raise ValueError(
-            f"the label is {kinds[several]}, and the first image's is {kinds[has_several]}; "
-            "give all images one kind of label"
-        )
-    if numbering is not None:
-        numbering.translate(labels)
-    elif num_classes is not None:
-        check_labels(labels, num_classes)
 
 
 def _start_worker(init: Callable[[int], None] | None, worker: int) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from xcam._explain.checks import check_model
-from xcam._fit.counting import tabulate
+from xcam._fit.counted import tabulate
 from xcam._fit.loop import Training
 from xcam._fit.optimization import NamedArguments
 from xcam._fit.progress import Progress, make_folder, open_board, resume

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xcam.cli.application import app
-from xcam.cli.literals import parse_calls
+from xcam.cli.literals import parse_calls, parse_indices
 from xcam.cli.nets import load_model
 from xcam.cli.pictures import make_loader
 
@@ -53,7 +53,7 @@ _Metrics = Annotated[
 ]
 _Table = Annotated[
     str | None,
-    typer.Option(help="Print a paper's table instead of --metrics: lcam (AD, IC, accuracy)."),
+    typer.Option(help="Print a paper's table instead of --metrics: lcam or castream."),
 ]
 _Figure = Annotated[
     Path | None,
@@ -75,6 +75,10 @@ _Resize = Annotated[
 ]
 _Controls = Annotated[bool, typer.Option(help="Also evaluate random, center_gaussian and sobel.")]
 _Fraction = Annotated[float, typer.Option(help="Fraction of the pictures to use.")]
+_Indices = Annotated[
+    str | None,
+    typer.Option(help="Pictures to use, numbers from 0: 3,5,8, or a file of them."),
+]
 _Load = Annotated[int, typer.Option(help="Pictures loaded, explained and stored together.")]
 _Workers = Annotated[int, typer.Option(help="Processes that load pictures.")]
 _BatchSize = Annotated[int | None, typer.Option(help="Pictures through the model at a time.")]
@@ -105,6 +109,7 @@ def evaluate(
     resize: _Resize = None,
     controls: _Controls = True,
     fraction: _Fraction = 1.0,
+    indices: _Indices = None,
     load: _Load = 16,
     workers: _Workers = 0,
     batch_size: _BatchSize = None,
@@ -164,6 +169,7 @@ def evaluate(
         out=out,
         controls=controls,
         fraction=fraction,
+        indices=None if indices is None else parse_indices(indices),
         batch_size=batch_size,
         precision=precision,
         seed=seed,
@@ -186,6 +192,7 @@ def score(
     resize: _Resize = None,
     controls: _Controls = True,
     fraction: _Fraction = 1.0,
+    indices: _Indices = None,
     load: _Load = 16,
     workers: _Workers = 0,
     batch_size: _BatchSize = None,
@@ -211,6 +218,7 @@ def score(
         out=out,
         controls=controls,
         fraction=fraction,
+        indices=None if indices is None else parse_indices(indices),
         batch_size=batch_size,
         precision=precision,
         seed=seed,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["parse_calls", "parse_literal", "parse_value"]
+__all__ = ["parse_calls", "parse_indices", "parse_literal", "parse_value"]
 
 T = TypeVar("T")
 
@@ -44,6 +45,23 @@ def parse_calls(option: str, text: str, make: Callable[[str, dict[str, Any]], T]
             f'{option} takes names, with settings as in "a,b(setting=1)", got {text!r}'
         ) from error
     return [make(name, settings) for name, settings in found]
+
+
+def parse_indices(text: str) -> list[int]:
+    """Return the numbers in a text, or in the file that it names, apart by commas or blanks.
+
+    Raises:
+        ValueError: There are none, or something else is among them.
+    """
+    path = Path(text)
+    words = (path.read_text() if path.is_file() else text).replace(",", " ").split()
+    wrong = next((word for word in words if not (word.isascii() and word.isdigit())), None)
+    if not words or wrong is not None:
+        found = f"{wrong!r} in {text!r}" if words else repr(text)
+        raise ValueError(
+            f"--indices takes numbers from 0, such as 3,5,8, or a file of them, got {found}"
+        )
+    return [int(word) for word in words]
 
 
 def _parse_call(node: ast.expr) -> tuple[str, dict[str, Any]]:

@@ -59,7 +59,7 @@ def _open(path: Path, root: Path | None, side: int, resize: int | None) -> Datas
         return data.wsol(path, root, side, transform)
     if path.is_dir():
         return data.folder(path, side, transform)
-    if str(path) not in ARRAYS or path.exists():
+    if str(path) not in (*ARRAYS, "voc") or path.exists():
         return data.listed(path, root, side, transform)
     if root is None:
         raise ValueError(f"--data {path} needs --root, the folder that holds the set")

@@ -15,20 +15,18 @@ from xcam.core.headed import (
     check_headless,
     find_headed,
 )
-from xcam.core.losses import compute_class_loss, is_multi_label, require_single_labels
 from xcam.core.method import FAMILIES, Method, MethodSpec, Reduce, SavedMethod, TrainableMethod
 from xcam.core.metric import QUESTIONS, Metric, MetricSpec, Truth
 from xcam.core.notes import Note
 from xcam.core.settings import Count, NonNegative, Positive, Range, Settings, Share
-from xcam.core.target import (
-    Output,
-    ScoreFunction,
-    Target,
-    TargetLike,
-    extract_logits,
+from xcam.core.several import (
+    compute_class_loss,
     has_independent_classes,
     independent_classes,
+    is_multi_label,
+    require_single_labels,
 )
+from xcam.core.target import Output, ScoreFunction, Target, TargetLike, extract_logits
 
 __all__ = [
     "FAMILIES",

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Literal, TypeAlias
 
 import torch
@@ -14,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xcam.core.finite import check_finite, check_logits
+from xcam.core.several import has_independent_classes
 from xcam.errors import ModelOutputError
 from xcam.sentences import pluralize
 
@@ -23,36 +22,12 @@ __all__ = [
     "Target",
     "TargetLike",
     "extract_logits",
-    "has_independent_classes",
-    "independent_classes",
 ]
 
 Output = Literal["logit", "prob", "logprob"]
 ScoreFunction: TypeAlias = Callable[[object, Tensor], Tensor]
 _UNBOUND = "the predicted class is not known yet: call target.bind first"
 TargetLike: TypeAlias = "int | Sequence[int] | Tensor | ScoreFunction | Target | None"
-
-
-_independent: ContextVar[bool] = ContextVar("xcam_independent_classes", default=False)
-
-
-@contextmanager
-def independent_classes() -> Iterator[None]:
-    """Read each class's probability by itself, by a sigmoid, inside a block.
-
-    An image of several labels shows each class or not, whatever else it shows; `xcam.evaluate` is
-    in such a block where labels are (B, K) bool.
-    """
-    token = _independent.set(True)
-    try:
-        yield
-    finally:
-        _independent.reset(token)
-
-
-def has_independent_classes() -> bool:
-    """Return whether each class has a probability by itself, see `independent_classes`."""
-    return _independent.get()
 
 
 class Target:

@@ -9,6 +9,7 @@ from xcam.data.lists import listed
 from xcam.data.named import load
 from xcam.data.planted.cues import PlantedCues, planted_cues
 from xcam.data.splits import Splits
+from xcam.data.voc import VOCFiles, voc
 from xcam.data.wsol_metadata import wsol
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "ImageFiles",
     "PlantedCues",
     "Splits",
+    "VOCFiles",
     "cub",
     "cub_cues",
     "folder",
@@ -25,5 +27,6 @@ __all__ = [
     "planted_cues",
     "predict_labels",
     "relabel",
+    "voc",
     "wsol",
 ]

@@ -100,8 +100,9 @@ def is_several(label: object) -> bool:
     """Return whether a label is one bool for each class, of an image that may show several."""
     if isinstance(label, Tensor | np.ndarray):
         return label.ndim == 1 and label.dtype in (torch.bool, np.dtype(bool))
-    is_list = isinstance(label, list | tuple) and len(label) > 0
-    return is_list and all(isinstance(one, bool) for one in label)
+    if not isinstance(label, list | tuple) or not label:
+        return False
+    return all(isinstance(one, bool) for one in label)
 
 
 def _list_candidates(dataset: object) -> Iterator[object]:

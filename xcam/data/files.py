@@ -28,6 +28,7 @@ __all__ = [
     "list_class_folders",
     "make_transform",
     "read_folder",
+    "strip_subclass",
 ]
 
 Box: TypeAlias = tuple[float, float, float, float]
@@ -89,7 +90,7 @@ class ImageFiles(Dataset[tuple[Any, ...]]):
         image = tv_tensors.Image(pixels)
         label = self.labels[index : index + 1]
         if not self.truths:
-            return (_strip_subclass(self.transform(image)), *label)
+            return (strip_subclass(self.transform(image)), *label)
         truth = self.truths[index]
         size = (int(image.shape[1]), int(image.shape[2]))
         if isinstance(truth, Path | Instances):
@@ -99,16 +100,16 @@ class ImageFiles(Dataset[tuple[Any, ...]]):
                 else read_instances(truth, size, orientation, self.upright)
             )
             image, mask = self.transform(image, mask)
-            return (_strip_subclass(image), *label, _strip_subclass(mask))
+            return (strip_subclass(image), *label, strip_subclass(mask))
         boxes = self._make_boxes(index, size, orientation)
         image, boxes = self.transform(image, boxes)
-        return (_strip_subclass(image), *label, _pad(_strip_subclass(boxes), self._max_boxes))
+        return (strip_subclass(image), *label, _pad(strip_subclass(boxes), self._max_boxes))
 
     def _make_boxes(self, index: int, size: tuple[int, int], orientation: int) -> Any:  # noqa: ANN401
         """Return the boxes of an image of a size, (H, W), after it was turned upright."""
         from torchvision import tv_tensors
 
-        boxes = torch.tensor(self.truths[index], dtype=torch.float32)
+        boxes = torch.tensor(self.truths[index], dtype=torch.float32).reshape(-1, 4)
         stored = size[::-1] if swaps_sides(orientation) else size
         drawn, other = (size, stored) if self.upright else (stored, size)
         beyond = _find_beyond(boxes, drawn)
@@ -226,7 +227,7 @@ def make_transform(size: int) -> Transform:
     return steps
 
 
-def _strip_subclass(value: Any) -> Any:  # noqa: ANN401 - a transform may return anything
+def strip_subclass(value: Any) -> Any:  # noqa: ANN401 - a transform may return anything
     """Return a plain tensor: a subclass of torchvision would slow down every later operation."""
     return value.as_subclass(Tensor) if isinstance(value, Tensor) else value
 

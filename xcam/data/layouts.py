@@ -15,6 +15,7 @@ from xcam.data.imagenet import list_imagenet_categories
 from xcam.data.lists import listed, read_lines
 from xcam.data.spelling import check_numbers, shorten
 from xcam.data.splits import Splits
+from xcam.data.voc import open_voc
 from xcam.data.wsol_metadata import open_wsol
 from xcam.sentences import escape_name, pluralize
 
@@ -112,6 +113,7 @@ LAYOUTS = {
     "imagenet": _open_imagenet,
     "imagenetv2": _open_imagenet_v2,
     "list": _open_lists,
+    "voc": open_voc,
     "wsol": open_wsol,
 }
 """Functions (root, lists) -> Splits, by the name of the layout."""

@@ -41,6 +41,9 @@ def load(
     - `cub`: CUB-200-2011 as it is published.
     - `imagenetv2`: a test split, with a folder a class that is named by its number.
     - `wsol`: CUB, ImageNet or OpenImages30k by the metadata of weakly supervised localization.
+    - `voc`: Pascal VOC of one year, in `VOCdevkit/`. An image has several labels, (20,) bool, of
+      the objects that are not marked as difficult. The lists are `trainval` and `test` where there
+      is a `test`, as for 2007, or else `train` and `val`, the test split.
 
     CIFAR's files are pickles: torchvision compares their MD5 with the published one, then
     unpickles them.

@@ -20,7 +20,8 @@ __all__ = ["Splits", "apply_transforms", "hold_out"]
 class Splits:
     """The splits of a data set, each a map-style data set of `(image, label)`, or None.
 
-    An image is (C, H, W) float32 in [0, 1]; a label is an int from 0.
+    An image is (C, H, W) float32 in [0, 1]; a label is an int from 0, or of images that show
+    several classes (K,) bool.
 
     Attributes:
         train: The training split, with the transforms of training.

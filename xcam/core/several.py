@@ -1,12 +1,24 @@
-"""The loss of a classifier's logits, whatever its labels are: one class an image, or several."""
+"""Images that show several classes: their labels, their loss, their probabilities."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["compute_class_loss", "is_multi_label", "require_single_labels"]
+__all__ = [
+    "compute_class_loss",
+    "has_independent_classes",
+    "independent_classes",
+    "is_multi_label",
+    "require_single_labels",
+]
+
+_independent: ContextVar[bool] = ContextVar("xcam_independent_classes", default=False)
 
 
 def is_multi_label(labels: Tensor) -> bool:
@@ -47,3 +59,22 @@ def require_single_labels(labels: Tensor, name: str, reason: str) -> None:
             f"{name} cannot be trained on images with several labels: {reason}; train castream, "
             "lficam or abn on them, or give one label an image, with xcam.data.relabel"
         )
+
+
+@contextmanager
+def independent_classes() -> Iterator[None]:
+    """Read each class's probability by itself, by a sigmoid, inside a block.
+
+    An image of several labels shows each class or not, whatever else it shows; `xcam.evaluate` is
+    in such a block where labels are (B, K) bool.
+    """
+    token = _independent.set(True)
+    try:
+        yield
+    finally:
+        _independent.reset(token)
+
+
+def has_independent_classes() -> bool:
+    """Return whether each class has a probability by itself, see `independent_classes`."""
+    return _independent.get()
