@@ -78,6 +78,35 @@ def test_stream_is_trained_on_a_trained_classifier(own, monkeypatch):
             recipes.fit({**table, "model": {**model, "weights": "none"}}, folder)
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["ILSVRC2012_val_00000001.JPEG", "ILSVRC2012_val_00000002.JPEG"],
+        ["train/n01443537/images/n01443537_0.JPEG", "train/n01629819/images/n01629819_0.JPEG"],
+        ["airport_inside/airport_inside_0001.jpg", "winecellar/wine_cellar_01.jpg"],
+    ],
+    ids=["imagenet", "tiny_imagenet", "mit67"],
+)
+def test_stream_is_trained_from_lists(files, own, monkeypatch):
+    """Of files and labels apart by commas, as ImageNet, Tiny-ImageNet and MIT-67 come."""
+    folder, model = own
+    for file in files:
+        path = folder / "data" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_image(torch.rand(3, 32, 32), path)
+    lines = "".join(f"{file},{label}\n" for file, label in zip(files, (4, 0), strict=True))
+    (folder / "train.csv").write_text(lines)
+    monkeypatch.chdir(folder)
+    weights = str(folder / "net.safetensors")
+    changes = {f"model.{name}": value for name, value in MODEL.items()}
+    changes |= {"model.weights": weights, "data.lists": {"train": "train.csv"}, "epochs": 1}
+    changes |= {"data.train": [], "data.test": [], "batch_size": 2, "data.validation": None}
+    net = recipes.fit(recipes.read("castream_cub_resnet50", changes), "data")
+    images = torch.rand(1, 3, 32, 32)
+    assert torch.equal(net.classifier(images), model(images))
+    assert net.method.spec.name == "castream"
+
+
 def test_stream_is_trained_on_several_labels_of_voc(tmp_path):
     """Two steps each: the classifier by the recipe, the stream on it, and its mAP."""
     write_voc(tmp_path / "data")

@@ -19,6 +19,7 @@ from xcam.models import Normalized
 zoo = torchvision.models
 IMAGES, LABELS = pictures(4, size=64), torch.tensor([0, 1, 2, 1])
 RESNET = ("maxpool", "layer1", "layer2", "layer3", "layer4")
+CAMS = [name for name in xcam.list_methods() if xcam.get_method(name).spec.family == "cam"]
 NINE = tuple(f"features.{n}" for n in range(9))
 
 
@@ -40,7 +41,9 @@ def chain(*widths):
     ("name", "settings", "layers", "parameters"),
     [
         ("resnet18", {}, RESNET, 439_808),
+        ("resnet34", {}, RESNET, 439_808),
         ("resnet50", {}, RESNET, 6_969_152),
+        ("resnet152", {}, RESNET, 6_969_152),
         ("resnet50", {"placement": "released"}, RESNET, 6_969_152),
         ("resnext50_32x4d", {}, RESNET, 6_969_152),
         ("wide_resnet50_2", {}, RESNET, 6_969_152),
@@ -56,6 +59,7 @@ def chain(*widths):
         ),
         ("efficientnet_b0", {}, NINE, chain(32, 16, 24, 40, 80, 112, 192, 320, 1280, 1280)),
         ("efficientnet_b3", {}, NINE, chain(40, 24, 32, 48, 96, 136, 232, 384, 1536, 1536)),
+        ("efficientnet_b6", {}, NINE, chain(56, 32, 40, 72, 144, 200, 344, 576, 2304, 2304)),
         (
             "mobilenet_v2",
             {},
@@ -317,6 +321,17 @@ class TestNet:
         xcam.explain(net.classifier, images, 1, method)
         handle.remove()
         assert len(passes) == len(bare)
+
+    @pytest.mark.parametrize("method", CAMS)
+    def test_every_cam_explains_the_net(self, method):
+        net, images = self.net(), pictures(size=16)
+        if method == "cam":  # the logits are not affine in the pooled features
+            with pytest.raises(LayerError):
+                xcam.explain(net, images, 1, method)
+            return
+        explanation = xcam.explain(net, images, 1, method)
+        assert explanation.raw.isfinite().all()
+        assert explanation.method.layer == "classifier.stage"
 
     def test_several_heads_have_their_mean_for_a_map(self):
         net, images = self.net(heads=2), pictures(size=16)
