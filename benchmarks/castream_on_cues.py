@@ -46,8 +46,8 @@ LOCALIZATION = {
     "pointing game": xcam.get_metric("pointing_game")(tolerance=1),
 }
 FIT: dict[str, dict[str, Any]] = {
-    "GAP": {"optimizer": SGD, "batch_size": 64, "lr": 0.1},
-    "CA": {"optimizer": {"name": "AdamW", "lr": 1e-3}, "batch_size": 32, "lr": 1e-3},
+    "GAP": {"optimizer": SGD, "batch_size": 64},
+    "CA": {"optimizer": {"name": "AdamW", "lr": 1e-3}, "batch_size": 32},
 }
 
 
@@ -61,6 +61,7 @@ class Study:
         scored: To score maps on, with the masks of what decides the class where they are known.
         num_classes: Of the labels.
         epochs: Of the classifier, and of the stream on it.
+        lr: The highest rate of the classifier.
     """
 
     train: TensorDataset
@@ -68,13 +69,14 @@ class Study:
     scored: TensorDataset
     num_classes: int
     epochs: tuple[int, int]
+    lr: float
 
     @classmethod
     def draw_cues(cls, seed: int, images: int, scored: int) -> Self:
         """Draw images of which the color of a disc decides the class."""
         train, test = (stacked(drawn(n, 10 * seed + k)) for k, n in enumerate((images, TEST)))
         some = TensorDataset(*(part[:scored] for part in test))
-        return cls(TensorDataset(*train[:2]), TensorDataset(*test[:2]), some, 8, (5, 6))
+        return cls(TensorDataset(*train[:2]), TensorDataset(*test[:2]), some, 8, (5, 6), 0.1)
 
     @classmethod
     def load_fashion_mnist(cls, root: Path, seed: int, images: int, scored: int) -> Self:
@@ -91,7 +93,7 @@ class Study:
 
         train, test = load(splits.train, images), load(splits.test, TEST)
         some = TensorDataset(*(part[:scored] for part in test))
-        return cls(TensorDataset(*train), TensorDataset(*test), some, 10, (2, 4))
+        return cls(TensorDataset(*train), TensorDataset(*test), some, 10, (3, 4), 0.02)
 
 
 def new_net(num_classes: int, seed: int) -> nn.Module:
@@ -109,10 +111,10 @@ def trained(study: Study, out: Path, seed: int) -> dict[str, nn.Module]:
     nets: dict[str, nn.Module] = {}
     methods = {"GAP": None, "CA": "castream"}
     for (name, method), epochs in zip(methods.items(), study.epochs, strict=True):
-        settings = FIT[name].copy()
+        settings = FIT[name]
         schedule = {
             "name": "OneCycleLR",
-            "max_lr": settings.pop("lr"),
+            "max_lr": study.lr if method is None else settings["optimizer"]["lr"],
             "total_steps": -(-len(study.train) // settings["batch_size"]) * epochs,
             "per": "step",
         }
@@ -190,14 +192,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the weights and the images")
     parser.add_argument("--data", choices=("cues", "fashion_mnist"), default="cues")
     parser.add_argument("--root", type=Path, default=Path("data"), help="where Fashion-MNIST is")
-    parser.add_argument("--images", type=int, help="to train on; 1600 of cues, 3000 of the other")
+    parser.add_argument("--images", type=int, help="to train on; 1600 of cues, 4000 of the other")
     parser.add_argument("--scored", type=int, default=24, help="images on which maps are scored")
     options = parser.parse_args(arguments)
     seed, out = options.seed, options.out / options.data / str(options.seed)
     if options.data == "cues":
         study = Study.draw_cues(seed, options.images or 1600, options.scored)
     else:
-        images = options.images or 3000
+        images = options.images or 4000
         study = Study.load_fashion_mnist(options.root, seed, images, options.scored)
     nets = trained(study, out, seed)
     accuracy = pd.DataFrame(accuracies(nets, study.test))

@@ -11,11 +11,13 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset, TensorDataset
 from trainings import assert_same_training
 
 import xcam
-from xcam._fit.average_precision import compute_average_precisions
+from xcam._fit.average_precision import compute_average_precisions, gather_rows
+from xcam._fit.settings import Runtime
 from xcam.core import compute_class_loss
 from xcam.data.datasets import list_labels
 from xcam.data.joining import number_parts_alike
 from xcam.methods import CALM, CAStream, LCAMFm
+from xcam.runs.processes import Processes
 
 ADAM = {"optimizer": {"name": "Adam", "lr": 0.02}, "batch_size": 8}
 
@@ -200,3 +202,17 @@ def test_loaders_and_subsets_are_taken():
     loader = DataLoader(Subset(data, range(6)), batch_size=4)
     found = xcam.accuracy(ColorNet(), loader)
     assert found["n"].tolist() == [*data.shown[:6].sum(0).tolist(), 6]
+
+
+def test_processes_share_the_images_of_the_average_precision(monkeypatch):
+    """A second process that has the last two of four images."""
+    scores, labels = torch.rand(4, 3), torch.rand(4, 3) > 0.5
+
+    def gather(found, own):
+        found[0], found[1] = own, (scores[2:], labels[2:])
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    runtime = Runtime(Processes(rank=0, count=2), torch.device("cpu"), "full")
+    rows = gather_rows([(scores[:1], labels[:1]), (scores[1:2], labels[1:2])], 3, runtime)
+    assert torch.equal(rows[0], scores)
+    assert torch.equal(rows[1], labels)
