@@ -163,6 +163,19 @@ def test_method_whose_loss_fails_on_several_labels_is_refused():
         xcam.fit(ColorNet(), Colors(8), OneLabel(), epochs=1, batch_size=8)
 
 
+class OwnLoss(ColorNet):
+    """A net whose loss has never heard of several labels."""
+
+    def training_loss(self, images, labels):
+        found = self(images)
+        return F.cross_entropy(found, labels), found
+
+
+def test_net_whose_own_loss_fails_on_several_labels_is_refused():
+    with pytest.raises(ValueError, match=r"^the loss fails on images with several labels"):
+        xcam.fit(OwnLoss(), Colors(8), epochs=1, batch_size=8)
+
+
 class Mixed(Colors):
     """Of which one image has a single label."""
 

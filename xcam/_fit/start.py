@@ -164,8 +164,6 @@ class Start:
                 "0; give a model, and images, of two classes at least, or a criterion"
             )
         order = self.order
-        if method is not None and is_multi_label(self.label):
-            check_multi_label_loss(net, method, (self.image, self.label), runtime)
         check_last_step(net, self.image, order, runtime)
         if method is not None and self.validation is not None:
             batch = self.validation.load_one(settings.seed)
@@ -181,6 +179,8 @@ class Start:
         )
         objective = Objective(net, method, settings.criterion, settings.label_smoothing, *divisors)
         objective.to(runtime.device)
+        if is_multi_label(self.label):
+            check_multi_label_loss(objective, (self.image, self.label), runtime)
         wrapped: nn.Module = objective
         if runtime.processes.count > 1:
             wrapped = share_gradients(objective, self.image, self.label, runtime)

@@ -78,22 +78,24 @@ def check_validation_loss(
 
 
 def check_multi_label_loss(
-    net: nn.Module, method: TrainableMethod, batch: tuple[Tensor, Tensor], runtime: Runtime
+    objective: Objective, batch: tuple[Tensor, Tensor], runtime: Runtime
 ) -> None:
-    """Refuse a method's loss that takes one label an image, before anything is written.
+    """Refuse a loss that takes one label an image, before anything is written.
 
     Raises:
         ValueError: It fails on an image with several labels.
     """
     image, labels = batch
+    net, method = objective.net, objective.method
     with untouched(net), torch.no_grad(), runtime.autocast():
         try:
-            method.loss(net, runtime.move(image), labels.to(runtime.device))
+            objective.measure(net, runtime.move(image), labels.to(runtime.device))
         except (IndexError, RuntimeError, TypeError) as error:
+            owner = "" if method is None else f" of {method.spec.name}"
             raise ValueError(
-                f"the loss of {method.spec.name} fails on images with several labels, (B, K) bool "
-                f"({error}); have it compute xcam.core.compute_class_loss(logits, labels), or give "
-                "one label an image, with xcam.data.relabel"
+                f"the loss{owner} fails on images with several labels, (B, K) bool ({error}); have "
+                "it compute xcam.core.compute_class_loss(logits, labels), or give one label an "
+                "image, with xcam.data.relabel"
             ) from error
 
 
