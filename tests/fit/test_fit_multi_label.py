@@ -13,6 +13,7 @@ from trainings import assert_same_training
 import xcam
 from xcam._fit.average_precision import compute_average_precisions, gather_rows
 from xcam._fit.settings import Runtime
+from xcam._roar.images import PlainImages
 from xcam.core import compute_class_loss
 from xcam.data.datasets import list_labels
 from xcam.data.joining import number_parts_alike
@@ -229,3 +230,8 @@ def test_processes_share_the_images_of_the_average_precision(monkeypatch):
     rows = gather_rows([(scores[:1], labels[:1]), (scores[1:2], labels[1:2])], 3, runtime)
     assert torch.equal(rows[0], scores)
     assert torch.equal(rows[1], labels)
+
+
+def test_roar_refuses_several_labels():
+    with pytest.raises(ValueError, match="roar compares accuracies, and image 0 of train has sev"):
+        PlainImages.open(Colors(4), "train")

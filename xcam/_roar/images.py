@@ -236,6 +236,11 @@ def _read(
     if len(item) < 3:
         raise TypeError(f"an item of {name} must be (image, label), got an image without a label")
     image, label, *_, transform = item
+    if datasets.is_several(label):
+        raise ValueError(
+            f"roar compares accuracies, and image {index} of {name} has several labels; give one "
+            "label an image, with xcam.data.relabel"
+        )
     if isinstance(image, Image) and image.mode not in ("L", "RGB"):
         image = image.convert("RGB")
     return _to_tensor(image, name), int(default_collate([label])), image, transform

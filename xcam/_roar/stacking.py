@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from xcam._fit.items import check_labels
 from xcam._fit.learner import make_mixing
 from xcam._fit.optimization import Optimization
 from xcam._fit.order import list_evaluation_batches, seed_all
-from xcam._fit.settings import check_labels, describe_structure
+from xcam._fit.settings import describe_structure
 from xcam._fit.source import Source
 from xcam._fit.start import Start
 from xcam.core import find_unreadable
