@@ -37,7 +37,7 @@ def test_probability_is_that_of_each_class_by_itself(results):
     image, classes = data.shown.nonzero().T
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", XcamWarning)  # of maps without any positive value
-        maps = xcam.explain(NET, data.images[image], classes, "gradcam").normalized()
+        maps = xcam.explain(NET, data.images[image], classes, "gradcam").normalized(relu=False)
     with torch.no_grad():
         p, o = (
             NET(shown).sigmoid().gather(1, classes[:, None])[:, 0]

@@ -36,8 +36,10 @@ def test_table_of_castream():
     table = layout.fill(found)
     assert [name for _, name in table.columns[:-1]] == ["AD", "AG", "AI", "I", "D"]
     assert layout.metrics["AI"].strict
-    assert layout.metrics["I"] == Insertion(step=1 / 28, kernel="rise", size=5, sigma=5.0)
-    assert layout.metrics["D"] == Deletion(step=1 / 28)
+    wanted = {"I": Insertion(step=1 / 28, kernel="rise", size=5, sigma=5.0)}
+    wanted["D"] = Deletion(step=1 / 28)
+    for name, metric in wanted.items():
+        assert layout.metrics[name].parameters() == metric.parameters()
     values = found.table().set_index(["metric", "method"])["value"]
     line = table.loc[("GapNet", "gradcam")]
     assert line["curves", "I"] == pytest.approx(100 * values["I", "gradcam"])
@@ -290,7 +292,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("arguments", "sentence"),
         [
-            (["--table", "castream"], "--table takes lcam, got 'castream'"),
+            (["--table", "rise"], "--table takes lcam, castream, got 'rise'"),
             (["--table", "lcam", "--metrics", "entropy"], "leave --metrics out"),
             (["--figure", "none/a.png"], "no folder 'none' for --figure"),
             (["--figure", "a.png", "--model", "a:b", "--model", "c:d"], "draws one model, got 2"),

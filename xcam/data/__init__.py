@@ -7,9 +7,9 @@ from xcam.data.labels import predict_labels, relabel
 from xcam.data.layouts import imagenet_val
 from xcam.data.lists import listed
 from xcam.data.named import load
+from xcam.data.pascal import VOCFiles, voc
 from xcam.data.planted.cues import PlantedCues, planted_cues
 from xcam.data.splits import Splits
-from xcam.data.voc import VOCFiles, voc
 from xcam.data.wsol_metadata import wsol
 
 __all__ = [

@@ -13,9 +13,9 @@ from xcam.data.cub_files import open_cub
 from xcam.data.files import ImageFiles, Transform, folder, list_class_folders, read_folder
 from xcam.data.imagenet import list_imagenet_categories
 from xcam.data.lists import listed, read_lines
+from xcam.data.pascal import open_voc
 from xcam.data.spelling import check_numbers, shorten
 from xcam.data.splits import Splits
-from xcam.data.voc import open_voc
 from xcam.data.wsol_metadata import open_wsol
 from xcam.sentences import escape_name, pluralize
 
