@@ -179,7 +179,7 @@ def scored_maps(
     )
     yield judged.table()
     pairs = [judged.compare(f"{name}, CA", f"{name}, GAP") for name in METHODS]
-    yield pd.concat(pairs).rename(columns={"difference": "value", "b": "minus"})
+    yield pd.concat(pairs).rename(columns={"difference": "value", "a": "method", "b": "minus"})
     if len(scored.tensors) > 2:
         located = xcam.evaluate(nets["GAP"], scored, (), LOCALIZATION, maps=maps, **same)
         yield located.table().assign(model="")
