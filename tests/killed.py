@@ -16,8 +16,9 @@ posix = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs fork an
 # A process has one fork server, so that these are of all tests that ask for it. Some are what
 # torch imports late, at the first pass on its meta device.
 PRELOADED = [
-    "test_evaluate_resume", "test_fit_resume", "xcam._evaluate", "xcam._fit", "xcam.metrics",
-    "xcam.checkpoints", "pandas", "torchvision", "torch._dynamo", "torch._refs", "torch._decomp",
+    "test_evaluate_resume", "test_fit_resume", "retrainings", "xcam._roar", "xcam._evaluate",
+    "xcam._fit", "xcam.metrics", "xcam.checkpoints", "pandas", "torchvision", "torch._dynamo",
+    "torch._refs", "torch._decomp",
 ]  # fmt: skip
 
 

@@ -233,6 +233,6 @@ def test_commands_on_the_recipes_page_are_valid(tmp_path, monkeypatch):
     for words in lines:
         given = dict(itertools.pairwise(words))
         changes = [after for word, after in itertools.pairwise(words) if word == "--set"]
-        xcam.recipes.read(given["--recipe"], fitting._parse_changes(changes))
+        xcam.recipes.read(given["--recipe"], fitting.parse_changes(changes))
         for option in (word for word in words if word.startswith("--")):
             assert f"  {option} " in options, option

@@ -297,7 +297,7 @@ def test_groups_of_calm_split_its_nets_as_published(name, pattern, fast, slow):
     changes = [f"model.name=xcam:{name}"]
     if pattern:  # as the notes advise
         changes += ["model.depth=none", f'fit.groups={{"{pattern}"={{lr_factor=10}}}}']
-    recipe = recipes.read("calm_cub_resnet50", fitting._parse_changes(changes))
+    recipe = recipes.read("calm_cub_resnet50", fitting.parse_changes(changes))
     assert f"xcam:{name}" in recipe["notes"] or not pattern
     assert pattern is None or pattern in recipe["notes"]
     recipe["model"].pop("weights")
@@ -468,7 +468,7 @@ class TestPages:
             if "--recipe" in words or words[0] == "--set":
                 named = [after for word, after in pairs if word == "--recipe"]
                 changes = [after for word, after in pairs if word == "--set"]
-                recipes.read(*named or ["lcam_fm_vgg16"], fitting._parse_changes(changes))
+                recipes.read(*named or ["lcam_fm_vgg16"], fitting.parse_changes(changes))
             table = helps["fit" if words[0] == "--set" else words[1]]
             options = [word for word in words if word.startswith("--")]
             assert all(re.search(rf"(  |/ ){option} ", table) for option in options)

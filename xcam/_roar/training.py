@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from xcam._fit import accuracy
+from xcam._fit.learner import find_training_loss
 from xcam._fit.order import seed_all
 from xcam._fit.settings import Runtime, TrainingSettings
 from xcam._fit.source import Source
@@ -27,10 +28,10 @@ from xcam.core.instantiate import check_names
 from xcam.engine import random_states
 from xcam.errors import DivergenceError
 
-__all__ = ["Trainer", "check_fit"]
+__all__ = ["OWN_SETTINGS", "Trainer", "check_fit"]
 
 _DEFAULTS = {name: entry.default for name, entry in inspect.signature(fit).parameters.items()}
-_OWN = {
+OWN_SETTINGS = {
     "model",
     "data",
     "validation",
@@ -43,6 +44,7 @@ _OWN = {
     "keep_every",
     "save_minutes",
 }
+"""The settings of `fit` that each training gets from `roar`."""
 _BATCH = 128  # as `fit` has it
 
 
@@ -173,8 +175,8 @@ class Trainer:
     def _begin(self, retraining: Retraining) -> tuple[Start, nn.Module]:
         """Return a training at its beginning, as `fit` begins it, and its net."""
         net = self.make_net(retraining.repeat)
-        if attached_method(net) is not None:
-            raise StackError("they carry heads with losses of their own")
+        if attached_method(net) is not None or find_training_loss(net) is not None:
+            raise StackError("they bring losses of their own")
         given = {**_DEFAULTS, **self.settings, "seed": self.seed + retraining.repeat}
         given["batch_size"] = given["batch_size"] or _BATCH
         names = [entry.name for entry in fields(TrainingSettings)]
@@ -230,7 +232,7 @@ def check_fit(settings: Mapping[str, Any]) -> dict[str, Any]:
             f"fit must be a mapping of settings of xcam.fit, such as {{'epochs': 10}}, "
             f"got {settings!r}"
         )
-    taken = [name for name in settings if name in _OWN]
+    taken = [name for name in settings if name in OWN_SETTINGS]
     if taken:
         raise ValueError(
             f"fit may not set {', '.join(taken)}: roar does, for each training; leave it out"
@@ -238,5 +240,7 @@ def check_fit(settings: Mapping[str, Any]) -> dict[str, Any]:
     if "epochs" not in settings:
         raise ValueError("fit must say how long to train, such as {'epochs': 10}")
     if settings.get("method") is None:
-        check_names("fit", settings, [name for name in _DEFAULTS if name not in {*_OWN, "params"}])
+        check_names(
+            "fit", settings, [name for name in _DEFAULTS if name not in {*OWN_SETTINGS, "params"}]
+        )
     return dict(settings)

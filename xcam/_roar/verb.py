@@ -126,7 +126,7 @@ def roar(
         device: Where to train; None takes an accelerator if there is one.
         dry_run: Only print how many trainings there are and the time that they take, measured on a
             few steps; trainings that are there are returned, if any.
-        progress: Print that first, and show progress bars.
+        progress: Print that first, and show progress bars on a terminal.
 
     Returns:
         The results so far.

@@ -96,14 +96,15 @@ class Work:
         """Make what is missing of the maps, and do what is missing of the trainings."""
         from tqdm.auto import tqdm
 
+        silent = None if progress else True  # None: on terminals alone
         self._settle(folder)
         needed = {training.curve for training in self._list_missing(folder.path)} - {None}
         pairs = [(c.model, c.maps) for c in self.curves if c in needed]
-        for pair in tqdm(dict.fromkeys(pairs), desc="maps", disable=not progress):
+        for pair in tqdm(dict.fromkeys(pairs), desc="maps", disable=silent):
             for images in self._masked_splits:
                 self.makers[pair].make(images)
         jobs = [RetrainingJob(one.locate(folder.path), one) for one in self.retrainings]
-        bar = tqdm(total=len(jobs), desc="trainings", disable=not progress)
+        bar = tqdm(total=len(jobs), desc="trainings", disable=silent)
         bar.update(sum(job.is_done for job in jobs))
 
         def train(claimed: list[RetrainingJob]) -> None:

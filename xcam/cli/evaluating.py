@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from xcam.results import Results
     from xcam.results.tables import Layout
 
-__all__ = ["evaluate", "score"]
+__all__ = ["evaluate", "label_folders", "load_models", "parse_methods", "score"]
 
 
 _Data = Annotated[
@@ -131,9 +131,9 @@ def evaluate(
     from xcam._evaluate.comparison import resolve_methods
     from xcam.results import figures
 
-    nets = _load_models(model, weights, device)
+    nets = load_models(model, weights, device)
     loader = make_loader(data, root, size, resize, nets, load, workers)
-    chosen = None if methods is None else _parse_methods(methods)
+    chosen = None if methods is None else parse_methods(methods)
     if figure and len(nets) > 1:
         raise ValueError(f"--figure draws one model, got {len(nets)}")
     if figure and not figure.parent.is_dir():
@@ -154,7 +154,7 @@ def evaluate(
             }
             figures.draw_samples(net, loader.dataset, resolved, figure, **settings)
             without = (
-                f" (without {', '.join(_label_folders(maps) or ())}: stored maps)" if maps else ""
+                f" (without {', '.join(label_folders(maps) or ())}: stored maps)" if maps else ""
             )
             typer.echo(f"figure -> {figure}{without}")
 
@@ -164,7 +164,7 @@ def evaluate(
         report,
         methods=chosen,
         metrics=layout.metrics if layout else _parse_metrics(metrics, seed),
-        maps=_label_folders(maps),
+        maps=label_folders(maps),
         target=target,
         out=out,
         controls=controls,
@@ -206,14 +206,14 @@ def score(
     A map is `<id>.npy`, (h, w), where the id is the picture's path in the folder or the list, with
     or without its suffix; or what `xcam evaluate --save-maps` stored.
     """
-    nets = _load_models(model, weights, device)
+    nets = load_models(model, weights, device)
     _run(
         nets,
         make_loader(data, root, size, resize, nets, load, workers),
         lambda results: typer.echo(str(results)),
         methods=(),
         metrics=_parse_metrics(metrics, seed),
-        maps=_label_folders(maps),
+        maps=label_folders(maps),
         target=target,
         out=out,
         controls=controls,
@@ -248,9 +248,14 @@ def _run(
     team.disconnect()
 
 
-def _load_models(
+def load_models(
     models: Sequence[str], weights: Sequence[str], device: str | None
 ) -> dict[str, Any]:
+    """Return the models by name, on a device, or on the launcher's.
+
+    Raises:
+        ValueError: Another number of weights than one, or one a model.
+    """
     from xcam.runs.processes import get_processes
 
     if len(weights) not in (1, len(models)):
@@ -271,14 +276,20 @@ def _make_layout(name: str, nets: Mapping[str, Normalized], data: Dataset[Any]) 
     return LAYOUTS[name](min(count_classes(net, first) for net in nets.values()))
 
 
-def _label_folders(maps: Sequence[Path]) -> dict[str, Path] | None:
+def label_folders(maps: Sequence[Path]) -> dict[str, Path] | None:
+    """Return folders of maps by their names; None for none.
+
+    Raises:
+        ValueError: Two have the same name.
+    """
     labels = {path.resolve().name: path for path in maps}
     if len(labels) < len(maps):
         raise ValueError("two folders of maps have the same name, which is their name in the table")
     return labels or None
 
 
-def _parse_methods(text: str) -> list[Any]:
+def parse_methods(text: str) -> list[Any]:
+    """Return the methods that `--methods` names, with their settings."""
     from xcam._evaluate.comparison import NamedArguments
 
     return parse_calls("--methods", text, NamedArguments)

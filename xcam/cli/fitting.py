@@ -12,7 +12,7 @@ import typer
 from xcam.cli.application import app
 from xcam.cli.printing import print_table
 
-__all__ = ["fit", "recipes"]
+__all__ = ["fit", "parse_changes", "recipes"]
 
 _ROWS = 21  # more classes than 20, and the mean, are not printed
 
@@ -57,7 +57,7 @@ def fit(
     """
     import xcam
 
-    chosen = xcam.recipes.read(recipe, _parse_changes(changes))
+    chosen = xcam.recipes.read(recipe, parse_changes(changes))
     settings: dict[str, Any] = {"device": device, "workers": workers, "download": download}
     if precision is not None:
         settings["precision"] = precision
@@ -81,7 +81,12 @@ def recipes() -> None:
     print_table(("name", "title", "source"), [(name, r["title"], r["source"]) for name, r in found])
 
 
-def _parse_changes(pairs: Sequence[str]) -> dict[str, Any]:
+def parse_changes(pairs: Sequence[str]) -> dict[str, Any]:
+    """Return what `--set name=value` changes in a recipe.
+
+    Raises:
+        ValueError: A pair without a name or a value.
+    """
     from xcam.recipes.reading import parse_value
 
     changes = {}

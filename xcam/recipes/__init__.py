@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from xcam.recipes.reading import names, read
-from xcam.recipes.training import accuracy, fit
+from xcam.recipes.training import accuracy, fit, roar
 
-__all__ = ["accuracy", "fit", "names", "read"]
+__all__ = ["accuracy", "fit", "names", "read", "roar"]

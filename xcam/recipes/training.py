@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 
 import xcam
 from xcam._fit.progress import make_folder
+from xcam._roar.training import OWN_SETTINGS
 from xcam.recipes.reading import check, read
 from xcam.registry import get_method
 from xcam.runs.folder import RunFolder
@@ -23,8 +25,9 @@ if TYPE_CHECKING:
 
     from xcam.data import Splits
     from xcam.models import Normalized
+    from xcam.results import RetrainingResults
 
-__all__ = ["accuracy", "fit"]
+__all__ = ["accuracy", "fit", "roar"]
 
 
 def fit(
@@ -103,6 +106,54 @@ def accuracy(
     return xcam.accuracy(net, test, **settings)
 
 
+def roar(
+    recipe: str | Path | Mapping[str, Any],
+    root: str | Path,
+    model: Any,  # noqa: ANN401 - as xcam.roar takes it
+    methods: Any = None,  # noqa: ANN401
+    *,
+    download: bool = False,
+    fit: Mapping[str, Any] = MappingProxyType({}),
+    **settings: Any,  # noqa: ANN401 - those of xcam.roar
+) -> RetrainingResults:
+    """Score maps by retraining the model of a recipe on its data; see `xcam.roar`.
+
+    Args:
+        recipe: A name, a `.toml` file, or what `read` gave, with changes or without.
+        root: Where the data are; see `xcam.data.load`.
+        model: The trained net that is explained, or a dict of several by name.
+        methods: As in `xcam.roar`.
+        download: Fetch data that are not at `root`, where they can be fetched.
+        fit: Settings of the trainings that precede the recipe's.
+        **settings: Of `xcam.roar`, such as `out`, `repeats` or `parallel`; the seed is the
+            recipe's, if none is given.
+
+    Raises:
+        ValueError: The data have no training or no test images, or another number of classes than
+            the model; and what `xcam.roar` and `read` raise.
+    """
+    chosen = _read_or_check(recipe)
+    splits = _load_splits(chosen, root, download)
+    given = {**chosen["fit"], **fit}
+    predicted = _learns_predictions(chosen, given)
+    if settings.get("seed") is None:
+        settings["seed"] = given.get("seed", 0)
+
+    def make_model() -> nn.Module:
+        return _name_classes(xcam.models.load(**chosen["model"]), chosen, splits, predicted)
+
+    return xcam.roar(
+        make_model,
+        _require_part(splits.train, "training", chosen, root),
+        _require_part(splits.test, "test", chosen, root),
+        model,
+        methods,
+        validation=splits.validation,
+        fit={name: value for name, value in given.items() if name not in OWN_SETTINGS},
+        **settings,
+    )
+
+
 def _read_or_check(recipe: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(recipe, Mapping):
         return read(recipe)
@@ -143,6 +194,17 @@ def _make_model(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         net = xcam.models.load(**recipe["model"])
+    return _name_classes(net, recipe, splits, predicted)
+
+
+def _name_classes(
+    net: Normalized, recipe: Mapping[str, Any], splits: Splits, predicted: bool
+) -> Normalized:
+    """Return the net with the classes named as the data name them.
+
+    Raises:
+        ValueError: The data have another number of classes.
+    """
     outputs, classes = recipe["model"].get("num_classes"), tuple(splits.classes)
     if not classes or outputs in (None, len(classes)):
         net.categories = net.categories or classes

@@ -47,15 +47,12 @@ class RetrainingResults:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        """Open a folder that `roar` wrote.
+        """Open a folder that `roar` wrote, or is going to write.
 
         Raises:
-            FileNotFoundError: There is no such folder.
             FileFormatError: A training in it is damaged.
         """
         self.folder = Path(folder)
-        if not self.folder.is_dir():
-            raise FileNotFoundError(f"no folder {str(folder)!r}")
         paths = sorted(self.folder.glob("trainings/**/repeat-*.json"))
         rows = [read_manifest(path, "retraining") for path in paths]
         found = pd.DataFrame(rows, columns=[*_KEYS, *_NUMBERS, "error"])
