@@ -305,3 +305,17 @@ class TestLagged:
                 other.head.conv_last.weight.add_(1)
             other.method.loss(other, IMAGES, LABELS)
             assert_same_bits(weights(net), before)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "squeezenet1_1"])
+def test_any_net_with_a_feature_map_takes_the_head(name):
+    torch.manual_seed(0)
+    net = torchvision.models.get_model(name, num_classes=3)
+    data = TensorDataset(pictures(4, size=64), LABELS)
+    trained = xcam.fit(
+        net, data, "calm", epochs=1, batch_size=2, optimizer={"name": "SGD", "lr": 0.1}
+    )
+    explanation = xcam.explain(trained, data.tensors[0], 1, contrast=0)
+    joint = [xcam.explain(trained, data.tensors[0], k).raw for k in range(3)]
+    torch.testing.assert_close(sum(joint).sum((1, 2)), torch.ones(4))
+    torch.testing.assert_close(explanation.raw, joint[1] - joint[0])
