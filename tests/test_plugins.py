@@ -117,7 +117,7 @@ def run(arguments, *folders, check=True):
         capture_output=True,
         text=True,
         check=check,
-        timeout=120,
+        timeout=240,
     )
 
 
