@@ -70,15 +70,13 @@ def images(channels):
 
 def gradient(net, images, layer=None, guided=False):
     """∂ p_t/∂ image, or at the output of a layer of `features`, with that output."""
-    leaf, relus = images.clone().requires_grad_(), []
-    values = leaf
+    leaf = values = images.clone().requires_grad_()
+    gates = iter(net.attention)
     for number, module in enumerate(net.features):
-        if guided and isinstance(module, nn.ReLU):
-            values = values.clone()  # so that its gradient is that of this use alone
-            relus.append(values)
-            values = Guided.apply(values)
-        else:
-            values = module(values)
+        is_guided = guided and isinstance(module, nn.ReLU)
+        values = Guided.apply(values) if is_guided else module(values)
+        if net.attention and isinstance(module, nn.Conv2d):
+            values = next(gates)(values)
         if number == layer:
             leaf = values
     probabilities = net.classifier(values).softmax(1)
@@ -138,6 +136,14 @@ def test_guided_backprop_leaves_the_classifier_alone(net, images):
     close(found, stretch(gradient(net, images, guided=True)[0]))
     everywhere = xcam.methods.GuidedBackprop(output="prob", stretched=True)
     assert np.abs(xcam.explain(net, images, CLASSES, everywhere).raw.numpy() - found).max() > 0.01
+
+
+def test_guided_backprop_of_layers_that_are_called_one_by_one(images, channels):
+    """With CBAM, no pass calls `features` as a whole."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = SimpleCNN(4, channels, SIZE, attention="cbam").eval()
+    close(raw(net, images, "guided_backprop"), stretch(gradient(net, images, guided=True)[0]))
 
 
 def test_integrated_gradients(net, images):

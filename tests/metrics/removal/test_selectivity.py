@@ -204,6 +204,18 @@ def test_elements_need_a_value_of_each():
         curves(Selectivity(unit="element"), explanation, GapNet())
 
 
+@pytest.mark.parametrize("recompute", [False, True])
+def test_elements_of_one_channel_are_pixels(recompute):
+    net, images = SmallCNN(1), seeded(2, 1, 8, 9)
+    explanation = xcam.explain(net, images, CLASSES, "gradcam")
+    settings = {"recompute": recompute, "steps": 5, "step": 2}
+    element, pixel = (
+        Selectivity(unit=unit, **settings).score(net, images, explanation)
+        for unit in ("element", "pixel")
+    )
+    assert torch.equal(element, pixel)
+
+
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [

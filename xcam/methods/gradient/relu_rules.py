@@ -60,8 +60,9 @@ def rectified_gradients(
     _refuse_compiled(module)
     mode = _RectifiedMode(rule, active=within is None)
     with ExitStack() as stack:
-        if within is not None:
-            stack.enter_context(hooks(module, mode.enter_module, mode.leave_module))
+        # A Sequential whose layers are called one by one is not called itself, but its parts are.
+        for part in () if within is None else module.modules():
+            stack.enter_context(hooks(part, mode.enter_module, mode.leave_module))
         stack.enter_context(mode)
         gradient = compute_input_gradients(net, images, target, output)
     if not mode.calls:

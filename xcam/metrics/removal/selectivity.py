@@ -56,7 +56,8 @@ class Selectivity(Metric):
 
     Attributes:
         unit: What is removed at once: a `"pixel"`, a `"patch"` of pixels by the sum of its values,
-            or an `"element"`, one channel of a pixel, by the values of `Explanation.raw`.
+            or an `"element"`, one channel of a pixel, by the values of `Explanation.raw`; in images
+            of one channel, that is a pixel.
         patch: Side of a patch, in pixels; at the right and bottom border they may be smaller.
         recompute: Explain the changed image again before each step, by `Explanation.method`.
         exclude_removed: With `recompute`, never remove what is already gone.
@@ -155,6 +156,8 @@ class Selectivity(Metric):
         maps, raw = explanation.maps.to(images.device), explanation.raw.to(images.device)
         if self.ties == "random":
             maps, raw = level(maps), level(raw)
+        if self.unit == "element" and images.shape[1] == 1 and raw.ndim == 3:
+            return maps[:, None]
         if self.unit == "pixel":
             return maps
         if self.unit == "patch":
