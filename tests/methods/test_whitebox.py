@@ -1,6 +1,8 @@
 """`preset="whitebox"`: each attribution against White Box's formula, written out."""
 
 import dataclasses
+import re
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,10 +13,16 @@ from PIL import Image
 from torch import nn
 
 import xcam
+from xcam.cli.literals import parse_calls
+from xcam.core import Method
 from xcam.methods.gradient.noisy_copies import draw_noise
 from xcam.methods.postprocessing import render
 from xcam.models.toy import SmallCNN
+from xcam.models.whitebox.ran import RAN
 from xcam.models.whitebox.simple_cnn import SimpleCNN
+from xcam.registry import make_method
+from xcam.testing import quick
+from xcam.testing.method_subject import explain_quietly
 
 CLASSES = torch.tensor([0, 1, 2, 3])
 SIZE = 16
@@ -261,3 +269,39 @@ def test_flat_images_get_no_noise():
     flat = torch.full((1, 3, 8, 8), 0.5)
     plain = xcam.explain(SmallCNN(), flat, 0, "saliency").raw
     torch.testing.assert_close(xcam.explain(SmallCNN(), flat, 0, method).raw, plain)
+
+
+def originals():
+    """The methods and metrics that the page of original commands names for White Box."""
+    page = (Path(__file__).parents[2] / "docs" / "originals.md").read_text("utf-8")
+    section = page[page.index("## White Box") :].split("\n## ")[0]
+    for option, make in (("--methods", make_method), ("--metrics", make_metric)):
+        for text in re.findall(f'{option} "([^"]*)"', section):
+            yield from parse_calls(option, text, make)
+
+
+def make_metric(name, settings):
+    return xcam.get_metric(name)(**settings)
+
+
+@pytest.mark.parametrize("method", [m for m in originals() if isinstance(m, Method)], ids=repr)
+def test_methods_on_the_originals_page_explain_the_nets_that_they_are_for(method):
+    layer = method.parameters().get("layer") or ""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if layer.startswith("stages"):
+            net = RAN(4, 1, width=4)
+        else:
+            attention = "cam" if method.spec.name == "cam" else "cbam"
+            net = SimpleCNN(4, 1, 28, attention=attention)
+    shown = torch.rand(1, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    found = explain_quietly(quick(method), net.eval(), shown, [1])
+    assert found.raw.shape[-2:] == (28, 28)
+    assert found.raw.min() >= 0
+    assert found.raw.max() in (0, 1)  # Grad-CAM's is black where all of it is negative
+
+
+def test_metrics_on_the_originals_page_are_the_rule_and_its_correction():
+    found = {repr(metric) for metric in originals() if isinstance(metric, xcam.Metric)}
+    corrected = xcam.metrics.Selectivity(unit="element", recompute=True, steps=50, step=1)
+    assert found == {repr(xcam.metrics.Selectivity(preset="whitebox")), repr(corrected)}
