@@ -297,8 +297,7 @@ def test_methods_on_the_originals_page_explain_the_nets_that_they_are_for(method
     shown = torch.rand(1, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     found = explain_quietly(quick(method), net.eval(), shown, [1])
     assert found.raw.shape[-2:] == (28, 28)
-    assert found.raw.min() >= 0
-    assert found.raw.max() in (0, 1)  # Grad-CAM's is black where all of it is negative
+    assert 0 <= found.raw.min() <= found.raw.max() <= 1
 
 
 def test_metrics_on_the_originals_page_are_the_rule_and_its_correction():

@@ -60,9 +60,10 @@ def rectified_gradients(
     _refuse_compiled(module)
     mode = _RectifiedMode(rule, active=within is None)
     with ExitStack() as stack:
-        # A Sequential whose layers are called one by one is not called itself, but its parts are.
-        for part in () if within is None else module.modules():
-            stack.enter_context(hooks(part, mode.enter_module, mode.leave_module))
+        if within is not None:
+            stack.enter_context(hooks(module, mode.enter_module, mode.leave_module))
+            for part in list(module.modules())[1:]:
+                stack.enter_context(hooks(part, mode.enter_part, mode.leave_part))
         stack.enter_context(mode)
         gradient = compute_input_gradients(net, images, target, output)
     if not mode.calls:
@@ -118,12 +119,23 @@ class _RectifiedMode(TorchFunctionMode):
         self.rule = rule
         self.calls = 0
         self.depth = int(active)
+        self.is_called = False
 
     def enter_module(self, *_: object) -> None:
         self.depth += 1
+        self.is_called = True
 
     def leave_module(self, *_: object) -> None:
         self.depth -= 1
+
+    # A Sequential whose layers a forward calls one by one is not called itself, but its parts are.
+    # Parts of one that is called may be called elsewhere, too, where they do not count.
+
+    def enter_part(self, *_: object) -> None:
+        self.depth += not self.is_called
+
+    def leave_part(self, *_: object) -> None:
+        self.depth -= not self.is_called
 
     def __torch_function__(
         self,
