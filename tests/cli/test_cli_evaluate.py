@@ -102,7 +102,8 @@ def test_score_passes_everything_on(nets, pictures, tmp_path, monkeypatch):
 def test_maps_are_stored_and_then_scored(nets, pictures, tmp_path):
     """The two steps of CA-Stream's repository, on two of the images, by their labels."""
     listed = tmp_path / "val.csv"
-    listed.write_text("".join(f"{name},{k}\n" for k, name in enumerate(xcam.data.folder(pictures).ids)))
+    names = xcam.data.folder(pictures).ids
+    listed.write_text("".join(f"{name},{k}\n" for k, name in enumerate(names)))
     same = ["--data", listed, "--root", pictures, "--size", "16", "--target", "label"]
     same += ["--indices", "0,3", "--no-controls"]
     made = run(
@@ -112,9 +113,7 @@ def test_maps_are_stored_and_then_scored(nets, pictures, tmp_path):
     assert made.exit_code == 0, made.output
     assert "AD" in made.stdout
     maps, metrics = tmp_path / "made" / "maps" / "gradcam", "insertion(preset='castream')"
-    scored = run(
-        "score", *same, "--maps", maps, "--metrics", metrics, "--out", tmp_path / "scored"
-    )
+    scored = run("score", *same, "--maps", maps, "--metrics", metrics, "--out", tmp_path / "scored")
     assert scored.exit_code == 0, scored.output
     found, wanted = rows(tmp_path / "scored"), rows(tmp_path / "made")
     assert [row["target"] for row in found] == [0, 3]

@@ -28,7 +28,7 @@ def test_examples_run(tmp_path, monkeypatch):
     write_cub(Path())
     Path("revisited_imagenet_2012_val.csv").write_text("1.jpg,3\n")
     examples = re.findall(r"```python\n(.*?)```", GUIDE.read_text("utf-8"), re.DOTALL)
-    assert len(examples) == 8
+    assert len(examples) == 9
     names = {"net": xcam.models.load("xcam:small_cnn", num_classes=3)}
     for code in examples:
         exec(compile(code, str(GUIDE), "exec"), names)

@@ -138,6 +138,15 @@ class TestStream:
         torch.testing.assert_close(e.raw, wanted.detach())
         assert {note.text for note in e.notes} <= {NOTHING}
 
+    def test_gradcam_does_not_see_the_attention(self):
+        """Σ_p ∂a_p/∂s = 0, so its weights are those of CAM through the last projection."""
+        net = make_net()
+        last = read_maps(net)[-1]
+        weights = net.classifier.fc.weight[3] @ net.head.blocks[-1].project.weight
+        wanted = torch.einsum("d,bdhw->bhw", weights, last) / last[0, 0].numel()
+        found = xcam.explain(net, IMAGES, 3, "gradcam", relu=False).raw
+        torch.testing.assert_close(found, wanted.detach(), rtol=1e-4, atol=1e-6)
+
 
 class TestVariants:
     def test_learned_keys_and_values(self):
