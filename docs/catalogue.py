@@ -15,6 +15,7 @@ FAMILIES = {
     "cam": "Class activation maps",
     "perturbation": "Perturbation of image or features",
     "gradient": "Gradients at the pixels",
+    "attention": "Attention that the net computes itself",
     "control": "Controls: what a method must beat",
     "trainable": "Trainable heads",
 }
@@ -143,6 +144,7 @@ def list_traits(spec: MethodSpec) -> list[str]:
         "never negative": not spec.signed,
         "works on a changed copy of the model": spec.alters_model,
         "in [0, 1]": spec.normalized,
+        "of nets with such attention alone": bool(spec.net),
     }
     return [trait for trait, applies in traits.items() if applies]
 

@@ -10,10 +10,15 @@ import warnings
 from pathlib import Path
 
 import commands
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+from small_mnist import write_mnist
 
 import xcam
-from xcam.errors import PluginWarning
+from xcam.errors import PluginWarning, UnknownNameError
+from xcam.models import loading
 from xcam.registry import Registry
 from xcam.testing import check_method, method_checks, metric_checks
 
@@ -167,7 +172,7 @@ def test_example_passes_its_own_tests(installed_example):
     assert done.returncode == 0, done.stdout + done.stderr
     plain, trainable = (len(method_checks(xcam.get_method(m)())) for m in ("random", "abn"))
     promises = 2 * plain + trainable + 2 * len(metric_checks(xcam.get_metric("entropy")()))
-    assert f"{promises + 5} passed" in done.stdout
+    assert f"{promises + 6} passed" in done.stdout
 
 
 def test_good_package_is_found(site):
@@ -193,8 +198,8 @@ BAD = {
     ),
     "no hook": (
         method("grey").replace("    @xcam.hookimpl\n", ""),
-        "TypeError: bad_package implements no hook; decorate xcam_methods or xcam_metrics with "
-        "@xcam.hookimpl",
+        "TypeError: bad_package implements no hook; decorate xcam_methods, xcam_metrics or "
+        "xcam_models with @xcam.hookimpl",
     ),
     "hook that raises": (hook("raise OSError('no disk')"), "OSError: no disk"),
     "hook that exits": (hook("raise SystemExit(3)"), "SystemExit: 3"),
@@ -364,6 +369,165 @@ def test_failed_package_on_the_command_line(site, monkeypatch):
     assert done.exit_code == 2
     assert "no method 'grey'" in done.stderr
     assert f"bad-package:main {reason}" in done.stderr
+
+
+NETS = """
+    from torch import nn
+
+    import xcam
+
+    class Tiny(nn.Module):
+        def __init__(self, num_classes=3, in_channels=3):
+            super().__init__()
+            self.fc = nn.Linear(in_channels, num_classes)
+
+        def forward(self, images):
+            return self.fc(images.mean((2, 3)))
+
+    def trained(weights=None, scale=1.0):
+        net = Tiny()
+        nn.init.constant_(net.fc.weight, scale * len(weights or ""))
+        return xcam.models.Normalized(net, [0.5], [0.25], categories="abc", input_size=8)
+
+    @xcam.hookimpl
+    def xcam_models():
+        return {"mine:tiny": Tiny, "mine:trained": trained}
+"""
+
+
+def net_hook(body):
+    head = textwrap.dedent(NETS.split("@xcam.hookimpl")[0])
+    return f"{head}\n@xcam.hookimpl\ndef xcam_models():\n    {body}\n"
+
+
+@pytest.fixture
+def nets(site, monkeypatch):
+    """The registry of a package with two nets, as that of this process."""
+    publish(site, "good-package", NETS)
+    registry, said = load(site)
+    assert (said, registry.failures) == ([], {})
+    monkeypatch.setattr(loading, "installed", lambda: registry)
+    return registry
+
+
+def test_plugin_brings_nets(nets, tmp_path):
+    assert sorted(nets.models) == ["mine:tiny", "mine:trained"]
+    assert nets.owners["mine:tiny"] == "good-package:main"
+    images = torch.rand(2, 1, 4, 4)
+    net = xcam.models.load("mine:tiny", num_classes=5, in_channels=1)
+    assert torch.equal(net(images), net.model(images))  # pixels as they are
+    assert net(images).shape == (2, 5)
+    assert not net.training
+    net = xcam.models.load("mine:tiny", in_channels=1, mean=[0.5], std=[0.5])
+    assert torch.equal(net(images), net.model((images - 0.5) / 0.5))
+    xcam.save(net, tmp_path / "net.safetensors")
+    assert torch.equal(xcam.load(tmp_path / "net.safetensors")(images), net(images))
+    net = xcam.models.load("mine:trained", "LONG", scale=2.0)
+    assert net.model.fc.weight.unique().tolist() == [8.0]
+    assert (net.categories, net.input_size) == (("a", "b", "c"), (8, 8))
+    assert xcam.models.load("mine:trained").model.fc.weight.unique().tolist() == [0.0]
+
+
+def test_recipe_finds_a_net_of_a_plugin(nets, tmp_path):
+    recipe = {
+        "model": {"name": "mine:tiny", "num_classes": 10, "in_channels": 1},
+        "data": {"name": "mnist"},
+        "fit": {"epochs": 1, "batch_size": 30},
+    }
+    trained = xcam.recipes.fit(recipe, write_mnist(tmp_path))
+    assert type(trained.model).__name__ == "Tiny"
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "error", "words"),
+    [
+        ("mine:tinny", {}, UnknownNameError, "no model of mine is called 'tinny'; the nearest are"),
+        ("mint:tiny", {}, UnknownNameError, "no provider of models is called 'mint'; .* mine"),
+        ("tiny", {}, UnknownNameError, "the providers are mine, timm, torchvision, xcam"),
+        ("mine:tiny", {"classes": 3}, TypeError, "mine:tiny has no argument 'classes'"),
+        ("mine:tiny", {"weights": "DEFAULT"}, UnknownNameError, "no weights of mine:tiny is call"),
+    ],
+)
+def test_net_of_a_plugin_is_refused_by_its_name(nets, name, arguments, error, words):
+    with pytest.raises(error, match=words):
+        xcam.models.load(name, **arguments)
+
+
+BAD_NETS = {
+    "a list": ("return [Tiny]", "xcam_models must return a dict of classes or functions"),
+    "a bare name": (
+        "return {'tiny': Tiny}",
+        "xcam_models: the name of a net must be 'provider:name'",
+    ),
+    "a number": (
+        "return {1: Tiny}",
+        "xcam_models: the name of a net must be 'provider:name'",
+    ),
+    "xcam's name": (
+        "return {'xcam:simple_cnn': Tiny}",
+        "xcam_models: 'xcam:simple_cnn' has the provider xcam, which is taken; give one of",
+    ),
+    "a net": (
+        "return {'mine:tiny': 3}",
+        "xcam_models: 'mine:tiny' must be a class or a function",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_NETS)
+def test_package_with_bad_nets_is_left_out_by_name(site, kind):
+    body, reason = BAD_NETS[kind]
+    publish(site, "bad-package", net_hook(body))
+    registry, said = load(site)
+    assert registry.failures["bad-package:main"].startswith(f"TypeError: {reason}")
+    assert said == [f"plugin bad-package:main is left out: {registry.failures['bad-package:main']}"]
+    assert registry.models == {}
+
+
+def test_net_brought_twice_stays_with_the_first(site):
+    publish(site, "a-package", net_hook("return {'mine:tiny': Tiny}"))
+    publish(site, "b-package", net_hook("return {'mine:tiny': trained}"))
+    registry, said = load(site)
+    assert said == [
+        "'mine:tiny' is brought by both a-package:main and b-package:main; that of "
+        "a-package:main stays"
+    ]
+    assert registry.models["mine:tiny"].__name__ == "Tiny"
+
+
+def test_what_is_no_net_is_refused(site, monkeypatch):
+    publish(site, "good-package", net_hook("return {'mine:nothing': lambda: None}"))
+    registry, _ = load(site)
+    monkeypatch.setattr(loading, "installed", lambda: registry)
+    with pytest.raises(TypeError, match=r"^mine:nothing must be a torch.nn.Module, and is None"):
+        xcam.models.load("mine:nothing")
+
+
+def test_failed_package_is_named_where_its_net_is_asked_for(site, monkeypatch):
+    publish(site, "bad-package", "import no_such_module")
+    registry, _ = load(site)
+    monkeypatch.setattr(loading, "installed", lambda: registry)
+    with pytest.raises(UnknownNameError, match=r"\(bad-package:main failed: ModuleNotFoundError"):
+        xcam.models.load("mine:tiny")
+    assert xcam.models.load("xcam:gap_net")(torch.rand(1, 3, 8, 8)).shape == (1, 5)
+
+
+def test_xcams_own_nets_are_registered_in_the_same_way():
+    own = importlib.metadata.EntryPoint("models", "xcam.models", "xcam")
+    registry = Registry()
+    with pytest.warns(PluginWarning, match="has the provider xcam, which is taken"):
+        registry.load([own])  # which says nothing of a distribution
+    nets = xcam.models.xcam_models()
+    assert {"xcam:simple_cnn", "xcam:ran", "xcam:warn", "xcam:gap_net"} <= nets.keys()
+
+
+def test_command_line_finds_a_net_of_a_plugin(installed_example, tmp_path):
+    Image.fromarray(np.zeros((16, 16, 3), dtype=np.uint8)).save(tmp_path / "black.png")
+    arguments = ["-m", "xcam", "explain", tmp_path / "black.png", "--model", "example:tiny_cnn"]
+    arguments += ["--weights", "none", "--npy", tmp_path / "maps"]
+    done = run(arguments, installed_example, check=False)
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "maps").glob("*.npy"))
 
 
 ALIASED = ('cost="none",', 'cost="none", aliases=ALIASES,')

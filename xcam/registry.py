@@ -1,4 +1,4 @@
-"""Methods and metrics by name: who provides them, and which plugins failed and why."""
+"""Methods, metrics and nets by name: who provides them, and which plugins failed and why."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import functools
 import importlib.metadata
 import inspect
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 
@@ -17,6 +17,9 @@ from xcam import hookspecs
 from xcam.core import Method, MethodSpec, Metric, MetricSpec
 from xcam.errors import PluginWarning, UnknownNameError, warn
 from xcam.forks import importing
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = [
     "Registry",
@@ -35,14 +38,18 @@ _BASES: dict[str, tuple[type, type]] = {
     "xcam_methods": (Method, MethodSpec),
     "xcam_metrics": (Metric, MetricSpec),
 }
+_HOOKS = (*_BASES, "xcam_models")
+_NET = re.compile(r"[\w.-]+:[\w.-]+", re.ASCII)
+_RESERVED = {"timm", "torchvision", hookspecs.PROJECT}
 
 
 class Registry:
-    """Methods and metrics of the installed packages, found by the entry-point group `xcam`.
+    """Methods, metrics and nets of the installed packages, found by the entry-point group `xcam`.
 
     Attributes:
         methods: Method classes by name.
         metrics: Metric classes by name.
+        models: What makes a net, by `"provider:name"`.
         owners: The `distribution:entry point` that provides each name.
         failures: Why each plugin that could not be used failed.
     """
@@ -51,6 +58,7 @@ class Registry:
         """Create an empty registry; `load` fills it."""
         self.methods: dict[str, type[Method]] = {}
         self.metrics: dict[str, type[Metric]] = {}
+        self.models: dict[str, Callable[..., nn.Module]] = {}
         self.owners: dict[str, str] = {}
         self.failures: dict[str, str] = {}
         self._spellings: dict[str, str] = {}  # simplified names and aliases to registered names
@@ -77,6 +85,11 @@ class Registry:
         """Return the plugins in use, as `distribution:entry point`."""
         return sorted(name for name, plugin in self._manager.list_name_plugin() if plugin)
 
+    def describe_failures(self) -> str:
+        """Return why plugins failed, in parentheses, for messages about unknown names; or ""."""
+        failed = "; ".join(f"{owner} failed: {why}" for owner, why in self.failures.items())
+        return f" ({failed})" if failed else ""
+
     def find_name(self, name: str) -> str:
         """Return the registered name that a spelling stands for.
 
@@ -94,32 +107,33 @@ class Registry:
         callers = self._manager.get_hookcallers(plugin) or []
         if not callers:
             raise TypeError(
-                f"{entry_point.value} implements no hook; decorate xcam_methods or xcam_metrics "
-                "with @xcam.hookimpl"
+                f"{entry_point.value} implements no hook; decorate xcam_methods, xcam_metrics or "
+                "xcam_models with @xcam.hookimpl"
             )
         for caller in callers:
             if not caller.has_spec():
-                near = difflib.get_close_matches(caller.name, _BASES, n=1, cutoff=0)[0]
+                near = difflib.get_close_matches(caller.name, _HOOKS, n=1, cutoff=0)[0]
                 raise TypeError(f"there is no hook {caller.name!r}; did you mean {near!r}?")
         found = [
-            (caller.name, _validate(caller.name, implementation.function()))
+            (caller.name, _check(caller.name, implementation.function(), owner))
             for caller in callers
             for implementation in caller.get_hookimpls()
             if implementation.plugin is plugin
         ]
-        for hook, classes in found:
-            for cls in classes:
-                self._add(hook, cls, owner)
+        for hook, brought in found:
+            for name, value in brought:
+                self._add(hook, name, value, owner)
 
-    def _add(self, hook: str, cls: Any, owner: str) -> None:  # noqa: ANN401
-        name = cls.spec.name
-        names: dict[str, Any] = self.methods if hook == "xcam_methods" else self.metrics
+    def _add(self, hook: str, name: str, value: Any, owner: str) -> None:  # noqa: ANN401
+        names: dict[str, Any] = getattr(self, hook.removeprefix("xcam_"))
         if name in self.owners:  # methods and metrics share one space of names: `xcam check NAME`
             first = self.owners[name]
             self._warn(f"{name!r} is brought by both {first} and {owner}; that of {first} stays")
             return
-        names[name], self.owners[name] = cls, owner
-        for spelling in (name, *cls.spec.aliases):
+        names[name], self.owners[name] = value, owner
+        if hook == "xcam_models":  # whose names are as they are
+            return
+        for spelling in (name, *value.spec.aliases):
             first = self._spellings.setdefault(_simplify(spelling), name)
             if first != name:
                 self._warn(
@@ -146,8 +160,34 @@ def _owner(entry_point: importlib.metadata.EntryPoint) -> str:
     return f"{distribution}:{entry_point.name}"
 
 
-def _validate(hook: str, classes: object) -> list[Any]:
-    """Return the classes that a hook returned, or raise if one of them cannot be used."""
+def _check(hook: str, returned: object, owner: str) -> list[tuple[str, Any]]:
+    """Return what a hook returned, with its names, or raise if some of it cannot be used."""
+    if hook == "xcam_models":
+        return _check_models(returned, owner)
+    return [(cls.spec.name, cls) for cls in _check_classes(hook, returned)]
+
+
+def _check_models(returned: object, owner: str) -> list[tuple[str, Any]]:
+    if not isinstance(returned, Mapping):
+        raise TypeError(
+            "xcam_models must return a dict of classes or functions by 'provider:name', got "
+            f"{type(returned).__name__}"
+        )
+    for name, build in returned.items():
+        if not isinstance(name, str) or not _NET.fullmatch(name):
+            raise TypeError(f"xcam_models: the name of a net must be 'provider:name', got {name!r}")
+        provider = name.partition(":")[0]
+        if provider in _RESERVED and not owner.startswith(f"{hookspecs.PROJECT}:"):
+            raise TypeError(
+                f"xcam_models: {name!r} has the provider {provider}, which is taken; give one of "
+                "your own"
+            )
+        if not callable(build):
+            raise TypeError(f"xcam_models: {name!r} must be a class or a function, got {build!r}")
+    return [*returned.items()]
+
+
+def _check_classes(hook: str, classes: object) -> list[Any]:
     base, spec = _BASES[hook]
     if not isinstance(classes, list | tuple):
         raise TypeError(f"{hook} must return a list of classes, got {type(classes).__name__}")
@@ -248,5 +288,4 @@ def _look_up(kind: str, classes: dict[str, type[T]], name: str) -> type[T]:
     near = difflib.get_close_matches(_simplify(name), simplified, n=4, cutoff=0.5)
     names = ", ".join(simplified[each] for each in near)
     hint = f"did you mean {names}?" if near else f"there are {', '.join(sorted(classes))}"
-    failed = "; ".join(f"{owner} failed: {why}" for owner, why in registry.failures.items())
-    raise UnknownNameError(f"no {kind} {name!r}: {hint}" + (f" ({failed})" if failed else ""))
+    raise UnknownNameError(f"no {kind} {name!r}: {hint}{registry.describe_failures()}")

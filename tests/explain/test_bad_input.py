@@ -19,7 +19,7 @@ from xcam.core import Method, MethodSpec
 from xcam.errors import LayerError, ModelOutputError, UnknownNameError
 from xcam.methods import GradCAM
 from xcam.models.toy import GapNet, TokenNet
-from xcam.testing.method_subject import attach_head
+from xcam.testing.method_subject import prepare_net
 
 IMAGES = pictures(4)
 LAYER = "features.3"
@@ -317,7 +317,7 @@ def test_parameters_of_the_right_kind_are_taken(method, given, plain):
 @pytest.mark.parametrize("case", ["class out of range", "NaN", "channels"])
 def test_bad_images_are_refused_by_every_method(method, case):
     arguments, error, words = REFUSED[case]
-    net = mixed(attach_head(xcam.get_method(method)(), GapNet(num_classes=10)))
+    net = mixed(prepare_net(xcam.get_method(method)(), GapNet(num_classes=10)))
     with unchanged(net, IMAGES), pytest.raises(error, match=words):
         xcam.explain(net, **{"images": IMAGES, "method": method, **arguments})
 

@@ -31,7 +31,9 @@ SETTINGS = {
     "opticam": {"iterations": 2},
 }
 METHODS = [
-    name for name in xcam.list_methods() if not isinstance(xcam.get_method(name)(), TrainableMethod)
+    name
+    for name in xcam.list_methods()
+    if not issubclass(xcam.get_method(name), TrainableMethod) and not xcam.get_method(name).spec.net
 ]
 LAYERED = [name for name in METHODS if hasattr(xcam.get_method(name)(), "layer")]
 GUIDED = ["guided_backprop", "deconvnet"]

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 import xcam
 from xcam.models.toy import GapNet
 from xcam.testing import quick
-from xcam.testing.method_subject import attach_head
+from xcam.testing.method_subject import prepare_net
 
 IMAGES = pictures(3, size=16)
 TARGETS = [0, 3, 1]
@@ -19,7 +19,7 @@ METHODS = xcam.list_methods()
 
 
 def net_for(name):
-    return attach_head(quick(xcam.get_method(name)()), GapNet())
+    return prepare_net(quick(xcam.get_method(name)()), GapNet())
 
 
 def explained(name, model, images=IMAGES, **options):

@@ -35,7 +35,7 @@ from xcam.errors import ModelOutputError, UnknownNameError, XcamWarning
 from xcam.methods import GradCAM
 from xcam.models.toy import GapNet
 from xcam.testing import quick
-from xcam.testing.method_subject import attach_head
+from xcam.testing.method_subject import prepare_net
 
 IMAGES = pictures(5, size=16)
 METHODS = xcam.list_methods()
@@ -246,7 +246,7 @@ def placed(name, prefix):
 
 def net_for(name, wrapper=None, *args):
     """Return the net that the method runs on, in a wrapper that carries the same head."""
-    net = attach_head(made(name), GapNet())
+    net = prepare_net(made(name), GapNet())
     wrapped = wrapper(net, *args) if wrapper else net
     if hasattr(net, "method"):
         wrapped.method, wrapped.fitted = net.method, True

@@ -36,7 +36,9 @@ def count(net, *arguments, **settings):
 
 
 POST_HOC = [
-    name for name in xcam.list_methods() if xcam.get_method(name).spec.family != "trainable"
+    name
+    for name in xcam.list_methods()
+    if xcam.get_method(name).spec.family != "trainable" and not xcam.get_method(name).spec.net
 ]
 
 

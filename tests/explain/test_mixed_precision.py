@@ -16,6 +16,7 @@ METHODS = [
     name
     for name in xcam.list_methods()
     if not isinstance(xcam.get_method(name)(), xcam.core.TrainableMethod)
+    and not xcam.get_method(name).spec.net
 ]
 SETTINGS = {
     "rise": {"n_masks": 4},

@@ -4,11 +4,12 @@ import dataclasses
 
 import pytest
 import torch
+from torch import nn
 
 import xcam
 from xcam.registry import installed
 from xcam.testing import check_method, quick
-from xcam.testing.method_subject import attach_head, explain_quietly
+from xcam.testing.method_subject import attach_head, explain_quietly, prepare_net
 from xcam.testing.probe import CLASSES, ProbeNet, sample_images
 
 
@@ -29,9 +30,10 @@ def test_contract(name):
 def test_state_of_the_model_makes_no_difference(name):
     """What `explain` does for every method: training mode, trainable or frozen parameters."""
     method = quick(xcam.get_method(name)())
-    reference = explain(method, ProbeNet()).raw
-    assert torch.equal(explain(method, ProbeNet().train()).raw, reference)
-    assert torch.equal(explain(method, ProbeNet().requires_grad_(False)).raw, reference)
+    reference = explain(method, prepare_net(method, ProbeNet())).raw
+    for change in (nn.Module.train, lambda net: net.requires_grad_(False)):
+        net = prepare_net(method, ProbeNet())
+        assert torch.equal(explain(method, change(net)).raw, reference)
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
@@ -77,6 +79,7 @@ PASSES = {
     "calm": once,
     "castream": once,
     "cam": once,
+    "cbam": once,
     "center_gaussian": once,
     "conv_output": once,
     "deconvnet": once,
@@ -94,6 +97,7 @@ PASSES = {
     "lcam_img": once,
     "lficam": once,
     "opticam": each("iterations"),
+    "ran": once,
     "random": once,
     "rise": each("n_masks"),
     "saliency": once,
@@ -102,6 +106,7 @@ PASSES = {
     "smoothgrad_squared": each("n_samples"),
     "sobel": once,
     "vargrad": each("n_samples"),
+    "warn": once,
     "xgradcam": once,
 }
 
@@ -121,7 +126,7 @@ def test_passes(name, factor):
         features = probe.features(images).flatten(2)
     live = (features.amax(2) > features.amin(2)).sum(1).tolist()
     assert max(live) < features.shape[1]  # or it would not show that the others are skipped
-    rows, net = [], attach_head(method, probe)
+    rows, net = [], prepare_net(method, probe)
     net.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
     explain_quietly(method, net, images, 1)
     assert sum(rows) == sum(PASSES[name](method, count) for count in live)

@@ -20,16 +20,15 @@ from xcam._fit.divisor import Divisor
 from xcam._fit.items import check_labels
 from xcam._fit.optimization import Optimization
 from xcam._fit.order import Order, seed_all
+from xcam._fit.own_loss import OwnLoss, check_loss, find_training_loss
 from xcam._fit.settings import Criterion, Runtime
 from xcam.core import TrainableMethod, compute_class_loss, extract_logits, is_multi_label
 from xcam.core.instantiate import check_names
 from xcam.errors import ModelOutputError
-from xcam.models import Normalized
 
-__all__ = ["Learner", "Objective", "find_training_loss", "make_mixing"]
+__all__ = ["Learner", "Objective", "make_mixing"]
 
 Mixing: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-OwnLoss: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,11 +235,11 @@ class Objective(nn.Module):
         """Return the loss that the method, or the net itself, brings; None for the criterion's."""
         if self.method is not None:
             method = self.method
-            return _check_own(f"loss of {method.spec.name}", partial(method.loss, net))
+            return check_loss(f"loss of {method.spec.name}", partial(method.loss, net))
         if self.criterion is not None:
             return None
         found = find_training_loss(net)
-        return None if found is None else _check_own("training_loss of the model", found)
+        return None if found is None else check_loss("training_loss of the model", found)
 
     def _compute_loss(
         self, logits: Tensor, labels: Tensor, divisor: Divisor | None
@@ -264,34 +263,6 @@ class Objective(nn.Module):
                 "without them: xcam.models.load(…, aux_logits=False)"
             )
         return extract_logits(output, len(images))
-
-
-def find_training_loss(net: nn.Module) -> OwnLoss | None:
-    """Return the `training_loss` that a net brings, of images as `fit` has them; None without."""
-    inner = net.model if isinstance(net, Normalized) else net
-    found = getattr(inner, "training_loss", None)
-    if not callable(found):
-        return None
-    own: OwnLoss = found
-    if isinstance(net, Normalized):
-        return lambda images, labels: own(net.normalize(images), labels)
-    return own
-
-
-def _check_own(owner: str, loss: OwnLoss) -> OwnLoss:
-    """Return a loss of a method's or a net's that checks what it gives."""
-
-    def compute(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
-        found = loss(images, labels)
-        if not isinstance(found, tuple) or len(found) != 2:
-            raise TypeError(
-                f"{owner} must return the loss and the logits of net(images), or "
-                f"None in place of the logits, got {type(found).__name__}"
-            )
-        value, logits = found
-        return value, None if logits is None else extract_logits(logits, len(images))
-
-    return compute
 
 
 def make_mixing(mix: Mapping[str, float], num_classes: int) -> Mixing | None:

@@ -12,9 +12,10 @@ from xcam._explain.prepared import prepare
 from xcam._fit.averaging import Averaging
 from xcam._fit.divisor import find_divisors
 from xcam._fit.labels import check_all_labels, check_listed_labels, match_sources
-from xcam._fit.learner import Learner, Objective, find_training_loss, make_mixing
+from xcam._fit.learner import Learner, Objective, make_mixing
 from xcam._fit.optimization import Optimization
 from xcam._fit.order import Order, seed_all
+from xcam._fit.own_loss import find_training_loss
 from xcam._fit.progress import CLASSES
 from xcam._fit.settings import Runtime, TrainingSettings, describe_structure
 from xcam._fit.source import Source

@@ -40,6 +40,9 @@ class MethodSpec:
             it is attached to.
         normalized: The map already lies in [0, 1].
         exceptions: Contract checks that the method cannot keep, each with the reason.
+        net: Where the method explains only nets with modules of a kind: arguments of
+            `xcam.models.load` that make a small one, of three channels, for the contract's checks,
+            such as `{"name": "xcam:ran", "width": 4}`.
         aliases: Other names in the registry, such as `"ig"`; case, `-` and `_` never matter.
     """
 
@@ -55,6 +58,7 @@ class MethodSpec:
     alters_prediction: bool = False
     normalized: bool = False
     exceptions: Mapping[str, str] = field(default_factory=dict)
+    net: Mapping[str, Any] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
 
 

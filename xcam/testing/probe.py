@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xcam.core import MethodSpec, MetricSpec
+from xcam.models import load
 from xcam.models.toy import GapNet
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "PlannedError",
     "ProbeNet",
     "Relus",
+    "build_probe",
     "kill_features",
     "replace_relus",
     "sample_images",
@@ -112,6 +115,21 @@ class ProbeNet(nn.Module):
         """Return the logits (B, 5) of images (B, channels, H, W)."""
         logits: Tensor = self.fc(self.features(images).mean((2, 3)))
         return logits
+
+
+def build_probe(spec: MethodSpec | MetricSpec, channels: int = 3) -> nn.Module:
+    """Build a `ProbeNet`, or the small net that a method's spec names, seeded, in eval mode.
+
+    Raises:
+        ValueError: That one takes images of three channels alone.
+    """
+    if not isinstance(spec, MethodSpec) or not spec.net:
+        return ProbeNet(channels)
+    if channels != 3:
+        raise ValueError(f"the net of {spec.name} takes images of three channels, got {channels}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return load(**spec.net)
 
 
 class _Features(nn.Module):

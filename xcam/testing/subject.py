@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from xcam._explain.checks import check_dtype, check_images, check_model
 from xcam.core import Explanation, Method, MethodSpec, Metric, MetricSpec
-from xcam.testing.probe import CLASSES, ContractError, Fuse, ProbeNet, sample_images
+from xcam.testing.probe import CLASSES, ContractError, Fuse, build_probe, sample_images
 
 __all__ = ["TOLERANCE", "Case", "Subject"]
 
@@ -81,7 +81,7 @@ class Subject(ABC, Generic[S]):
 
     Args:
         settings: The method or metric.
-        net: The author's classifier; None for xcam's small CNN.
+        net: The author's classifier; None for xcam's small CNN, or the one that the spec names.
         images: (B, C, H, W) that it takes, three or more; None for noise.
 
     Raises:
@@ -139,7 +139,7 @@ class Subject(ABC, Generic[S]):
     def copy_net(self, channels: int | None = None) -> nn.Module:
         """Return the bare classifier, in eval mode; one for other channels where it is ours."""
         if self._given is None:
-            return ProbeNet(channels or self._images.shape[1])
+            return build_probe(self.spec, channels or self._images.shape[1])
         return copy.deepcopy(self._given).eval()
 
     def build_net(self, net: nn.Module | None = None, fuse: Fuse | None = None) -> nn.Module:

@@ -1,0 +1,1 @@
+"""Methods that show the attention that a net computes itself."""
