@@ -1,9 +1,12 @@
+from functools import partial
+
 import pytest
 import torch
 
-from xcam.models.toy import GapNet, LinearNet, SmallCNN, TokenNet
+from xcam.models.toy import AttentionNet, GapNet, LinearNet, SmallCNN, TokenNet
 
-NETS = [GapNet, LinearNet, SmallCNN, TokenNet]
+ATTENTION = [partial(AttentionNet, attention) for attention in ("cbam", "ran", "warn")]
+NETS = [GapNet, LinearNet, SmallCNN, TokenNet, *ATTENTION]
 
 
 def images(*shape):
@@ -27,7 +30,7 @@ def test_eval_mode_and_shapes(net):
     assert model(images(2, 3, 8, 8)).shape == (2, 7)
 
 
-@pytest.mark.parametrize("net", [GapNet, SmallCNN, TokenNet])
+@pytest.mark.parametrize("net", [GapNet, SmallCNN, TokenNet, *ATTENTION])
 @pytest.mark.parametrize("size", [(16, 16), (24, 32), (40, 8)])
 def test_any_size_and_channels(net, size):
     assert net(channels=1)(images(2, 1, *size)).shape == (2, 5)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xcam.models.whitebox.cbam import CBAM
-from xcam.models.whitebox.ran import AttentionModule
+from xcam.models.whitebox.ran import SoftMask
 from xcam.models.whitebox.warn import AttentionOutput
 
 __all__ = ["AttentionNet", "GapNet", "LinearNet", "SmallCNN", "TokenNet"]
@@ -125,7 +125,8 @@ class AttentionNet(nn.Module):
     """A convolution, then attention of the nets of White Box, average pooling, one linear layer.
 
     Args:
-        attention: `"cbam"`, `"ran"`, or `"warn"`, whose module gives the logits itself.
+        attention: `"cbam"`; `"ran"`, whose mask weights the features; or `"warn"`, whose module
+            gives the logits itself.
         channels: The number of channels of the images.
         num_classes: The number of logits.
         seed: The seed of the weights and statistics.
@@ -141,7 +142,7 @@ class AttentionNet(nn.Module):
         super().__init__()
         makers: dict[str, Callable[[], nn.Module]] = {
             "cbam": lambda: CBAM(8, reduction=2, kernel_size=3),
-            "ran": lambda: AttentionModule(8, 8, skips=1),
+            "ran": lambda: SoftMask(8, skips=0),
             "warn": lambda: AttentionOutput(8, 2, num_classes),
         }
         with torch.random.fork_rng(devices=[]):
@@ -152,8 +153,14 @@ class AttentionNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, num_classes) of images (B, channels, H, W)."""
-        attended = self.attention(self.features(images))
-        logits: Tensor = attended[0] if self.fc is None else self.fc(attended.mean((2, 3)))
+        features = self.features(images)
+        attended = self.attention(features)
+        if self.fc is None:
+            hypothesis: Tensor = attended[0]
+            return hypothesis
+        if isinstance(self.attention, SoftMask):
+            attended = (1 + attended) * features
+        logits: Tensor = self.fc(attended.mean((2, 3)))
         return logits
 
 

@@ -61,15 +61,6 @@ def test_gate_of_cbam_is_in_its_range_and_warns_sums_to_one(nets):
     assert_close(masks.sum((1, 2)), torch.ones(2))
 
 
-def test_mask_of_ran_weights_the_trunk(nets):
-    module = nets["ran"].model.stages[5]
-    features = torch.rand(2, 32, 4, 4, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        before = module.pre(features)
-        expected = module.post((1 + module.mask(before)) * module.trunk(before))
-        assert_close(module(features), expected)
-
-
 def test_cbam_is_found_in_any_cnn():
     """Behind a stage of torchvision's net, inside the normalization, in a wrapper."""
     net = load("torchvision:resnet18", num_classes=4)
