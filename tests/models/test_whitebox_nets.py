@@ -404,6 +404,8 @@ def test_warn_trains_on_images_of_five_pixels_at_least(warn_net):
     assert warn_net.training_loss(images, labels)[0].isfinite()
     with pytest.raises(ValueError, match=r"at least 5 pixels a side to train on, got \(4, 7\)"):
         warn_net.training_loss(images[:, :, :4], labels)
+    with pytest.raises(ValueError, match=r"^warn .*its log-probabilities are of one class"):
+        warn_net.training_loss(images, F.one_hot(labels, 5).bool())
 
 
 @pytest.mark.parametrize(

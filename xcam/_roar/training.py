@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from xcam._fit import accuracy
-from xcam._fit.learner import find_training_loss
 from xcam._fit.order import seed_all
+from xcam._fit.own_loss import find_training_loss
 from xcam._fit.settings import Runtime, TrainingSettings
 from xcam._fit.source import Source
 from xcam._fit.start import Start

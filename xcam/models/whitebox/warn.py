@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xcam.core import require_single_labels
 from xcam.models.cifar.stages import blocks_per_stage, conv
 
 __all__ = ["WARN", "AttentionMasks", "AttentionOutput"]
@@ -96,8 +97,9 @@ class WARN(nn.Module):
             labels: (B,) int64, or (B, L) shares of the classes.
 
         Raises:
-            ValueError: Images that are too small.
+            ValueError: Images that are too small, or of several labels.
         """
+        require_single_labels(labels, "warn", "its log-probabilities are of one class an image")
         if min(images.shape[2:]) < _LEAST:
             raise ValueError(
                 f"images must be at least {_LEAST} pixels a side to train on, got "
