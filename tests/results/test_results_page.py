@@ -185,3 +185,18 @@ def test_calm_table_holds_the_measured_values():
             assert accuracy == f"{cells[net, '', 'accuracy']:.2f}"
         wanted = [cells[net, method, name] for name in (*metrics, "counterfactual")]
         assert scores == [f"{v:.{n}f}" for v, n in zip(wanted, digits, strict=True)]
+
+
+def test_selectivity_is_that_of_its_curves():
+    curves = pd.read_csv(FIGURES / "fashion_mnist_selectivity.csv").set_index(["method", "rule"])
+    columns, rows = lines("## Selectivity: White Box's rule, and one that removes nothing twice")
+    method = ""
+    for name, rule, area, *points in rows:
+        method = name or method
+        y = curves.loc[(method, rule)].set_index("x")["y"]
+        (said, low, high), half = numbers(area)
+        assert said == pytest.approx((y.sum() - (y[0] + y[50]) / 2) / 50, abs=half)
+        assert low < said < high
+        shown = [numbers(point)[0][0] for point in points]
+        assert shown == pytest.approx([y[int(step)] for step in columns[3:]], abs=0.0051)
+    assert len(rows) == len(curves.index.unique())
