@@ -19,8 +19,8 @@ class RANAttention(Method):
     """RAN: the mean mask of one of the net's attention modules, whatever the class.
 
     M = mean_k M_k, where the net multiplies channel k of its features by 1 + M_k (Wang et al.,
-    2017, arXiv:1704.06904), of `xcam.models.whitebox.ran.RAN` or any net with its
-    `AttentionModule`s.
+    2017, arXiv:1704.06904), of `xcam.models.whitebox.ran.RAN` or any net with
+    modules `AttentionModule`.
 
     Attributes:
         stage: Which module, in the order of the net's modules; negative from the end.
