@@ -1,32 +1,16 @@
 """CALM's commands on docs/originals.md run, on small data in the published layouts."""
 
 import re
-import shlex
-from pathlib import Path
 
 import pytest
 from commands import run
 from data_files import write_cub, write_picture
+from original_commands import read_commands
 
 import xcam
 from xcam import recipes
 from xcam.cli.literals import parse_calls
 from xcam.data.cub_files import CubFiles
-
-PAGE = Path(__file__).parents[2] / "docs" / "originals.md"
-
-
-def read_commands():
-    """The commands in the table of CALM; an option alone is added to the command above."""
-    (section,) = re.findall(r"\n## CALM\n(.*?)\n## ", PAGE.read_text("utf-8"), re.DOTALL)
-    cells = re.findall(r"^\| .* \| ([^|]*) \|$", section, re.MULTILINE)
-    found: list[list[str]] = []
-    base: list[str] = []
-    for text in re.findall(r"`((?:xcam|--)[^`]*)`", " ".join(cells)):
-        words = shlex.split(text)
-        base = words if words[0] == "xcam" else base
-        found.append(words if words is base else base + words)
-    return [words[1:] for words in found]
 
 
 def write_lists(root, folder):
@@ -53,7 +37,7 @@ def trained(tmp_path_factory):
         patch.chdir(folder)
         (command,) = (
             words
-            for words in read_commands()
+            for words in read_commands("CALM")
             if words[0] == "fit" and "--set" not in words and "calm_cub_resnet50" in words
         )
         small = "[{name='Resize', size=[36, 36]}, {name='RandomCrop', size=32}]"
@@ -69,13 +53,13 @@ def trained(tmp_path_factory):
 
 
 def test_the_page_has_a_command_for_each_script():
-    commands = read_commands()
+    commands = read_commands("CALM")
     assert {words[0] for words in commands} == {"fit", "evaluate", "cues", "explain"}
     assert len(commands) >= 13
 
 
 @pytest.mark.parametrize(
-    "words", [words for words in read_commands() if words[0] != "fit"], ids=" ".join
+    "words", [words for words in read_commands("CALM") if words[0] != "fit"], ids=" ".join
 )
 def test_commands_run(trained, words, monkeypatch):
     monkeypatch.chdir(trained)
