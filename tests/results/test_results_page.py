@@ -165,26 +165,67 @@ def test_other_parts_of_the_benchmark_run(cues):
     assert equal.maps.isfinite().all()
 
 
-def test_calm_table_holds_the_measured_values():
-    """Of both losses that are one training, too."""
-    values = pd.read_csv(FIGURES / "calm_on_cues.csv").fillna({"method": ""})
-    cells = values.set_index(["net", "method", "metric"])["value"]
-    assert cells["em"].equals(cells["ml"])
+def read_calm():
+    """The measured values of CALM on cues: by judge, line and metric, and the tables' lines."""
+    values = pd.read_csv(FIGURES / "calm_on_cues.csv")
+    values["line"] = values["net"].fillna("") + values["method"].fillna("")
     section = PAGE.partition("## CALM on planted cues")[2].partition("\n## ")[0]
-    nets = {"`em`, `ml`": "em", "`em`, lagged": "em, lagged", "`cam`": "cam"}
+    tables = re.findall(r"(?:^\|.*\n)+", section, re.MULTILINE)
+    nets = {"`em`, `ml`": "em", "`em`, lagged": "em, lagged", "`cam`": "cam", "*plain*": "plain"}
+    found, net = [], ""
+    for table in tables:
+        rows = []
+        for line in table.splitlines()[2:]:
+            first, shown, *cells = (cell.strip() for cell in line[1:-1].split("|"))
+            net = nets.get(first, net)
+            method = {"CALM's": "calm", "CAM": "calm", "Grad-CAM": "gradcam"}.get(
+                shown, shown[1:-1]
+            )
+            rows.append((net, method, cells))
+        found.append(rows)
+    return values, found
+
+
+def test_calm_table_holds_the_measured_values():
+    values, (rows, _) = read_calm()
     metrics = ["energy", "pointing game", "PxAP", "MaxBoxAccV2", "remove and classify"]
-    digits = [2, 2, 1, 1, 2, 2]
-    lines = [line for line in section.splitlines() if line.startswith(("| `", "| |"))]
-    assert len(lines) == 6
-    net = ""
-    for line in lines:
-        first, _, accuracy, *scores = (cell.strip() for cell in line[1:-1].split("|"))
-        net = nets.get(first, net)
-        method = "calm" if first else "gradcam"
-        if first:
-            assert accuracy == f"{cells[net, '', 'accuracy']:.2f}"
-        wanted = [cells[net, method, name] for name in (*metrics, "counterfactual")]
-        assert scores == [f"{v:.{n}f}" for v, n in zip(wanted, digits, strict=True)]
+    assert len(rows) == 7
+    for net, method, (accuracy, *scores, by_plain) in rows:
+        own = values[values["judge"] == net]
+        if accuracy:
+            assert_says(accuracy, own[own["metric"] == "accuracy"]["value"])
+        for metric, cell in zip(metrics, scores, strict=True):
+            chosen = own[(own["metric"] == metric) & (own["line"] == method)]
+            assert_says(cell, chosen["value"])
+        if by_plain:
+            line = net if method == "calm" else method
+            plain = values[(values["judge"] == "plain") & (values["line"] == line)]
+            assert_says(by_plain, plain[plain["metric"] == "remove and classify"]["value"])
+
+
+def test_calm_counterfactuals_are_the_measured_ones():
+    values, (_, rows) = read_calm()
+    assert len(rows) == 6
+    for net, method, cells in rows:
+        part = values[values["line"] == net + method]
+        judges = [("counterfactual", net), ("turned", net), ("turned", "plain")]
+        for (metric, judge), cell in zip(judges, cells, strict=True):
+            chosen = part[(part["metric"] == metric) & (part["judge"] == judge)]
+            assert_says(cell, chosen["value"])
+
+
+def test_calm_em_and_ml_are_one_training():
+    values, _ = read_calm()
+    keys = ["seed", "method", "metric"]
+    em, ml = (
+        values[values["judge"] == name].set_index(keys)["value"].sort_index()
+        for name in ("em", "ml")
+    )
+    shared = em.index.intersection(ml.index)
+    assert len(shared) > 30
+    assert em[shared].equals(ml[shared])
+    odds = values[(values["judge"] == "ml") & (values["metric"] == "difference of odds")]["value"]
+    assert odds.max() < 0.005
 
 
 def test_selectivity_is_that_of_its_curves():
