@@ -20,7 +20,7 @@ class RAN(nn.Module):
     """Residual attention net: what a trunk of residual units gives is weighted by 1 + M.
 
     After Wang et al., 2017 (arXiv:1704.06904), in the form of the White Box project: `stages` holds
-    a residual unit and one or more `AttentionModule`s for each of three sizes, and `tail` three
+    a residual unit and one or more of `AttentionModule` for each of three sizes, and `tail` three
     units more. Attention-56 has `stages.0` to `.5`. Units end in a ReLU, where the paper's begin
     with one, and those of a mask share their weights, where the paper's do not. 18,199,562
     parameters for one channel and 10 classes, 18,202,762 for three.
