@@ -1,0 +1,156 @@
+"""ROAR and KAR of eight methods on Fashion-MNIST, and what White Box's protocol makes of them.
+
+    OMP_NUM_THREADS=1 python benchmarks/roar_on_fashion_mnist.py data runs/roar &
+    OMP_NUM_THREADS=1 python benchmarks/roar_on_fashion_mnist.py data runs/roar
+
+trains White Box's SimpleCNN and, on it, L-CAM-Img, LFI-CAM and CALM, then retrains SimpleCNN
+without, and with only, what each of eight methods and two controls marks. Started again, it goes
+on; several that run at a time share the trainings. `--report` alone prints the tables, and writes
+the rows and a figure into `docs/figures`. `--dry-run` prints how many trainings there are, and
+about how long they take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+from torch import nn
+from torch.utils.data import Dataset, Subset
+
+import xcam
+from xcam.models import Normalized
+from xcam.models.whitebox.simple_cnn import SimpleCNN
+
+FIGURES = Path(__file__).parents[1] / "docs" / "figures"
+PLAIN = ("gradcam", "integrated_gradients", "smoothgrad", "smoothgrad_squared", "rise")
+HEADS = ("lcam_img", "lficam", "calm")
+FRACTIONS = (0.1, 0.3, 0.5, 0.7, 0.9)
+RESAMPLES = 2000
+
+
+def make_net() -> nn.Module:
+    """Return SimpleCNN for Fashion-MNIST, with new weights."""
+    return Normalized(SimpleCNN(10, 1, 28), [0.286], [0.353])
+
+
+def settings(arguments: argparse.Namespace, epochs: int | None = None) -> dict[str, Any]:
+    """Return the settings of a training: those of every net here."""
+    return {
+        "epochs": epochs or arguments.epochs,
+        "batch_size": 64,
+        "optimizer": {"name": "SGD", "lr": 0.03, "momentum": 0.9, "weight_decay": 5e-4},
+    }
+
+
+def explained_nets(arguments: argparse.Namespace, train: Dataset[Any]) -> Iterator[Any]:
+    """Yield the name of each net, the net, and the methods that explain it; all are kept."""
+    folder = arguments.out / "nets"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        fresh = make_net()
+    many = settings(arguments, 2 * arguments.epochs)
+    net = xcam.fit(fresh, train, out=folder / "plain", **many)
+    methods: dict[str, Any] = {name: name for name in PLAIN}
+    methods["rise"] = xcam.get_method("rise")(n_masks=arguments.masks)
+    yield "SimpleCNN", net, methods
+    for head in HEADS:
+        yield head, xcam.fit(net, train, head, out=folder / head, **many), {head: head}
+
+
+def protocols(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Return the settings of the two protocols by their folder."""
+    common = {"fractions": FRACTIONS, "fit": settings(arguments), "parallel": arguments.parallel}
+    roar = {"mode": ("remove", "keep"), "repeats": arguments.repeats, "blurred": arguments.blurred}
+    return {"roar": common | roar, "whitebox": common | {"preset": "whitebox"}}
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train what is missing."""
+    splits = xcam.data.load("fashion_mnist", arguments.root)
+    train = Subset(splits.train, range(min(arguments.images, len(splits.train))))
+    test = Subset(splits.test, range(min(arguments.test_images, len(splits.test))))
+    for name, net, methods in list(explained_nets(arguments, train)):
+        for protocol, given in protocols(arguments).items():
+            print(f"{protocol}, {name}", flush=True)
+            xcam.roar(
+                make_net,
+                train,
+                test,
+                {name: net},
+                methods,
+                out=arguments.out / protocol,
+                dry_run=arguments.dry_run,
+                progress=True,
+                **given,
+            )
+
+
+def score(results: xcam.RetrainingResults) -> pd.DataFrame:
+    """Return the mean accuracy over fractions of each method (line) and repeat (column)."""
+    rows = results.to_pandas()
+    rows = rows[(rows["mode"] == "remove") & rows["fraction"].isin(FRACTIONS)]
+    return rows.pivot_table(index="method", columns="repeat", values="accuracy")
+
+
+def kendall(one: pd.Series, other: pd.Series, seed: int = 0) -> str:
+    """Return Kendall's τ of two orders of methods, with a bootstrap interval over methods."""
+    one, other = one.align(other, join="inner")
+    found = stats.kendalltau(one, other).statistic
+    generator = np.random.default_rng(seed)
+    draws = (generator.integers(len(one), size=len(one)) for _ in range(RESAMPLES))
+    taus = [stats.kendalltau(one.iloc[draw], other.iloc[draw]).statistic for draw in draws]
+    low, high = np.nanpercentile(taus, [2.5, 97.5])
+    return f"{found:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """Print the tables, and write rows and a figure."""
+    arguments.figures.mkdir(parents=True, exist_ok=True)
+    results = {}
+    for name in protocols(arguments):
+        results[name] = xcam.RetrainingResults(arguments.out / name)
+        results[name].to_csv(arguments.figures / f"{name}_fashion_mnist.csv")
+        print(f"\n{name}\n{results[name]}")
+    results["roar"].plot(arguments.figures / "roar_fashion_mnist.png")
+    print(f"\nDiffROAR\n{results['roar'].diff_roar().to_string(index=False)}")
+    roar, whitebox = (score(results[name]) for name in ("roar", "whitebox"))
+    print(f"\nKendall's tau with White Box's order: {kendall(roar.mean(1), whitebox.mean(1))}")
+    pairs = itertools.combinations(roar.columns, 2)
+    for one, other in pairs:
+        print(f"between repeats {one} and {other} of ROAR: {kendall(roar[one], roar[other])}")
+
+
+def main() -> None:
+    """Run, and report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("root", type=Path, help="folder of the data")
+    parser.add_argument("out", type=Path, help="folder of the run")
+    option = partial(parser.add_argument, type=int)
+    option("--images", default=8000)
+    option("--test-images", default=2000)
+    option("--epochs", default=4, help="of a retraining; the explained nets take twice as many")
+    option("--repeats", default=3)
+    option("--masks", default=1000, help="of RISE")
+    option("--parallel", default=1)
+    parser.add_argument("--blurred", action="store_true")
+    parser.add_argument("--figures", type=Path, default=FIGURES)
+    parser.add_argument("--report", action="store_true")
+    parser.add_argument("--dry-run", action="store_true")
+    arguments = parser.parse_args()
+    if not arguments.report:
+        run(arguments)
+    if not arguments.dry_run:
+        report(arguments)
+
+
+if __name__ == "__main__":
+    main()
