@@ -123,9 +123,8 @@ def report(arguments: argparse.Namespace) -> None:
     results["roar"].plot(arguments.figures / "roar_fashion_mnist.png")
     print(f"\nDiffROAR\n{results['roar'].diff_roar().to_string(index=False)}")
     roar, whitebox = (score(results[name]) for name in ("roar", "whitebox"))
-    print(
-        f"\nKendall's tau with White Box's order: {kendall(roar.mean(axis=1), whitebox.mean(axis=1))}"
-    )
+    found = kendall(roar.mean(axis=1), whitebox.mean(axis=1))
+    print(f"\nKendall's tau with White Box's order: {found}")
     pairs = itertools.combinations(roar.columns, 2)
     for one, other in pairs:
         print(f"between repeats {one} and {other} of ROAR: {kendall(roar[one], roar[other])}")
