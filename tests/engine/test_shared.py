@@ -193,8 +193,10 @@ def test_copy_is_another_model():
         lambda images: images[1, 2, 3].zero_(),
         lambda images: images.data.mul_(0.5),
         lambda images: np.multiply(images.numpy(), 0.5, out=images.numpy()),
+        lambda images: images.numpy()[0, :, 3:5, 2:4].fill(0),
+        lambda images: images.data[1, 2, 5].fill_(1),
     ],
-    ids=["in place", "one row", "through data", "through numpy"],
+    ids=["in place", "one row", "data", "numpy", "a patch by numpy", "a row of data"],
 )
 def test_changed_images_run_again(change):
     net, images = Net(), IMAGES.clone()

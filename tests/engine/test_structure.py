@@ -10,18 +10,20 @@ import torch
 from torch import nn
 
 from xcam.engine import structure
-from xcam.engine.structure import remember
+from xcam.engine.structure import forget, remember
 from xcam.models.toy import SmallCNN
 
 
 class Searched(nn.Module):
     """A net with attributes of many kinds, whose modules all claim to be equal."""
 
-    def __init__(self):
+    def __init__(self, nested=True):
         super().__init__()
         self.body = SmallCNN()
-        self.scale, self.sizes, self.options = 1.5, [3, 4], {"pool": True, "nested": [1]}
-        self.act = torch.relu
+        self.scale, self.sizes, self.options = 1.5, [3, 4], {"pool": True}
+        if nested:  # is compared by values, what is not by addresses first
+            self.options["nested"] = [1]
+        self.act, self.config = torch.relu, types.SimpleNamespace(pool=True, sizes=(1, 3))
 
     def __eq__(self, other):
         return True
@@ -41,9 +43,9 @@ def count_searches(net, key="layer"):
     return len(calls)
 
 
-@pytest.fixture
-def net():
-    net = Searched()
+@pytest.fixture(params=[True, False], ids=["nested", "flat"])
+def net(request):
+    net = Searched(request.param)
     assert count_searches(net) == 1
     assert count_searches(net) == 0
     return net
@@ -94,7 +96,7 @@ def patch_forward(net):
         lambda net: net.sizes.append(5),
         lambda net: net.sizes.__setitem__(0, 5),
         lambda net: net.options.update(pool=False),
-        lambda net: net.options["nested"].append(2),
+        lambda net: net.options.setdefault("nested", []).append(2),
         lambda net: net.body.add_module("extra", nn.ReLU()),
         lambda net: net.body.features.pop(-1),
         lambda net: net.body.features[0].register_forward_hook(lambda *_: None),
@@ -102,6 +104,9 @@ def patch_forward(net):
         lambda net: net.register_buffer("mask", torch.ones(3)),
         lambda net: setattr(net.body.features[0].weight, "data", torch.zeros(4, 3, 3, 3)),
         lambda net: setattr(net.body, "__class__", type("Other", (SmallCNN,), {})),
+        lambda net: setattr(net.config, "pool", False),
+        lambda net: setattr(net.config, "sizes", (1, 2)),
+        lambda net: setattr(net.config, "new", 1),
         patch_forward,
     ],
 )
@@ -113,6 +118,19 @@ def test_every_change_is_seen_once(net, change):
 
 def test_method_patched_on_the_class_is_seen(net, monkeypatch):
     monkeypatch.setattr(SmallCNN, "forward", lambda self, images: images)
+    assert count_searches(net) == 1
+
+
+def test_tensor_of_another_shape_is_seen(net):
+    net.grid = torch.zeros(2, 2)
+    assert count_searches(net) == 1
+    net.grid.data = torch.zeros(3)
+    assert count_searches(net) == 1
+    assert count_searches(net) == 0
+
+
+def test_forgotten_net_is_searched_again(net):
+    forget(net)
     assert count_searches(net) == 1
 
 

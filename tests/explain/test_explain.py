@@ -55,7 +55,8 @@ class TestResult:
         assert_close(got.logits, net(images))
         assert got.target.tolist() == [1, 1]
         assert got.method == GradCAM("layer")
-        assert repr(got.method) == "GradCAM(layer='layer', output='logit', relu=False)"
+        shown = "GradCAM(layer='layer', output='logit', relu=False, rendering=None)"
+        assert repr(got.method) == shown
         assert got.warnings == ()
 
     def test_predicted_class_by_default(self):

@@ -13,6 +13,20 @@ from xcam.models.toy import SmallCNN, TokenNet
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
+class Branches(nn.Module):
+    """Runs one of two convolutions, as a method of its own says."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 5, 3), nn.Conv2d(3, 5, 5)
+
+    def choose(self, images):
+        return self.first(images)
+
+    def forward(self, images):
+        return self.choose(images).mean((2, 3))
+
+
 @pytest.fixture
 def searches(monkeypatch):
     """The names of the layers that were found by a search so far."""
@@ -43,6 +57,14 @@ def count_passes(net, run):
 def test_later_call_with_the_default_layer_is_one_pass(make, method):
     net = make()
     assert count_passes(net, lambda: xcam.explain(net, IMAGES, 1, method)) == len(IMAGES)
+
+
+def test_layer_that_fails_is_searched_again(searches, monkeypatch):
+    net = Branches()
+    assert xcam.explain(net, IMAGES, 1).method.layer == "first"
+    monkeypatch.setattr(Branches, "choose", lambda self, images: self.second(images))
+    assert xcam.explain(net, IMAGES, 1).method.layer == "second"
+    assert len(searches) == 2
 
 
 def test_layer_is_searched_once_for_a_net_and_size(searches):

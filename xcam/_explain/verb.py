@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, overload
 
 from torch import Tensor, nn
@@ -22,10 +22,11 @@ from xcam._explain.prepared import (
     run,
 )
 from xcam.core import Explanation, Method, Target, TargetLike
-from xcam.engine import untouched
+from xcam.engine import untouched, unwrap
 from xcam.engine.forward import Precision, out_of_memory, run_settings
 from xcam.engine.shared import share_passes
-from xcam.errors import warn
+from xcam.engine.structure import forget
+from xcam.errors import LayerError, warn
 
 __all__ = ["explain"]
 
@@ -93,8 +94,9 @@ def explain(
         contrast: A class, or B of them, such as the second best: why the target rather than that
             one? The map is then that of the target less that of the contrast, by any
             class-specific method: positive where pixels speak for the target.
-        batch_size: How many images go through the model at a time; None chooses by device and
-            image size. It changes speed and memory, not the maps.
+        batch_size: How many images go through the model at a time; None chooses by device, image
+            size and, on a CPU, the size of the model's layers. It changes speed and memory, not the
+            maps.
         precision: `"full"`, or `"bf16"`/`"fp16"` to run the model under autocast.
         progress: Show a progress bar.
         **params: Hyper-parameters of the method, such as `layer="layer3"` or `n_masks=1000`; of
@@ -118,7 +120,7 @@ def explain(
     check_model(model)
     check_images(model, images)
     aim, settings = Target.of(target, images), (batch_size, precision, progress)
-    other = make_contrast(contrast, aim, images)
+    other = None if contrast is None else make_contrast(contrast, aim, images)
     if method is None or isinstance(method, str | Method):
         return _explain(model, images, aim, other, method, params, *settings)
 
@@ -150,14 +152,17 @@ def _explain(
     progress: bool,
 ) -> Explanation:
     """Return the explanation by one method, and warn of what was noted on the way."""
+
+    def explain_once() -> Explanation:
+        prepared = prepare(model, images, method, params)
+        if contrast is None:
+            return run(prepared, images, target)
+        return explain_contrast(prepared, images, target, contrast)
+
     with run_settings(batch_size=batch_size, precision=precision, progress=progress) as runtime:
         try:
             with untouched(model):
-                prepared = prepare(model, images, method, params)
-                if contrast is None:
-                    explanation = run(prepared, images, target)
-                else:
-                    explanation = explain_contrast(prepared, images, target, contrast)
+                explanation = _search_again(model, explain_once)
         except (AssertionError, RuntimeError) as error:  # transformers assert a size
             if not out_of_memory(error):
                 check_pass(model, images)
@@ -165,3 +170,12 @@ def _explain(
     for sentence in runtime.notes:
         warn(sentence)
     return explanation
+
+
+def _search_again(model: nn.Module, explain_once: Callable[[], Explanation]) -> Explanation:
+    """Explain; once more if a layer fails that may have been remembered of a net since changed."""
+    try:
+        return explain_once()
+    except LayerError:
+        forget(unwrap(model))
+    return explain_once()

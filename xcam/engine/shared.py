@@ -12,7 +12,9 @@ just computes:
         again = blurred_logits(model, images, 2.0)  # no pass
 
 A result is kept for the same memory in the same state: not if a tensor, a weight, a mode, a hook or
-an attribute of the model has changed in between, nor if somebody has written to the result. It is
+an attribute of the model has changed in between, nor if somebody has written to the result. Unseen
+are only weights, and tensors on an accelerator, of which a few values are written through `.data`
+or numpy, and what lies inside of the objects and lists that are attributes of a module. It is
 counted as if it had been computed, in `RunSettings.passes`; `shared_passes` says how many were not.
 """
 

@@ -1,8 +1,10 @@
 """Remembering what a search found out about a net, for as long as the net is built the same.
 
 Values of weights, modes and `requires_grad` make no difference: a net may be trained or loaded with
-other weights in between. All else that a forward pass may depend on is compared: the modules and
-their classes, hooks, a patched `forward`, attributes, the shapes of parameters and buffers.
+other weights in between. Compared are the modules and their classes, hooks, a patched `forward`,
+attributes and what the objects among them hold, such as a config, and the shapes of parameters and
+buffers. What lies deeper is not, nor are other methods that are patched on a class, global hooks,
+and what modules in a plain list hold: whoever finds that a result is wrong calls `forget`.
 """
 
 from __future__ import annotations
@@ -14,12 +16,13 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import islice
+from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["compare_once", "remember", "walk"]
+__all__ = ["compare_once", "forget", "remember", "walk"]
 
 T = TypeVar("T")
 
@@ -57,6 +60,11 @@ def remember(net: nn.Module, key: Hashable, find: Callable[[], T]) -> T:
         found.results[key] = find()
     result: T = found.results[key]  # type: ignore[assignment]
     return result
+
+
+def forget(net: nn.Module) -> None:
+    """Forget what was found out about a net, so that it is searched anew."""
+    _known.pop(id(net), None)
 
 
 @contextmanager
@@ -122,6 +130,7 @@ def walk(net: nn.Module) -> Iterator[nn.Module]:
 def _list_addresses(net: nn.Module) -> list[object] | None:
     """List names, addresses and shapes of all that a net holds; None if it nests containers."""
     found: list[object] = []
+    opened: set[int] = set()
     for module in walk(net):
         attributes = module.__dict__
         found += attributes
@@ -138,12 +147,7 @@ def _list_addresses(net: nn.Module) -> list[object] | None:
         if not isinstance(children, dict):  # of scripted modules, which find no children by number
             children = dict(children.items())
         containers = [children, *filter(None, _get_hooks(attributes))]
-        # What every module has comes first, unless it was given something before its __init__.
-        first = len(_OWN) if [*islice(attributes, len(_OWN))] == _OWN else 0
-        for value in islice(attributes.values(), first, None):
-            found.append(id(value))
-            if value.__class__ in _CONTAINERS:
-                containers.append(value)
+        found += _list_attributes(attributes, containers, opened)
         for container in filter(None, containers):
             items: Any = container
             if isinstance(container, dict):
@@ -153,6 +157,40 @@ def _list_addresses(net: nn.Module) -> list[object] | None:
                 return None
             found += map(id, items)
     return found
+
+
+def _list_attributes(
+    attributes: dict[str, Any], containers: list[Any], opened: set[int]
+) -> list[object]:
+    """List the addresses of what a module was given, and of what the objects among it hold.
+
+    Args:
+        attributes: Of the module.
+        containers: To which those among the attributes are added.
+        opened: The addresses of objects that other modules hold, too; these are added.
+    """
+    found: list[object] = []
+    # What every module has comes first, unless it was given something before its __init__.
+    first = len(_OWN) if [*islice(attributes, len(_OWN))] == _OWN else 0
+    for value in islice(attributes.values(), first, None):
+        found.append(id(value))
+        if value.__class__ in _CONTAINERS:
+            containers.append(value)
+        elif value.__class__ not in _PLAIN and id(value) not in opened:
+            opened.add(id(value))
+            if isinstance(value, Tensor):  # another one may be at the same address
+                found.append(value.shape)
+            held = _list_fields(value)
+            found += held
+            found += map(id, held.values())
+    return found
+
+
+def _list_fields(value: object) -> dict[str, Any]:
+    """Return what an object holds, such as a config; nothing of modules and of plain values."""
+    held = getattr(value, "__dict__", None)
+    is_module = isinstance(value, nn.Module | ModuleType)
+    return {} if is_module or not isinstance(held, dict) else held
 
 
 def _describe(net: nn.Module) -> tuple[list[object], list[object]]:
@@ -166,15 +204,16 @@ def _describe(net: nn.Module) -> tuple[list[object], list[object]]:
         elif isinstance(value, Tensor):
             values.append(value.shape)  # not the tensor itself: nets keep some of their last pass
         elif value.__class__ in _CONTAINERS and depth:
-            items: Any = value
-            values.append(len(items))
-            if isinstance(value, dict):
-                values.extend(key if key.__class__ in _PLAIN else id(key) for key in value)
-                items = value.values()
+            names, items = _open_container(value)
+            values.extend((len(items), *names))
             for item in items:
                 add(item, depth - 1)
         else:
             objects.append(value)
+            held = _list_fields(value) if depth else {}
+            values.extend(held)
+            for one in held.values():
+                add(one, 0)
 
     for module in walk(net):
         objects.extend((module, type(module), getattr(type(module), "forward", type(module))))
@@ -183,6 +222,14 @@ def _describe(net: nn.Module) -> tuple[list[object], list[object]]:
                 values.append(name)
                 add(value, _DEPTH)
     return values, objects
+
+
+def _open_container(container: Any) -> tuple[list[object], list[object]]:  # noqa: ANN401
+    """Return the keys of a dict, plain ones by value, and the items of a container."""
+    if not isinstance(container, dict):
+        return [], [*container]
+    keys = [key if key.__class__ in _PLAIN else id(key) for key in container]
+    return keys, [*container.values()]
 
 
 def _refer(item: object) -> Callable[[], object]:

@@ -30,8 +30,8 @@ def stretch_elements(values: Tensor) -> Tensor:
     return imaging.normalize(values.flatten(1)[:, None]).view_as(values)
 
 
-def render(maps: Tensor, size: tuple[int, int], rendering: Rendering | None) -> Tensor:
-    """Turn maps (B, h, w) into 8-bit pictures of the images' size, in [0, 1]; None leaves them.
+def render(maps: Tensor, size: tuple[int, int], rendering: Rendering) -> Tensor:
+    """Turn maps (B, h, w) into 8-bit pictures of the images' size, in [0, 1].
 
     Each map is scaled into [0, 1], cut to whole 255ths, and resized by Pillow's Lanczos filter.
 
@@ -40,8 +40,6 @@ def render(maps: Tensor, size: tuple[int, int], rendering: Rendering | None) -> 
         size: (H, W) of the images.
         rendering: `"gray"` for (B, H, W), or `"jet"` for (B, 3, H, W), the colors of OpenCV's JET.
     """
-    if rendering is None:
-        return maps
     with importing():
         from PIL import Image
 

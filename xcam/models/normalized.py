@@ -17,7 +17,8 @@ class Normalized(nn.Module):
     """A classifier with its normalization inside, f((x − mean) / std), so that masks mask pixels.
 
     `mean` and `std` are buffers outside of the state dict, which holds the model's weights alone.
-    A change of the model's dtype rounds the numbers that were given, not their rounded values.
+    A change of dtype, by `.double()` of the whole, rounds the numbers that were given, not their
+    rounded values; of `.model` alone it leaves mean and deviation as they are.
     Around a net with the head of a trainable method it has its `method`, `fitted` and `head`.
 
     Args:

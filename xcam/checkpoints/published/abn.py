@@ -73,9 +73,14 @@ def import_abn(
     """
     saved = read_state_dict(Path(path))
     chosen = cast(ABN, resolve_method("abn", params))
+    is_resnext = any(_STAGE_OF_RESNEXT.match(name) for name in saved)
     if chosen.branch_norm is None:
-        is_resnext = any(_STAGE_OF_RESNEXT.match(name) for name in saved)
         chosen = replace(chosen, branch_norm=not is_resnext)
+    if not chosen.branch_norm and not is_resnext and any(n.startswith("bn_att.") for n in saved):
+        raise ValueError(
+            "branch_norm=False leaves out the norm 'bn_att' of the file, which its net calls; "
+            "leave branch_norm out"
+        )
     net = chosen.attach(model)
     headed = find_headed(net)
     return net.eval(), load_renamed(path, saved, headed, _match_names(saved, headed))

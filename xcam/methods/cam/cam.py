@@ -93,6 +93,8 @@ class CAM(Method):
             weights = found
         maps = weight_channels(activation, weights)
         maps = maps.relu() if self.relu else maps
+        if self.rendering is None:
+            return maps
         return render(maps, (images.shape[2], images.shape[3]), self.rendering)
 
 

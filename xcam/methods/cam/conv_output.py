@@ -51,4 +51,6 @@ class ConvOutput(Method):
         """Return raw maps, (B, h, w) at the layer's size, or rendered; see `Method.maps`."""
         maps = capture_activations(model, images, target, self.layer).mean(1)
         maps = maps.relu() if self.relu else maps
+        if self.rendering is None:
+            return maps
         return render(maps, (images.shape[2], images.shape[3]), self.rendering)

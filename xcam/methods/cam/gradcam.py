@@ -60,4 +60,6 @@ class GradCAM(Method):
         )
         maps = weight_channels(activation, gradient.mean((2, 3)))
         maps = maps.relu() if self.relu else maps
+        if self.rendering is None:
+            return maps
         return render(maps, (images.shape[2], images.shape[3]), self.rendering)

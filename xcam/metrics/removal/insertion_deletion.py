@@ -44,7 +44,8 @@ class Deletion(Metric):
         output: What of the output is f.
         space: Where pixels are replaced; the authors replace normalized ones.
         fill: What replaces them; zero of a normalized image is the data set's mean color.
-        ties: How equal values are ordered: in `"scan"` order, or in a `"random"` one an image.
+        ties: How equal values are ordered: in `"scan"` order, in `"reverse"`, or in a `"random"`
+            order an image.
         seed: Of that random order.
         preset: `"rise"` sets step=1/224, which is 224 pixels at 224×224, and `"castream"` sets
             step=1/28, which is 1792.
@@ -118,7 +119,8 @@ class Insertion(Metric):
         output: What of the output is f.
         space: Where the image is blurred; the authors blur the normalized one.
         fill: What is seen at the start in place of the blurred image, if not None.
-        ties: How equal values are ordered: in `"scan"` order, or in a `"random"` one an image.
+        ties: How equal values are ordered: in `"scan"` order, in `"reverse"`, or in a `"random"`
+            order an image.
         seed: Of that random order.
         preset: `"rise"` sets step=1/224, which is 224 pixels at 224×224, and an 11×11 kernel;
             `"castream"` sets step=1/28, which is 1792, and a 5×5 kernel.

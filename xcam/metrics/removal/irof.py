@@ -54,8 +54,8 @@ class IROF(Metric):
             `xcam.imaging.make_fill`.
         space: Where segments are cut and replaced: before the model's own normalization
             (`"input"`), or after it.
-        ties: How segments of equal means are ordered: in `"scan"` order, or in a `"random"` one an
-            image.
+        ties: How segments of equal means are ordered: in `"scan"` order, in `"reverse"`, or in a
+            `"random"` order an image.
         seed: Of that random order.
     """
 

@@ -84,7 +84,8 @@ class PositivePerturbation(_Perturbation):
         fractions: k, of the pixels, rounded down.
         space: Where pixels are replaced.
         fill: What replaces them; zero of an image in [0, 1] is black, as in the authors' code.
-        ties: How equal values are ordered: in `"scan"` order, or in a `"random"` one an image.
+        ties: How equal values are ordered: in `"scan"` order, in `"reverse"`, or in a `"random"`
+            order an image.
         seed: Of that random order.
     """
 
@@ -113,7 +114,8 @@ class NegativePerturbation(_Perturbation):
         fractions: k, of the pixels, rounded down.
         space: Where pixels are replaced.
         fill: What replaces them; zero of an image in [0, 1] is black, as in the authors' code.
-        ties: How equal values are ordered: in `"scan"` order, or in a `"random"` one an image.
+        ties: How equal values are ordered: in `"scan"` order, in `"reverse"`, or in a `"random"`
+            order an image.
         seed: Of that random order.
     """
 

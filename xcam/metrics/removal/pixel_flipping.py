@@ -32,7 +32,8 @@ class PixelFlipping(Metric):
         output: What of the output is read.
         space: Where pixels are replaced.
         fill: What replaces them; zero of an image in [0, 1] is black.
-        ties: How equal values are ordered: in `"scan"` order, or in a `"random"` one an image.
+        ties: How equal values are ordered: in `"scan"` order, in `"reverse"`, or in a `"random"`
+            order an image.
         seed: Of that random order.
     """
 

@@ -45,7 +45,8 @@ class RemoveAndClassify(Metric):
         seed: Of the random order, and of that of equal values.
         space: Where pixels are erased; the authors erase normalized ones.
         fill: What replaces them; zero of a normalized image is the data set's mean color.
-        ties: How equal values are ordered: in `"scan"` order, or in a `"random"` one an image.
+        ties: How equal values are ordered: in `"scan"` order, in `"reverse"`, or in a `"random"`
+            order an image.
     """
 
     fractions: Fractions = (0.1, 0.3, 0.5, 0.7, 0.9)

@@ -112,7 +112,8 @@ class ROADMoRF(_Imputed):
         seed: Of the noise and of the order of equal values.
         space: Where noise is added: to the images as the model takes them, or after its own
             normalization, which is pytorch-grad-cam's convention.
-        ties: How equal values are ordered: at `"random"`, all images alike, or in `"scan"` order.
+        ties: How equal values are ordered: at `"random"`, all images alike, in `"scan"` order, or
+            in `"reverse"`.
     """
 
     orders = ("morf",)
@@ -140,7 +141,8 @@ class ROADLeRF(_Imputed):
         noise: Standard deviation of the noise on imputed pixels.
         seed: Of the noise and of the order of equal values.
         space: Where noise is added.
-        ties: How equal values are ordered: at `"random"`, all images alike, or in `"scan"` order.
+        ties: How equal values are ordered: at `"random"`, all images alike, in `"scan"` order, or
+            in `"reverse"`.
     """
 
     orders = ("lerf",)
@@ -169,7 +171,8 @@ class ROAD(_Imputed):
         noise: Standard deviation of the noise on imputed pixels.
         seed: Of the noise and of the order of equal values.
         space: Where noise is added.
-        ties: How equal values are ordered: at `"random"`, all images alike, or in `"scan"` order.
+        ties: How equal values are ordered: at `"random"`, all images alike, in `"scan"` order, or
+            in `"reverse"`.
     """
 
     orders = ("morf", "lerf")

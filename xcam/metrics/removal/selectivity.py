@@ -66,8 +66,8 @@ class Selectivity(Metric):
         output: What the result is read from: `"prob"` or `"accuracy"`.
         fill: What stands in for what is removed; see `xcam.imaging.make_fill`.
         space: Where it is filled in: before the model's own normalization or after it.
-        ties: How units of equal values are ordered: in `"scan"` order, or in a `"random"` one an
-            image.
+        ties: How units of equal values are ordered: in `"scan"` order, in `"reverse"`, or in a
+            `"random"` order an image.
         seed: Of that random order.
         preset: `"whitebox"` sets unit="element", recompute=True, exclude_removed=False, steps=50,
             step=1, fill="zero".
