@@ -296,7 +296,7 @@ def test_methods_on_the_originals_page_explain_the_nets_that_they_are_for(method
             net = SimpleCNN(4, 1, 28, attention=attention)
     shown = torch.rand(1, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     found = explain_quietly(quick(method), net.eval(), shown, [1])
-    assert found.raw.shape[-2:] == (28, 28)
+    assert found.maps.shape[-2:] == (28, 28)
     assert 0 <= found.raw.min() <= found.raw.max() <= 1
 
 
