@@ -164,7 +164,7 @@ def _sum_up(tensor: Tensor) -> int:
         Unidentified: A kind of tensor whose values are not at hand.
     """
     try:
-        return zlib.crc32(tensor.detach().reshape(-1).view(torch.uint8).numpy())
+        return zlib.crc32(tensor.detach().reshape(-1).view(torch.uint8).numpy().data)
     except (RuntimeError, NotImplementedError, TypeError) as error:
         raise Unidentified from error
 
