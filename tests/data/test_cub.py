@@ -15,6 +15,12 @@ def root(tmp_path_factory):
     return write_cub(tmp_path_factory.mktemp("cub"))
 
 
+@pytest.fixture(scope="module")
+def damageable(tmp_path_factory):
+    """A copy whose files a test changes, and puts back."""
+    return write_cub(tmp_path_factory.mktemp("damaged"))
+
+
 class TestSplits:
     def test_are_the_published_ones(self, root):
         splits = xcam.data.load("cub", root.parent, input_size=(16, 16))
@@ -124,3 +130,75 @@ class TestPairs:
         (root / "attributes" / "class_attribute_labels_continuous.txt").write_text("1 2 3\n")
         with pytest.raises(FileFormatError, match="a line of equally many numbers for each of 3"):
             xcam.data.cub_cues(root)
+
+    @pytest.mark.parametrize(
+        ("name", "number", "line"),
+        [
+            ("attributes/class_attribute_labels_continuous.txt", 2, "abc 1 2"),
+            ("attributes/class_attribute_labels_continuous.txt", 1, "nan 1 2"),
+            ("../attributes.txt", 1, "2 has_size::small"),
+            ("../attributes.txt", 1, "1 has_size::\u00e9"),
+            ("parts/part_locs.txt", 3, "0 3 1.0 1.0 1"),
+            ("parts/part_locs.txt", 3, "999 3 1.0 1.0 1"),
+            ("parts/part_locs.txt", 3, "x 3 1.0 1.0 1"),
+            ("parts/part_locs.txt", 3, "1 77 1.0 1.0 1"),
+            ("parts/part_locs.txt", 3, "1 3 1.0 two 1"),
+            ("parts/part_locs.txt", 3, "1 3 1.0 nan 1"),
+            ("image_class_labels.txt", 2, "2 77"),
+            ("image_class_labels.txt", 2, "2 0"),
+            ("image_class_labels.txt", 2, "2 cat"),
+            ("train_test_split.txt", 9, "9 2"),
+            ("images.txt", 2, "3 a.jpg"),
+        ],
+    )
+    def test_refuse_damaged_lines(self, damageable, name, number, line):
+        path = damageable / name
+        kept = path.read_bytes()
+        lines = path.read_text().splitlines()
+        lines[number - 1] = line
+        path.write_text("\n".join(lines), "utf-8")
+        try:
+            with pytest.raises(FileFormatError, match=rf"^line {number} of .*{path.name}.* got "):
+                xcam.data.cub_cues(damageable, size=16)
+        finally:
+            path.write_bytes(kept)
+
+    @pytest.mark.parametrize("line", ["2 a b c d", "2 6.0 4.0 -3.0 2.0", "2 6.0 4.0 nan 2.0"])
+    def test_refuse_damaged_boxes(self, damageable, line):
+        path = damageable / "bounding_boxes.txt"
+        kept = path.read_text()
+        path.write_text("\n".join(["1 6 4 30 20", line, *kept.splitlines()[2:]]))
+        with pytest.raises(FileFormatError, match=r"^line 2 of .*width and height above 0"):
+            xcam.data.cub(damageable, truth="boxes")
+        path.write_text(kept)
+
+    def test_refuse_attributes_that_are_no_utf8(self, damageable):
+        path = damageable.parent / "attributes.txt"
+        kept = path.read_bytes()
+        path.write_bytes(b"1 has_\xff\n" + kept)
+        with pytest.raises(FileFormatError, match=r"^line 1 of .*attributes.txt.* ASCII name"):
+            xcam.data.cub_cues(damageable)
+        path.write_bytes(kept)
+
+    def test_name_damaged_and_missing_pictures(self, tmp_path):
+        root = write_cub(tmp_path)
+        pair = xcam.data.cub_cues(root, size=16)[0]
+        mask = pair.source.files.find_segmentation(pair.images[0])
+        mask.write_bytes(mask.read_bytes()[:60])
+        with pytest.raises(ValueError, match=rf"{mask.name}.* is not a segmentation that can be"):
+            pair[0]
+        mask.unlink()
+        with pytest.raises(FileNotFoundError, match=rf"{mask.name}.*another download"):
+            xcam.data.cub_cues(root)
+        picture = root / "images" / pair.source.files.names[pair.images[1]]
+        picture.unlink()
+        with pytest.raises(FileNotFoundError, match=rf"1 picture of .*{picture.name}"):
+            xcam.data.cub_cues(root)
+
+    @pytest.mark.parametrize(
+        ("differing", "error"),
+        [(1, TypeError), ("12", TypeError), ((9,), ValueError), ((), ValueError)],
+    )
+    def test_refuse_other_numbers_of_parts(self, root, differing, error):
+        with pytest.raises(error, match="differing must be numbers of parts from 1 to 7, .* got "):
+            xcam.data.cub_cues(root, differing)

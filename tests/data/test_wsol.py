@@ -187,3 +187,36 @@ class TestImageNetV2:
         write_picture(tmp_path / "cat" / "a.jpeg")
         with pytest.raises(FileNotFoundError, match=r"no ImageNetV2 .* folders named 0 to 999"):
             xcam.data.load("imagenetv2", tmp_path)
+
+
+class TestDamagedMetadata:
+    @pytest.mark.parametrize(
+        ("name", "lines", "sentence"),
+        [
+            ("localization", [f"{NAMES[0]},30,4,10,20"], "line 1 of .* ends before it begins"),
+            ("image_ids", [], "image_ids.txt.* names no images"),
+            ("image_ids", [NAMES[0]] * 2, "image_ids.txt.* names .*1cd9.jpg' twice"),
+            ("class_labels", [f"{NAMES[0]},0", f"{NAMES[0]},1"], "line 2 of .* again"),
+            ("class_labels", [f"{NAMES[0]},{10**19}"], "line 1 of .* must be 'file,label'"),
+        ],
+    )
+    def test_is_refused_in_a_sentence(self, root, metadata, name, lines, sentence):
+        write(metadata, **{name: lines})
+        with pytest.raises(FileFormatError, match=sentence):
+            xcam.data.wsol(metadata, root)
+
+    def test_has_images_without_a_list_of_ids(self, root, metadata):
+        (metadata / "image_ids.txt").unlink()
+        write(metadata, class_labels=[])
+        with pytest.raises(FileFormatError, match="class_labels.txt.* names no images"):
+            xcam.data.wsol(metadata, root)
+
+
+def test_two_variants_of_imagenetv2_are_refused(tmp_path):
+    names = [f"imagenetv2-{name}-format-val" for name in ("threshold0.7", "top-images")]
+    for name in names:
+        write_picture(tmp_path / name / "7" / "a.jpeg", 20, 20)
+    with pytest.raises(ValueError, match=f"2 variants of ImageNetV2, {', '.join(names)}; give"):
+        xcam.data.load("imagenetv2", tmp_path)
+    splits = xcam.data.load("imagenetv2", tmp_path / names[0], input_size=16)
+    assert splits.test[0][1] == 7

@@ -94,9 +94,9 @@ def test_refuses_methods_that_know_no_class(name):
         (1, 99, ValueError, "contrast 99 is out of range: the model has"),
         (1, -1, ValueError, "contrast -1 is negative"),
         (1, [0, 2], ValueError, "contrast must name one class for each of the 3 images"),
-        (1, 0.5, TypeError, "contrast must hold integers"),
-        (1, "cat", TypeError, "contrast must be None, an int, 3 ints"),
-        (1, lambda output, rows: output[:, 0], TypeError, "contrast must be a class, or one an"),
+        (1, 0.5, TypeError, "contrast must be the number of a class, or of"),
+        (1, "cat", TypeError, "or of one an image, got 'cat'"),
+        (1, lambda output, rows: output[:, 0], TypeError, "contrast must be the number of a"),
         (lambda output, rows: output[:, 0], 1, TypeError, "needs a class as the target, got a"),
     ],
 )
@@ -172,3 +172,14 @@ class TestExplanation:
         found = Explanation(flat, (2, 2), one, None, Saliency(), contrast=zero)
         with pytest.warns(XcamWarning, match="the map is flat"):
             assert not found.normalized().any()
+
+
+def test_equal_maps_of_two_classes_are_noted():
+    net = GapNet()
+    last = [module for module in net.modules() if isinstance(module, torch.nn.Linear)][-1]
+    with torch.no_grad():
+        last.weight[1] = last.weight[0]
+    same = xcam.explain(net, IMAGES[:1], 0, "gradcam", contrast=1)
+    assert "the target's map and the contrast's are the same" in str(same.warnings)
+    other = xcam.explain(net, IMAGES[:1], 0, "gradcam", contrast=2)
+    assert "are the same" not in str(other.warnings)

@@ -26,14 +26,18 @@ def make_contrast(contrast: Contrast, target: Target, images: Tensor) -> Target 
     """
     if contrast is None:
         return None
+    wanted = f"contrast must be the number of a class, or of one an image, got {contrast!r}"
     if callable(contrast) or isinstance(contrast, Target):
-        raise TypeError(f"contrast must be a class, or one an image, got {contrast!r}")
+        raise TypeError(wanted)
     if target.function is not None:
         raise TypeError(
             "a contrast needs a class as the target, got a callable: let it return the difference "
             "of two scores instead, and leave the contrast out"
         )
-    made = Target.of(contrast, images, "contrast")
+    try:
+        made = Target.of(contrast, images, "contrast")
+    except TypeError as error:  # which speaks of what a target may be
+        raise TypeError(wanted) from error
     if target.classes is not None and made.classes is not None:
         same = (target.classes == made.classes).nonzero()
         if len(same):
@@ -72,9 +76,15 @@ def explain_contrast(
     difference = explained.reduced - other.reduced
     notes = [*dict.fromkeys((*explained.run_notes, *other.run_notes))]
     if explained.target is not None and other.target is not None:
+        is_same = (explained.target == other.target).to(difference.device)
+        is_zero = (difference == 0).flatten(1).all(1) & ~is_same
         notes += [
-            Note(image, "the predicted class is the contrast itself")
-            for image in (explained.target == other.target).nonzero()[:, 0].tolist()
+            Note(image, sentence)
+            for found, sentence in (
+                (is_same, "the predicted class is the contrast itself"),
+                (is_zero, "the target's map and the contrast's are the same"),
+            )
+            for image in found.nonzero()[:, 0].tolist()
         ]
     return dataclasses.replace(
         explained,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,19 +52,26 @@ def cues(
     """
     import xcam
     from xcam.metrics import PxAP
+    from xcam.sentences import pluralize
 
     net = load_model(model, weights, device)
     name, settings = _parse_method(method)
     pairs = xcam.data.cub_cues(data, size=size or net.input_size or 224, categories=net.categories)
     chosen = PxAP(scaling=scaling, thresholds=thresholds)  # type: ignore[arg-type]  # checked there
     found = xcam.cue_localization(
-        net, pairs, name, chosen, cumulative=cumulative, batch_size=batch_size, **settings
+        net,
+        pairs,
+        name,
+        chosen,
+        cumulative=cumulative,
+        batch_size=batch_size,
+        progress=sys.stderr.isatty(),
+        **settings,
     )
-    for parts, group in found.groupby("parts"):
-        typer.echo(
-            f"{parts} part{'s' * (parts > 1)}: {group['pxap'].mean():.2f}, {len(group)} pairs"
-        )
-    typer.echo(f"all: {found['pxap'].mean():.2f}, {len(found)} pairs")
+    groups = [(pluralize(parts, "part"), group) for parts, group in found.groupby("parts")]
+    for label, group in (*groups, ("all", found)):
+        scores = group["pxap"].dropna()
+        typer.echo(f"{label}: {scores.mean():.2f}, {pluralize(len(scores), 'pair')}")
     if csv:
         found.to_csv(csv, index=False)
         typer.echo(f"pairs -> {csv}")

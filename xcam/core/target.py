@@ -261,7 +261,7 @@ def _classes(target: object, count: int, name: str) -> Tensor:
     if classes.shape != (count,):
         raise ValueError(
             f"{name} must name one class for each of the {count} images, got shape "
-            f"{tuple(classes.shape)}; pass a single int to explain one class in all of them"
+            f"{tuple(classes.shape)}; pass a single int for one class in all of them"
         )
     return classes
 

@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from xcam.data.categories import list_missing, match_categories
-from xcam.data.cub_files import CubFiles
+from xcam.data.cub_files import CubFiles, parse_floats, parse_int
 from xcam.data.spelling import shorten
 from xcam.data.transforms import make_pipeline, make_size_steps
 from xcam.errors import FileFormatError
 from xcam.imaging import parse_size, read_pixels
+from xcam.imaging.reading import open_picture
 from xcam.sentences import pluralize, quote_path
 
 __all__ = ["CuePair", "cub_cues"]
@@ -37,6 +38,7 @@ _PARTS: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
     "wing": (("wing",), (9, 13)),
 }
 _ATTRIBUTES = "class_attribute_labels_continuous.txt"
+_POINTS = 15  # of a bird
 _PRESENT = 50  # percent of the images of a class that have an attribute
 
 Points = dict[int, tuple[float, float]]
@@ -46,7 +48,7 @@ Points = dict[int, tuple[float, float]]
 class CuePair(Dataset[tuple[Tensor, int, Tensor]]):
     """The test images of two classes: `(image, label, mask)`, the mask of where they differ.
 
-    A mask, (H, W) uint8, is what of the bird's segmentation is nearest to a point of one of the
+    A mask, (H, W) uint8, is 1 at the pixels of the bird whose nearest point belongs to one of the
     parts. Images in which no such part is visible are left out.
 
     Attributes:
@@ -96,19 +98,23 @@ def cub_cues(
     Args:
         root: The folder `CUB_200_2011`, or the one that holds it, with `attributes.txt` and
             `segmentations/` in either.
-        differing: In how many parts.
+        differing: In how many parts, numbers from 1 to 7.
         size: (H, W) that images are resized to, or one number for a square.
         categories: The names of a model's outputs, by which the classes are numbered then; empty
             for CUB's own order.
 
     Returns:
-        The pairs, those that differ in fewer parts first.
+        The pairs, those that differ in fewer parts first, but for pairs of which no image shows
+        such a part.
 
     Raises:
         FileNotFoundError: A file of the data set is missing.
         FileFormatError: One is damaged.
-        ValueError: A class has none of the categories as its name.
+        TypeError: `differing` holds no numbers.
+        ValueError: A class has none of the categories as its name, or `differing` no number of
+            parts.
     """
+    _check_differing(differing)
     source = _Source(CubFiles(root))
     files, sides = source.files, parse_size(size)
     numbers = (
@@ -134,8 +140,21 @@ def cub_cues(
                 names = (files.classes[first], files.classes[second])
                 classes = (numbers[first], numbers[second])
                 labels = tuple(numbers[files.labels[image]] for image in seen)
-                pairs.append(CuePair(classes, names, parts, seen, labels, sides, source))
+                if seen:
+                    pairs.append(CuePair(classes, names, parts, seen, labels, sides, source))
+    shown = sorted({image for pair in pairs for image in pair.images})
+    files.find_pictures(shown)
+    for image in shown:
+        files.find_segmentation(image)
     return sorted(pairs, key=lambda pair: len(pair.parts))
+
+
+def _check_differing(differing: object) -> None:
+    wanted = f"differing must be numbers of parts from 1 to {len(_PARTS)}, such as (1, 2, 3)"
+    if isinstance(differing, str) or not isinstance(differing, Sequence | range | set):
+        raise TypeError(f"{wanted}, got {differing!r}")
+    if not differing or any(number not in range(1, len(_PARTS) + 1) for number in differing):
+        raise ValueError(f"{wanted}, got {differing!r}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,15 +165,16 @@ class _Source:
 
     @cached_property
     def has_attribute(self) -> NDArray[np.bool_]:
-        """Return which class, a line, has which attribute, a column."""
-        lines = self.files.read(Path("attributes") / _ATTRIBUTES, 1)
-        if len(lines) != len(self.files.classes) or len({len(words) for words in lines}) > 1:
+        """Return whether each class has each attribute, (classes, attributes)."""
+        name = Path("attributes") / _ATTRIBUTES
+        lines = self.files.read(name, 1, parse_floats, "numbers")
+        if len(lines) != len(self.files.classes) or len({len(values) for values in lines}) > 1:
             raise FileFormatError(
                 f"{quote_path(self.files.root / 'attributes' / _ATTRIBUTES)} must have a line of "
                 f"equally many numbers for each of {pluralize(len(self.files.classes), 'class')}; "
                 "unpack CUB-200-2011 again"
             )
-        return np.array(lines, float) >= _PRESENT
+        return np.array(lines) >= _PRESENT
 
     @cached_property
     def parts_of_attribute(self) -> list[set[str]]:
@@ -162,11 +182,14 @@ class _Source:
         hint = "it comes with CUB-200-2011, beside its folder"
         inside = self.files.root / "attributes" / "attributes.txt"
         path = inside if inside.is_file() else self.files.find("attributes.txt", hint)
-        names = [line.split()[1] for line in path.read_text().splitlines() if line.strip()]
-        found = [
-            {part for part, (words, _) in _PARTS.items() if any(word in name for word in words)}
-            for name in names
-        ]
+
+        def parse(words: list[str]) -> set[str]:
+            name = words[0]
+            if not name.isascii():
+                raise ValueError
+            return {part for part, (known, _) in _PARTS.items() if any(k in name for k in known)}
+
+        found = self.files.read_numbered(path.absolute(), 2, parse, "number and ASCII name")
         if len(found) != self.has_attribute.shape[1]:
             raise FileFormatError(
                 f"{quote_path(path)} names {pluralize(len(found), 'attribute')}, and "
@@ -178,9 +201,15 @@ class _Source:
     def points(self) -> list[Points]:
         """Return the visible points of each image, (x, y) in its pixels, by CUB's numbers."""
         found: list[Points] = [{} for _ in self.files.names]
-        for image, part, x, y, visible in self.files.read(Path("parts") / "part_locs.txt", 5):
-            if visible == "1":
-                found[int(image) - 1][int(part)] = (float(x), float(y))
+
+        def parse(words: list[str]) -> None:
+            image, part = parse_int(words[0], 1, len(found)), parse_int(words[1], 1, _POINTS)
+            x, y = parse_floats(words[2:4])
+            if parse_int(words[4], 0, 1):
+                found[image - 1][part] = (x, y)
+
+        wanted = f"image, 1 to {len(found)}, point, 1 to {_POINTS}, x, y, and 0 or 1"
+        self.files.read(Path("parts") / "part_locs.txt", 5, parse, wanted)
         return found
 
     def find_parts(self, first: int, second: int) -> tuple[str, ...]:
@@ -197,8 +226,6 @@ class _Source:
         self, image: int, pixels: tuple[int, ...], parts: Sequence[str], size: tuple[int, int]
     ) -> Tensor:
         """Return the mask (H, W) uint8 of some parts of an image of a size, (h, w), in pixels."""
-        from PIL import Image
-
         scale = np.array([size[1] / pixels[1], size[0] / pixels[0]])
         owners, places = [], []
         for part, (_, numbers) in _PARTS.items():
@@ -212,6 +239,6 @@ class _Source:
         rows, columns = np.indices(size)
         distances = (columns[..., None] - points[:, 0]) ** 2 + (rows[..., None] - points[:, 1]) ** 2
         is_near = np.isin(owners, parts)[distances.argmin(2)]
-        with Image.open(self.files.find_segmentation(image)) as file:
+        with open_picture(self.files.find_segmentation(image), "segmentation") as file:
             bird = np.array(file.convert("L").resize(size[::-1])) > 0
         return torch.from_numpy((is_near & bird).astype(np.uint8))

@@ -94,6 +94,11 @@ def _open_lists(root: Path, lists: Lists) -> Splits:
 def _open_imagenet_v2(root: Path, _: Lists) -> Splits:
     """Open ImageNetV2: a folder a class by its number, in the root or in the archive's folder."""
     inside = sorted(path for path in root.glob("imagenetv2-*") if path.is_dir())
+    if len(inside) > 1:
+        raise ValueError(
+            f"{str(root)!r} holds {len(inside)} variants of ImageNetV2, "
+            f"{', '.join(folder.name for folder in inside)}; give the folder of one of them"
+        )
     path = inside[0] if inside else root
     images = read_folder(path)
     numbers = [int(name) if name.isdigit() else -1 for name in images.classes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ __all__ = ["is_wsol", "open_wsol", "wsol"]
 
 _LABELS, _IDS, _TRUTH = "class_labels.txt", "image_ids.txt", "localization.txt"
 _SHOWN = 3  # missing files that an error names
+_DIGITS = 18  # of a label, which has to fit in int64
 
 
 def is_wsol(folder: Path) -> bool:
@@ -61,6 +63,12 @@ def wsol(
     listed = folder / _IDS
     names = [line.strip() for line in read_lines(listed)] if listed.is_file() else [*labels]
     names = [name for name in names if name]
+    if not names:
+        empty = listed if listed.is_file() else folder / _LABELS
+        raise FileFormatError(f"{quote_path(empty)} names no images; get the metadata again")
+    repeated = next((name for name, count in Counter(names).items() if count > 1), None)
+    if repeated is not None:
+        raise FileFormatError(f"{quote_path(listed)} names {repeated!r} twice; keep one of them")
     for name in names:
         if name not in labels:
             raise FileFormatError(f"{quote_path(folder / _LABELS)} has no label of {name!r}")
@@ -97,9 +105,13 @@ def _read_labels(path: Path) -> dict[str, int]:
         name, comma, label = line.strip().rpartition(",")
         if not line.strip():
             continue
-        if not comma or not (label.isascii() and label.isdigit()):
+        if not comma or not (label.isascii() and label.isdigit()) or len(label) > _DIGITS:
             raise FileFormatError(
                 f"line {number} of {quote_path(path)} must be 'file,label', got {line.strip()!r}"
+            )
+        if name in labels:
+            raise FileFormatError(
+                f"line {number} of {quote_path(path)} labels {name!r} again; keep one of the lines"
             )
         labels[name] = int(label)
     return labels
@@ -116,6 +128,15 @@ def _check_files(paths: tuple[Path, ...], named_in: Path) -> None:
         )
 
 
+def _parse_box(words: list[str], place: str) -> Box:
+    x0, y0, x1, y1 = map(float, words)
+    if x1 < x0 or y1 < y0:
+        raise FileFormatError(
+            f"{place} has a box that ends before it begins: {','.join(words)}, not x0,y0,x1,y1"
+        )
+    return x0, y0, x1, y1
+
+
 def _read_truths(
     path: Path, names: list[str], root: Path
 ) -> tuple[tuple[Box, ...] | Instances, ...]:
@@ -128,8 +149,8 @@ def _read_truths(
         if words == [""]:
             continue
         if len(words) == 5 and all(word.isascii() and word.isdigit() for word in words[1:]):
-            x0, y0, x1, y1 = map(float, words[1:])
-            boxes.setdefault(words[0], []).append((x0, y0, x1, y1))
+            place = f"line {number} of {quote_path(path)}"
+            boxes.setdefault(words[0], []).append(_parse_box(words[1:], place))
         elif len(words) == 3 and words[1]:
             masks.setdefault(words[0], []).append(root / words[1])
             if words[2]:

@@ -1,34 +1,15 @@
-"""Inputs of metrics, checked: maps, explained classes, and the space in which images change."""
+"""Inputs of metrics, checked: maps, explained classes and methods."""
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from xcam.core import Explanation, Method, SavedMethod, Target
-from xcam.engine import unwrap
 from xcam.engine.forward import note
 from xcam.imaging import is_flat
-from xcam.models.normalized import Normalized
 
-__all__ = ["Space", "enter_space", "read_maps", "read_target", "require_method"]
-
-Space: TypeAlias = Literal["input", "normalized"]
-"""Where images are masked: as the model takes them, or after its own normalization.
-
-They differ for a `Normalized` model alone: in `"input"`, zero is black; in `"normalized"`, the
-data set's mean color. A model without normalization of its own takes what it takes: `"input"`.
-"""
-
-
-def enter_space(model: nn.Module, images: Tensor, space: Space) -> tuple[nn.Module, Tensor]:
-    """Return the model and images (B, C, H, W) before or after the model's own normalization."""
-    inner = unwrap(model)
-    if space == "normalized" and isinstance(inner, Normalized):
-        return inner.model, inner.normalize(images)
-    return model, images
+__all__ = ["read_maps", "read_target", "require_method"]
 
 
 def read_maps(explanation: Explanation, images: Tensor, order: bool = False) -> Tensor:

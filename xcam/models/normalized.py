@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from xcam.core import Headed, TrainableMethod
+from xcam.engine import unwrap
 
-__all__ = ["Normalized"]
+__all__ = ["Normalized", "Space", "enter_space"]
+
+Space: TypeAlias = Literal["input", "normalized"]
+"""Where images are changed or differentiated: as the model takes them, or as it normalized them.
+
+They differ for a `Normalized` model alone: in `"input"`, zero is black; in `"normalized"`, the
+data set's mean color. A model without normalization of its own takes what it takes: `"input"`.
+"""
 
 
 class Normalized(nn.Module):
@@ -181,3 +189,11 @@ def _check_size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     if min(height, width) < 1:
         raise ValueError(f"input_size must be (H, W) of at least one pixel, got {size!r}")
     return int(height), int(width)
+
+
+def enter_space(model: nn.Module, images: Tensor, space: Space) -> tuple[nn.Module, Tensor]:
+    """Return the model and images (B, C, H, W) before or after the model's own normalization."""
+    inner = unwrap(model)
+    if space == "normalized" and isinstance(inner, Normalized):
+        return inner.model, inner.normalize(images)
+    return model, images

@@ -148,8 +148,47 @@ def test_command_prints_the_means_of_the_groups(root, tmp_path):
     found = xcam.cue_localization(net, pairs, "gradcam", relu=True)["pxap"]
     assert done.stdout.splitlines()[:3] == [
         f"1 part: {found[:2].mean():.2f}, 2 pairs",
-        f"2 parts: {found[2]:.2f}, 1 pairs",
+        f"2 parts: {found[2]:.2f}, 1 pair",
         f"all: {found.mean():.2f}, 3 pairs",
     ]
     assert len(table.read_text().splitlines()) == 4
+    assert "batch_size must be a positive int, got 0" in refused(*asked, "--batch-size", "0")
     assert "takes one method, got" in refused(*asked, "--method", "gradcam,saliency")
+
+
+def test_resizes_the_difference_as_the_metric_does(net, pairs):
+    found = xcam.cue_localization(net, pairs[:1], "gradcam", PxAP(resize="bicubic"))
+    images, truth = (torch.stack([item[part] for item in pairs[0]]) for part in (0, 2))
+    first, second = (xcam.explain(net, images, k, "gradcam").raw for k in pairs[0].classes)
+    whole = torch.nn.functional.interpolate(
+        (first - second).double()[:, None], (16, 16), mode="bicubic"
+    )
+    scores = minmax(whole[:, 0].abs())
+    expected = precision(scores, truth.bool(), EVEN)
+    assert found["pxap"][0] == pytest.approx(expected, abs=1e-3)
+    bilinear = xcam.cue_localization(net, pairs[:1], "gradcam")["pxap"][0]
+    assert abs(bilinear - expected) > 0.01
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "sentence"),
+    [
+        ({"metric": "pxap"}, TypeError, "metric must be a PxAP, such as .*, got 'pxap'"),
+        ({"metric": xcam.metrics.Insertion()}, TypeError, "metric must be a PxAP"),
+        ({"method": ["gradcam"]}, TypeError, r"must be one method, such as .*\['gradcam'\]"),
+        ({"pairs": "cub"}, TypeError, "pairs must be a list of pairs, such as .*, got 'cub'"),
+        ({"pairs": 1}, TypeError, "pairs must be a list of pairs"),
+        ({"pairs": [1]}, TypeError, "a pair must be such as xcam.data.cub_cues returns, got 1"),
+        ({"batch_size": 0}, ValueError, "batch_size must be a positive int, got 0"),
+    ],
+)
+def test_refuses_other_arguments(net, pairs, change, error, sentence):
+    with pytest.raises(error, match=sentence):
+        xcam.cue_localization(net, **{"pairs": pairs, **change})
+
+
+def test_refuses_a_single_pair_and_a_net_of_fewer_classes(net, pairs):
+    with pytest.raises(TypeError, match="pairs must be a list of pairs"):
+        xcam.cue_localization(net, pairs[0])
+    with pytest.raises(ValueError, match="a pair has class 2, and the model has 2 classes; take"):
+        xcam.cue_localization(GapNet(num_classes=2), pairs[1:], "gradcam")

@@ -15,6 +15,7 @@ from xcam.engine.clean import bind_clean_pass
 from xcam.imaging import Fill
 from xcam.methods.gradient.input_gradients import iterate_copy_gradients, make_reduction
 from xcam.methods.postprocessing import WHITE_BOX_PIXELS, stretch_elements
+from xcam.models.normalized import Space, enter_space
 
 __all__ = ["IntegratedGradients", "Rule"]
 
@@ -45,10 +46,12 @@ class IntegratedGradients(Method):
             those of the result; without the factor x − x'.
         stretched: Whether to scale each map into [0, 1] over all channels and positions, as White
             Box does: a gradient of zero becomes gray.
+        space: Where the path lies and gradients are taken: among images as they are given, whose
+            zero is black, or as the model normalized them, whose zero is the data set's mean color.
         preset: `"whitebox"` sets rule="whitebox", n_steps=11, multiply_by_inputs=False,
             output="prob", reduce="sum" and stretched=True. `"calm"` sets what CALM's published code
             has: rule="whitebox", n_steps=51, multiply_by_inputs=False, reduce="abs_max",
-            reduce_each=True and output="logit".
+            reduce_each=True, output="logit" and space="normalized".
     """
 
     n_steps: Count = 50
@@ -59,6 +62,7 @@ class IntegratedGradients(Method):
     reduce: Reduce = "sum"
     reduce_each: bool = False
     stretched: bool = False
+    space: Space = "input"
     preset: InitVar[str | None] = None
 
     presets: ClassVar = {
@@ -75,6 +79,7 @@ class IntegratedGradients(Method):
             "reduce": "abs_max",
             "reduce_each": True,
             "output": "logit",
+            "space": "normalized",
         },
     }
     spec: ClassVar[MethodSpec] = MethodSpec(
@@ -101,10 +106,10 @@ class IntegratedGradients(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """Return raw maps, (B, C, H, W), or reduced; see `Method.maps`."""
-        images = images.detach()
+        bind_clean_pass(model, images, target)
+        model, images = enter_space(model, images.detach(), self.space)
         baseline = imaging.make_fill(images, self.baseline)
         difference = images - baseline
-        bind_clean_pass(model, images, target)
         points, weights = (torch.tensor(v).to(images) for v in _quadrature(self.rule, self.n_steps))
 
         def between(rows: Tensor, steps: list[int]) -> Tensor:

@@ -20,6 +20,7 @@ from xcam.methods.gradient.input_gradients import (
     make_reduction,
 )
 from xcam.methods.postprocessing import stretch_elements
+from xcam.models.normalized import Space, enter_space
 
 __all__ = ["Base", "NoiseEnsemble", "Spread", "draw_noise"]
 
@@ -32,7 +33,7 @@ class NoiseEnsemble(Method):
     """A method that combines the maps of noisy copies of the image.
 
     The noise of the k-th copy depends on the seed and on k alone, and is the same for every image
-    up to σ. The fields are told where they are used: see `SmoothGrad`.
+    up to σ. `SmoothGrad` documents the fields.
     """
 
     n_samples: Count = 25
@@ -44,6 +45,7 @@ class NoiseEnsemble(Method):
     base: Base | None = None
     spread: Spread = "range"
     stretched: bool = False
+    space: Space = "input"
     preset: InitVar[str | None] = None
 
     presets: ClassVar = {
@@ -53,6 +55,7 @@ class NoiseEnsemble(Method):
             "reduce": "abs_max",
             "reduce_each": True,
             "output": "logit",
+            "space": "normalized",
         },
         "whitebox": {
             "n_samples": 50,
@@ -85,6 +88,13 @@ class NoiseEnsemble(Method):
                 f"{name}: output={self.output!r} is that of the plain gradient, and the base has "
                 f"its own; give it there, as in base=('saliency', {{'output': {self.output!r}}})"
             )
+        if self.base is not None and self.space != "input":
+            if preset is None:
+                raise ValueError(
+                    f"{name}: space={self.space!r} is that of the plain gradient, and a base "
+                    "explains the images as they are given; leave space out"
+                )
+            object.__setattr__(self, "space", "input")
         if isinstance(self.base, Method):
             object.__setattr__(self, "spec", _describe(type(self).spec, self.base.spec))
 
@@ -105,7 +115,7 @@ class NoiseEnsemble(Method):
         """
         if not target.bound:
             bind_clean_pass(model, images, target)
-        images = images.detach()
+        model, images = enter_space(model, images.detach(), self.space)
         sigma = self._find_sigma(images)
         reduction = make_reduction(self.reduce, self.reduce_each)
 

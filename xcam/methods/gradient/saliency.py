@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from xcam.core import Method, MethodSpec, Output, Reduce, Target
 from xcam.methods.gradient.input_gradients import compute_clean_gradients
 from xcam.methods.postprocessing import WHITE_BOX_PIXELS, stretch_elements
+from xcam.models.normalized import Space, enter_space
 
 __all__ = ["Saliency"]
 
@@ -26,15 +27,22 @@ class Saliency(Method):
         reduce: How the channels become one; `"abs_max"` as published.
         stretched: Whether to scale each map into [0, 1] over all channels and positions, as White
             Box does: a gradient of zero becomes gray.
-        preset: `"whitebox"` sets output="prob", reduce="sum" and stretched=True.
+        space: Where the gradient is taken: at the images as they are given, or as the model
+            normalized them. The two differ by the deviation of each channel.
+        preset: `"whitebox"` sets output="prob", reduce="sum" and stretched=True. `"calm"` sets what
+            CALM's published code has: output="logit", reduce="abs_max" and space="normalized".
     """
 
     output: Output = "logit"
     reduce: Reduce = "abs_max"
     stretched: bool = False
+    space: Space = "input"
     preset: InitVar[str | None] = None
 
-    presets: ClassVar = {"whitebox": WHITE_BOX_PIXELS}
+    presets: ClassVar = {
+        "whitebox": WHITE_BOX_PIXELS,
+        "calm": {"output": "logit", "reduce": "abs_max", "space": "normalized"},
+    }
     spec: ClassVar[MethodSpec] = MethodSpec(
         name="saliency",
         title="Saliency",
@@ -46,5 +54,6 @@ class Saliency(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """Return raw maps, the gradient, (B, C, H, W); see `Method.maps`."""
-        gradient = compute_clean_gradients(model, images, target, self.output)
+        net, shown = enter_space(model, images, self.space)
+        gradient = compute_clean_gradients(net, shown, target, self.output)
         return stretch_elements(gradient) if self.stretched else gradient

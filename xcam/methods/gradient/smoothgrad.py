@@ -37,10 +37,13 @@ class SmoothGrad(NoiseEnsemble):
         spread: What σ is: `"range"`, noise · (max x − min x), or `"whitebox"`, (noise / (max x −
             min x))².
         stretched: Whether to scale the mean of the maps into [0, 1] over all its elements.
+        space: Where noise is added and gradients are taken: to images as they are given, or as the
+            model normalized them. A base explains images as they are given.
         preset: `"calm"` sets what CALM's published code has: n_samples=50, noise=0.25,
-            reduce="abs_max", reduce_each=True and output="logit". `"whitebox"` sets n_samples=50,
-            noise=2.0, spread="whitebox", reduce="sum" and stretched=True, over `saliency` or the
-            base, with the base's own preset of this name if it is only named.
+            reduce="abs_max", reduce_each=True, output="logit" and, without a base,
+            space="normalized". `"whitebox"` sets n_samples=50, noise=2.0, spread="whitebox",
+            reduce="sum" and stretched=True, over `saliency` or the base, with the base's own preset
+            of this name if it is only named.
     """
 
     reduce: Reduce = "abs_sum"

@@ -41,10 +41,13 @@ class VarGrad(NoiseEnsemble):
         stretched: White Box's form instead: the mean of the squares less the square of SmoothGrad's
             map, which is made of n_samples other copies and scaled into [0, 1], and so is the
             result.
+        space: Where noise is added and gradients are taken: to images as they are given, or as the
+            model normalized them. A base explains images as they are given.
         preset: `"calm"` sets what CALM's published code has: n_samples=50, noise=0.25,
-            reduce="abs_max", reduce_each=True and output="logit". `"whitebox"` sets n_samples=50,
-            noise=2.0, spread="whitebox", reduce="sum" and stretched=True, over `saliency` or the
-            base, with the base's own preset of this name if it is only named.
+            reduce="abs_max", reduce_each=True, output="logit" and, without a base,
+            space="normalized". `"whitebox"` sets n_samples=50, noise=2.0, spread="whitebox",
+            reduce="sum" and stretched=True, over `saliency` or the base, with the base's own preset
+            of this name if it is only named.
     """
 
     n_samples: Annotated[int, Range(least=2)] = 25

@@ -12,9 +12,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from xcam._explain.verb import explain
-from xcam.core import Explanation, Method
+from xcam.core import Method
+from xcam.engine import untouched
+from xcam.engine.clean import clean_logits
+from xcam.forks import importing
 from xcam.metrics.localization.pxap import PxAP
 from xcam.metrics.localization.score_maps import make_score_maps
+from xcam.sentences import pluralize
 
 __all__ = ["Pair", "cue_localization"]
 
@@ -48,6 +52,7 @@ def cue_localization(
     *,
     cumulative: bool = False,
     batch_size: int = 32,
+    progress: bool = False,
     **params: Any,  # noqa: ANN401
 ) -> pd.DataFrame:
     """Measure whether maps find where two classes differ, for each pair of classes.
@@ -65,6 +70,7 @@ def cue_localization(
         cumulative: Whether to pool the pixels of a pair with those of all pairs before it, as the
             published code does.
         batch_size: How many images are explained at a time.
+        progress: Whether to show a progress bar.
         **params: Hyper-parameters of the method.
 
     Returns:
@@ -74,13 +80,18 @@ def cue_localization(
 
     Raises:
         TypeError: An argument of the wrong kind.
-        ValueError: The method is not class-specific, a class is out of range, or masks are not of
-            the images' size.
+        ValueError: The method is not class-specific, the model lacks a class of a pair, masks are
+            not of the images' size, or a batch size below 1.
     """
-    chosen = metric or PxAP()
+    chosen = PxAP() if metric is None else metric
+    _check_arguments(pairs, method, chosen, batch_size)
     total: Tensor | float = 0.0
     rows = []
-    for pair in pairs:
+    with importing():
+        from tqdm.auto import tqdm
+    for pair in tqdm(pairs, "pairs", leave=False) if progress else pairs:
+        if not hasattr(pair, "classes"):
+            raise TypeError(f"a pair must be such as xcam.data.cub_cues returns, got {pair!r}")
         counts = [
             _count(model, images, masks, pair.classes, method, chosen, params)
             for images, _, masks in DataLoader(pair, batch_size=batch_size)  # type: ignore[arg-type]
@@ -89,6 +100,21 @@ def cue_localization(
         value = float(chosen.finish(total)) if isinstance(total, Tensor) else math.nan
         rows.append((*pair.classes, len(pair.parts), " ".join(pair.parts), len(pair), value))
     return pd.DataFrame(rows, columns=["first", "second", "parts", "differ", "images", "pxap"])
+
+
+def _check_arguments(pairs: object, method: object, metric: object, batch_size: object) -> None:
+    if isinstance(pairs, str) or hasattr(pairs, "classes") or not isinstance(pairs, Iterable):
+        raise TypeError(
+            f"pairs must be a list of pairs, such as xcam.data.cub_cues returns, got {pairs!r}"
+        )
+    if not (method is None or isinstance(method, str | Method)):
+        raise TypeError(f"method must be one method, such as 'gradcam', got {method!r}")
+    if not isinstance(metric, PxAP):
+        raise TypeError(
+            f"metric must be a PxAP, such as xcam.metrics.PxAP(scaling='clip'), got {metric!r}"
+        )
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size must be a positive int, got {batch_size!r}")
 
 
 def _count(
@@ -108,8 +134,17 @@ def _count(
         )
     device = next((p.device for p in model.parameters()), images.device)
     shown = images.to(device)
-    found = explain(model, shown, classes[0], method, contrast=classes[1], **params)
-    difference = Explanation.of(found.maps.abs(), shown)
-    maps = make_score_maps(difference, shown, metric.resize, metric.scaling)
+    try:
+        found = explain(model, shown, classes[0], method, contrast=classes[1], **params)
+    except ValueError as error:
+        with untouched(model):
+            count = clean_logits(model, shown[:1]).shape[1]
+        if max(classes) < count:
+            raise
+        raise ValueError(
+            f"a pair has class {max(classes)}, and the model has {pluralize(count, 'class')}; take "
+            "a model of the data set's classes"
+        ) from error
+    maps = make_score_maps(found, shown, metric.resize, metric.scaling, magnitude=True)
     objects = masks.to(device) == 1
     return metric.count(maps, objects, torch.zeros_like(objects)).double().sum(0).cpu()

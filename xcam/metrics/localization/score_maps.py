@@ -38,9 +38,20 @@ Spacing: TypeAlias = Literal["even", "log"]
 
 
 def make_score_maps(
-    explanation: Explanation, images: Tensor, resize: Resize, scaling: Scaling = "minmax"
+    explanation: Explanation,
+    images: Tensor,
+    resize: Resize,
+    scaling: Scaling = "minmax",
+    magnitude: bool = False,
 ) -> Tensor:
     """Return maps (B, H, W) in [0, 1], float64 if the device has it; flat maps are zeros.
+
+    Args:
+        explanation: Whose maps they are.
+        images: (B, C, H, W).
+        resize: How they come to the images' size.
+        scaling: How they come into [0, 1].
+        magnitude: Whether |map| is scaled, which is taken once it is resized.
 
     Raises:
         ValueError: The maps do not fit the images.
@@ -50,6 +61,8 @@ def make_score_maps(
     if resize == "bicubic" and explanation.raw.shape[-2:] != size:
         raw = to_finest(explanation.reduced.to(images.device))
         maps = F.interpolate(raw[:, None], tuple(size), mode="bicubic", align_corners=False)[:, 0]
+    if magnitude:
+        frozen, maps = frozen.abs(), maps.abs()
     # Flatness is told by the float32 maps: in float64, rounding would look like a shape.
     return _scale(to_finest(maps), scaling).masked_fill(is_flat(frozen)[:, None, None], 0)
 

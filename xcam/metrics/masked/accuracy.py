@@ -21,10 +21,11 @@ from xcam.core import (
 from xcam.engine import untouched
 from xcam.engine.clean import clean_logits
 from xcam.imaging import Fill
-from xcam.metrics.inputs import Space, read_maps
+from xcam.metrics.inputs import read_maps
 from xcam.metrics.masked.confidence import masked_logits
 from xcam.metrics.masked.muting import MaskNormalization, Muted, make_masks
 from xcam.metrics.reading import Read, check_changed, is_among_top
+from xcam.models.normalized import Space
 from xcam.sentences import pluralize
 
 __all__ = ["Accuracy", "MaskedAccuracy"]

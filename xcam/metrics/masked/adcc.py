@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from xcam.core import Explanation, Metric, MetricSpec, NonNegative
 from xcam.imaging import Fill
-from xcam.metrics.inputs import Space
 from xcam.metrics.masked.coherency import measure_coherency, measure_complexity
 from xcam.metrics.masked.confidence import compute_relative_drop, measure_confidences
 from xcam.metrics.masked.muting import MaskNormalization, make_masks
 from xcam.metrics.removal.road import ROAD, Fractions
+from xcam.models.normalized import Space
 
 __all__ = ["ADCC", "ARCC", "compute_harmonic_mean"]
 

@@ -14,10 +14,10 @@ from xcam.engine import unwrap
 from xcam.engine.masking import blend
 from xcam.engine.shared import shareable
 from xcam.imaging import Fill, normalize
-from xcam.metrics.inputs import Space, enter_space, read_maps, read_target, require_method
+from xcam.metrics.inputs import read_maps, read_target, require_method
 from xcam.metrics.masked.muting import MaskNormalization, make_masks
 from xcam.metrics.precision import to_finest
-from xcam.models.normalized import Normalized
+from xcam.models.normalized import Normalized, Space, enter_space
 
 __all__ = ["Coherency", "Complexity", "correlate", "measure_coherency", "measure_complexity"]
 

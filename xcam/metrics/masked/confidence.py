@@ -15,10 +15,11 @@ from xcam.engine.clean import clean_logits
 from xcam.engine.masking import masked_passes
 from xcam.engine.shared import shareable
 from xcam.imaging import Fill
-from xcam.metrics.inputs import Space, enter_space, read_target
+from xcam.metrics.inputs import read_target
 from xcam.metrics.masked.muting import MaskNormalization, Muted, make_masks
 from xcam.metrics.precision import to_finest
 from xcam.metrics.reading import check_changed, make_score_reader
+from xcam.models.normalized import Space, enter_space
 
 _NO_GAIN = {
     "random above inverse": "neither shows enough of the object for the probability to rise"

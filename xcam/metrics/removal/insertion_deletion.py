@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from xcam.core import Count, Explanation, Metric, MetricSpec, Output, Positive
 from xcam.imaging import Fill
-from xcam.metrics.inputs import Space
 from xcam.metrics.removal.pixels import Step, Ties, compute_area, score_curves
+from xcam.models.normalized import Space
 
 __all__ = ["Deletion", "Insertion", "Kernel", "blur_images"]
 

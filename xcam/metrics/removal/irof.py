@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from xcam.core import Count, Explanation, Metric, MetricSpec, Positive
 from xcam.engine import untouched
 from xcam.imaging import Fill
-from xcam.metrics.inputs import Space, enter_space, read_target
+from xcam.metrics.inputs import read_target
 from xcam.metrics.reading import make_score_reader
 from xcam.metrics.removal.pixels import (
     Ties,
@@ -26,6 +26,7 @@ from xcam.metrics.removal.superpixels import (
     divide_into_grid,
     segment_by_slic,
 )
+from xcam.models.normalized import Space, enter_space
 
 __all__ = ["IROF", "Segments"]
 

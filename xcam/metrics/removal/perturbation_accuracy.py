@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from xcam.core import Explanation, Metric, MetricSpec
 from xcam.engine import untouched
 from xcam.imaging import Fill
-from xcam.metrics.inputs import Space, enter_space, read_target
+from xcam.metrics.inputs import read_target
 from xcam.metrics.reading import make_hit_reader
 from xcam.metrics.removal.pixels import (
     Fractions,
@@ -23,6 +23,7 @@ from xcam.metrics.removal.pixels import (
     read_ordered_maps,
     remove_progressively,
 )
+from xcam.models.normalized import Space, enter_space
 
 __all__ = ["NegativePerturbation", "PositivePerturbation"]
 

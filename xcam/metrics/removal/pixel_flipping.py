@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from xcam.core import Explanation, Metric, MetricSpec, Output
 from xcam.imaging import Fill
-from xcam.metrics.inputs import Space
 from xcam.metrics.removal.pixels import Step, Ties, compute_area, score_curves
+from xcam.models.normalized import Space
 
 __all__ = ["PixelFlipping"]
 

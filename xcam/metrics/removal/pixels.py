@@ -19,8 +19,9 @@ from xcam.core import Explanation, Output, Range
 from xcam.engine import untouched
 from xcam.engine.masking import masked_passes
 from xcam.imaging import Fill, hash_images, is_flat
-from xcam.metrics.inputs import Space, enter_space, read_maps, read_target
+from xcam.metrics.inputs import read_maps, read_target
 from xcam.metrics.reading import Read, check_changed, make_score_reader
+from xcam.models.normalized import Space, enter_space
 
 __all__ = [
     "Fractions",

@@ -12,7 +12,7 @@ from xcam.core import Explanation, Metric, MetricSpec, Target
 from xcam.engine import untouched
 from xcam.engine.shared import shareable
 from xcam.imaging import Fill
-from xcam.metrics.inputs import Space, enter_space, read_target
+from xcam.metrics.inputs import read_target
 from xcam.metrics.reading import make_hit_reader
 from xcam.metrics.removal.pixels import (
     Fractions,
@@ -24,6 +24,7 @@ from xcam.metrics.removal.pixels import (
     read_ordered_maps,
     remove_progressively,
 )
+from xcam.models.normalized import Space, enter_space
 
 __all__ = ["RemoveAndClassify"]
 

@@ -13,7 +13,7 @@ from xcam.core import Explanation, Metric, MetricSpec, NonNegative, Share, Targe
 from xcam.engine import forward, untouched
 from xcam.engine.chunks import collect
 from xcam.engine.shared import shareable
-from xcam.metrics.inputs import Space, enter_space, read_maps, read_target
+from xcam.metrics.inputs import read_maps, read_target
 from xcam.metrics.reading import check_changed, make_score_and_hit_reader
 from xcam.metrics.removal.imputation import impute
 from xcam.metrics.removal.pixels import (
@@ -23,6 +23,7 @@ from xcam.metrics.removal.pixels import (
     level,
     rank_values,
 )
+from xcam.models.normalized import Space, enter_space
 
 __all__ = ["ROAD", "Fractions", "MeasuredOutput", "ROADLeRF", "ROADMoRF"]
 

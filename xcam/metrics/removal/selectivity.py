@@ -14,7 +14,7 @@ from xcam.core import Count, Explanation, Method, Metric, MetricSpec, Target
 from xcam.engine import forward, untouched, unwrap
 from xcam.engine.chunks import collect
 from xcam.imaging import Fill, make_fill
-from xcam.metrics.inputs import Space, enter_space, read_target, require_method
+from xcam.metrics.inputs import read_target, require_method
 from xcam.metrics.reading import check_changed, make_score_and_hit_reader
 from xcam.metrics.removal.pixels import (
     Ties,
@@ -26,7 +26,7 @@ from xcam.metrics.removal.pixels import (
     read_ordered_maps,
     remove_progressively,
 )
-from xcam.models.normalized import Normalized
+from xcam.models.normalized import Normalized, Space, enter_space
 
 __all__ = ["Selectivity", "Unit"]
 
