@@ -200,5 +200,5 @@ class TestPairs:
         [(1, TypeError), ("12", TypeError), ((9,), ValueError), ((), ValueError)],
     )
     def test_refuse_other_numbers_of_parts(self, root, differing, error):
-        with pytest.raises(error, match="differing must be numbers of parts from 1 to 7, .* got "):
+        with pytest.raises(error, match=r"differing must be numbers of parts from 1 to 7, .* got "):
             xcam.data.cub_cues(root, differing)

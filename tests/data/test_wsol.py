@@ -208,7 +208,7 @@ class TestDamagedMetadata:
     def test_has_images_without_a_list_of_ids(self, root, metadata):
         (metadata / "image_ids.txt").unlink()
         write(metadata, class_labels=[])
-        with pytest.raises(FileFormatError, match="class_labels.txt.* names no images"):
+        with pytest.raises(FileFormatError, match=r"class_labels.txt.* names no images"):
             xcam.data.wsol(metadata, root)
 
 
