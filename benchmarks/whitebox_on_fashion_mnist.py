@@ -68,7 +68,11 @@ def main() -> None:
     for name in options.names:
         train(name, options.root, options.runs / name)
     found = pd.concat([read(name, options.runs / name) for name in options.names])
-    found.to_csv(FIGURES / "fashion_mnist_whitebox.csv", index=False, float_format="%.4g")
+    table = FIGURES / "fashion_mnist_whitebox.csv"
+    if table.exists():  # of the nets that are not chosen, the rows stay
+        kept = pd.read_csv(table)
+        found = pd.concat([kept[~kept["net"].isin(options.names)], found])
+    found.to_csv(table, index=False, float_format="%.4g")
     wide = found.pivot_table("accuracy", "class", "net", sort=False).round(3)
     print(markdown(wide.reset_index()))
 

@@ -69,7 +69,7 @@ def test_other_images_are_refused():
 
 @pytest.mark.parametrize("size", [7, (32, 7)])
 def test_sizes_of_which_pooling_leaves_nothing(size):
-    with pytest.raises(ValueError, match="at least 8 pixels a side, got"):
+    with pytest.raises(ValueError, match="of at least 8, got"):
         SimpleCNN(input_size=size)
 
 

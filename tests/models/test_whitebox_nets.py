@@ -1,5 +1,7 @@
 """CAM's and CBAM's forms of SimpleCNN, RAN and WARN: counts, and forwards by hand."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,6 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import xcam
+from xcam.errors import LayerError
 from xcam.models import load
 from xcam.models.whitebox.cbam import CBAM
 from xcam.models.whitebox.ran import RAN
@@ -101,7 +104,20 @@ def test_dead_weights_are_dead(kind, settings):
 def test_softmax_in_the_model(kind, settings):
     net, original = build(kind, **settings), build(kind, **settings, softmax=True)
     images = pixels(2, 1, 28, 28)
-    assert_close(original(images), net(images).softmax(1))
+    assert_close(original(images), net(images))  # in eval mode, for methods and metrics
+    assert_close(original.train()(images), net.train()(images).softmax(1))
+    assert net.state_dict().keys() == original.state_dict().keys()
+
+
+def test_softmax_is_taken_once_of_a_net_with_its_own():
+    net = load("xcam:simple_cnn", **MNIST)
+    original = load("xcam:simple_cnn", **MNIST, softmax=True)
+    original.load_state_dict(net.state_dict())
+    images = pixels(2, 1, 28, 28)
+    maps = [
+        xcam.explain(each, images, 3, "saliency", preset="whitebox") for each in (net, original)
+    ]
+    assert_close(maps[1].raw, maps[0].raw)
 
 
 @pytest.mark.parametrize("attention", ["cam", "cbam"])
@@ -153,9 +169,23 @@ def test_ran_for_imagenet():
         (SimpleCNN, {"attention": "ran"}, "attention must be 'none', 'cam' or 'cbam', got 'ran'"),
         (RAN, {"depth": 57}, "depth must be 56 or 92, got 57"),
         (RAN, {"stem": "cifar"}, "stem must be 'small' or 'imagenet', got 'cifar'"),
+        (RAN, {"width": 2.0}, "width must be even and positive, got 2.0"),
+        (RAN, {"num_classes": 0}, "num_classes must be a whole number of at least 1, got 0"),
+        (SimpleCNN, {"num_classes": 0}, "num_classes must be a whole number of at least 1, got 0"),
+        (SimpleCNN, {"input_size": (32,)}, r"one whole number of pixels or two.*got \(32,\)"),
+        (SimpleCNN, {"input_size": "32"}, "one whole number of pixels or two.*got '32'"),
+        (SimpleCNN, {"input_size": 32.0}, "one whole number of pixels or two.*got 32.0"),
+        (WARN, {"widen": 0}, "widen must be a whole number of at least 1, got 0"),
+        (WARN, {"heads": 2.5}, "heads must be a whole number of at least 1, got 2.5"),
+        (WARN, {"num_classes": 0}, "num_classes must be a whole number of at least 1, got 0"),
+        (WARN, {"penalty": math.nan}, "penalty must be a finite number of at least 0, got nan"),
+        (CBAM, {"channels": 8, "reduction": 0}, "reduction must be a whole number.*got 0"),
+        (CBAM, {"channels": 8, "reduction": -1}, "reduction must be a whole number.*got -1"),
+        (CBAM, {"channels": 8, "reduction": 3.5}, "reduction must be a whole number.*got 3.5"),
+        (CBAM, {"channels": 8, "reduction": 2, "kernel_size": 3.0}, "must be odd.*got 3.0"),
         (RAN, {"width": 3}, "width must be even and positive, got 3"),
         (WARN, {"depth": 27}, "depth must be 6n"),
-        (WARN, {"heads": 0}, "heads must be at least 1, got 0"),
+        (WARN, {"heads": 0}, "heads must be a whole number of at least 1, got 0"),
         (CBAM, {"channels": 8}, "reduction must be at most the 8 channels, got 16"),
         (CBAM, {"channels": 32, "kernel_size": 4}, "kernel_size must be odd, such as 7, got 4"),
         (CBAM, {"channels": 32, "form": "bam"}, "form must be 'paper' or 'whitebox', got 'bam'"),
@@ -232,6 +262,13 @@ def test_cam_explains_simple_cnn_with_cam():
         features = net.model.features(net.normalize(images))
         weights = net.model.classifier[2].weight[3]
     assert_close(found.raw, (features * weights[:, None, None]).sum(1))
+
+
+def test_layer_that_cam_needs_is_named():
+    net, images = load("xcam:simple_cnn", **MNIST, attention="cam"), pixels(2, 1, 28, 28)
+    words = r"'model\.features\.10' are not; give layer='model\.features', whose means it reads"
+    with pytest.raises(LayerError, match=words):
+        xcam.explain(net, images, [3, 5], "cam")
 
 
 def test_simple_cnn_with_cbam_by_hand():

@@ -69,6 +69,12 @@ def check_number(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a number, got {value!r}")
 
 
+def check_count(name: str, value: object) -> None:
+    """Raise a `ValueError` if a value is not a whole number of at least 1."""
+    if type(value) is not int or value < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
 def _check_arguments(
     owner: str, cls: Callable[..., Any], given: Mapping[str, Any], taken: int
 ) -> None:

@@ -153,6 +153,15 @@ def test_selectivity_explains_again_by_the_ensemble():
     assert metric.score(SmallCNN(), IMAGES, found).shape == (3, 3, 2)
 
 
+def test_preset_is_left_out_of_a_base_that_has_none():
+    found = xcam.explain(
+        SmallCNN(), IMAGES, CLASSES, "smoothgrad", preset="whitebox", base="layercam"
+    )
+    assert found.method.base == LayerCAM(layer=found.method.base.layer)
+    assert found.method.spread == "whitebox"
+    assert SmoothGrad(preset="whitebox", base="gradcam").base == ("gradcam", {"preset": "whitebox"})
+
+
 def test_unknown_base_is_told_with_near_names():
     with pytest.raises(UnknownNameError, match=r"no method 'gradcan': did you mean gradcam"):
         xcam.explain(SmallCNN(), IMAGES, method="smoothgrad", base="gradcan")

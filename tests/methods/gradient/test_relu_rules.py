@@ -209,8 +209,16 @@ def test_within_a_module_only(images):
     assert close(found, expected(reference, images))
     everywhere = xcam.explain(net, images, CLASSES, "guided_backprop").raw
     assert not close(found, everywhere, 1e-2)
-    with pytest.raises(UnknownNameError, match="no layer 'featurs'; the nearest are features"):
+    with pytest.raises(UnknownNameError, match=r"within='featurs' must.*the nearest are features"):
         xcam.explain(net, images, CLASSES, "guided_backprop", within="featurs")
+
+
+def test_remedy_for_a_net_without_the_module_of_the_preset(images):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(400, 4))
+    with pytest.raises(UnknownNameError, match=r"within='features' must.*None for all ReLUs"):
+        xcam.explain(net, images, CLASSES, "guided_backprop", preset="whitebox")
+    settings = {"output": "prob", "reduce": "sum", "stretched": True}
+    assert xcam.explain(net, images, CLASSES, "guided_backprop", **settings).raw.ndim == 4
 
 
 @pytest.mark.parametrize("name", ["guided_backprop", "deconvnet"])

@@ -16,7 +16,7 @@ __all__ = ["CBAMAttention"]
 
 @dataclass(frozen=True)
 class CBAMAttention(Method):
-    """CBAM: the weights that a net's own modules give to places, whatever the class.
+    """CBAM: the weights that a net's own modules give to positions, whatever the class.
 
     M = σ(BN(conv([max_k F_k, mean_k F_k]))) of one of the net's `xcam.models.whitebox.cbam.CBAM`
     modules (Woo et al., 2018, arXiv:1807.06521), F being its features weighted by channel. In the

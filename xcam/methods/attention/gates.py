@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from xcam.core import Target
 from xcam.engine import capture, unwrap
 from xcam.engine.shared import shareable
+from xcam.engine.wrappers import check_layers
 from xcam.errors import LayerError
 
 __all__ = ["read_gate"]
@@ -35,7 +36,9 @@ def read_gate(
         LayerError: The model has none.
         ValueError: There is no such stage.
     """
-    names = [name for name, module in unwrap(model).named_modules() if isinstance(module, kind)]
+    net = unwrap(model)
+    check_layers(net)
+    names = [name for name, module in net.named_modules() if isinstance(module, kind)]
     if not names:
         raise LayerError(
             f"the model has no {kind.__name__} of {kind.__module__}, whose output is the map; "

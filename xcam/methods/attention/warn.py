@@ -18,7 +18,7 @@ __all__ = ["WARNAttention"]
 class WARNAttention(Method):
     """WARN: the mean mask of one of the net's attention modules, whatever the class.
 
-    M = mean_k M_k of K masks, each a softmax over the places (Rodríguez et al., 2018,
+    M = mean_k M_k of K masks, each a softmax over the positions (Rodríguez et al., 2018,
     arXiv:1807.07320), so that M sums to 1, of `xcam.models.whitebox.warn.WARN` or any net with
     modules `AttentionOutput`.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar, dataclass, replace
 from functools import partial
 from typing import ClassVar
 
@@ -85,10 +85,13 @@ class CAM(Method):
             found = average_gradients(model, images, target, layer)
             affine = partial(is_affine, output=passed.output, call=tap.call, precision=precision)
             if found is None or not affine(model, images, layer):
+                fitting = _find_pooled_layer(model, images, target, linear, precision)
+                remedy = f"give layer={fitting!r}, whose means it reads, or " if fitting else ""
                 raise LayerError(
                     "cam needs logits that are affine in the means of the explained layer's "
                     "channels, as of global average pooling and one linear layer, and those behind "
-                    f"layer {tap.layer!r} are not; use gradcam, which needs no such classifier"
+                    f"layer {tap.layer!r} are not; {remedy}use gradcam, which needs no such "
+                    "classifier"
                 )
             weights = found
         maps = weight_channels(activation, weights)
@@ -127,6 +130,26 @@ def _find_classifiers(
         if is_named if target.logits is None else _gives(scores, target.logits, tolerance):
             names.append(call.name)
     return names
+
+
+@torch.no_grad()
+def _find_pooled_layer(
+    model: nn.Module,
+    images: Tensor,
+    target: Target,
+    linear: dict[str, nn.Linear],
+    precision: float,
+) -> str | None:
+    """Name the last layer whose means a linear layer reads that gives the logits."""
+    passed = record_pass(unwrap(model), images)
+    readers = replace(passed, calls=tuple(each for each in passed.calls if each.name in linear))
+    for call in reversed(passed.calls):
+        maps = call.tensor
+        if maps is None or maps.ndim != 4 or maps.shape[2] * maps.shape[3] == 1:
+            continue
+        if _find_classifiers(readers, maps.mean((2, 3)), target, precision, is_named=False):
+            return call.name
+    return None
 
 
 def _gives(scores: Tensor, logits: Tensor, tolerance: float) -> bool:

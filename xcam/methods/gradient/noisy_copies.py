@@ -21,6 +21,7 @@ from xcam.methods.gradient.input_gradients import (
 )
 from xcam.methods.postprocessing import stretch_elements
 from xcam.models.normalized import Space, enter_space
+from xcam.registry import get_method
 
 __all__ = ["Base", "NoiseEnsemble", "Spread", "draw_noise"]
 
@@ -71,7 +72,8 @@ class NoiseEnsemble(Method):
         super().__post_init__(preset)
         if preset == "whitebox" and (self.base is None or isinstance(self.base, str)):
             named = self.base or "saliency"
-            object.__setattr__(self, "base", (named, {"preset": preset}))
+            if self.base is None or preset in get_method(named).presets:
+                object.__setattr__(self, "base", (named, {"preset": preset}))
         name = self.spec.name
         if not _is_base(self.base):
             raise TypeError(

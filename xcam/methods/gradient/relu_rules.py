@@ -18,6 +18,7 @@ from xcam.core import Output, Target
 from xcam.engine import find_module, forward, unwrap
 from xcam.engine.trace import hooks
 from xcam.engine.wrappers import describe_compiled
+from xcam.errors import UnknownNameError
 from xcam.methods.gradient.input_gradients import compute_input_gradients
 
 __all__ = ["Rule", "rectified_gradients"]
@@ -56,7 +57,7 @@ def rectified_gradients(
         ModelOutputError: The score does not depend on the images.
     """
     net = unwrap(model)
-    module = net if within is None else find_module(net, within)[1]
+    module = net if within is None else _find_within(net, within)
     _refuse_compiled(module)
     mode = _RectifiedMode(rule, active=within is None)
     with ExitStack() as stack:
@@ -73,6 +74,17 @@ def rectified_gradients(
             "the plain gradient, as of 'saliency'"
         )
     return gradient
+
+
+def _find_within(net: nn.Module, within: str) -> nn.Module:
+    try:
+        return find_module(net, within)[1]
+    except UnknownNameError as error:
+        raise UnknownNameError(
+            f"within={within!r} must be the module whose ReLUs are changed, and {error}; give "
+            "another name, or None for all ReLUs (in place of preset='whitebox' with output='prob',"
+            " reduce='sum' and stretched=True)"
+        ) from None
 
 
 def _refuse_compiled(module: nn.Module) -> None:

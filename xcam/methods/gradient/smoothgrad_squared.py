@@ -43,7 +43,7 @@ class SmoothGradSquared(NoiseEnsemble):
             reduce="abs_max", reduce_each=True, output="logit" and, without a base,
             space="normalized". `"whitebox"` sets n_samples=50, noise=2.0, spread="whitebox",
             reduce="sum" and stretched=True, over `saliency` or the base, with the base's own preset
-            of this name if it is only named.
+            of this name if it is only named and has one.
     """
 
     spec: ClassVar[MethodSpec] = MethodSpec(

@@ -47,7 +47,7 @@ class VarGrad(NoiseEnsemble):
             reduce="abs_max", reduce_each=True, output="logit" and, without a base,
             space="normalized". `"whitebox"` sets n_samples=50, noise=2.0, spread="whitebox",
             reduce="sum" and stretched=True, over `saliency` or the base, with the base's own preset
-            of this name if it is only named.
+            of this name if it is only named and has one.
     """
 
     n_samples: Annotated[int, Range(least=2)] = 25

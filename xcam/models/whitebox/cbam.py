@@ -1,4 +1,4 @@
-"""CBAM, attention to channels and places, as a module for any CNN."""
+"""CBAM, attention to channels and positions, as a module for any CNN."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from xcam.core.instantiate import check_count
+
 __all__ = ["CBAM", "Form", "SpatialGate"]
 
 Form = Literal["paper", "whitebox"]
 
 
 class CBAM(nn.Module):
-    """Convolutional block attention: features are weighted by channel, then by place.
+    """Convolutional block attention: features are weighted by channel, then by position.
 
     Woo et al., 2018 (arXiv:1807.06521). With an MLP of one hidden layer that is shared by the two
     poolings, and a convolution of the channels' maximum and mean:
@@ -30,7 +32,7 @@ class CBAM(nn.Module):
     Args:
         channels: C of the features.
         reduction: How many times narrower the MLP's hidden layer is.
-        kernel_size: Of the convolution of places; odd.
+        kernel_size: Of the convolution of the spatial gate; odd.
         form: `"paper"`, or `"whitebox"` for that of the White Box project, whose convolution has a
             bias and whose s takes a ReLU before the sigmoid: it is at least 1/2 everywhere.
 
@@ -42,6 +44,8 @@ class CBAM(nn.Module):
         self, channels: int, reduction: int = 16, kernel_size: int = 7, form: Form = "paper"
     ) -> None:
         super().__init__()
+        check_count("channels", channels)
+        check_count("reduction", reduction)
         if channels // reduction < 1:
             raise ValueError(
                 f"reduction must be at most the {channels} channels, got {reduction!r}: the hidden "
@@ -80,7 +84,7 @@ class ChannelGate(nn.Module):
 
 
 class SpatialGate(nn.Module):
-    """The weights of places, from the maximum and mean of the channels.
+    """The weights of positions, from the maximum and mean of the channels.
 
     Args:
         kernel_size: Of the convolution; odd.
@@ -91,7 +95,7 @@ class SpatialGate(nn.Module):
         super().__init__()
         if form not in ("paper", "whitebox"):
             raise ValueError(f"form must be 'paper' or 'whitebox', got {form!r}")
-        if kernel_size < 1 or kernel_size % 2 == 0:
+        if type(kernel_size) is not int or kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, such as 7, got {kernel_size!r}")
         is_whitebox = form == "whitebox"
         self.conv = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=is_whitebox)

@@ -7,6 +7,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xcam.core.instantiate import check_count
 from xcam.models.cifar.stages import conv
 
 __all__ = ["RAN", "AttentionModule", "ResidualUnit", "SoftMask"]
@@ -25,8 +26,8 @@ class RAN(nn.Module):
     with one, and those of a mask share their weights, where the paper's do not. 18,199,562
     parameters for one channel and 10 classes, 18,202,762 for three.
 
-    The output is logits, see `SimpleCNN`. Weights are drawn from torch's global generator, as torch
-    does.
+    The output is logits; see `SimpleCNN` for `softmax`. Weights are drawn from torch's global
+    generator, as torch does.
 
     Args:
         num_classes: The number of logits.
@@ -34,9 +35,9 @@ class RAN(nn.Module):
         depth: 56 or 92, which has attention modules of the last two sizes twice and three times.
         stem: `"small"` for a 5x5 convolution and pooling that halve small images; `"imagenet"` for
             a 7x7 convolution of stride 2 and pooling, with a stride of 2 in `tail`, as in the
-            paper; the original's for ImageNet does not run.
+            paper.
         width: Channels of the stem, 64 in the published nets. The others are multiples of it.
-        softmax: Whether the output is probabilities, as in the original.
+        softmax: Whether the output in training mode is probabilities, as in the original.
         dead_weights: Whether to build the projections that the original builds in every unit, and
             never calls where the shortcut is the identity: 27,987,466 and 27,990,666 parameters.
 
@@ -55,11 +56,13 @@ class RAN(nn.Module):
         dead_weights: bool = False,
     ) -> None:
         super().__init__()
+        check_count("num_classes", num_classes)
+        check_count("in_channels", in_channels)
         if depth not in _MODULES:
             raise ValueError(f"depth must be 56 or 92, got {depth!r}")
         if stem not in ("small", "imagenet"):
             raise ValueError(f"stem must be 'small' or 'imagenet', got {stem!r}")
-        if width < 2 or width % 2:
+        if type(width) is not int or width < 2 or width % 2:
             raise ValueError(f"width must be even and positive, got {width!r}")
         self.softmax = softmax
         is_small = stem == "small"
@@ -94,7 +97,7 @@ class RAN(nn.Module):
         """Return logits (B, num_classes) of normalized images (B, in_channels, H, W)."""
         features = self.tail(self.stages(self.stem(images)))
         logits: Tensor = self.fc(self.pool(features).flatten(1))
-        return logits.softmax(1) if self.softmax else logits
+        return logits.softmax(1) if self.softmax and self.training else logits
 
 
 class ResidualUnit(nn.Module):

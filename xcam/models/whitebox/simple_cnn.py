@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
+from xcam.core.instantiate import check_count
 from xcam.models.whitebox.cbam import CBAM
 
 __all__ = ["SimpleCNN"]
@@ -30,8 +31,9 @@ class SimpleCNN(nn.Module):
 
     The output is logits. The original ends in a softmax and is trained with the cross-entropy of
     its probabilities, that is a softmax twice, whose loss cannot fall below ln(e + 9) − 1 = 1.46,
-    and its gradients are those of probabilities. For the gradients there is `output="prob"`, and
-    `softmax=True` gives that net.
+    and its gradients are those of probabilities. For the gradients there is `output="prob"`;
+    `softmax=True` trains by that loss. It acts in training mode only: a softmax has no weights, and
+    in eval mode the net gives its logits, so that methods and metrics take one softmax, not two.
 
     Weights are drawn from torch's global generator, as torch does.
 
@@ -40,7 +42,7 @@ class SimpleCNN(nn.Module):
         in_channels: The number of channels of the images.
         input_size: (H, W) of the images, or one number for a square; at least 8.
         attention: `"none"`, `"cam"` or `"cbam"`.
-        softmax: Whether the output is probabilities, as in the original.
+        softmax: Whether the output in training mode is probabilities, as in the original.
         dead_weights: Whether to build what the original builds and never calls, for its published
             counts: 1,285,332 and 2,203,412 with CAM, 1,288,561 and 2,206,641 with CBAM.
 
@@ -59,9 +61,9 @@ class SimpleCNN(nn.Module):
         dead_weights: bool = False,
     ) -> None:
         super().__init__()
-        height, width = (input_size,) * 2 if isinstance(input_size, int) else input_size
-        if min(height, width) < 8:
-            raise ValueError(f"input_size must be at least 8 pixels a side, got {input_size!r}")
+        check_count("num_classes", num_classes)
+        check_count("in_channels", in_channels)
+        height, width = _read_size(input_size)
         if attention not in get_args(Attention):
             raise ValueError(f"attention must be 'none', 'cam' or 'cbam', got {attention!r}")
         self.input_shape = (in_channels, height, width)
@@ -96,7 +98,7 @@ class SimpleCNN(nn.Module):
                 f", got {tuple(images.shape)}; resize them, or make it with their input_size"
             )
         logits: Tensor = self.classifier(self._extract_features(images))
-        return logits.softmax(1) if self.softmax else logits
+        return logits.softmax(1) if self.softmax and self.training else logits
 
     def _extract_features(self, images: Tensor) -> Tensor:
         if not self.attention:
@@ -108,6 +110,17 @@ class SimpleCNN(nn.Module):
             if isinstance(layer, nn.Conv2d):
                 images = next(gates)(images)
         return images
+
+
+def _read_size(size: object) -> tuple[int, int]:
+    """Return the height and width of the images."""
+    sides = size if isinstance(size, list | tuple) else (size, size)
+    if len(sides) != 2 or not all(type(side) is int and side >= 8 for side in sides):
+        raise ValueError(
+            "input_size must be one whole number of pixels or two, (H, W), of at least 8, got "
+            f"{size!r}"
+        )
+    return sides[0], sides[1]
 
 
 def _make_flat(cells: int, num_classes: int) -> nn.Sequential:

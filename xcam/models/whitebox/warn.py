@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xcam.core import require_single_labels
+from xcam.core.instantiate import check_count
 from xcam.models.cifar.stages import blocks_per_stage, conv
 
 __all__ = ["WARN", "AttentionMasks", "AttentionOutput"]
@@ -20,14 +23,14 @@ class WARN(nn.Module):
 
     WRN-d-k with the attention of Rodríguez et al., 2018 (arXiv:1807.07320), as the White Box
     project builds it. From the activated features of each group `attention` makes a hypothesis,
-    scores of the classes at the places that K masks choose; `gates` weight the three hypotheses
+    scores of the classes at the positions that K masks choose; `gates` weight the three hypotheses
     h_1 to h_3, the last group's first, and the linear layer's own, h_4:
 
         log p = Σ_i g_i log softmax(h_i),  g = softmax(tanh(BN(W mean_ij F)))
 
-    The weighted sum is what the net returns: (B, L) log-probabilities that sum to 1 as far as the
-    hypotheses agree. No layer but the first block is passed by all of it: the maps of methods that
-    read one are of the last hypothesis and the linear layer's with `layer="norm"`. It is trained
+    The weighted sum is what the net returns: (B, L) log-probabilities; where the hypotheses
+    differ, the probabilities sum to less than 1. Layers behind the first block are read by a part
+    of the hypotheses only: a map of `layer="norm"` explains h_1 and h_4. The net is trained
     with the negative log-likelihood plus a penalty of masks of one module that overlap, and so
     `xcam.fit` does, by `training_loss`. 6,043,362 parameters for
     one channel and 10 classes, 6,043,650 for three.
@@ -59,8 +62,11 @@ class WARN(nn.Module):
         penalty: float = 0.001,
     ) -> None:
         super().__init__()
-        if heads < 1:
-            raise ValueError(f"heads must be at least 1, got {heads!r}")
+        counts = {"num_classes": num_classes, "in_channels": in_channels, "widen": widen}
+        for name, count in {**counts, "depth": depth, "heads": heads}.items():
+            check_count(name, count)
+        if not 0 <= penalty < math.inf:  # which NaN is not
+            raise ValueError(f"penalty must be a finite number of at least 0, got {penalty!r}")
         blocks = blocks_per_stage(depth, layers=6, outside=4)
         widths = [widen * width for width in _WIDTHS]
         self.penalty = penalty
@@ -130,7 +136,7 @@ class WARN(nn.Module):
 
 
 class AttentionOutput(nn.Module):
-    """A hypothesis of the classes, from the places that masks choose.
+    """A hypothesis of the classes, from the positions that masks choose.
 
         h = Σ_k w_k Σ_ij M_kij O_kij,  w = softmax_k(tanh(Σ_ij M_kij S_kij))
 
@@ -158,7 +164,7 @@ class AttentionOutput(nn.Module):
 
 
 class AttentionMasks(nn.Module):
-    """The masks: a 3x3 convolution, and a softmax over the places.
+    """The masks: a 3x3 convolution, and a softmax over the positions.
 
     Args:
         channels: Of the features.
