@@ -15,6 +15,7 @@ import pluggy
 
 from xcam import hookspecs
 from xcam.core import Method, MethodSpec, Metric, MetricSpec
+from xcam.core.settings import OptionalPreset
 from xcam.errors import PluginWarning, UnknownNameError, warn
 from xcam.forks import importing
 
@@ -263,6 +264,8 @@ def make_base(method: Method) -> Method:
     if not isinstance(base, str | tuple):
         return method
     name, settings = (base, {}) if isinstance(base, str) else base
+    if isinstance(settings, OptionalPreset) and settings["preset"] not in get_method(name).presets:
+        settings = {}
     made = make_method(name, settings)
     return dataclasses.replace(method, base=made)  # type: ignore[type-var]
 

@@ -31,7 +31,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Count", "NonNegative", "Positive", "Range", "Settings", "Share"]
+__all__ = ["Count", "NonNegative", "OptionalPreset", "Positive", "Range", "Settings", "Share"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +82,10 @@ NonNegative: TypeAlias = Annotated[float, Range(least=0)]
 
 Share: TypeAlias = Annotated[float, Range(least=0, most=1)]
 """A part of a whole, in [0, 1]."""
+
+
+class OptionalPreset(dict[str, str]):
+    """The setting `preset` of a named base, to be left out if the base has no such preset."""
 
 
 class _InitSignature:

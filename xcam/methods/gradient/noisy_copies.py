@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from xcam.core import Count, Method, MethodSpec, NonNegative, Output, Range, Reduce, Target
+from xcam.core.settings import OptionalPreset
 from xcam.engine.clean import bind_clean_pass
 from xcam.engine.shared import keep_nothing
 from xcam.methods.gradient.input_gradients import (
@@ -21,7 +22,6 @@ from xcam.methods.gradient.input_gradients import (
 )
 from xcam.methods.postprocessing import stretch_elements
 from xcam.models.normalized import Space, enter_space
-from xcam.registry import get_method
 
 __all__ = ["Base", "NoiseEnsemble", "Spread", "draw_noise"]
 
@@ -72,8 +72,7 @@ class NoiseEnsemble(Method):
         super().__post_init__(preset)
         if preset == "whitebox" and (self.base is None or isinstance(self.base, str)):
             named = self.base or "saliency"
-            if self.base is None or preset in get_method(named).presets:
-                object.__setattr__(self, "base", (named, {"preset": preset}))
+            object.__setattr__(self, "base", (named, OptionalPreset(preset=preset)))
         name = self.spec.name
         if not _is_base(self.base):
             raise TypeError(
