@@ -13,6 +13,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from torch import nn
+
 import xcam
 from xcam.methods import SmoothGrad
 from xcam.results.figures import draw_coherence
@@ -26,7 +28,11 @@ METHODS = [
     "conv_output",
     "gradcam",
 ]
-LAYERS = ("features.2", "features.6", "features.10")  # the ReLUs of SimpleCNN's three blocks
+DEPTHS = (  # three depths of White Box's nets, the ReLUs of SimpleCNN's three blocks first
+    ("features.2", "features.6", "features.10"),
+    ("stages.1", "stages.3", "tail"),
+    ("groups.0", "groups.1", "norm"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -35,12 +41,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("model", help="a net that xcam.save or xcam fit wrote")
     parser.add_argument("--data", default="fashion_mnist", help="a data set that xcam.data knows")
     parser.add_argument("--root", type=Path, default=Path("data"), help="where its files are")
-    parser.add_argument("--layers", nargs="*", default=LAYERS, help="names of layers")
+    parser.add_argument("--layers", nargs="*", help="names of layers")
     parser.add_argument("--out", type=Path, default=Path("coherence.png"), help="the picture")
     options = parser.parse_args(arguments)
     images = xcam.data.load(options.data, root=options.root).test
-    draw_coherence(xcam.load(options.model), images, METHODS, options.layers, options.out)
+    net = xcam.load(options.model)
+    layers = options.layers if options.layers is not None else find_layers(net)
+    draw_coherence(net, images, METHODS, layers, options.out)
     print(f"figure -> {options.out}")
+
+
+def find_layers(net: nn.Module) -> tuple[str, ...]:
+    """Return three layers of a net of White Box; of others none, for the default layer."""
+    names = {name.removeprefix("model.") for name, _ in net.named_modules()}
+    return next((layers for layers in DEPTHS if names.issuperset(layers)), ())
 
 
 if __name__ == "__main__":

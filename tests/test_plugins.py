@@ -512,13 +512,24 @@ def test_failed_package_is_named_where_its_net_is_asked_for(site, monkeypatch):
     assert xcam.models.load("xcam:gap_net")(torch.rand(1, 3, 8, 8)).shape == (1, 5)
 
 
-def test_xcams_own_nets_are_registered_in_the_same_way():
+def test_only_xcam_may_bring_nets_of_the_provider_xcam():
     own = importlib.metadata.EntryPoint("models", "xcam.models", "xcam")
     registry = Registry()
     with pytest.warns(PluginWarning, match="has the provider xcam, which is taken"):
         registry.load([own])  # which says nothing of a distribution
-    nets = xcam.models.xcam_models()
-    assert {"xcam:simple_cnn", "xcam:ran", "xcam:warn", "xcam:gap_net"} <= nets.keys()
+    assert not registry.models
+
+
+def test_nets_are_listed_and_found_by_any_spelling(site, monkeypatch):
+    publish(site, "good-package", net_hook("return {'Mine:Tiny_Net': Tiny}"))
+    registry, _ = load(site)
+    monkeypatch.setattr(loading, "installed", lambda: registry)
+    names = xcam.models.list_models()
+    assert {"xcam:simple_cnn", "xcam:ran", "xcam:warn", "xcam:gap_net", "Mine:Tiny_Net"} <= {*names}
+    assert names == sorted(names)
+    assert xcam.models.load("mine:tiny-net").source[0] == "Mine:Tiny_Net"
+    assert xcam.models.load("XCAM:Gap-Net").source[0] == "xcam:gap_net"
+    assert xcam.models.load("xcam:gapnet").source[0] == "xcam:gap_net"
 
 
 def test_command_line_finds_a_net_of_a_plugin(installed_example, tmp_path):

@@ -32,6 +32,7 @@ __all__ = [
     "list_metrics",
     "make_base",
     "make_method",
+    "simplify",
 ]
 
 T = TypeVar("T", Method, Metric)
@@ -97,7 +98,7 @@ class Registry:
         Case, hyphens, underscores and spaces do not matter, and aliases count: `"Grad-CAM"` is
         `"gradcam"`, `"ig"` is `"integrated_gradients"`. An unknown name is returned unchanged.
         """
-        return name if name in self.owners else self._spellings.get(_simplify(name), name)
+        return name if name in self.owners else self._spellings.get(simplify(name), name)
 
     def _load(self, entry_point: importlib.metadata.EntryPoint, owner: str) -> None:
         if self._manager.has_plugin(owner):
@@ -135,7 +136,7 @@ class Registry:
         if hook == "xcam_models":  # whose names are as they are
             return
         for spelling in (name, *value.spec.aliases):
-            first = self._spellings.setdefault(_simplify(spelling), name)
+            first = self._spellings.setdefault(simplify(spelling), name)
             if first != name:
                 self._warn(
                     f"{spelling!r} of {owner} already stands for {first!r} of "
@@ -147,7 +148,8 @@ class Registry:
         warn(sentence, PluginWarning)
 
 
-def _simplify(name: str) -> str:
+def simplify(name: str) -> str:
+    """Return a name without case, hyphens, underscores and spaces, which do not matter."""
     return re.sub(r"[-_\s]", "", str(name).lower())
 
 
@@ -287,8 +289,8 @@ def _look_up(kind: str, classes: dict[str, type[T]], name: str) -> type[T]:
     found = registry.find_name(name)
     if found in classes:
         return classes[found]
-    simplified = {_simplify(each): each for each in classes}
-    near = difflib.get_close_matches(_simplify(name), simplified, n=4, cutoff=0.5)
+    simplified = {simplify(each): each for each in classes}
+    near = difflib.get_close_matches(simplify(name), simplified, n=4, cutoff=0.5)
     names = ", ".join(simplified[each] for each in near)
     hint = f"did you mean {names}?" if near else f"there are {', '.join(sorted(classes))}"
     raise UnknownNameError(f"no {kind} {name!r}: {hint}{registry.describe_failures()}")

@@ -13,9 +13,9 @@ from xcam.errors import UnknownNameError, unknown
 from xcam.models.nets import IMAGENET_MEAN, IMAGENET_STD, import_extra, make_net, xcam_models
 from xcam.models.normalized import Normalized
 from xcam.models.state_dicts import load_state
-from xcam.registry import installed
+from xcam.registry import installed, simplify
 
-__all__ = ["load"]
+__all__ = ["list_models", "load"]
 
 _STATE_FILES = (".pth", ".pt", ".safetensors")
 
@@ -44,7 +44,8 @@ def load(
 
     Args:
         name: `"provider:name"`, such as `"torchvision:resnet50"` or
-            `"timm:vit_small_patch16_224"`.
+            `"timm:vit_small_patch16_224"`. Of xcam's nets, see `list_models`, and those of plugins
+            case, `-` and `_` do not matter.
         weights: None or `"none"` for random weights; `"DEFAULT"` for the provider's pretrained
             ones, downloaded where they are not cached; the name of a torchvision weights entry,
             such as `"IMAGENET1K_V1"`; or a `.safetensors`, `.pth` or `.pt` file with a state dict,
@@ -64,6 +65,7 @@ def load(
     """
     if (mean is None) != (std is None):
         raise ValueError(f"mean and std go together, got mean={mean} and std={std}")
+    name = _find_name(name)
     provider, colon, model = name.partition(":")
     if not colon:
         if Path(name).suffix or Path(name).exists():
@@ -97,6 +99,29 @@ def load(
     if file:
         load_state(net, file)
     return net.eval()
+
+
+def list_models() -> list[str]:
+    """Return the names of xcam's own nets and those of plugins, sorted.
+
+    `load` takes the names of torchvision and timm, too: see `torchvision.models.list_models()` and
+    `timm.list_models()`.
+    """
+    return sorted({**xcam_models(), **installed().models})
+
+
+def _find_name(name: str) -> str:
+    """Return the name that a spelling stands for; an unknown one is returned unchanged."""
+    provider, colon, model = name.partition(":")
+    if colon and provider.lower() in (*_PROVIDERS, "xcam"):
+        name = f"{provider.lower()}:{model}"
+    if not colon or provider.lower() in _PROVIDERS:
+        return name
+    # xcam's own are known without a look for plugins, which may fail.
+    nets = xcam_models() if name.startswith("xcam:") else installed().models
+    return (
+        name if name in nets else {simplify(each): each for each in nets}.get(simplify(name), name)
+    )
 
 
 def _load_torchvision(name: str, weights: str | None, kwargs: dict[str, Any]) -> Normalized:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from xcam.core.instantiate import check_names
-from xcam.errors import unknown
+from xcam.errors import UnknownNameError, unknown
 from xcam.hookspecs import hookimpl
 from xcam.models import toy
 from xcam.models.calm.pretrained import CALM_NETS, make_pretrained
@@ -84,7 +84,10 @@ def make_net(
         check_names(name, settings, [each for each in parameters if each != "weights"])
     if weights is not None:
         if "weights" not in parameters:
-            raise unknown(f"weights of {name}", weights, [])
+            raise UnknownNameError(
+                f"{name} has no weights to load by name, got {weights!r}; leave weights out, or "
+                "give a file of its state dict"
+            )
         settings = {**settings, "weights": weights}
     net = build(**settings)
     if not isinstance(net, nn.Module):

@@ -74,7 +74,7 @@ def draw_coherence(
     model: nn.Module,
     data: Any,  # noqa: ANN401 - a data set of (image, label, …)
     methods: Methods,
-    layers: Sequence[str] = (),
+    layers: str | Sequence[str] = (),
     path: str | Path | None = None,
     **settings: Any,  # noqa: ANN401
 ) -> Figure:
@@ -94,9 +94,12 @@ def draw_coherence(
         **settings: Of `xcam.explain`, such as `batch_size`.
 
     Raises:
-        ValueError: No methods, or no images; or matplotlib does not write the format.
+        ValueError: No methods, no images, or images of several sizes; or matplotlib does not write
+            the format.
         OSError: The folder is missing or cannot be written to.
     """
+    if isinstance(layers, str):
+        layers = [layers]
     data = number_parts_alike(data)
     listed = list_labels(data) or [data[number][1] for number in range(len(data))]
     labels = [int(label) for label in listed]  # type: ignore[call-overload]  # or tensors of one
@@ -105,6 +108,12 @@ def draw_coherence(
         raise ValueError(f"there is nothing to draw: {len(columns)} methods, {len(labels)} images")
     items = [data[labels.index(label)] for label in sorted(set(labels))]
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    shapes = sorted({tuple(item[0].shape) for item in items})
+    if len(shapes) > 1:
+        raise ValueError(
+            f"the images must be of one size to be explained together, got {shapes[0]} and "
+            f"{shapes[-1]}; resize them, as xcam.data.folder does"
+        )
     images = torch.stack([item[0] for item in items]).to(device)
     classes = _read_labels(model, data, items)
     found = explain(model, images, classes, columns, **settings)
