@@ -445,7 +445,7 @@ def test_recipe_finds_a_net_of_a_plugin(nets, tmp_path):
         ("mint:tiny", {}, UnknownNameError, "no provider of models is called 'mint'; .* mine"),
         ("tiny", {}, UnknownNameError, "the providers are mine, timm, torchvision, xcam"),
         ("mine:tiny", {"classes": 3}, TypeError, "mine:tiny has no argument 'classes'"),
-        ("mine:tiny", {"weights": "DEFAULT"}, UnknownNameError, "mine:tiny has no weights to load by"),
+        ("mine:tiny", {"weights": "DEFAULT"}, UnknownNameError, "mine:tiny has no weights to load"),
     ],
 )
 def test_net_of_a_plugin_is_refused_by_its_name(nets, name, arguments, error, words):

@@ -255,8 +255,8 @@ def test_missing_file_is_refused():
         ("timm:resnet18", "BEST", "no weights of timm:resnet18 is called 'BEST'"),
         ("xcam:efficientnet_lite1", None, "the nearest are efficientnet_lite0"),
         ("xcam:cifar_resnt", None, "the nearest are cifar_resnet"),
-        ("xcam:simple_cnn", "DEFAULT", "called 'DEFAULT'; there are none"),
-        ("xcam:gap_net", "DEFAULT", "called 'DEFAULT'; there are none"),
+        ("xcam:simple_cnn", "DEFAULT", "no weights to load by name, got 'DEFAULT'"),
+        ("xcam:gap_net", "DEFAULT", "no weights to load by name, got 'DEFAULT'"),
     ],
 )
 def test_unknown_names_are_refused(name, weights, message):
