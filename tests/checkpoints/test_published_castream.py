@@ -58,6 +58,7 @@ def make_file(path, name, variant=None):
         *(("resnet18", variant) for variant in (None, "final", "shared", "v2", "v3")),
         *(("convnext_tiny", variant) for variant in (None, "final")),
         ("mobilenet_v2", None),
+        ("efficientnet_b0", None),
     ],
 )
 def test_net_computes_what_the_published_one_does(name, variant, tmp_path):

@@ -37,7 +37,7 @@ def as_tested(photo):
     return make_pipeline(steps)(read_pixels(photo))
 
 
-def loaded(path, net, size=None, resize=256, root=None):
+def loaded(path, net, size=None, resize="256", root=None):
     return pictures.make_loader(path, root, size, resize, {"net": net}, 1, 0).dataset
 
 
@@ -50,6 +50,18 @@ def test_folder_and_list_get_the_test_transform_of_recipes(net, photo, tmp_path)
         assert torch.equal(item[0], as_tested(photo))
     assert not torch.equal(loaded(photo.parent, net, resize=None)[0][0], as_tested(photo))
     assert loaded(photo.parent, net, size=100)[0][0].shape == (3, 100, 100)
+
+
+def test_pictures_are_resized_to_a_square(net, photo, tmp_path):
+    """As in CA-Stream's recipes."""
+    steps = recipes.read("castream_imagenet_resnet50")["data"]["test"]
+    assert steps[0] == {"name": "Resize", "size": [224, 224]}
+    (item,) = loaded(photo.parent, net, resize="224x224")
+    assert torch.equal(item[0], make_pipeline(steps)(read_pixels(photo)))
+    write_mnist(tmp_path)
+    image, _ = loaded(Path("fashion_mnist"), net, size=24, resize="32x40", root=tmp_path)[0]
+    raw = xcam.data.load("fashion_mnist", tmp_path).test.images[0]
+    assert torch.equal(image, make_pipeline(make_size_steps((32, 40), 24)[1])(raw))
 
 
 def test_truth_is_resized_and_cropped_with_its_picture(net, photo, tmp_path):
@@ -74,7 +86,7 @@ def test_truth_is_resized_and_cropped_with_its_picture(net, photo, tmp_path):
 def test_data_set_in_memory_is_resized_and_cropped(net, tmp_path):
     write_mnist(tmp_path)
     raw = xcam.data.load("fashion_mnist", tmp_path).test.images[0]
-    image, _ = loaded(Path("fashion_mnist"), net, size=24, resize=32, root=tmp_path)[0]
+    image, _ = loaded(Path("fashion_mnist"), net, size=24, resize="32", root=tmp_path)[0]
     assert torch.equal(image, make_pipeline(make_size_steps(32, 24)[1])(raw))
 
 
@@ -83,7 +95,7 @@ def test_explain_reads_as_the_recipes_test(net, photo, tmp_path, size):
     net.input_size = size
     done = run("explain", photo, "--resize", "256", "--out", tmp_path, "--npy", tmp_path / "maps")
     assert done.exit_code == 0, done.output
-    read = explaining._read([photo], net, 256)[0]
+    read = explaining._read([photo], net, "256")[0]
     assert read.shape == (3, *size)
     (saved,) = xcam.explain(net, read[None]).maps
     written = torch.from_numpy(np.load(tmp_path / "maps" / "1.npy"))
@@ -105,6 +117,11 @@ def test_commands_pass_it_on(net, photo, tmp_path, monkeypatch, command):
 
 
 def test_refusals(net, photo, tmp_path):
+    for text in ("224x", "1x2x3", "big", "-5"):
+        sentence = (
+            f"--resize takes the shorter side, 256, or height and width, 224x224, got '{text}'"
+        )
+        assert sentence in refused("evaluate", "--data", photo.parent, f"--resize={text}")
     sentence = "--resize 200 is less than the 224 pixels to crop from it"
     assert sentence in refused("evaluate", "--data", photo.parent, "--resize", "200")
     assert sentence in refused("explain", photo, "--resize", "200", "--out", tmp_path)

@@ -167,8 +167,18 @@ class TestListed:
     @pytest.mark.parametrize(
         ("line", "error", "sentence"),
         [
-            ("a.png", ValueError, "line 2 of .* must be 'file label' .* got 'a.png'"),
-            ("a.png cat", ValueError, "line 2 of .* from 0, got 'cat'"),
+            (
+                "a.png",
+                ValueError,
+                "line 2 of .* has a file and no label, got 'a.png'; write the number",
+            ),
+            ("cat", ValueError, "line 2 of .* must be 'file label' .* got 'cat'"),
+            (
+                "a.png cat",
+                ValueError,
+                "line 2 of .* from 0, got 'cat'; write each name's place among",
+            ),
+            ("a.png\tn03444034\t0\t32\t44\t62", ValueError, "from 0, got 'n03444034'; write each"),
             ("a.png -1", ValueError, "line 2 of .* from 0, got '-1'"),
             ("a.png 1.5", ValueError, "line 2 of .* from 0, got '1.5'"),
             ("a.png 9", ValueError, "line 2 of .*label 9 is out of range for 5 classes"),
@@ -186,6 +196,14 @@ class TestListed:
     def test_bad_line_is_refused_with_its_number(self, write, line, error, sentence):
         with pytest.raises(error, match=sentence):
             listed(write("b.png 0", line), categories=list("vwxyz"))
+
+    def test_lines_of_files_alone_have_no_label(self, write, images):
+        """As in MIT-67's lists, also where a name has a blank."""
+        save(images / "k 1.png")
+        with pytest.raises(
+            ValueError, match=r"line 1 of .* has a file and no label, got 'k 1.png'"
+        ):
+            listed(write("k 1.png", "a.png"))
 
     def test_bad_first_line_is_not_taken_for_a_header(self, write):
         with pytest.raises(ValueError, match=r"line 1 of .* got 'cat'"):

@@ -123,8 +123,17 @@ def test_missing_and_damaged_files_are_named(root, tmp_path):
         voc(root, year="2011")
     with pytest.raises(ValueError, match="truth must be 'boxes', 'masks' or None, got 'box'"):
         voc(root, truth="box")
-    with pytest.raises(ValueError, match="Unknown value '1999' for argument year"):
+    with pytest.raises(ValueError, match=r"year must be a string, one of 2007, .* got '1999'"):
         voc(root, year="1999")
+    with pytest.raises(ValueError, match=r"year must be a string, one of 2007, .* got 2012$"):
+        voc(root, year=2012)
+    for image_set in ("horse_train", "test"):
+        with pytest.raises(ValueError, match=f"image_set must be .* got '{image_set}' of 2012; "):
+            voc(root, image_set)
+    for folder in (root / "VOCdevkit", root / "VOCdevkit" / "VOC2012"):
+        with pytest.raises(FileNotFoundError) as caught:
+            voc(folder)
+        assert str(caught.value).endswith(f"; root is the folder around it, {str(root)!r}")
     folder = write_voc(tmp_path)
     (folder / "JPEGImages" / "2008_000004.jpg").unlink()
     with pytest.raises(FileNotFoundError, match=r"no picture at .*2008_000004.jpg', which VOC's"):

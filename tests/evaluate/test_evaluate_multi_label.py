@@ -149,3 +149,11 @@ def test_images_without_any_label_are_refused():
     data = TensorDataset(Colors(2).images, torch.zeros(2, 3, dtype=torch.bool))
     with pytest.raises(ValueError, match="no image has a label"):
         xcam.evaluate(NET, data, "gradcam", METRICS, **SAME)
+
+
+def test_labels_of_another_number_of_classes_are_refused(tmp_path):
+    data = Colors(4)
+    data.classes = ()
+    data.shown = data.labels = torch.ones(4, 5, dtype=torch.bool)
+    with pytest.raises(ValueError, match="labels of 5 classes are given for the model's 3; give"):
+        xcam.evaluate(ColorNet().eval(), data, "gradcam", "average_drop", **SAME)

@@ -151,6 +151,38 @@ def test_methods_of_one_label_refuse_several_before_anything_is_written(method, 
     assert not out.exists()
 
 
+@pytest.mark.parametrize("listed", [True, False])
+def test_validation_that_shows_no_class(listed, tmp_path):
+    nothing = Colors(6, seed=1, listed=listed)
+    nothing.shown[:] = False
+    settings = {"epochs": 2, "batch_size": 8, "validation": nothing, "out": tmp_path / "run"}
+    if listed:
+        with pytest.raises(ValueError, match="no image of validation shows a class, and the best"):
+            xcam.fit(ColorNet(), Colors(8), **settings)
+        assert not (tmp_path / "run" / "log.csv").exists()
+        return
+    net = xcam.fit(ColorNet(), Colors(8), **settings)  # the last of equals is the best
+    last = xcam.load(tmp_path / "run" / "last.safetensors", ColorNet())
+    assert torch.equal(net.fc.weight, last.fc.weight)
+    assert pd.read_csv(tmp_path / "run" / "log.csv")["validation_map"].isna().all()
+
+
+def test_castream_learns_by_a_criterion():
+    data = Colors(8)
+    same = {
+        "method": "castream",
+        "epochs": 1,
+        "batch_size": 8,
+        "optimizer": {"name": "SGD", "lr": 1.0},
+    }
+    plain, own, other = (
+        xcam.fit(ColorNet(), data, criterion=one, **same).head.blocks[-1].project.weight
+        for one in (None, nn.BCEWithLogitsLoss(), nn.BCEWithLogitsLoss(reduction="sum"))
+    )
+    torch.testing.assert_close(own, plain)
+    assert not other.allclose(plain)
+
+
 class OneLabel(CAStream):
     """A method that has never heard of several labels."""
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from xcam._evaluate.batches import Batch
 from xcam._evaluate.comparison import Comparison, MapSource
 from xcam._evaluate.scoring import move_to_model
-from xcam.core import extract_logits
+from xcam.core import check_num_labels, extract_logits
 from xcam.data.categories import Numbering, list_categories, match_categories, number_classes
 from xcam.data.spelling import shorten
 from xcam.engine import forward, untouched
@@ -65,6 +65,16 @@ class Classes:
         if numbering is None or batch.labels is None:
             return batch
         return replace(batch, labels=numbering.translate(batch.labels))
+
+    def check_several(self, labels: Tensor, comparison: Comparison, images: Tensor) -> None:
+        """Refuse labels (B, K) bool that are numbers of a model's classes, and not one for each.
+
+        Raises:
+            ValueError: They are of more or fewer classes.
+        """
+        for name, model in comparison.models.items():
+            if comparison.explains_labels and self.numberings[name] is None:
+                check_num_labels(labels.shape[1], count_classes(model, images))
 
     def describe(self) -> dict[str, list[int]]:
         """Return, as JSON, the models that number the classes of the data in their own way."""

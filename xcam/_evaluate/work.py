@@ -72,7 +72,7 @@ class Work:
                 number other classes than a model's.
         """
         first, last = batches.load_first_and_last()
-        is_spread = has_several(first)
+        is_spread, labels = has_several(first), first.labels
         if is_spread:
             batches = spread_labels(batches, first, comparison)
             first, last = batches.load_first_and_last()
@@ -83,6 +83,8 @@ class Work:
             with run_settings(precision=comparison.precision):
                 check_dtype(model, images)
         classes = Classes.match(batches.dataset, comparison, first.images)
+        if is_spread and labels is not None:
+            classes.check_several(labels, comparison, first.images)
         prepared = {
             name: {
                 label: _prepare(method, model, first, comparison)

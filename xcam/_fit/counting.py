@@ -72,7 +72,9 @@ def accuracy(
         share, and `top5`, the share whose label is among the five highest logits (`top2` for
         five classes or fewer). Of images with several labels `class`, `n` images that show it, and
         `average_precision`, Σ_i P_i (R_i − R_{i−1}) over the images by falling logit, NaN of a
-        class that none shows; the last row has the mean of the others, the mAP, and all images.
+        class that none shows; the last row has the mean of the others, the mAP, and all images. The
+        accuracy of such images, in `fit`'s log, is the share of which the highest logit is that of
+        one of their labels; `top5` or `top2`, that of which one of as many highest is.
 
     Raises:
         TypeError: An argument of the wrong kind, or items that are not `(image, label)`.

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from xcam._fit.order import Key, seed_item
-from xcam.core import is_multi_label
+from xcam.core import check_num_labels, is_multi_label
 from xcam.data.categories import Numbering
 from xcam.data.items import append_path, read_item
 
@@ -98,11 +98,7 @@ def check_labels(labels: Tensor, num_classes: int) -> None:
         ValueError: A label is out of range, or several labels are of another number of classes.
     """
     if is_multi_label(labels):
-        if labels.shape[1] != num_classes:
-            raise ValueError(
-                f"labels of {labels.shape[1]} classes are given for the model's {num_classes}; "
-                f"give a bool for each of its classes"
-            )
+        check_num_labels(labels.shape[1], num_classes)
         return
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:

@@ -18,7 +18,7 @@ from xcam.data.datasets import is_several, list_labels
 from xcam.models.categories import find_categories, name_outputs
 from xcam.runs.processes import Processes
 
-__all__ = ["check_all_labels", "check_listed_labels", "match_sources"]
+__all__ = ["check_all_labels", "check_listed_labels", "check_shown", "match_sources"]
 
 
 def match_sources(
@@ -81,6 +81,21 @@ def check_all_labels(
     batches = list_evaluation_batches(len(source), batch_size, processes.rank, processes.count)
     for keys, (_, labels) in zip(batches, source.load(batches, seed=0), strict=True):
         _check([index for _, index in keys], labels, num_classes, source.name)
+
+
+def check_shown(validation: Source) -> None:
+    """Refuse validation images with several labels that are listed, and show no class at all.
+
+    Raises:
+        ValueError: None of them shows one, so that their mAP is not a number.
+    """
+    listed = list_labels(validation.dataset)
+    if listed is None or not all(is_several(label) and not any(label) for label in listed):  # type: ignore[arg-type]
+        return
+    raise ValueError(
+        f"no image of {validation.name} shows a class, and the best epoch is that of the highest "
+        f"mAP; give {validation.name} images that show one, or leave it out"
+    )
 
 
 def check_listed_labels(source: Source, num_classes: int) -> bool:

@@ -20,7 +20,7 @@ from xcam._fit.divisor import Divisor
 from xcam._fit.items import check_labels
 from xcam._fit.optimization import Optimization
 from xcam._fit.order import Order, seed_all
-from xcam._fit.own_loss import OwnLoss, check_loss, find_training_loss
+from xcam._fit.own_loss import OwnLoss, check_loss, find_training_loss, has_own_loss
 from xcam._fit.settings import Criterion, Runtime
 from xcam.core import TrainableMethod, compute_class_loss, extract_logits, is_multi_label
 from xcam.core.instantiate import check_names
@@ -164,7 +164,8 @@ class Objective(nn.Module):
 
     Args:
         net: The classifier that is trained.
-        method: Whose loss it is, where the net carries the head of one.
+        method: Whose head the net carries, if any, and whose loss it is, unless that is the
+            logits' alone.
         criterion: Of logits (B, K) and labels, to the mean over the images; None is the net's own
             `training_loss`, or the cross-entropy.
         label_smoothing: Label smoothing of the cross-entropy.
@@ -233,10 +234,10 @@ class Objective(nn.Module):
 
     def _find_own_loss(self, net: nn.Module) -> OwnLoss | None:
         """Return the loss that the method, or the net itself, brings; None for the criterion's."""
-        if self.method is not None:
-            method = self.method
+        method = self.method
+        if method is not None and has_own_loss(method):
             return check_loss(f"loss of {method.spec.name}", partial(method.loss, net))
-        if self.criterion is not None:
+        if method is not None or self.criterion is not None:
             return None
         found = find_training_loss(net)
         return None if found is None else check_loss("training_loss of the model", found)

@@ -177,7 +177,9 @@ class Training:
     def _rate(self, row: Mapping[str, Any]) -> float:
         """Return how good an epoch is, by its row in the log."""
         if self.learner.has_trained_logits:
-            return float(row.get("validation_map", row["validation_accuracy"]))
+            rate = float(row.get("validation_map", row["validation_accuracy"]))
+            # Of images that show no class: equal to any other epoch, and worse than all rates.
+            return -math.inf if math.isnan(rate) else rate
         return -float(row["validation_loss"])
 
     @property

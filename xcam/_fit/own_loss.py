@@ -7,10 +7,10 @@ from typing import TypeAlias
 
 from torch import Tensor, nn
 
-from xcam.core import extract_logits
+from xcam.core import TrainableMethod, extract_logits
 from xcam.models import Normalized
 
-__all__ = ["OwnLoss", "check_loss", "find_training_loss"]
+__all__ = ["OwnLoss", "check_loss", "find_training_loss", "has_own_loss"]
 
 OwnLoss: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
 
@@ -25,6 +25,11 @@ def find_training_loss(net: nn.Module) -> OwnLoss | None:
     if isinstance(net, Normalized):
         return lambda images, labels: own(net.normalize(images), labels)
     return own
+
+
+def has_own_loss(method: TrainableMethod) -> bool:
+    """Return whether a method learns by another loss than that of the logits alone."""
+    return type(method).loss is not TrainableMethod.loss
 
 
 def check_loss(owner: str, loss: OwnLoss) -> OwnLoss:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from xcam._fit.optimization import NamedArguments
+from xcam._fit.own_loss import has_own_loss
 from xcam.core import TrainableMethod, extract_logits
 from xcam.core.instantiate import check_number
 from xcam.engine import untouched
@@ -97,9 +98,11 @@ class TrainingSettings:
         """Refuse settings that the method determines.
 
         Raises:
-            ValueError: A criterion or label smoothing beside a method.
+            ValueError: A criterion or label smoothing beside a method with a loss of its own.
         """
-        if method is not None and (self.criterion is not None or self.label_smoothing):
+        if method is None or not has_own_loss(method):
+            return
+        if self.criterion is not None or self.label_smoothing:
             raise ValueError(
                 f"the loss is that of the method {method.spec.name}; leave out criterion and "
                 "label_smoothing"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from xcam._explain.prepared import prepare
 from xcam._fit.averaging import Averaging
 from xcam._fit.divisor import find_divisors
-from xcam._fit.labels import check_all_labels, check_listed_labels, match_sources
+from xcam._fit.labels import check_all_labels, check_listed_labels, check_shown, match_sources
 from xcam._fit.learner import Learner, Objective, make_mixing
 from xcam._fit.optimization import Optimization
 from xcam._fit.order import Order, seed_all
@@ -215,6 +215,8 @@ class Start:
             TypeError, ValueError: There is one; the image is named.
         """
         check_listed_labels(self.source, self.num_classes)
+        if self.validation is not None:
+            check_shown(self.validation)
         for part in filter(None, (self.validation, self.test)):
             size = self.settings.batch_size
             check_all_labels(part, self.num_classes, self.runtime.processes, size, is_begun)

@@ -105,6 +105,7 @@ def fit(
             `{"bias": {"lr_factor": 2, "weight_decay": 0}}`; the first match counts.
         criterion: `(logits, labels) -> scalar`, the mean over the images; None is the model's
             `training_loss(images, labels) -> (loss, logits)` if it has one, else cross-entropy.
+            Not for methods with a loss of their own, as all but `castream` have.
             A folder tells modules apart by class and tensors, functions by name, not by arguments.
         label_smoothing: Label smoothing of the cross-entropy, in [0, 1).
         mix: The α of `"mixup"`, of `"cutmix"`, or of both, of which one is drawn a batch. Labels

@@ -71,7 +71,10 @@ _Size = Annotated[
     int | None, typer.Option(help="Side of the pictures.", show_default="the model's, or 224")
 ]
 _Resize = Annotated[
-    int | None, typer.Option(help="Resize the shorter side to this, bilinear, before cropping.")
+    str | None,
+    typer.Option(
+        help="Resize the shorter side to this, bilinear, before cropping; 224x224: to that square."
+    ),
 ]
 _Controls = Annotated[bool, typer.Option(help="Also evaluate random, center_gaussian and sobel.")]
 _Fraction = Annotated[float, typer.Option(help="Fraction of the pictures to use.")]

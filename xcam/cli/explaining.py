@@ -51,8 +51,10 @@ def explain(
         typer.Option(help="Layer of the model to explain.", show_default="chosen by xcam"),
     ] = None,
     resize: Annotated[
-        int | None,
-        typer.Option(help="Resize the shorter side to this, bilinear, before cropping."),
+        str | None,
+        typer.Option(
+            help="Resize the shorter side to this, bilinear, before cropping; 224x224: to a square."
+        ),
     ] = None,
     param: Annotated[
         list[str] | None, typer.Option(help="Parameter of the method, name=value; repeatable.")
@@ -144,7 +146,7 @@ def _make_paths(images: Sequence[Path], out: Path, method: str) -> list[Path]:
     return paths
 
 
-def _read(images: Sequence[Path], net: Normalized, resize: int | None) -> Tensor:
+def _read(images: Sequence[Path], net: Normalized, resize: str | None) -> Tensor:
     import torch
 
     from xcam.imaging import read_image, read_pixels

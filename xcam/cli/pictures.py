@@ -19,14 +19,14 @@ def make_loader(
     path: Path,
     root: Path | None,
     size: int | None,
-    resize: int | None,
+    resize: str | None,
     nets: Mapping[str, Normalized],
     load: int,
     workers: int,
 ) -> DataLoader[Any]:
     """Return the pictures in batches, of the size that all models take.
 
-    `resize`, if any, is the shorter side from which that size is cropped.
+    `resize`, if any, is the shorter side from which that size is cropped, or height x width.
     """
     from torch.utils.data import DataLoader
 
@@ -34,17 +34,28 @@ def make_loader(
     return DataLoader(pictures, batch_size=load, num_workers=workers)
 
 
-def make_test_transform(resize: int, size: int | tuple[int, int]) -> Pipeline:
-    """Return the recipes' test transform: shorter side resized, bilinear, center cropped."""
+def make_test_transform(resize: str, size: int | tuple[int, int]) -> Pipeline:
+    """Return the recipes' test transform: resized, bilinear, center cropped."""
     from xcam.data.transforms import make_pipeline, make_size_steps
 
     side = size if isinstance(size, int) else max(size)
-    if resize < side:
+    sides = _parse_resize(resize)
+    if min(sides) < side:
         raise ValueError(f"--resize {resize} is less than the {side} pixels to crop from it")
-    return make_pipeline(make_size_steps(resize, size)[1])
+    return make_pipeline(make_size_steps(sides, size)[1])
 
 
-def _open(path: Path, root: Path | None, side: int, resize: int | None) -> Dataset[Any]:
+def _parse_resize(text: str) -> list[int]:
+    """Return the shorter side, or height and width."""
+    words = text.split("x")
+    if len(words) > 2 or not all(word.isascii() and word.isdigit() for word in words):
+        raise ValueError(
+            f"--resize takes the shorter side, 256, or height and width, 224x224, got {text!r}"
+        )
+    return [int(word) for word in words]
+
+
+def _open(path: Path, root: Path | None, side: int, resize: str | None) -> Dataset[Any]:
     """Open a data set; a path that exists is a folder or a list, whatever its name."""
     from xcam import data
     from xcam.data.arrays import ARRAYS
@@ -63,7 +74,8 @@ def _open(path: Path, root: Path | None, side: int, resize: int | None) -> Datas
         return data.listed(path, root, side, transform)
     if root is None:
         raise ValueError(f"--data {path} needs --root, the folder that holds the set")
-    found = data.load(str(path), root, input_size=resize or (side, side), crop_size=side)
+    input_size = (side, side) if resize is None else _parse_resize(resize)
+    found = data.load(str(path), root, input_size=input_size, crop_size=side)
     return cast("Dataset[Any]", found.test)
 
 

@@ -20,6 +20,7 @@ from xcam.core.metric import QUESTIONS, Metric, MetricSpec, Truth
 from xcam.core.notes import Note
 from xcam.core.settings import Count, NonNegative, Positive, Range, Settings, Share
 from xcam.core.several import (
+    check_num_labels,
     compute_class_loss,
     has_independent_classes,
     independent_classes,
@@ -57,6 +58,7 @@ __all__ = [
     "check_fitted",
     "check_headless",
     "check_logits",
+    "check_num_labels",
     "compute_class_loss",
     "describe_unreadable",
     "extract_logits",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from xcam.core.settings import Settings
+from xcam.core.several import compute_class_loss
 from xcam.core.target import Target, extract_logits
 
 if TYPE_CHECKING:
@@ -132,9 +133,12 @@ class TrainableMethod(Method):
         """
         return extract_logits(net.classifier(images), len(images))
 
-    @abstractmethod
     def loss(self, net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the training loss of a batch, and the logits that were met on the way.
+
+        This one is that of the logits alone, `xcam.core.compute_class_loss`, in whose place
+        `xcam.fit` takes `criterion` and `label_smoothing`. A method that learns by another loss
+        overrides it.
 
         `xcam.fit` calls it with the net in train mode, under autocast where half precision is asked
         for; on validation images in eval mode and without gradients. What shapes the head is to be
@@ -152,6 +156,8 @@ class TrainableMethod(Method):
             The loss, a scalar, the mean over the images; and the logits (B, K) of `net(images)`,
             by which `xcam.fit` tells the accuracy, or None if the loss does not need them.
         """
+        logits = extract_logits(net(images), len(images))
+        return compute_class_loss(logits, labels), logits
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = [
+    "check_num_labels",
     "compute_class_loss",
     "has_independent_classes",
     "independent_classes",
@@ -41,6 +42,19 @@ def compute_class_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 
     if is_multi_label(labels):
         return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
     return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+
+
+def check_num_labels(count: int, num_classes: int) -> None:
+    """Refuse several labels an image that are not one for each class of a model.
+
+    Raises:
+        ValueError: There are more or fewer of them.
+    """
+    if count != num_classes:
+        raise ValueError(
+            f"labels of {count} classes are given for the model's {num_classes}; give a bool for "
+            "each of its classes"
+        )
 
 
 def require_single_labels(labels: Tensor, name: str, reason: str) -> None:

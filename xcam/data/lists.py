@@ -134,6 +134,11 @@ def _parse_lines(path: Path, root: Path, categories: int) -> Iterator[_Line]:
         first = False
         if header:
             continue
+        if len(columns) < 2 and name is not None:
+            raise ValueError(
+                f"{place} has a file and no label, got {quote_path(text)}; write the number of its "
+                "class behind it, 'file,label'"
+            )
         if len(columns) < 2:
             raise ValueError(
                 f"{place} must be 'file label' or 'file label truth', got {quote_path(text)}"
@@ -157,6 +162,7 @@ def _split_columns(text: str, root: Path) -> tuple[list[str], str | None]:
     ]
     blanks = next(csv.reader([text], delimiter=" ", skipinitialspace=True))
     splits += [list(filter(None, blanks)) or [""], text.split()]
+    splits += [[text]]  # a name with blanks and no label, as some published lists hold
     splits = [[column.strip() for column in columns] for columns in splits]
     for columns in splits:
         name = _find_name(root, columns[0])
@@ -208,7 +214,8 @@ def _is_number(text: str) -> bool:
 def _parse_label(text: str, categories: int, place: str) -> int:
     if not (text.isascii() and text.isdigit()):
         got = f"got {quote_path(text)}" if text else "and column 2 is empty: a separator too many?"
-        raise ValueError(f"{place}: the label must be a number of a class, from 0, {got}")
+        remedy = "; write each name's place among the sorted names in its stead" if text else ""
+        raise ValueError(f"{place}: the label must be a number of a class, from 0, {got}{remedy}")
     label = int(text)
     if categories and label >= categories:
         raise ValueError(

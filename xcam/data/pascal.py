@@ -27,6 +27,7 @@ CLASSES = (
     *("train", "tvmonitor"),
 )
 _VOID = 255  # in masks: the borders of objects, and what is left open
+_YEARS = ("2007", "2008", "2009", "2010", "2011", "2012")
 _Kind = Literal["boxes", "masks"]
 
 
@@ -111,6 +112,7 @@ def voc(
 
     if truth not in (None, "boxes", "masks"):
         raise ValueError(f"truth must be 'boxes', 'masks' or None, got {truth!r}")
+    _check_set(image_set, year)
     kind = datasets.VOCSegmentation if truth == "masks" else datasets.VOCDetection
     try:
         found = kind(str(root), year=year, image_set=image_set)
@@ -118,7 +120,9 @@ def voc(
         folder = Path(root) / "VOCdevkit" / f"VOC{year}"
         lists = folder / "ImageSets" / ("Segmentation" if truth == "masks" else "Main")
         missing = lists / f"{image_set}.txt" if folder.is_dir() else folder
-        raise FileNotFoundError(f"no VOC of {year} at {quote_path(missing)}") from error
+        raise FileNotFoundError(
+            f"no VOC of {year} at {quote_path(missing)}{_explain_root(Path(root))}"
+        ) from error
     paths = tuple(map(Path, found.images))
     for path in (*paths, *(map(Path, found.targets) if truth == "masks" else ())):
         if not path.is_file():
@@ -141,6 +145,28 @@ def voc(
         transform=transform or make_transform(size),
         places=tuple(tuple(_number(own)) for own in objects),
     )
+
+
+def _check_set(image_set: str, year: str) -> None:
+    """Refuse a year or list that torchvision does not know.
+
+    Raises:
+        ValueError: No such year or list.
+    """
+    if year not in _YEARS:
+        raise ValueError(f"year must be a string, one of {', '.join(_YEARS)}, got {year!r}")
+    if image_set not in ("train", "val", "trainval", *(["test"] if year == "2007" else [])):
+        raise ValueError(
+            "image_set must be 'train', 'val' or 'trainval', or of 2007 'test', got "
+            f"{image_set!r} of {year}; of a list of one class, or of images without labels, take "
+            "xcam.data.listed"
+        )
+
+
+def _explain_root(root: Path) -> str:
+    """Return what to give instead of a folder within the one that holds `VOCdevkit/`."""
+    found = next((path for path in (root, *root.parents) if path.name == "VOCdevkit"), None)
+    return "" if found is None else f"; root is the folder around it, {quote_path(found.parent)}"
 
 
 def open_voc(root: Path, _: Mapping[str, str | Path]) -> Splits:

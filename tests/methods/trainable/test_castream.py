@@ -43,11 +43,20 @@ def chain(*widths):
         ("resnet18", {}, RESNET, 439_808),
         ("resnet34", {}, RESNET, 439_808),
         ("resnet50", {}, RESNET, 6_969_152),
+        ("resnet101", {}, RESNET, 6_969_152),
         ("resnet152", {}, RESNET, 6_969_152),
         ("resnet50", {"placement": "released"}, RESNET, 6_969_152),
         ("resnext50_32x4d", {}, RESNET, 6_969_152),
         ("wide_resnet50_2", {}, RESNET, 6_969_152),
-        ("convnext_tiny", {}, [f"features.{n}" for n in (0, 1, 3, 5, 7)], 988_416),
+        *(
+            (name, {}, [f"features.{n}" for n in (0, 1, 3, 5, 7)], parameters)
+            for name, parameters in (
+                ("convnext_tiny", 988_416),
+                ("convnext_small", 988_416),
+                ("convnext_base", chain(128, 128, 256, 512, 1024, 1024)),
+                ("convnext_large", chain(192, 192, 384, 768, 1536, 1536)),
+            )
+        ),
         *(
             (name, {"placement": "released"}, [f"features.{n}" for n in (0, 2, 4, 7)], parameters)
             for name, parameters in (
@@ -58,6 +67,10 @@ def chain(*widths):
             )
         ),
         ("efficientnet_b0", {}, NINE, chain(32, 16, 24, 40, 80, 112, 192, 320, 1280, 1280)),
+        ("efficientnet_b1", {}, NINE, chain(32, 16, 24, 40, 80, 112, 192, 320, 1280, 1280)),
+        ("efficientnet_b2", {}, NINE, chain(32, 16, 24, 48, 88, 120, 208, 352, 1408, 1408)),
+        ("efficientnet_b4", {}, NINE, chain(48, 24, 32, 56, 112, 160, 272, 448, 1792, 1792)),
+        ("efficientnet_b5", {}, NINE, chain(48, 24, 40, 64, 128, 176, 304, 512, 2048, 2048)),
         ("efficientnet_b3", {}, NINE, chain(40, 24, 32, 48, 96, 136, 232, 384, 1536, 1536)),
         ("efficientnet_b6", {}, NINE, chain(56, 32, 40, 72, 144, 200, 344, 576, 2304, 2304)),
         (
@@ -306,8 +319,11 @@ class TestNet:
         with pytest.raises(ValueError, match="head of castream was made with heads=1, got heads=2"):
             xcam.explain(self.net(), pictures(size=16), method=CAStream(heads=2))
 
-    @pytest.mark.parametrize("method", ["gradcam", "gradcam_plusplus", "layercam", "scorecam"])
-    def test_cams_of_the_net_take_as_many_passes_as_of_its_classifier(self, method):
+    @pytest.mark.parametrize(
+        ("method", "count"),
+        [("gradcam", 1), ("gradcam_plusplus", 1), ("layercam", 1), ("scorecam", 2)],
+    )
+    def test_cams_of_the_net_take_as_many_passes_as_of_its_classifier(self, method, count):
         net, images = self.net(), pictures(size=16)
         explained = xcam.explain(net, images, 1, method)
         assert explained.method.layer.startswith("classifier.")
@@ -320,7 +336,7 @@ class TestNet:
         handle = net.classifier.register_forward_hook(lambda *_: bare.append(1))
         xcam.explain(net.classifier, images, 1, method)
         handle.remove()
-        assert len(passes) == len(bare)
+        assert len(passes) == len(bare) == count
 
     @pytest.mark.parametrize("method", CAMS)
     def test_every_cam_explains_the_net(self, method):

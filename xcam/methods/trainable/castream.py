@@ -17,8 +17,6 @@ from xcam.core import (
     MethodSpec,
     Target,
     TrainableMethod,
-    compute_class_loss,
-    extract_logits,
     find_headed,
 )
 from xcam.core.settings import Count
@@ -56,10 +54,13 @@ class CAStream(TrainableMethod):
     The last q' goes to the classifier in place of the pooled features. With q = 0 that is average
     pooling, followed by W. No block has a learned key or value, a residual or a norm, but in
     variants. Only the token, drawn from N(1, 1), and the projections W, b are trained, by the
-    cross-entropy; the classifier keeps its weights, its statistics and its mode. A Grad-CAM, or any
-    other map, of the net explains the new prediction; the map of this method is a, of whatever
-    class: `target` is accepted and makes no difference. For ResNets there are five blocks, for
-    EfficientNets and MobileNetV2 nine.
+    cross-entropy, or by `xcam.fit`'s `criterion`; the classifier keeps its weights, its statistics
+    and its mode. A Grad-CAM, or any other map, of the net explains the new prediction; the map of
+    this method is a, of whatever class: `target` is accepted and makes no difference.
+
+    A net's blocks follow from the shapes of its maps: one at the stem, and one at the last module
+    of each shape (channels, height, width) before the next module changes it. ResNets and ConvNeXts
+    have five, EfficientNets and MobileNetV2 nine, torchvision's `inception_v3` ten.
 
     Attributes:
         layers: The modules whose outputs are attended to, by their names in the classifier, in the
@@ -158,11 +159,6 @@ class CAStream(TrainableMethod):
         }
         changes[cast(Stream, net.head).pooled] = walk.replace
         return tapped(net, images, changes)
-
-    def loss(self, net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the cross-entropy of the logits; see `TrainableMethod.loss`."""
-        logits = extract_logits(net(images), len(images))
-        return compute_class_loss(logits, labels), logits
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """Return the attention of a block, (B, h, w), at its map's size; see `Method.maps`."""
