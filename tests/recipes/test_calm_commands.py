@@ -3,13 +3,13 @@
 import re
 
 import pytest
+import torch
 from commands import run
 from data_files import write_cub, write_picture
 from original_commands import read_commands
 
 import xcam
 from xcam import recipes
-from xcam.cli.literals import parse_calls
 from xcam.data.cub_files import CubFiles
 
 
@@ -40,16 +40,20 @@ def trained(tmp_path_factory):
             for words in read_commands("CALM")
             if words[0] == "fit" and "--set" not in words and "calm_cub_resnet50" in words
         )
-        small = "[{name='Resize', size=[36, 36]}, {name='RandomCrop', size=32}]"
-        changes = {
-            "model.weights": "none", "model.depth": 18, "model.num_classes": 3, "epochs": 1,
-            "batch_size": 2, "data.train": small, "data.test": "[{name='Resize', size=[32, 32]}]",
-        }  # fmt: skip
-        words = [word.replace("DATA", "CUB_200_2011/images") for word in command]
-        asked = [f"--set={name}={value}" for name, value in changes.items()]
-        done = run(*words, *asked)
-        assert done.exit_code == 0, done.output
+        fit_small(command)
     return folder
+
+
+def fit_small(command):
+    """Run a training's command with a small net, for an epoch of small images."""
+    small = "[{name='Resize', size=[36, 36]}, {name='RandomCrop', size=32}]"
+    changes = {
+        "model.weights": "none", "model.depth": 18, "model.num_classes": 3, "epochs": 1,
+        "batch_size": 2, "data.train": small, "data.test": "[{name='Resize', size=[32, 32]}]",
+    }  # fmt: skip
+    words = [word.replace("DATA", "CUB_200_2011/images") for word in command]
+    done = run(*words, *(f"--set={name}={value}" for name, value in changes.items()))
+    assert done.exit_code == 0, done.output
 
 
 def test_the_page_has_a_command_for_each_script():
@@ -68,13 +72,32 @@ def test_commands_run(trained, words, monkeypatch):
     words = [
         re.sub("METADATA|PICTURES|DATA", lambda match: names[match[0]], word) for word in words
     ]
-    if "smoothgrad" in words[-1]:  # four methods with up to 51 passes; those are tested elsewhere
-        parse_calls(words[-2], words[-1], lambda name, given: xcam.get_method(name)(**given))
-        return
     size = {"evaluate": ["--size", "32", "--fraction", "0.17"], "cues": ["--size", "32"]}
     done = run(*words, *size.get(words[0], ["--resize", "36"]))
     assert done.exit_code == 0, done.output
     assert "nan" not in done.stdout or words[0] == "evaluate"
+
+
+@pytest.mark.parametrize(
+    ("words", "settings"),
+    [
+        (words, dict(re.findall(r"(\w+)=(\w+)", " ".join(words))))
+        for words in read_commands("CALM")
+        if words[0] == "fit" and "--set" in words and "calm_cub_resnet50" in words
+    ],
+    ids=str,
+)
+def test_changes_of_the_recipe_train(trained, words, settings, monkeypatch):
+    monkeypatch.chdir(trained)
+    out = "-".join(settings.values())
+    fit_small([out if word == "RUN" else word for word in words])
+    net = xcam.load(trained / out / "last.safetensors")
+    known = net.method.parameters()
+    for name, value in settings.items():
+        if name == "large_feature_map":
+            assert xcam.explain(net, torch.rand(1, 3, 64, 64), 1).raw.shape == (1, 4, 4)
+        else:
+            assert known["objective" if name == "loss" else name] == value
 
 
 def test_recipe_for_imagenet_trains_in_its_layout(tmp_path):
