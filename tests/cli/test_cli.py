@@ -181,7 +181,7 @@ def test_explain_passes_everything_on(net, picture, tmp_path):
     assert net.loaded == [("toy:net", "none")]
     explanation = xcam.load(saved)
     assert explanation.method.parameters() == {
-        "layer": "features.0", "output": "prob", "relu": True
+        "layer": "features.0", "output": "prob", "relu": True, "rendering": None
     }  # fmt: skip
     assert explanation.target.tolist() == [3]
     if int(explanation.logits.argmax()) != 3:

@@ -343,7 +343,7 @@ class TestOf:
 def test_repr_is_one_line():
     assert repr(explanation()) == (
         "<Explanation of 4 images of 6×8 by GradCAM(layer='features', output='logit', "
-        "relu=False), target [0, 1, 2, 3]>"
+        "relu=False, rendering=None), target [0, 1, 2, 3]>"
     )
     assert repr(explanation(1, target=None)).endswith(
         "of 6×8 by " + repr(GradCAM("features")) + ", target unknown>"

@@ -112,7 +112,9 @@ def test_header_names_versions_and_format(explanation, tmp_path):
     header = json.loads(outer["__metadata__"]["xcam.explanation"])
     assert header["format"] == FORMAT
     assert header["method"] == "gradcam"
-    assert header["parameters"] == {"layer": "features", "output": "logit", "relu": True}
+    assert header["parameters"] == {
+        "layer": "features", "output": "logit", "relu": True, "rendering": None
+    }  # fmt: skip
     assert header["versions"] == {"xcam": xcam.__version__, "torch": torch.__version__}
 
 

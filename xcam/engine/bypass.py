@@ -48,7 +48,8 @@ def _has_streams(net: nn.Module, images: Tensor) -> bool:
         return False
     search = search_on_meta(net, images) or search_first_image(net, images, ())
     first = next((call for call in search.calls if call.edges and _has_matrix(call)), None)
-    if first is None:  # no layer has a graph: it shows nothing
+    # No layer has a graph, which shows nothing; or only a callable target knows what it reads.
+    if first is None or len(search.scores) > 1:
         return False
     if len(first.edges) > 1 or search.goes_around(first.edges):
         return True
