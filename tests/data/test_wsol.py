@@ -68,6 +68,21 @@ class TestBoxes:
         found = xcam.evaluate(net, data, ["gradcam"], ["max_box_acc_v2"], controls=False)
         assert found.table()["n"].tolist() == [3]
 
+    def test_of_cubv2_are_five_images_a_class_with_boxes(self, tmp_path):
+        names = [f"val2/{label + 1}/{k}.jpeg" for label in range(2) for k in range(5)]
+        for seed, name in enumerate(names):
+            write_picture(tmp_path / "CUBV2" / name, 40, 60, seed)
+        metadata = write(
+            tmp_path / "metadata" / "CUB" / "val",
+            class_labels=[f"{name},{k // 5}" for k, name in enumerate(names)], image_ids=names,
+            image_sizes=[f"{name},60,40" for name in names],
+            localization=[f"{name},{k},4,30,20" for k, name in enumerate(names)],
+        )  # fmt: skip
+        found = xcam.data.wsol(metadata, tmp_path / "CUBV2", transform=lambda *both: both)
+        assert found.ids == tuple(names)
+        assert found.labels == (0,) * 5 + (1,) * 5
+        assert [item[2].tolist() for item in found] == [[[k, 4, 30, 20]] for k in range(10)]
+
 
 class TestMasks:
     @pytest.fixture

@@ -23,7 +23,7 @@ _NOTE_ON_AN_IMAGE = re.compile(r"image \d+:")
 
 
 class Cost(NamedTuple):
-    """What a result took, for one image.
+    """The passes and the time that a result took, for one image.
 
     Attributes:
         seconds: By itself.

@@ -1,4 +1,4 @@
-"""What was counted of right answers, as a table and as means."""
+"""Counts of right answers over a data set, as a table and as means."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Counted", "average_counts", "average_sums", "second_k", "tabulate"]
 
 
 class Counted(NamedTuple):
-    """What `count_correct` found.
+    """Right answers and losses over a data set, as `count_correct` returns them.
 
     Attributes:
         answers: Images, right answers, and those among the first k of each class, (K, 3) int64. Of
