@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, overload
 
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from xcam._explain.contrasting import (
     make_contrast,
 )
 from xcam._explain.prepared import (
+    Prepared,
     label_settings,
     prepare,
     requested_method,
@@ -155,14 +156,20 @@ def _explain(
 
     def explain_once() -> Explanation:
         prepared = prepare(model, images, method, params)
-        if contrast is None:
-            return run(prepared, images, target)
-        return explain_contrast(prepared, images, target, contrast)
+        try:
+            return _explain_prepared(prepared, images, target, contrast)
+        except LayerError:
+            if prepared.default_layer is None:
+                raise
+        # The layer may have been found before the net was changed in a way that is not compared.
+        forget(unwrap(model))
+        prepared = prepare(model, images, method, params)
+        return _explain_prepared(prepared, images, target, contrast)
 
     with run_settings(batch_size=batch_size, precision=precision, progress=progress) as runtime:
         try:
             with untouched(model):
-                explanation = _search_again(model, explain_once)
+                explanation = explain_once()
         except (AssertionError, RuntimeError) as error:  # transformers assert a size
             if not out_of_memory(error):
                 check_pass(model, images)
@@ -172,10 +179,9 @@ def _explain(
     return explanation
 
 
-def _search_again(model: nn.Module, explain_once: Callable[[], Explanation]) -> Explanation:
-    """Explain; once more if a layer fails that may have been remembered of a net since changed."""
-    try:
-        return explain_once()
-    except LayerError:
-        forget(unwrap(model))
-    return explain_once()
+def _explain_prepared(
+    prepared: Prepared, images: Tensor, target: Target, contrast: Target | None
+) -> Explanation:
+    if contrast is None:
+        return run(prepared, images, target)
+    return explain_contrast(prepared, images, target, contrast)
