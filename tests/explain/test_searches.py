@@ -63,6 +63,9 @@ def test_layer_that_fails_is_searched_again(searches, monkeypatch):
     net = Branches()
     assert xcam.explain(net, IMAGES, 1).method.layer == "first"
     monkeypatch.setattr(Branches, "choose", lambda self, images: self.second(images))
+    data = [(IMAGES, torch.tensor([1, 2]))]
+    found = xcam.evaluate(net, data, "gradcam", "average_drop", controls=False)
+    assert found.table()["n"].tolist() == [2]
     assert xcam.explain(net, IMAGES, 1).method.layer == "second"
     assert len(searches) == 2
 

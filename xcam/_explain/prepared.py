@@ -25,14 +25,15 @@ from xcam.core import (
     check_finite,
     check_fitted,
 )
-from xcam.engine import find_module, forward, untouched
+from xcam.engine import find_module, forward, untouched, unwrap
 from xcam.engine.bypass import describe_stream
 from xcam.engine.chunks import chunks
 from xcam.engine.clean import bind_clean_pass
 from xcam.engine.footprint import measure_footprint
 from xcam.engine.layers import find_default_layer
 from xcam.engine.restore import rerun_overwritten
-from xcam.errors import ModelOutputError
+from xcam.engine.structure import forget
+from xcam.errors import LayerError, ModelOutputError
 from xcam.registry import find_name, make_base, make_method
 
 __all__ = ["Prepared", "label_settings", "prepare", "requested_method", "resolve_method", "run"]
@@ -113,6 +114,20 @@ def run(prepared: Prepared, images: Tensor, target: Target) -> Explanation:
         ModelOutputError: The model, or the method, gave values that are not finite.
         NotFittedError: The method is a trainable one whose head the model lacks, or has untrained.
     """
+    method = prepared.method
+    try:
+        return _run_once(prepared, images, target)
+    except LayerError:
+        if prepared.default_layer is None or "layer" not in method.parameters():
+            raise
+    # The layer may have been found before the net was changed in a way that is not compared.
+    forget(unwrap(prepared.model))
+    open_layer = dataclasses.replace(method, layer=None)  # type: ignore[type-var]
+    return _run_once(prepare(prepared.model, images, open_layer), images, target)
+
+
+def _run_once(prepared: Prepared, images: Tensor, target: Target) -> Explanation:
+    """Explain a batch by the layer that was prepared."""
     model, method = prepared.model, prepared.method
     check_fitted(method, model)
     images = images.detach()

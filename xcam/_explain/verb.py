@@ -15,7 +15,6 @@ from xcam._explain.contrasting import (
     make_contrast,
 )
 from xcam._explain.prepared import (
-    Prepared,
     label_settings,
     prepare,
     requested_method,
@@ -23,11 +22,10 @@ from xcam._explain.prepared import (
     run,
 )
 from xcam.core import Explanation, Method, Target, TargetLike
-from xcam.engine import untouched, unwrap
+from xcam.engine import untouched
 from xcam.engine.forward import Precision, out_of_memory, run_settings
 from xcam.engine.shared import share_passes
-from xcam.engine.structure import forget
-from xcam.errors import LayerError, warn
+from xcam.errors import warn
 
 __all__ = ["explain"]
 
@@ -153,23 +151,14 @@ def _explain(
     progress: bool,
 ) -> Explanation:
     """Return the explanation by one method, and warn of what was noted on the way."""
-
-    def explain_once() -> Explanation:
-        prepared = prepare(model, images, method, params)
-        try:
-            return _explain_prepared(prepared, images, target, contrast)
-        except LayerError:
-            if prepared.default_layer is None:
-                raise
-        # The layer may have been found before the net was changed in a way that is not compared.
-        forget(unwrap(model))
-        prepared = prepare(model, images, method, params)
-        return _explain_prepared(prepared, images, target, contrast)
-
     with run_settings(batch_size=batch_size, precision=precision, progress=progress) as runtime:
         try:
             with untouched(model):
-                explanation = explain_once()
+                prepared = prepare(model, images, method, params)
+                if contrast is None:
+                    explanation = run(prepared, images, target)
+                else:
+                    explanation = explain_contrast(prepared, images, target, contrast)
         except (AssertionError, RuntimeError) as error:  # transformers assert a size
             if not out_of_memory(error):
                 check_pass(model, images)
@@ -177,11 +166,3 @@ def _explain(
     for sentence in runtime.notes:
         warn(sentence)
     return explanation
-
-
-def _explain_prepared(
-    prepared: Prepared, images: Tensor, target: Target, contrast: Target | None
-) -> Explanation:
-    if contrast is None:
-        return run(prepared, images, target)
-    return explain_contrast(prepared, images, target, contrast)
