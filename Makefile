@@ -52,7 +52,7 @@ format: $(READY) ## apply ruff's automatic fixes
 docs: $(READY) ## build the site: docs/_build/index.html
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
 
-readme: $(READY) ## update the README's tables of methods and metrics
+readme: $(READY) ## update the tables of methods and metrics, in the README and of the command line
 	$(BIN)/python docs/catalogue.py README.md
 
 bench: $(READY) ## time xcam against its peers: benchmarks/

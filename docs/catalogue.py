@@ -1,6 +1,7 @@
 """Markdown of the registered methods and metrics: tables of the README, pages of the site.
 
-`python docs/catalogue.py README.md` writes the tables between their markers.
+`python docs/catalogue.py README.md` writes the tables between their markers, and what the command
+line lists without torch.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 
 import xcam
+from xcam.cli.catalog import write_catalog
 from xcam.core import Method, MethodSpec, Metric, MetricSpec
 
 FAMILIES = {
@@ -168,3 +170,4 @@ def update_readme(readme: str) -> str:
 if __name__ == "__main__":
     path = Path(sys.argv[1])
     path.write_text(update_readme(path.read_text(encoding="utf-8")), encoding="utf-8")
+    write_catalog()

@@ -26,6 +26,8 @@ def test_help_imports_nothing_heavy():
     for command in (
         "methods",
         "metrics",
+        "models",
+        "cite",
         "plugins",
         "explain",
         "evaluate",

@@ -211,16 +211,6 @@ def test_refusals(digits, recipe, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_recipes_lists_them():
-    lines = run("recipes").stdout.splitlines()
-    assert lines[0].split() == ["name", "title", "source"]
-    assert [line.split()[0] for line in lines[1:]] == xcam.recipes.names()
-    for line in lines[1:]:
-        recipe = xcam.recipes.read(line.split()[0])
-        assert f"  {recipe['title']}  " in line
-        assert line.endswith(f"  {recipe['source']}")
-
-
 def test_commands_on_the_recipes_page_are_valid(tmp_path, monkeypatch):
     page = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text("utf-8")
     shell = "".join(re.findall(r"```shell\n(.*?)```", page, re.DOTALL))

@@ -5,11 +5,12 @@ Everything that imports torch is imported inside a command, so that `xcam --help
 
 from __future__ import annotations
 
-from xcam.cli import comparing, cues, evaluating, explaining, fitting, listing, retraining
+from xcam.cli import citing, comparing, cues, evaluating, explaining, fitting, listing, retraining
 from xcam.cli.application import app
 
 __all__ = [
     "app",
+    "citing",
     "comparing",
     "cues",
     "evaluating",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import select
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +20,12 @@ class _Commands(TyperGroup):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as typer has it
         tolerate_encoding()
-        return super().main(*args, **kwargs)
+        try:
+            return super().main(*args, **kwargs)
+        except SystemExit as end:
+            if isinstance(end.__context__, BrokenPipeError):
+                raise SystemExit(0) from None  # whoever reads has seen enough: `xcam … | head`
+            raise
 
     # Any: releases of typer differ in the class of Context.
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401
@@ -26,6 +34,11 @@ class _Commands(TyperGroup):
         try:
             with print_warnings():
                 return super().invoke(ctx)
+        except BrokenPipeError as error:
+            if _is_stdout_closed():
+                raise
+            typer.echo(f"xcam: {error}", err=True)
+            raise typer.Exit(2) from error
         except (XcamError, ImportError, OSError, TypeError, ValueError) as error:
             if ctx.params.get("traceback"):
                 raise
@@ -33,11 +46,22 @@ class _Commands(TyperGroup):
             raise typer.Exit(2) from error
 
 
+def _is_stdout_closed() -> bool:
+    """Return whether nobody reads the output any more; then make what is left go nowhere."""
+    if not hasattr(select, "poll"):  # Windows
+        return False
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    closed = any(event & select.POLLERR for _, event in poll.poll(0))
+    if closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return closed
+
+
 app = typer.Typer(
     name="xcam",
     cls=_Commands,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from xcam.cli import options
 from xcam.cli.application import app
 from xcam.cli.literals import parse_calls, parse_indices
 from xcam.cli.nets import load_model
@@ -41,16 +42,6 @@ _Weights = Annotated[
         help="A name that the provider knows, a file, or none; once, or for each --model."
     ),
 ]
-_Methods = Annotated[
-    str | None,
-    typer.Option(
-        help='Methods, such as a,b or "a,b(setting=1)"; see `xcam methods`.',
-        show_default="the model's own, or gradcam",
-    ),
-]
-_Metrics = Annotated[
-    str, typer.Option(help='Metrics, such as a,b or "a,b(setting=1)"; see `xcam metrics`.')
-]
 _Table = Annotated[
     str | None,
     typer.Option(help="Print a paper's table instead of --metrics: lcam or castream."),
@@ -70,12 +61,6 @@ _Root = Annotated[
 _Size = Annotated[
     int | None, typer.Option(help="Side of the pictures.", show_default="the model's, or 224")
 ]
-_Resize = Annotated[
-    str | None,
-    typer.Option(
-        help="Resize the shorter side to this, bilinear, before cropping; 224x224: to that square."
-    ),
-]
 _Controls = Annotated[bool, typer.Option(help="Also evaluate random, center_gaussian and sobel.")]
 _Fraction = Annotated[float, typer.Option(help="Fraction of the pictures to use.")]
 _Indices = Annotated[
@@ -84,11 +69,6 @@ _Indices = Annotated[
 ]
 _Load = Annotated[int, typer.Option(help="Pictures loaded, explained and stored together.")]
 _Workers = Annotated[int, typer.Option(help="Processes that load pictures.")]
-_BatchSize = Annotated[int | None, typer.Option(help="Pictures through the model at a time.")]
-_Precision = Annotated[str, typer.Option(help="full, bf16 or fp16.")]
-_Device = Annotated[
-    str | None, typer.Option(help="cpu, cuda …", show_default="the launcher's, or cpu")
-]
 _Seed = Annotated[int, typer.Option(help="Seed for methods and metrics without their own.")]
 _DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Only print what would be done and estimate the time.")
@@ -100,8 +80,8 @@ _MODEL, _WEIGHTS, _METRICS = ["torchvision:resnet50"], ["DEFAULT"], "insertion,d
 @app.command()
 def evaluate(
     data: _Data,
-    methods: _Methods = None,
-    metrics: _Metrics = _METRICS,
+    methods: options.Methods = None,
+    metrics: options.Metrics = _METRICS,
     model: _Models = _MODEL,
     weights: _Weights = _WEIGHTS,
     maps: _Maps = [],  # noqa: B006 - typer hands out a copy
@@ -109,15 +89,15 @@ def evaluate(
     out: _Out = None,
     root: _Root = None,
     size: _Size = None,
-    resize: _Resize = None,
+    resize: options.Resize = None,
     controls: _Controls = True,
     fraction: _Fraction = 1.0,
     indices: _Indices = None,
     load: _Load = 16,
     workers: _Workers = 0,
-    batch_size: _BatchSize = None,
-    precision: _Precision = "full",
-    device: _Device = None,
+    batch_size: options.BatchSize = None,
+    precision: options.Precision = "full",
+    device: options.Device = None,
     seed: _Seed = 0,
     save_maps: Annotated[
         bool, typer.Option("--save-maps", help="Also store the maps in --out.")
@@ -185,22 +165,22 @@ def evaluate(
 def score(
     maps: _Maps,
     data: _Data,
-    metrics: _Metrics = _METRICS,
+    metrics: options.Metrics = _METRICS,
     model: _Models = _MODEL,
     weights: _Weights = _WEIGHTS,
     target: _Target = "predicted",
     out: _Out = None,
     root: _Root = None,
     size: _Size = None,
-    resize: _Resize = None,
+    resize: options.Resize = None,
     controls: _Controls = True,
     fraction: _Fraction = 1.0,
     indices: _Indices = None,
     load: _Load = 16,
     workers: _Workers = 0,
-    batch_size: _BatchSize = None,
-    precision: _Precision = "full",
-    device: _Device = None,
+    batch_size: options.BatchSize = None,
+    precision: options.Precision = "full",
+    device: options.Device = None,
     seed: _Seed = 0,
     dry_run: _DryRun = False,
 ) -> None:

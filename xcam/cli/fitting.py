@@ -1,4 +1,4 @@
-"""The commands `fit` and `recipes`: train a classifier by a recipe, and test it."""
+"""The command `fit`: train a classifier by a recipe, and test it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,23 @@ from typing import Annotated, Any
 
 import typer
 
+from xcam.cli import options
 from xcam.cli.application import app
-from xcam.cli.printing import print_table
 
-__all__ = ["fit", "parse_changes", "recipes"]
+__all__ = ["fit", "parse_changes"]
 
 _ROWS = 21  # more classes than 20, and the mean, are not printed
 
 
 @app.command()
 def fit(
-    recipe: Annotated[str, typer.Option(help="A name from `xcam recipes`, or a .toml file.")],
+    recipe: Annotated[
+        str,
+        typer.Option(
+            help="A name from `xcam recipes`, or a .toml file.",
+            autocompletion=options.complete_recipes,
+        ),
+    ],
     root: Annotated[Path, typer.Option(help="Folder of the data.")],
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run; the same command resumes it.")
@@ -69,16 +75,6 @@ def fit(
         raise ValueError("a training needs --out, its folder, and takes no --weights")
     settings |= {"board_path": board_path, "progress": sys.stderr.isatty()}
     _train(chosen, root, out, settings)
-
-
-@app.command()
-def recipes() -> None:
-    """List the recipes."""
-    import xcam
-
-    names = xcam.recipes.names()
-    found = [(name, xcam.recipes.read(name)) for name in names]
-    print_table(("name", "title", "source"), [(name, r["title"], r["source"]) for name, r in found])
 
 
 def parse_changes(pairs: Sequence[str]) -> dict[str, Any]:

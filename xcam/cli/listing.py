@@ -1,30 +1,31 @@
-"""The commands `methods`, `metrics` and `plugins`, which list what is installed; and `check`."""
+"""The commands that list what is installed, and `check`."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from xcam.cli.application import app
+from xcam.cli.catalog import read_catalog
+from xcam.cli.options import complete_any
 from xcam.cli.printing import print_table
 
 if TYPE_CHECKING:
     from xcam.testing import CheckResult
 
-__all__ = ["check", "methods", "metrics", "plugins"]
+__all__ = ["check", "methods", "metrics", "models", "plugins", "recipes"]
+
+
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
 @app.command()
-def methods() -> None:
+def methods(as_json: _Json = False) -> None:
     """List the methods."""
-    from xcam.registry import installed
-
-    registry = installed()
-    specs = [cls.spec for _, cls in sorted(registry.methods.items())]
-    rows = [(s.name, s.title, s.family, s.cost, registry.owners[s.name]) for s in specs]
-    print_table(("name", "title", "family", "cost", "from"), rows)
+    _print_rows("methods", ("name", "title", "family", "cost", "from"), as_json)
 
 
 @app.command()
@@ -32,24 +33,27 @@ def metrics(
     long: Annotated[
         bool, typer.Option("--long", help="Also show formula, source and settings.")
     ] = False,
+    as_json: _Json = False,
 ) -> None:
     """List the metrics."""
-    from xcam.registry import installed
+    header = ("name", "title", "better", "range", "truth", "cost", "from")
+    more = ("formula", "source", "settings")
+    _print_rows("metrics", header + more if long else header, as_json)
 
-    registry = installed()
-    classes = [cls for _, cls in sorted(registry.metrics.items())]
-    header: tuple[str, ...] = ("name", "title", "better", "range", "truth", "cost", "from")
-    rows: list[tuple[str, ...]] = [
-        (s.name, s.title, s.direction, s.interval, s.truth, s.cost, registry.owners[s.name])
-        for s in (cls.spec for cls in classes)
-    ]
-    if long:
-        header += ("formula", "source", "settings")
-        rows = [
-            (*row, cls.spec.formula, cls.spec.paper, repr(cls()))
-            for row, cls in zip(rows, classes, strict=True)
-        ]
-    print_table(header, rows)
+
+@app.command()
+def models(as_json: _Json = False) -> None:
+    """List the nets that --model takes by name.
+
+    It also takes torchvision:NAME and timm:NAME, with any name of a classifier of theirs.
+    """
+    _print_rows("models", ("name", "from"), as_json)
+
+
+@app.command()
+def recipes(as_json: _Json = False) -> None:
+    """List the recipes."""
+    _print_rows("recipes", ("name", "title", "source"), as_json)
 
 
 @app.command()
@@ -68,7 +72,13 @@ def plugins() -> None:
 
 @app.command()
 def check(
-    name: Annotated[str, typer.Argument(help="A method or a metric.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A method or a metric.",
+            autocompletion=complete_any,
+        ),
+    ],
     broken: Annotated[bool, typer.Option("--broken", help="Show only failed checks.")] = False,
 ) -> None:
     """Test a method or metric against the contract.
@@ -92,6 +102,14 @@ def check(
     typer.echo(", ".join(counts) + (f" by {causes} cause{'s' * (causes > 1)}" if causes else ""))
     if causes:
         raise typer.Exit(1)
+
+
+def _print_rows(kind: str, columns: tuple[str, ...], as_json: bool) -> None:
+    rows = read_catalog()[kind]
+    if as_json:
+        typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))
+    else:
+        print_table(columns, [tuple(row[column] for column in columns) for row in rows])
 
 
 def _join_names(results: Sequence[CheckResult]) -> str:
