@@ -18,6 +18,7 @@ from timing import interleave, machine
 from torch import Tensor, nn
 
 import xcam
+from xcam.engine import untouched
 from xcam.engine.chunks import choose_batch_size
 from xcam.engine.footprint import measure_footprint
 from xcam.engine.forward import run_settings
@@ -65,8 +66,7 @@ def measure(name: str, label: str, side: int, most: int, rounds: int) -> list[st
     times = {size: min(found) for size, found in interleave(candidates, rounds).items()}
     best = min(times.values())
     footprint = measure_footprint(model, images)
-    with run_settings() as settings:
-        settings.footprint = partial(measure_footprint, model, images)
+    with untouched(model), run_settings() as settings:
         chosen = choose_batch_size(1000, images, settings)
     cells = [f"{times[str(size)] / best:.2f}" if size in sizes else "" for size in SIZES]
     return [f"{label}, {side} px", f"{(footprint or 0) / 1e6:.2f}", str(chosen), *cells]

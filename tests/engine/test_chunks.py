@@ -4,9 +4,10 @@ import itertools
 
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 
-from xcam.engine import forward
+from xcam.engine import forward, untouched
 from xcam.engine.chunks import choose_batch_size, chunks, collect, default_batch_size
 from xcam.engine.forward import (
     current_runtime,
@@ -159,17 +160,20 @@ class TestDefaultBatchSize:
     @pytest.mark.parametrize(
         ("footprint", "expected"), [(3_200_000, 6), (50_000, 64), (10**9, 1), (None, 4), (0, 4)]
     )
-    def test_known_layers_decide_rather_than_pixels(self, footprint, expected):
-        images = torch.zeros(1, 3, 224, 224)
+    def test_known_layers_decide_rather_than_pixels(self, footprint, expected, monkeypatch):
+        images, net = torch.zeros(1, 3, 224, 224), nn.Identity()
+        monkeypatch.setattr("xcam.engine.chunks.measure_footprint", lambda *_: footprint)
         with run_settings() as settings:
-            settings.footprint = lambda: footprint
-            assert choose_batch_size(300, images, settings) == expected
-            settings.batch_size = 7
-            assert choose_batch_size(300, images, settings) == 7
+            assert choose_batch_size(300, images, settings) == 4
+            with untouched(net):
+                assert choose_batch_size(300, images, settings) == expected
+                settings.batch_size = 7
+                assert choose_batch_size(300, images, settings) == 7
 
-    def test_footprint_is_not_asked_for_where_it_makes_no_difference(self):
-        with run_settings() as settings:
-            settings.footprint = lambda: pytest.fail("not needed")
+    def test_footprint_is_not_asked_for_where_it_makes_no_difference(self, monkeypatch):
+        measure = "xcam.engine.chunks.measure_footprint"
+        monkeypatch.setattr(measure, lambda *_: pytest.fail("not needed"))
+        with run_settings() as settings, untouched(nn.Identity()):
             choose_batch_size(4, torch.zeros(1, 3, 224, 224), settings)
             choose_batch_size(300, torch.zeros(1, 3, 224, 224, device="meta"), settings)
 

@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 import xcam
+from xcam.engine.chunks import choose_batch_size
 from xcam.engine.footprint import measure_footprint
+from xcam.engine.forward import current_runtime
 from xcam.models.toy import SmallCNN
 
 
@@ -35,3 +37,13 @@ def test_chunks_of_a_call_follow_the_largest_layer(side):
     xcam.explain(net, images, 1, "rise", n_masks=300)
     real = [size for size in sizes if size > 1]
     assert max(real) == min(64, 20_000_000 // measure_footprint(net, images))
+
+
+def test_chunks_of_a_metric_follow_the_largest_layer():
+    net, images = SmallCNN(), torch.rand(3, 3, 64, 64)
+    explanation = xcam.Explanation.of(torch.rand(3, 64, 64), images, 1)
+    sizes = []
+    net.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    xcam.get_metric("deletion")()(net, images, explanation)
+    expected = min(64, 20_000_000 // measure_footprint(net, images))
+    assert max(sizes) == expected > choose_batch_size(99, images, current_runtime())

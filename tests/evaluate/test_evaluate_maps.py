@@ -34,9 +34,13 @@ def by_evaluation(net, data, methods, folder):
 
 
 def by_explaining(net, data, methods, folder):
-    """Return the folder of each method's explanations, one file an image."""
+    """Return the folder of each method's explanations, one file an image.
+
+    They are made in the batches of `loader`: others give other roundings.
+    """
     for method in methods:
-        for name, one in zip(data.ids, xcam.explain(net, data.images, method=method), strict=True):
+        made = [xcam.explain(net, batch, method=method) for batch, _ in loader(data)]
+        for name, one in zip(data.ids, itertools.chain(*made), strict=True):
             path = folder / method / f"{name}.safetensors"
             path.parent.mkdir(parents=True, exist_ok=True)
             one.save(path)

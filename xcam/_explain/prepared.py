@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -29,7 +28,6 @@ from xcam.engine import find_module, forward, untouched, unwrap
 from xcam.engine.bypass import describe_stream
 from xcam.engine.chunks import chunks
 from xcam.engine.clean import bind_clean_pass
-from xcam.engine.footprint import measure_footprint
 from xcam.engine.layers import find_default_layer
 from xcam.engine.restore import rerun_overwritten
 from xcam.engine.structure import forget
@@ -131,7 +129,6 @@ def _run_once(prepared: Prepared, images: Tensor, target: Target) -> Explanation
     model, method = prepared.model, prepared.method
     check_fitted(method, model)
     images = images.detach()
-    forward.current_runtime().footprint = partial(measure_footprint, model, images)
 
     def step(part: slice) -> tuple[Tensor, Target]:
         def explain() -> tuple[object, Target]:

@@ -13,7 +13,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from xcam.engine.footprint import measure_footprint
 from xcam.engine.forward import RunSettings, current_runtime, out_of_memory
+from xcam.engine.restore import guarded_model
 
 __all__ = ["choose_batch_size", "chunks", "collect", "default_batch_size"]
 
@@ -101,15 +103,17 @@ def _attempt(step: Callable[[slice], T], part: slice, least: int) -> tuple[T] | 
 def choose_batch_size(rows: int, like: Tensor, runtime: RunSettings) -> int:
     """Return how many of some rows to run at a time, by a rule, so that a call repeats its bits.
 
-    A CPU is fastest on chunks whose layers stay in its caches, so that it counts what the net's
-    largest layer holds; where that is not known, and on an accelerator, the pixels of an image.
+    A CPU is fastest on chunks whose layers stay in its caches, so that it counts what the largest
+    layer of the model held `untouched` holds; where that is not known, and on an accelerator, the
+    pixels of an image.
     """
     if runtime.batch_size is not None:
         return runtime.batch_size
     by_pixels = default_batch_size(like)
-    if like.device.type != "cpu" or runtime.footprint is None or rows <= _FEW_ROWS:
+    model = guarded_model()
+    if like.device.type != "cpu" or model is None or rows <= _FEW_ROWS:
         return by_pixels
-    footprint = runtime.footprint()
+    footprint = measure_footprint(model, like)
     if not footprint:
         return by_pixels
     return max(1, min(_CHUNK_BYTES // footprint, _CHUNK_IMAGES))

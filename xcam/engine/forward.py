@@ -56,8 +56,6 @@ class RunSettings:
         passes: Images through the model so far, as far as the work by itself needs them.
         shared_passes: How many of them were taken from earlier work; see `xcam.engine.shared`.
         shared_seconds: What these would have taken.
-        footprint: Returns the bytes of the largest layer for one image; see
-            `xcam.engine.chunks.choose_batch_size`.
     """
 
     batch_size: int | None = None
@@ -69,7 +67,6 @@ class RunSettings:
     passes: int = 0
     shared_passes: int = 0
     shared_seconds: float = 0.0
-    footprint: Callable[[], int | None] | None = None
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be run."""

@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 import numpy as np
@@ -17,12 +18,13 @@ from xcam.engine.wrappers import unwrap
 from xcam.errors import ModelOutputError
 from xcam.forks import reset_in_forks
 
-__all__ = ["gradients", "random_states", "rerun_overwritten", "untouched"]
+__all__ = ["gradients", "guarded_model", "random_states", "rerun_overwritten", "untouched"]
 
 T = TypeVar("T")
 
 _lock = threading.RLock()
 _guarded: list[set[int]] = []  # ids of the modules of each guarded model, of the thread inside
+_model: ContextVar[nn.Module | None] = ContextVar("xcam_guarded_model", default=None)
 
 
 @reset_in_forks
@@ -53,10 +55,17 @@ def untouched(model: nn.Module) -> Iterator[None]:
         modules = [*walk(model)]
         with random_states(), _frozen(modules), compare_once():
             guarded.append({id(module) for module in modules})
+            token = _model.set(model)
             try:
                 yield
             finally:
+                _model.reset(token)
                 guarded.pop()
+
+
+def guarded_model() -> nn.Module | None:
+    """Return the model that the block of `untouched` around restores; None outside of any."""
+    return _model.get()
 
 
 @contextmanager
