@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from xcam.engine import forward
 from xcam.engine.paths import find_scores
 from xcam.engine.restore import untouched
+from xcam.engine.skeleton import infer
 from xcam.engine.trace import hooks, replace_first
 from xcam.engine.wrappers import eager, select_first
 
@@ -47,11 +48,11 @@ class GraphlessUse(TorchDispatchMode):
         self,
         func: Any,  # noqa: ANN401
         types: object,
-        args: tuple[object, ...] = (),
-        kwargs: dict[str, object] | None = None,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> object:
         """Run an operation and remember what it made from the image."""
-        output = func(*args, **(kwargs or {}))
+        output = infer(func, args, kwargs or {})
         name = func.overloadpacket.__name__
         if name.endswith("_like") or name.startswith("new_"):  # reads a shape, and no values
             return output

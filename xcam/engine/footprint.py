@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from xcam.engine.paths import skeleton
+from xcam.engine.skeleton import ShapeInference, skeleton
 from xcam.engine.structure import remember
 from xcam.engine.trace import output_tensors, record_pass
 from xcam.engine.wrappers import unwrap
@@ -34,7 +34,9 @@ def measure_footprint(model: nn.Module, images: Tensor) -> int | None:
 def _measure(net: nn.Module, shape: torch.Size, dtype: torch.dtype) -> int | None:
     with torch.inference_mode(False), torch.no_grad(), importing():
         try:
-            passed = record_pass(skeleton(net), torch.empty(1, *shape, dtype=dtype, device="meta"))
+            empty = skeleton(net)
+            with ShapeInference():
+                passed = record_pass(empty, torch.empty(1, *shape, dtype=dtype, device="meta"))
         except Exception:  # whatever the model does that needs values
             return None
     sizes = [

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from torch import Tensor, nn
@@ -167,8 +168,8 @@ def _find_sequences(
 ) -> list[Layout]:
     """List the readings of a 3-D output: tokens, or maps that are flattened."""
     _, first, last = shape
-    tokens = _find_tokens(first, size, hints)
-    flattened = [Layout("NCL", grid) for grid in _exact_grids(last, size)][:1]
+    tokens = [*_find_tokens(first, size, hints)]
+    flattened = [Layout("NCL", grid) for grid in _exact_grids(last, size)[:1]]
     channels_last, channels_first = (width in hints.norm_widths for width in (last, first))
     if channels_last == channels_first:
         channels_last, channels_first = (width in hints.widths for width in (last, first))
@@ -183,14 +184,15 @@ def _find_sequences(
     return tokens if channels_last != channels_first or unknown else [*tokens, *flattened]
 
 
-def _find_tokens(count: int, size: Size, hints: LayoutHints) -> list[Layout]:
+@lru_cache(maxsize=1024)  # a transformer's layers give few shapes
+def _find_tokens(count: int, size: Size, hints: LayoutHints) -> Sequence[Layout]:
     """List the readings of a number of tokens, as the model says or else from their number."""
     for grid, positions in hints.orders:
         if count == math.prod(grid):
             return [Layout("tokens", grid, 0, positions)]
     said = [grid for grid in hints.list_grids(size) if math.prod(grid) > 1]
     if hints.prefixes:
-        for grids in (said, list(_patch_grids(size))):
+        for grids in (said, _patch_grids(size)):
             for prefix in sorted(hints.prefixes | {0}, reverse=True):
                 exact = [grid for grid in grids if count - math.prod(grid) == prefix]
                 if exact:
@@ -216,19 +218,23 @@ def _fit_prefixes(count: int, grids: Iterable[Size]) -> list[Layout]:
     ]
 
 
-def _exact_grids(count: int, size: Size) -> Iterator[Size]:
-    return (grid for grid in _patch_grids(size) if math.prod(grid) == count)
+@lru_cache(maxsize=1024)
+def _exact_grids(count: int, size: Size) -> tuple[Size, ...]:
+    return tuple(grid for grid in _patch_grids(size) if math.prod(grid) == count)
 
 
-def _patch_grids(size: Size) -> Iterator[Size]:
-    """Yield the grids of more than one cell that patches of any size give."""
-    for patch in range(1, max(size)):
+@lru_cache(maxsize=64)
+def _patch_grids(size: Size) -> tuple[Size, ...]:
+    """List the grids of more than one cell that patches of any size give."""
+    return tuple(
+        grid
+        for patch in range(1, max(size))
         for grid in (
             (size[0] // patch, size[1] // patch),
             (-(-size[0] // patch), -(-size[1] // patch)),
-        ):
-            if math.prod(grid) > 1:
-                yield grid
+        )
+        if math.prod(grid) > 1
+    )
 
 
 def read_map(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from xcam.core import extract_logits
 from xcam.engine import forward
 from xcam.engine.restore import gradients, rerun_overwritten, untouched
+from xcam.engine.skeleton import ShapeInference, skeleton
 from xcam.engine.trace import Edge, get_edge, hooks, output_tensors, replace_first
 from xcam.engine.wrappers import eager, select_first
 from xcam.errors import ModelOutputError
@@ -29,10 +29,7 @@ __all__ = [
     "find_scores",
     "reach",
     "reach_edges",
-    "skeleton",
 ]
-
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 Run: TypeAlias = Callable[[Tensor], Any]
 
@@ -154,7 +151,8 @@ def cut_layer(net: nn.Module, layer: str, images: Tensor) -> Cut:
     try:
         with importing(), torch.inference_mode(False), torch.enable_grad(), eager():
             empty = skeleton(net)
-            cut = _run_cut(empty.get_submodule(layer), empty, probe)
+            with ShapeInference():
+                cut = _run_cut(empty.get_submodule(layer), empty, probe)
     except Exception:  # whatever the model does that needs values
         cut = None
     if cut is not None and not cut.around and len(cut.calls) == 1:
@@ -215,20 +213,3 @@ def copy_leaf(tensor: Tensor, grad: bool) -> tuple[Tensor, Tensor]:
         leaf = tensor.clone() if tensor.is_inference() else tensor
         leaf = leaf.detach().requires_grad_(grad)
         return leaf, leaf.clone()
-
-
-def skeleton(net: nn.Module) -> nn.Module:
-    """Copy a net in eval mode without its hooks, on the meta device, where it takes no memory."""
-    memo: dict[int, Any] = {}
-    for parameter in net.parameters():
-        empty = torch.empty_like(parameter, device="meta")
-        memo[id(parameter)] = nn.Parameter(empty, requires_grad=False)
-    for buffer in net.buffers():
-        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
-    for module in net.modules():
-        for kind in _HOOKS:
-            memo[id(getattr(module, kind))] = type(getattr(module, kind))()
-    copied = copy.deepcopy(net, memo)
-    for module in copied.modules():
-        module.training = False
-    return copied

@@ -16,8 +16,9 @@ from xcam.engine import forward
 from xcam.engine.dataflow import GraphlessUse
 from xcam.engine.hints import LayoutHints, read_hints
 from xcam.engine.layout import Layout, describe_readings, find_layout, list_layouts
-from xcam.engine.paths import find_nan_gradient, find_scores, reach, reach_edges, skeleton
+from xcam.engine.paths import find_nan_gradient, find_scores, reach, reach_edges
 from xcam.engine.restore import gradients, rerun_overwritten, untouched
+from xcam.engine.skeleton import skeleton
 from xcam.engine.trace import Call, Edge, Trace, get_edge, record_pass
 from xcam.engine.wrappers import eager, select_first
 from xcam.forks import importing

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from xcam.engine.paths import skeleton
+from xcam.engine.skeleton import skeleton
 from xcam.engine.trace import hooks
 from xcam.engine.wrappers import eager
 from xcam.forks import importing
