@@ -301,8 +301,33 @@ class Watching(Net):
 def test_masks_are_applied_to_the_test_images(mask_eval, count):
     Watching.seen.clear()
     roar(make_model=Watching, fill="zero", mask_eval=mask_eval, fractions=(0.5,))
-    last = torch.cat(Watching.seen)[-len(TEST) :]
-    assert (last == 0).all(1).flatten(1).sum(1).tolist() == [count] * len(TEST)
+    tests = [images for images in Watching.seen if len(images) == FIT["batch_size"]]
+    zeros = [(images == 0).all(1).flatten(1).sum(1).unique().tolist() for images in tests]
+    # Nothing removed, everything, half; where that is much, also as they are.
+    everything = SIDE * SIDE
+    expected = [[0], [everything], [0], [count], [0]] if mask_eval else [[0], [0], [0]]
+    assert zeros == expected
+
+
+@pytest.mark.parametrize("parallel", [1, 3])
+def test_unmasked_test_images_are_answered_as_without_masks_in_the_test(tmp_path, parallel):
+    keys = ["method", "fraction"]
+    masked, unmasked = (
+        roar(
+            tmp_path / str(mask_eval),
+            fit={**FIT, "epochs": 3},
+            test=Bright(60, seed=1),
+            mask_eval=mask_eval,
+            parallel=parallel,
+        )
+        .to_pandas()
+        .set_index(keys)
+        for mask_eval in (True, False)
+    )
+    assert masked["correct_unmasked"].tolist() == unmasked["correct"].tolist()
+    assert unmasked["correct_unmasked"].tolist() == unmasked["correct"].tolist()
+    assert masked["correct_unmasked"].tolist() != masked["correct"].tolist()
+    assert (masked["accuracy_unmasked"] == masked["correct_unmasked"] / 60).all()
 
 
 def test_dry_run_says_what_it_would_take_and_writes_nothing(tmp_path, capsys):

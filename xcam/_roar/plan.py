@@ -87,7 +87,9 @@ class Outcome:
         removed: How many of an image's elements were replaced.
         elements: How many there are.
         images: How many test images there are.
-        correct: How many of them the new net classifies right; None where the training failed.
+        correct: How many of them the new net classifies right, masked as the protocol has it; None
+            where the training failed.
+        correct_unmasked: How many of them it classifies right as they are, not masked.
         seconds: What the training and the test took; of several at once, its share.
         parallel: How many were trained at once.
         error: Why there is no net.
@@ -98,6 +100,7 @@ class Outcome:
     elements: int
     images: int
     correct: int | None
+    correct_unmasked: int | None
     seconds: float
     parallel: int
     error: str | None = None

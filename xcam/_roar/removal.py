@@ -172,6 +172,11 @@ class MaskedImages(Dataset[tuple[Any, int]]):
         return (masked if transform is None else transform(restore(masked, given))), label
 
     @property
+    def removes_any(self) -> bool:
+        """Return whether anything may be missing from the images."""
+        return self.ranking is not None or (self.mode == "remove") != (self.count == 0)
+
+    @property
     def labels(self) -> list[int]:
         """Return the label of every image."""
         found: list[int] = self.images.labels[: len(self)].tolist()
@@ -194,9 +199,9 @@ class MaskedImages(Dataset[tuple[Any, int]]):
 
     def _mask(self, images: Tensor, indices: Sequence[int]) -> Tensor:
         removes = self.mode == "remove"
+        if not self.removes_any:
+            return images
         if self.ranking is None:
-            if removes == (self.count == 0):
-                return images
             removed = torch.ones(len(images), *self.images.size[1:], dtype=torch.bool)
         else:
             ranks = self.ranking.load(indices)

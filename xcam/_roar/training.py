@@ -112,14 +112,17 @@ class Trainer:
 
     def mask(self, retraining: Retraining, split: str) -> MaskedImages:
         """Return the images of a split with what a training removes from them."""
-        images = self.splits[split]
-        curve, mode, count = retraining.curve, retraining.mode, self.count(retraining)
+        whole = self._load_whole(split)
         if split != "train" and not self.masks_test:
-            curve, mode, count = None, "remove", 0
-        ranking = None if curve is None else self.load_ranking(curve, images)
-        return MaskedImages(
-            images, self.removal, self.channel_mean, ranking, mode, count, self.stop
-        )
+            return whole
+        curve = retraining.curve
+        ranking = None if curve is None else self.load_ranking(curve, whole.images)
+        return replace(whole, ranking=ranking, mode=retraining.mode, count=self.count(retraining))
+
+    def _load_whole(self, split: str) -> MaskedImages:
+        """Return the images of a split with nothing removed."""
+        images = self.splits[split]
+        return MaskedImages(images, self.removal, self.channel_mean, None, "remove", 0, self.stop)
 
     def count(self, retraining: Retraining) -> int:
         """Return how many of an image's elements are removed, or kept."""
@@ -132,7 +135,7 @@ class Trainer:
 
     def _run_one(self, retraining: Retraining) -> Outcome:
         begin, seed = time.perf_counter(), self.seed + retraining.repeat
-        test, error, correct = self.mask(retraining, "test"), None, None
+        test, error, correct, unmasked = self.mask(retraining, "test"), None, None, None
         validation = self.mask(retraining, "validation") if "validation" in self.splits else None
         try:
             net = fit(
@@ -145,11 +148,14 @@ class Trainer:
             )
             same = ("batch_size", "precision", "workers")
             options = {name: self.settings[name] for name in same if name in self.settings}
-            correct = int(accuracy(net, test, **options)["correct"].iloc[-1])
+            correct = unmasked = int(accuracy(net, test, **options)["correct"].iloc[-1])
+            if test.removes_any:
+                whole = accuracy(net, self._load_whole("test"), **options)
+                unmasked = int(whole["correct"].iloc[-1])
         except DivergenceError as failure:
             error = str(failure)
         seconds = time.perf_counter() - begin
-        return self._describe(retraining, len(test), correct, seconds, 1, error)
+        return self._describe(retraining, len(test), (correct, unmasked), seconds, 1, error)
 
     def _run_stack(self, retrainings: Sequence[Retraining]) -> list[Outcome]:
         begin, count = time.perf_counter(), len(retrainings)
@@ -158,18 +164,23 @@ class Trainer:
             starts, nets = (list(part) for part in zip(*begun, strict=True))
             trained = train_stack(starts, nets, self.settings["epochs"])
             tests = [start.test for start in starts if start.test is not None]
-            correct = count_answers(starts, Stack([e.net for e in trained]), tests).tolist()
+            stack, whole = Stack([one.net for one in trained]), self._load_whole("test")
+            correct = unmasked = count_answers(starts, stack, tests).tolist()
+            if any(test.dataset.removes_any for test in tests):
+                tests = [replace(test, dataset=whole) for test in tests]
+                unmasked = count_answers(starts, stack, tests).tolist()
         seconds = (time.perf_counter() - begin) / count
+        pairs = zip(correct, unmasked, strict=True)
         return [
             self._describe(
                 retraining,
                 len(tests[0]),
-                None if each.error else number,
+                (None, None) if each.error else pair,
                 seconds,
                 count,
                 each.error,
             )
-            for retraining, each, number in zip(retrainings, trained, correct, strict=True)
+            for retraining, each, pair in zip(retrainings, trained, pairs, strict=True)
         ]
 
     def _begin(self, retraining: Retraining) -> tuple[Start, nn.Module]:
@@ -206,7 +217,7 @@ class Trainer:
         self,
         retraining: Retraining,
         images: int,
-        correct: int | None,
+        correct: tuple[int | None, int | None],
         seconds: float,
         parallel: int,
         error: str | None,
@@ -214,7 +225,7 @@ class Trainer:
         count = self.count(retraining)
         removed = count if retraining.mode == "remove" else self.elements - count
         seed = self.seed + retraining.repeat
-        return Outcome(seed, removed, self.elements, images, correct, seconds, parallel, error)
+        return Outcome(seed, removed, self.elements, images, *correct, seconds, parallel, error)
 
     def _note_obstacle(self, reason: str) -> None:
         self.notes[f"the nets are trained one by one, not parallel={{k}}: {reason}"] = None

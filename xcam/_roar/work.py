@@ -225,7 +225,8 @@ class Work:
     def _count_steps(self, batch: int) -> float:
         """Return how many steps a training takes; a batch that is only measured is a third."""
         epochs, sizes = self.fit["epochs"], {name: len(one) for name, one in self.splits.items()}
-        measured = sizes["test"] + epochs * sizes.get("validation", 0)
+        tests = 2 if self.protocol.masks_test else 1  # masked, and as they are
+        measured = tests * sizes["test"] + epochs * sizes.get("validation", 0)
         return float(epochs * sizes["train"] + measured / 3) / batch
 
 

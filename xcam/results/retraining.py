@@ -30,6 +30,7 @@ _NUMBERS = [
     "elements",
     "images",
     "correct",
+    "correct_unmasked",
     "seconds",
     "parallel",
 ]
@@ -63,12 +64,16 @@ class RetrainingResults:
 
         Returns:
             `model`, `method`, `control`, `mode` and `fraction`, `repeat`, `seed`; `removed` of the
-            `elements` of an image; `images` and `correct`, of the test; `accuracy`; `seconds`, of
-            several at once its share; `parallel`, how many these were; `error`. The endpoints,
-            nothing removed (fraction 0) and everything (1), have no model, method and mode.
+            `elements` of an image; `images` and `correct`, of the test; `correct_unmasked`, with
+            the same net and nothing removed from the test images; `accuracy` and
+            `accuracy_unmasked`; `seconds`, of several at once its share; `parallel`, how many these
+            were; `error`. The endpoints, nothing removed (fraction 0) and everything (1), have no
+            model, method and mode.
         """
         rows = self._rows.copy()
-        rows.insert(rows.columns.get_loc("seconds"), "accuracy", rows["correct"] / rows["images"])
+        for name in ("", "_unmasked"):
+            accuracy = rows[f"correct{name}"] / rows["images"]
+            rows.insert(rows.columns.get_loc("seconds"), f"accuracy{name}", accuracy)
         return rows
 
     def table(self) -> pd.DataFrame:
