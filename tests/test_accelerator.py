@@ -17,6 +17,7 @@ from trainings import Net, Noisy, plain, train, weights
 import xcam
 from xcam.core import TrainableMethod
 from xcam.explanations.loading import load_explanation
+from xcam.methods.bridges import BRIDGES
 from xcam.models.toy import GapNet
 from xcam.testing import quick
 from xcam.testing.method_subject import prepare_net
@@ -37,6 +38,7 @@ EXPLAIN_MORE = {
     "opticam": 3,  # the logits of each of the three images
     "random": 1,  # the seeds
     "scorecam": 1,  # the channels that are not flat
+    **{cls.spec.name: torch.inf for cls in BRIDGES},  # whatever the other library reads
 }
 # Reads of one `score` of a batch: the highest class; whether maps, masks, and scores of changed
 # images are finite and in their range.

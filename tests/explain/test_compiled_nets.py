@@ -18,6 +18,7 @@ from xcam.core import TrainableMethod
 from xcam.errors import LayerError, ModelOutputError
 from xcam.models import Normalized
 from xcam.models.toy import GapNet
+from xcam.testing import quick
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch calls all of these deprecated
 
@@ -68,7 +69,8 @@ def build(name):
 
 
 def explain(net, method, images=IMAGES, **settings):
-    return xcam.explain(net, images, 1, method, **SETTINGS.get(method, {}), **settings)
+    made = xcam.get_method(method)(**SETTINGS.get(method, {}), **settings)
+    return xcam.explain(net, images, 1, quick(made))
 
 
 def leave(net):

@@ -9,6 +9,7 @@ import xcam
 from xcam.errors import UnknownNameError, XcamWarning
 from xcam.methods import RISE, GradCAM
 from xcam.models.toy import GapNet
+from xcam.testing import quick
 
 IMAGES = pictures(3, size=16)
 QUICK = {
@@ -22,7 +23,7 @@ QUICK = {
 
 
 def make(name):
-    return xcam.get_method(name)(**QUICK.get(name, {}))
+    return quick(xcam.get_method(name)(**QUICK.get(name, {})))
 
 
 def count(net, *arguments, **settings):

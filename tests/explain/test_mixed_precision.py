@@ -10,6 +10,7 @@ from torch.utils.data import TensorDataset
 import xcam
 from xcam.models import Normalized
 from xcam.models.toy import GapNet
+from xcam.testing import quick
 
 IMAGES = pictures(2, size=16)
 METHODS = [
@@ -89,8 +90,9 @@ TAKES = [
 @pytest.mark.parametrize("method", METHODS)
 def test_images_that_the_model_takes_are_explained_by_every_method(make, dtype, method):
     net, images = make(), IMAGES.to(dtype)
+    made = quick(xcam.get_method(method)(**SETTINGS.get(method, {})))
     with unchanged(net, images):
-        got = xcam.explain(net, images, 1, method, **SETTINGS.get(method, {}))
+        got = xcam.explain(net, images, 1, made)
     with torch.no_grad():
         assert_close(got.logits, net(images).float())  # those of the net called by hand
     assert got.maps.dtype == torch.float32

@@ -7,6 +7,7 @@ from xcam.hookspecs import hookimpl
 from xcam.methods.attention.cbam import CBAMAttention
 from xcam.methods.attention.ran import RANAttention
 from xcam.methods.attention.warn import WARNAttention
+from xcam.methods.bridges import BRIDGES
 from xcam.methods.cam.cam import CAM
 from xcam.methods.cam.conv_output import ConvOutput
 from xcam.methods.cam.eigencam import EigenCAM
@@ -112,6 +113,7 @@ METHODS: list[type[Method]] = [
     VarGrad,
     WARNAttention,
     XGradCAM,
+    *BRIDGES,
 ]
 
 

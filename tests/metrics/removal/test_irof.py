@@ -10,8 +10,8 @@ from torch.testing import assert_close
 
 import xcam
 from xcam.engine.forward import run_settings
+from xcam.imaging.superpixels import divide_into_grid, segment_by_slic
 from xcam.metrics import IROF
-from xcam.metrics.removal.superpixels import divide_into_grid, segment_by_slic
 from xcam.models import Normalized
 from xcam.models.toy import SmallCNN
 

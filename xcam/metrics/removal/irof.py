@@ -11,6 +11,11 @@ from torch import Tensor, nn
 from xcam.core import Count, Explanation, Metric, MetricSpec, Positive
 from xcam.engine import untouched
 from xcam.imaging import Fill
+from xcam.imaging.superpixels import (
+    compute_segment_means,
+    divide_into_grid,
+    segment_by_slic,
+)
 from xcam.metrics.inputs import read_target
 from xcam.metrics.reading import make_score_reader
 from xcam.metrics.removal.pixels import (
@@ -20,11 +25,6 @@ from xcam.metrics.removal.pixels import (
     rank_values,
     read_ordered_maps,
     remove_progressively,
-)
-from xcam.metrics.removal.superpixels import (
-    compute_segment_means,
-    divide_into_grid,
-    segment_by_slic,
 )
 from xcam.models.normalized import Space, enter_space
 

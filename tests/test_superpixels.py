@@ -6,7 +6,7 @@ import torch
 from by_hand import seeded
 from torch.testing import assert_close
 
-from xcam.metrics.removal.superpixels import (
+from xcam.imaging.superpixels import (
     compute_segment_means,
     divide_into_grid,
     segment_by_slic,

@@ -1,0 +1,52 @@
+"""The score of one image's target as a module, which is what captum takes for a model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from xcam.core import Output, Target
+from xcam.engine import forward
+from xcam.engine.chunks import choose_batch_size, collect
+from xcam.methods.gradient.input_gradients import make_no_gradient_error
+
+__all__ = ["Scores"]
+
+
+class Scores(nn.Module):
+    """From changed copies of one image (R, C, H, W), in float32, to their scores (R,).
+
+    Args:
+        model: The classifier.
+        target: Bound with a clean pass.
+        row: Which image of the chunk the copies are of.
+        output: What of the model's output is the score.
+        dtype: What the model takes.
+    """
+
+    def __init__(
+        self, model: nn.Module, target: Target, row: int, output: Output, dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._target, self._row, self._output, self._dtype = target, row, output, dtype
+        self.training = False  # of itself alone: exported models refuse `eval()`
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the scores.
+
+        Raises:
+            ModelOutputError: They are to be differentiated, and do not depend on the images.
+        """
+        if not torch.is_grad_enabled():
+            return collect(len(images), lambda part: self._score(images[part]), images)
+        size = choose_batch_size(len(images), images, forward.current_runtime())
+        scores = torch.cat([self._score(part) for part in torch.split(images, size)])
+        if not scores.requires_grad:
+            raise make_no_gradient_error()
+        return scores
+
+    def _score(self, images: Tensor) -> Tensor:
+        rows = torch.full((len(images),), self._row, device=images.device)
+        prediction = forward.call(self.model, images.to(self._dtype))
+        return self._target.scores(prediction, rows, output=self._output)
