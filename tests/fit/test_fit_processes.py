@@ -46,6 +46,7 @@ def test_two_processes_end_where_one_ends(shared, tmp_path, name):
     for file in ("best.safetensors", "last.safetensors"):
         assert_close(load_file(shared / name / file), load_file(tmp_path / name / file), 1e-5)
     pd.testing.assert_frame_equal(log(shared / name), log(tmp_path / name), rtol=1e-4)
+    assert ("validation_map" in log(shared / name)) == (name == "labels")
     assert (shared / name / "test.csv").read_text() == (tmp_path / name / "test.csv").read_text()
 
 
