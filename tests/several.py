@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from evaluations import NET, Pictures
 from multi_label import ColorNet, Colors
+from retrainings import roar
 from trainings import Net, Noisy, plain
 
 import xcam
@@ -85,6 +86,7 @@ if __name__ == "__main__":
         train(out, name, 1)
         net = train(out, name)  # goes on
         torch.save(net.state_dict(), Path(out) / f"{name}-{get_processes().rank}.pt")
+    roar(Path(out) / "roar", repeats=2)
     torch.save(Spare.drawn, Path(out) / f"drawn-{get_processes().rank}.pt")
     xcam.evaluate(NET, Pictures(7), "gradcam", "sparseness", dry_run=True)
     app(command)
