@@ -104,6 +104,8 @@ def score(results: xcam.RetrainingResults, accuracy: str = "accuracy") -> pd.Dat
     rows = results.to_pandas()
     rows = rows[(rows["mode"] == "remove") & rows["fraction"].isin(FRACTIONS)]
     rows = rows[~rows["method"].str.endswith(", blurred")]
+    if rows[accuracy].isna().any():
+        print(f"{rows[accuracy].isna().sum()} trainings have no {accuracy}, and are left out")
     return rows.pivot_table(index="method", columns="repeat", values=accuracy)
 
 
