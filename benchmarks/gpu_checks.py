@@ -82,8 +82,7 @@ def tests(scale: Scale, _device: str) -> None:
     import pytest
 
     title("Tests")
-    # Without time limits of its own, which take the timer of ours.
-    code = pytest.main(["-q", "-p", "no:cacheprovider", "--timeout=0", *scale.tests])
+    code = pytest.main(["-q", "-p", "no:cacheprovider", *scale.tests])
     if code != pytest.ExitCode.OK:
         raise RuntimeError(f"the tests ended with exit code {int(code)}")
 
@@ -184,9 +183,7 @@ def streams(scale: Scale, device: str) -> None:
         if device != "cpu":
             torch.cuda.synchronize()
         threads = [
-            threading.Thread(
-                target=explain, args=(index, make_stream(device, is_parallel)), daemon=True
-            )
+            threading.Thread(target=explain, args=(index, make_stream(device, is_parallel)))
             for index in range(2)
         ]
         for thread in threads:

@@ -38,6 +38,7 @@ METHODS = [
 ]
 LAYERED = [name for name in METHODS if hasattr(xcam.get_method(name)(), "layer")]
 GUIDED = ["guided_backprop", "deconvnet"]
+RULED = ["deeplift", "deeplift_shap", "lrp"]  # run a copy whose activations are seen
 CONTROLS = ["random", "sobel", "center_gaussian"]
 
 
@@ -83,7 +84,7 @@ def leave(net):
 def test_every_method_gives_the_map_of_the_plain_net_or_one_sentence(name, method):
     net = build(name)
     kind = "exported" if "exported" in name else "scripted or traced"
-    if method in LAYERED or method == "guided_gradcam":
+    if method in LAYERED or method in ("guided_gradcam", *RULED):
         error, sentence = LayerError, f"is {kind} .*and its layers cannot be read; .*'rise'$"
     elif method in GUIDED:
         error, sentence = TypeError, f"the ReLUs of {kind} modules cannot be guided, .* is {kind}"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from xcam.core import Method
-from xcam.methods.bridges.captum_table import CAPTUM
+from xcam.methods.bridges.captum_gradients import GRADIENTS
+from xcam.methods.bridges.captum_perturbations import PERTURBATIONS
 from xcam.methods.bridges.rows import build_method
 
 __all__ = ["BRIDGES", "ROWS"]
 
-ROWS = CAPTUM
+ROWS = (*PERTURBATIONS, *GRADIENTS)
 """The table: a row a method."""
 BRIDGES: list[type[Method]] = [build_method(row, __name__) for row in ROWS]
 """The methods that are made from it, each also under the name of its class in this module."""

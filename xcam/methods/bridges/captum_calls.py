@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Target
+from xcam.core import Output, Target
 from xcam.engine import eager, find_module, gradients, unwrap
 from xcam.engine.chunks import choose_batch_size
 from xcam.engine.clean import bind_clean_pass
 from xcam.engine.forward import current_runtime
 from xcam.engine.restore import rerun_overwritten
+from xcam.errors import LayerError
 from xcam.forks import importing
 from xcam.methods.bridges.linear import LinearModel
 from xcam.methods.bridges.repair import repaired, seeded
 from xcam.methods.bridges.scores import Scores
-from xcam.methods.cam.features import read, require_layer
+from xcam.methods.bridges.unrolled import Route, Unrolled
+from xcam.methods.cam.features import capture_activations, read, require_layer
 from xcam.methods.gradient.input_gradients import make_no_gradient_error
 
 __all__ = ["CaptumCall"]
+
+Arguments: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -37,33 +41,47 @@ class CaptumCall:
     Attributes:
         library: The class in `captum.attr`, or what chooses it by the method's settings.
         arguments: From the method, an image (1, C, H, W), and how many rows go through the model at
-            a time, to the arguments of `attribute`.
-        options: From the method to those of the class.
+            a time, to the arguments of `attribute`; a list for the mean of several calls.
+        options: From the method and the net to those of the class.
         linear: From the method to the linear model to fit, for a class that takes none.
         gives: What comes back: a value for each `"element"`; one for each `"pixel"`, the same in
             all channels; or a `"layer"`'s channels, which are summed.
         differentiates: Whether captum asks for gradients.
+        unrolls: Which functions captum must see as modules, for methods that have rules for them:
+            it runs a copy of the net in which they are.
+        prepare: Sets the rules of that copy by the method's settings, before each image.
     """
 
     library: str | Callable[[Any], str]
-    arguments: Callable[[Any, Tensor, int], dict[str, Any]]
-    options: Callable[[Any], dict[str, Any]] = lambda _: {}
+    arguments: Callable[[Any, Tensor, int], Arguments | list[Arguments]]
+    options: Callable[[Any, nn.Module], Arguments] = lambda method, net: {}
     linear: Callable[[Any], LinearModel] | None = None
     gives: Literal["element", "pixel", "layer"] = "element"
     differentiates: bool = False
+    unrolls: Mapping[Any, Route] | None = None
+    prepare: Callable[[Any, nn.Module], None] = lambda method, net: None
 
     def __call__(self, method: Any, model: nn.Module, images: Tensor, target: Target) -> Tensor:  # noqa: ANN401
         """Return raw maps of images (B, C, H, W); see `Method.maps`."""
         net = unwrap(model)
-        bind_clean_pass(model, images, target)
+        activation = None
+        if getattr(method, "times_activation", False):
+            activation = capture_activations(model, images, target, method.layer)
+        else:
+            bind_clean_pass(model, images, target)
         with self._set_grad_mode(net), eager(), repaired(net, "captum"):
-            return torch.cat(
+            if self.unrolls is not None:
+                net = Unrolled(net, self.unrolls, images.detach(), target.logits)
+            found = torch.cat(
                 [self._explain(method, net, images, target, row) for row in range(len(images))]
-            ).detach()
+            )
+        if self.gives == "layer":
+            return (found if activation is None else found * activation).sum(1)
+        return found[:, 0] if self.gives == "pixel" else found
 
     def attribute(
         self,
-        function: Callable[[Tensor], Tensor],
+        function: nn.Module,
         method: Any,  # noqa: ANN401
         image: Tensor,
         layer: tuple[nn.Module, ...] = (),
@@ -83,12 +101,15 @@ class CaptumCall:
 
         rows = choose_batch_size(sys.maxsize, image, current_runtime())
         library = self.library if isinstance(self.library, str) else self.library(method)
-        explainer = getattr(attr, library)(function, *layer, **self.options(method))
+        explainer = getattr(attr, library)(function, *layer, **self.options(method, function))
         if self.linear is not None:
             explainer.interpretable_model = self.linear(method)
-        arguments = {"inputs": image, **self.arguments(method, image, rows), **more}
-        found: Tensor = explainer.attribute(**arguments)
-        return found[:1]
+        given = self.arguments(method, image, rows)
+        found: list[Tensor] = [
+            explainer.attribute(**{"inputs": image, **arguments, **more})[:1].detach()
+            for arguments in (given if isinstance(given, list) else [given])
+        ]
+        return torch.stack(found).mean(0)
 
     def _explain(
         self,
@@ -99,19 +120,23 @@ class CaptumCall:
         row: int,
     ) -> Tensor:
         exact = torch.promote_types(images.dtype, torch.float32)
-        scores = Scores(net, target, row, method.output, images.dtype)
+        output: Output = getattr(method, "output", "logit")
+        # Captum joins an image and its baselines, and reads a layer of the last pass that it sees.
+        together = self.unrolls is not None or self.gives == "layer"
+        scores = Scores(net, target, row, output, images.dtype, together)
         layer = () if self.gives != "layer" else (find_module(net, require_layer(method.layer))[1],)
 
         def run() -> Tensor:
             image = images[row : row + 1].detach().to(exact, copy=True)
             image.requires_grad_(self.differentiates)
+            self.prepare(method, net)
             with seeded(getattr(method, "seed", 0), image.device):
                 return self.attribute(scores, method, image, layer)
 
         found = self._run(run)
         if self.gives == "layer":
-            return read(found, images[row : row + 1], net, method.layer).sum(1)
-        return found[:, 0] if self.gives == "pixel" else found
+            return read(found, images[row : row + 1], net, method.layer)
+        return found
 
     def _set_grad_mode(self, net: nn.Module) -> AbstractContextManager[object]:
         return gradients(net) if self.differentiates else torch.no_grad()
@@ -123,6 +148,21 @@ class CaptumCall:
         try:
             return rerun_overwritten(run)
         except RuntimeError as error:
-            if "appears to not have been used in the graph" not in str(error):
+            if "appears to not have been used in the graph" in str(error):
+                raise make_no_gradient_error() from error
+            if "used more than once" not in str(error) or self.unrolls is None:
                 raise
-            raise make_no_gradient_error() from error
+            raise _make_rule_error(self.library, error) from error
+        except TypeError as error:
+            if "no rule defined" not in str(error):
+                raise
+            raise _make_rule_error(self.library, error) from error
+
+
+def _make_rule_error(library: object, error: Exception) -> LayerError:
+    """Return the error for a net with layers that captum has no rule for."""
+    reason = " ".join(str(error).split()).partition(". ")[0]
+    return LayerError(
+        f"captum's {library} cannot explain the model: {reason}; use a method without rules for "
+        "layers, such as 'integrated_gradients'"
+    )

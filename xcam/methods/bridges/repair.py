@@ -31,6 +31,8 @@ def repaired(model: nn.Module, library: str) -> Iterator[None]:
     """
     with untouched(model), warnings.catch_warnings(), _restored_attributes(model):
         warnings.filterwarnings("ignore", module=rf"{library}\b")
+        # Raised on captum's behalf at our line.
+        warnings.filterwarnings("ignore", message=r"\s*Setting forward, backward hooks")
         yield
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -67,7 +68,8 @@ def build_method(row: Row, module: str) -> type[Method]:
         """Return raw maps; see `Method.maps`."""
         return row.run(self, model, images, target)
 
-    about = "".join(f"    {each.name}: {each.text}\n" for each in row.settings)
+    text = "\n\n".join(textwrap.fill(part, 96) for part in row.text.split("\n\n"))
+    settings = "\n".join(_describe(each) for each in row.settings)
     return dataclasses.make_dataclass(
         row.name,
         [(each.name, each.kind, dataclasses.field(default=each.default)) for each in row.settings],
@@ -75,10 +77,16 @@ def build_method(row: Row, module: str) -> type[Method]:
         namespace={
             "spec": row.spec,
             "maps": maps,
-            "__doc__": f"{row.text}\n\nAttributes:\n{about}" if about else row.text,
+            "__doc__": f"{text}\n\nAttributes:\n{settings}\n",
             "__module__": module,
         },
         frozen=True,
         eq=False,
         repr=False,
     )
+
+
+def _describe(setting: Setting) -> str:
+    """Return the entry of a setting in a docstring."""
+    text = f"{setting.name}: {setting.text}"
+    return textwrap.fill(text, 96, initial_indent=" " * 4, subsequent_indent=" " * 8)

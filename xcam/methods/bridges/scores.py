@@ -22,14 +22,22 @@ class Scores(nn.Module):
         row: Which image of the chunk the copies are of.
         output: What of the model's output is the score.
         dtype: What the model takes.
+        together: Whether all copies go through the model in one pass, whatever the batch size.
     """
 
     def __init__(
-        self, model: nn.Module, target: Target, row: int, output: Output, dtype: torch.dtype
+        self,
+        model: nn.Module,
+        target: Target,
+        row: int,
+        output: Output,
+        dtype: torch.dtype,
+        together: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
         self._target, self._row, self._output, self._dtype = target, row, output, dtype
+        self._together = together
         self.training = False  # of itself alone: exported models refuse `eval()`
 
     def forward(self, images: Tensor) -> Tensor:
@@ -41,6 +49,7 @@ class Scores(nn.Module):
         if not torch.is_grad_enabled():
             return collect(len(images), lambda part: self._score(images[part]), images)
         size = choose_batch_size(len(images), images, forward.current_runtime())
+        size = len(images) if self._together else size
         scores = torch.cat([self._score(part) for part in torch.split(images, size)])
         if not scores.requires_grad:
             raise make_no_gradient_error()

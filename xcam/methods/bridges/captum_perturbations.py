@@ -1,30 +1,27 @@
-"""The attributions of captum that xcam has none of its own for, one row each."""
+"""The perturbations of captum: one row a method."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from xcam.core import Count, MethodSpec, NonNegative, Positive, Range, Share
+from xcam.core import Count, MethodSpec, Positive, Range, Share
 from xcam.imaging import make_fill
 from xcam.methods.bridges.captum_calls import CaptumCall
 from xcam.methods.bridges.linear import LinearModel
 from xcam.methods.bridges.rows import Row, Setting
 from xcam.methods.bridges.settings import (
     BASELINE,
-    BASELINES,
     N_SAMPLES,
     OUTPUT,
-    REDUCE,
     SEED,
     SEGMENTS,
-    make_baselines,
     make_segments,
 )
 
-__all__ = ["CAPTUM"]
+__all__ = ["PERTURBATIONS"]
 
 _Portion = Annotated[float, Range(above=0, most=1)]
 _ORDERS = Setting(
@@ -76,7 +73,7 @@ def _order_segments(method: Any, image: Tensor, rows: int) -> dict[str, Any]:  #
     return some if method.n_samples is None else {**some, "n_samples": method.n_samples}
 
 
-def _make_lime_options(method: Any) -> dict[str, Any]:  # noqa: ANN401
+def _make_lime_options(method: Any, _: nn.Module) -> dict[str, Any]:  # noqa: ANN401
     from captum.attr._core.lime import get_exp_kernel_similarity_function
 
     return {
@@ -85,15 +82,7 @@ def _make_lime_options(method: Any) -> dict[str, Any]:  # noqa: ANN401
     }
 
 
-def _spread_samples(method: Any, image: Tensor, rows: int) -> dict[str, Any]:  # noqa: ANN401
-    return {
-        "baselines": make_baselines(image, method.baselines),
-        "n_samples": method.n_samples,
-        "stdevs": method.noise,
-    }
-
-
-CAPTUM: tuple[Row, ...] = (
+PERTURBATIONS: tuple[Row, ...] = (
     Row(
         "Occlusion",
         MethodSpec(
@@ -222,29 +211,5 @@ CAPTUM: tuple[Row, ...] = (
             OUTPUT,
         ),
         CaptumCall("Lime", _sample_segments, options=_make_lime_options, gives="pixel"),
-    ),
-    Row(
-        "GradientShap",
-        MethodSpec(
-            name="gradient_shap",
-            title="Gradient SHAP",
-            paper="Lundberg and Lee, 2017, arXiv:1705.07874",
-            family="gradient",
-            cost="1 forward + n_samples × (forward + backward)",
-            stochastic=True,
-        ),
-        "Gradient SHAP: expected gradients between the image and baselines that are drawn.\n\n"
-        "M = E[(x − x') ⊙ ∂y/∂x (x' + a (x − x'))] over baselines x' and a uniform in [0, 1], "
-        "summed over channels (Lundberg and Lee, 2017, arXiv:1705.07874; Erion et al., 2021, "
-        "arXiv:1906.10670). Computed by captum's `GradientShap`, in one pass for all samples.",
-        (
-            N_SAMPLES.replace(20),
-            BASELINES,
-            Setting("noise", NonNegative, 0.0, "σ of the noise that is added to the image."),
-            SEED,
-            OUTPUT,
-            REDUCE,
-        ),
-        CaptumCall("GradientShap", _spread_samples, differentiates=True),
     ),
 )
