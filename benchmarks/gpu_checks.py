@@ -82,7 +82,8 @@ def tests(scale: Scale, _device: str) -> None:
     import pytest
 
     title("Tests")
-    code = pytest.main(["-q", "-p", "no:cacheprovider", *scale.tests])
+    # Without time limits of its own, which take the timer of ours.
+    code = pytest.main(["-q", "-p", "no:cacheprovider", "--timeout=0", *scale.tests])
     if code != pytest.ExitCode.OK:
         raise RuntimeError(f"the tests ended with exit code {int(code)}")
 
@@ -183,7 +184,9 @@ def streams(scale: Scale, device: str) -> None:
         if device != "cpu":
             torch.cuda.synchronize()
         threads = [
-            threading.Thread(target=explain, args=(index, make_stream(device, is_parallel)))
+            threading.Thread(
+                target=explain, args=(index, make_stream(device, is_parallel)), daemon=True
+            )
             for index in range(2)
         ]
         for thread in threads:

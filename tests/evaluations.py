@@ -16,7 +16,7 @@ from xcam.models.toy import GapNet
 
 NET = GapNet()
 CONTROLS = ["center_gaussian", "random", "sobel"]
-TIMES = ["seconds", "explain_seconds"]
+TIMES = ["seconds", "explain_seconds", "seconds_spent", "explain_seconds_spent"]
 
 
 class Pictures(Dataset):

@@ -41,14 +41,15 @@ class Colors(Dataset):
 
 
 class ColorNet(nn.Module):
-    """Two convolutions, the second with batch norm, pooled, and a linear classifier."""
+    """Two convolutions, the second with batch norm if wanted, pooled, and a linear classifier."""
 
-    def __init__(self, seed=0):
+    def __init__(self, seed=0, norm=True):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU())
-            self.stage = nn.Sequential(nn.Conv2d(6, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+            normalize = nn.BatchNorm2d(8) if norm else nn.Identity()
+            self.stage = nn.Sequential(nn.Conv2d(6, 8, 3, padding=1), normalize, nn.ReLU())
             self.pool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(8, 3)
 
     def forward(self, images):

@@ -38,6 +38,7 @@ READING = {
     aten._local_scalar_dense, aten.is_nonzero, aten.equal, aten.allclose, aten.nonzero,
     aten.masked_select, aten._unique2, aten.unique_dim, aten.unique_consecutive, aten.bincount,
     aten.nonzero_numpy, aten.argwhere,
+    aten._linalg_eigh, aten._linalg_svd, aten._linalg_check_errors,  # whether it has converged
 }  # fmt: skip
 
 

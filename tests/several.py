@@ -9,6 +9,8 @@ from typing import ClassVar
 
 import torch
 from evaluations import NET, Pictures
+from multi_label import ColorNet, Colors
+from retrainings import roar
 from trainings import Net, Noisy, plain
 
 import xcam
@@ -56,14 +58,22 @@ TRAININGS = {
         "model": Net(plain=True),
         "method": CALM(posterior="lagged", lag=0.5),
     },
+    # The last batch of the validation images, of 2, is shared, too.
+    "labels": {
+        "batch_size": 5,
+        "model": ColorNet(norm=False),
+        "data": Colors(13),
+        "validation": Colors(7, seed=1),
+        "test": Colors(9, seed=2),
+    },
     "norms": {"batch_size": 5, "model": Net(), "validation": None},
 }
 
 
 def train(out, name, epochs=2):
-    clean = Noisy(13, noise=0.0)
-    arguments = {"validation": Noisy(7, seed=1, noise=0.0), "test": Noisy(1, noise=0.0)}
-    return plain(clean, out=Path(out) / name, epochs=epochs, **arguments | TRAININGS[name])
+    clean, validation, test = Noisy(13, noise=0.0), Noisy(7, seed=1, noise=0.0), Noisy(1, noise=0.0)
+    arguments = {"data": clean, "validation": validation, "test": test}
+    return plain(out=Path(out) / name, epochs=epochs, **arguments | TRAININGS[name])
 
 
 if __name__ == "__main__":
@@ -76,6 +86,7 @@ if __name__ == "__main__":
         train(out, name, 1)
         net = train(out, name)  # goes on
         torch.save(net.state_dict(), Path(out) / f"{name}-{get_processes().rank}.pt")
+    roar(Path(out) / "roar", repeats=2)
     torch.save(Spare.drawn, Path(out) / f"drawn-{get_processes().rank}.pt")
     xcam.evaluate(NET, Pictures(7), "gradcam", "sparseness", dry_run=True)
     app(command)

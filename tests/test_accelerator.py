@@ -35,6 +35,8 @@ EXPLAIN = 3
 EXPLAIN_MORE = {
     "ablationcam": 1,  # the channels that are not dead
     "cam": 2,  # whether the head is affine, and the pooling that of CAM
+    "eigencam": 1,  # whether the eigenvectors have converged
+    "eigengradcam": 1,
     "opticam": 3,  # the logits of each of the three images
     "random": 1,  # the seeds
     "scorecam": 1,  # the channels that are not flat
@@ -54,6 +56,7 @@ SCORE = {
     "max_box_acc": 4, "max_box_acc_v2": 4,  # OpenCV finds boxes on the host
 }  # fmt: skip
 STEPS = 2
+LOOK_EVERY = 16  # steps of a training between two looks at the loss
 FIT = 5  # the sums at the end of an epoch, whether weights are finite, the validation's
 EVALUATE = 9  # of the net's weights and the first image, once
 EVALUATE_BATCH = 12  # of one method and one metric, beside the clock's waits
@@ -184,6 +187,18 @@ def test_fit_gives_the_same_net(method, accelerator, tmp_path):
     for net in (got, stored, loaded):
         for name, value in expected.state_dict().items():
             accelerator.assert_close(net.state_dict()[name], value)
+
+
+def test_fit_reads_nothing_at_most_steps(accelerator):
+    def count_reads(steps):
+        data = Noisy(4 * steps, size=16, noise=0.0)
+        plain(data, ProbeNet(), batch_size=4, device=accelerator.device)
+        reads = accelerator.reads or {}
+        found = sum(reads.values())
+        reads.clear()
+        return found
+
+    assert count_reads(STEPS + LOOK_EVERY) <= count_reads(STEPS) + 1
 
 
 def test_fit_with_everything_goes_on_there(accelerator, tmp_path):

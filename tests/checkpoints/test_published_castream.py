@@ -24,7 +24,8 @@ def published_name(name, variant, is_resnet):
     _, _, number, part, rest = name.split(".", 4)
     if part == "feedforward":
         layer, kind = rest.split(".")
-        return f"ff{int(number) + 3}.mlp.{'3' if layer == '2' else '0'}.{kind}"
+        first = 3 if variant == "v2" else 0
+        return f"ff{'b1234'[int(number) + first]}.mlp.{'3' if layer == '2' else '0'}.{kind}"
     if variant == "final":
         block = "cls_surrogate" if is_resnet else "cls_stream"
     else:
@@ -34,7 +35,7 @@ def published_name(name, variant, is_resnet):
         return f"{block}.to_{part[0]}.1.{rest}"
     if variant == "v3":
         return f"{block}.to_out.0.{rest}"
-    normed = variant == "final" and not is_resnet
+    normed = variant == "v4" or (variant == "final" and not is_resnet)
     return f"{block}.to_out.{rest}" if normed else f"{block}.to_out.1.{rest}"
 
 
@@ -55,7 +56,7 @@ def make_file(path, name, variant=None):
 @pytest.mark.parametrize(
     ("name", "variant"),
     [
-        *(("resnet18", variant) for variant in (None, "final", "shared", "v2", "v3")),
+        *(("resnet18", variant) for variant in (None, "final", "shared", "v2", "v3", "v4")),
         *(("convnext_tiny", variant) for variant in (None, "final")),
         ("mobilenet_v2", None),
         ("efficientnet_b0", None),

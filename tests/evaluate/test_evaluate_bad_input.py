@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from evaluations import Pictures, evaluate, loader
+from evaluations import NET, Pictures, evaluate, loader
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
 from torchvision.transforms.functional import to_pil_image
 
@@ -25,6 +25,9 @@ class TestBadInput:
             ({"target": 3}, ValueError, "target must be 'predicted' or 'label', got 3"),
             ({"model": lambda x: x}, TypeError, "model must be a torch.nn.Module, got function"),
             ({"model": {}}, ValueError, "there is no model"),
+            ({"model": {1: NET}}, TypeError, "a label must be a string, got 1; give '1'"),
+            ({"methods": {16: "rise"}}, TypeError, "a label must be a string, got 16"),
+            ({"maps": {None: print}}, TypeError, "a label must be a string, got None"),
             ({"maps": 3}, TypeError, "maps must be a folder, a callable"),
             ({"maps": {"rise": print}, "methods": "rise"}, ValueError, "are called 'rise'"),
             ({"maps": "no/folder"}, FileNotFoundError, "no folder of maps at 'no/folder'"),

@@ -18,6 +18,8 @@ from evaluations import (
 
 import xcam
 from xcam.errors import XcamWarning
+from xcam.explanations.folder import StoredMaps
+from xcam.explanations.folder import _read_tensors as read_tensors
 from xcam.imaging import normalize, resize
 from xcam.models.toy import GapNet, SmallCNN
 
@@ -87,6 +89,18 @@ class TestMaps:
         made, read = rows(tmp_path / "made"), rows(tmp_path / "read")
         columns = ("index", "metric", "values")
         assert plain(read, *columns) == plain(made, *columns)
+
+    @pytest.mark.parametrize("made_by", [by_evaluation, by_explaining])
+    def test_a_file_of_maps_is_read_once_for_all_metrics(self, tmp_path, made_by, monkeypatch):
+        folder = made_by(NET, Pictures(), ["gradcam"], tmp_path)["gradcam"]
+        source, read = StoredMaps(folder), []
+        reader = "xcam.explanations.folder._read_tensors"
+        monkeypatch.setattr(reader, lambda path: read.append(path) or read_tensors(path))
+        metrics = ["deletion", "average_drop", "complexity", "sparseness"]
+        evaluate(loader(), (), metrics, maps={"mine": source}, controls=False)
+        files = sorted(folder.rglob("*.safetensors"))
+        assert sorted(read) == files
+        assert len(files) == (3 if made_by is by_evaluation else 11)
 
     def test_maps_of_several_resolutions_score_alike_in_any_batches(self, tmp_path):
         """Each is normalized at its own resolution, alone or beside another."""

@@ -148,6 +148,12 @@ class TestCosts:
         shared = rows[rows["passes_spent"] == 0]
         assert len(shared) == 8
         assert sorted(rows["explain_passes_spent"]) == [0] * 6 + [1] * 6
+        assert (shared["seconds_spent"] < 0.01).all()
+        alone = rows["passes"] == rows["passes_spent"]
+        assert (rows["seconds_spent"] <= rows["seconds"]).all()
+        assert rows[alone]["seconds_spent"].equals(rows[alone]["seconds"])
+        explained = rows["explain_seconds_spent"] < 0.01
+        assert explained.equals(rows["explain_passes_spent"] == 0)
 
 
 def list_metrics():

@@ -126,6 +126,10 @@ class TestRefusals:
         with pytest.raises(ValueError, match="given twice"):
             xcam.explain(GapNet(), IMAGES, 0, ["gradcam", "Grad-CAM"])
 
+    def test_label_that_is_no_string(self):
+        with pytest.raises(TypeError, match="a label must be a string, got 3; give '3'"):
+            xcam.explain(GapNet(), IMAGES, 0, {3: "gradcam"})
+
     def test_unknown_or_no_method(self):
         with pytest.raises(UnknownNameError, match="gradcam"):
             xcam.explain(GapNet(), IMAGES, 0, ["gradcam", "gradcan"])

@@ -100,7 +100,7 @@ def test_images_that_the_model_takes_are_explained_by_every_method(make, dtype, 
 
 
 @pytest.mark.parametrize(("make", "dtype"), [(FullHead, torch.bfloat16), (ScaleFirst, None)])
-def test_gradcam_is_that_of_autograd_by_hand(make, dtype):
+def test_gradcam_is_weighted_by_the_mean_gradients_of_autograd(make, dtype):
     net, images = make(), IMAGES.to(dtype or torch.bfloat16)
     got = xcam.explain(net, images, 1, layer="features" if dtype else "net.features")
     gap = net if dtype else net.net

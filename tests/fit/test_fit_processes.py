@@ -6,10 +6,13 @@ import pandas as pd
 import pytest
 import torch
 from launches import launched
+from retrainings import lines, roar
 from safetensors.torch import load_file
 from several import TRAININGS, train
 from small_mnist import RECIPE, write_mnist
 from trainings import assert_close, assert_same_bits, log
+
+import xcam
 
 # What is launched has 240 seconds, and what it is compared with takes some, too.
 pytestmark = pytest.mark.timeout(600)
@@ -46,6 +49,7 @@ def test_two_processes_end_where_one_ends(shared, tmp_path, name):
     for file in ("best.safetensors", "last.safetensors"):
         assert_close(load_file(shared / name / file), load_file(tmp_path / name / file), 1e-5)
     pd.testing.assert_frame_equal(log(shared / name), log(tmp_path / name), rtol=1e-4)
+    assert ("validation_map" in log(shared / name)) == (name == "labels")
     assert (shared / name / "test.csv").read_text() == (tmp_path / name / "test.csv").read_text()
 
 
@@ -53,6 +57,12 @@ def test_each_process_and_part_draws_its_own(shared):
     one, other = (torch.load(shared / f"drawn-{rank}.pt") for rank in (0, 1))
     assert min(len(one), len(other)) > 2 * 3  # of 2 epochs of 3 steps some have two parts
     assert len({*one, *other}) == len(one) + len(other)
+
+
+def test_two_processes_share_the_retrainings_of_roar(shared):
+    found = lines(xcam.RetrainingResults(shared / "roar"))
+    pd.testing.assert_frame_equal(found, lines(roar(repeats=2)))
+    assert not list((shared / "roar").rglob("*.lock"))
 
 
 def test_launched_command_prints_once(launch):

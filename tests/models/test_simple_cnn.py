@@ -45,7 +45,7 @@ def test_shapes(shape, cells):
     assert net(images(shape)).shape == (2, 7)
 
 
-def test_logits_by_hand():
+def test_logits_agree_with_the_same_steps_on_its_weights():
     net, batch = net_for(MNIST), images(MNIST)
     state = net.state_dict()
     for norm in (1, 5, 9):  # statistics that are not the trivial ones

@@ -229,7 +229,7 @@ def weigh(state, name, features, relu):
 
 
 @pytest.mark.parametrize("form", ["paper", "whitebox"])
-def test_cbam_by_hand(form):
+def test_cbam_agrees_with_convolutions_and_means_of_its_weights(form):
     net, features = build(CBAM, channels=32, form=form), pixels(2, 32, 7, 9) - 0.5
     state = {f"net.{name}": tensor for name, tensor in net.state_dict().items()}
     expected, _ = weigh(state, "net", features, form == "whitebox")
@@ -246,7 +246,7 @@ def test_range_of_the_gate_of_cbam(form, lowest):
     assert (gate == 0.5).any() == (form == "whitebox")
 
 
-def test_simple_cnn_with_cam_by_hand():
+def test_simple_cnn_with_cam_is_linear_in_the_means_of_its_features():
     net, images = build(SimpleCNN, **MNIST, attention="cam"), pixels(2, 1, 28, 28)
     state = net.state_dict()
     with torch.no_grad():
@@ -271,7 +271,7 @@ def test_layer_that_cam_needs_is_named():
         xcam.explain(net, images, [3, 5], "cam")
 
 
-def test_simple_cnn_with_cbam_by_hand():
+def test_simple_cnn_with_cbam_agrees_with_the_same_steps_on_its_weights():
     net, images = build(SimpleCNN, **MNIST, attention="cbam"), pixels(2, 1, 28, 28)
     state, features = net.state_dict(), images
     for index, layer in enumerate((0, 4, 8)):
@@ -321,7 +321,7 @@ def mask(state, name, features, skips):
 
 
 @pytest.mark.parametrize(("in_channels", "side"), [(1, 28), (3, 32)])
-def test_ran_by_hand(in_channels, side):
+def test_ran_agrees_with_the_same_steps_on_its_weights(in_channels, side):
     net = build(RAN, in_channels=in_channels, width=8)
     images = pixels(2, in_channels, side, side)
     state = net.state_dict()
@@ -393,13 +393,13 @@ def warn_net():
     return build(WARN, num_classes=5, depth=16, widen=1, heads=3)
 
 
-def test_warn_by_hand(warn_net):
+def test_warn_agrees_with_the_same_steps_on_its_weights(warn_net):
     images = pixels(2, 3, 20, 20)
     logs, _ = rectify(warn_net.state_dict(), images)
     assert_close(warn_net(images), logs, rtol=1e-4, atol=1e-5)
 
 
-def test_loss_of_warn_by_hand(warn_net):
+def test_loss_of_warn_is_cross_entropy_and_overlap_of_masks(warn_net):
     images, labels = pixels(2, 3, 20, 20), torch.tensor([3, 1])
     logs, masks = rectify(warn_net.state_dict(), images)
     overlaps = []

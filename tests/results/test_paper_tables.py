@@ -90,8 +90,7 @@ def test_layout(results):
     assert drops[0] <= drops[1]
 
 
-def test_values_by_hand(results):
-    """The authors' steps, one after the other."""
+def test_values_agree_with_the_steps_of_the_authors(results):
     _, table = results
     data = Pictures(5)
     images, labels = data.images, torch.tensor(data.labels)
@@ -270,6 +269,16 @@ class TestCommand:
         captions = [axes.get_ylabel().split("\n")[0] for axes in grid[:, 0]]
         assert captions == [f"class {label}" for label in labels]
         assert path.stat().st_size > 1000
+
+    def test_coherence_of_one_layer_by_its_name(self):
+        figure = figures.draw_coherence(NET, Pictures(5), ["gradcam", "saliency"], "features.0")
+        first = [axes.get_title().replace("\n", " ") for axes in figure.axes[:3]]
+        assert first == ["image", "Grad-CAM features.0", "Saliency"]
+
+    def test_coherence_of_images_of_several_sizes_is_refused(self):
+        data = [(torch.rand(3, 8 + 8 * index, 16), index) for index in range(2)]
+        with pytest.raises(ValueError, match=r"got \(3, 8, 16\) and \(3, 16, 16\); resize them"):
+            figures.draw_coherence(NET, data, ["saliency"])
 
     def test_coherence_needs_images_and_methods(self):
         with pytest.raises(ValueError, match="nothing to draw: 0 methods, 5 images"):

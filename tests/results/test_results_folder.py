@@ -8,7 +8,7 @@ import pytest
 from recorded import METRICS, Area, records, write
 
 from xcam.errors import FileFormatError
-from xcam.results import Results, rows
+from xcam.results import Results, rows, store
 from xcam.runs.manifest import encode_manifest
 
 
@@ -153,3 +153,13 @@ class TestFolder:
         changed[-1] |= {"values": [1.0, 2.0], "shape": [2]}
         with pytest.raises(FileFormatError, match="'neutral' are not all of shape"):
             Results(write(tmp_path, changed), METRICS).table()
+
+
+def test_parts_from_before_a_column_are_read(tmp_path, monkeypatch):
+    fields = [field for field in store.SCHEMA if field.name not in store.ADDED]
+    with monkeypatch.context() as context:
+        context.setattr(store, "SCHEMA", pa.schema(fields))
+        write(tmp_path, records(2))
+    found = Results(tmp_path, METRICS).to_pandas()
+    assert found["seconds_spent"].isna().all()
+    assert (found["seconds"] == 0.5).all()

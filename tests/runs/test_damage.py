@@ -5,7 +5,7 @@ import random
 
 import pytest
 import torch
-from evaluations import Pictures, evaluate, loader
+from evaluations import TIMES, Pictures, evaluate, loader
 from safetensors.torch import load_file
 from torch import nn
 from trainings import Noisy, assert_close, plain, weights
@@ -102,7 +102,7 @@ class TestEvaluation:
         return evaluate(loader(Pictures(6), batch_size=3), out=out, **arguments)
 
     def read(self, folder):
-        found = Results(folder).to_pandas().drop(columns=["seconds", "explain_seconds"])
+        found = Results(folder).to_pandas().drop(columns=TIMES)
         return found.to_json()
 
     def test_flipped_bit_in_a_part_is_refused_and_mended(self, tmp_path):

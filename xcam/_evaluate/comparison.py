@@ -12,7 +12,12 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 
 from xcam._explain.checks import check_model
-from xcam._explain.prepared import label_settings, requested_method, resolve_method
+from xcam._explain.prepared import (
+    check_labels,
+    label_settings,
+    requested_method,
+    resolve_method,
+)
 from xcam.core import Method, Metric, attached_method, check_fitted, find_headed
 from xcam.core.settings import Settings
 from xcam.engine import unwrap
@@ -178,9 +183,10 @@ def _label_models(model: Models) -> dict[str, nn.Module]:
         return {_name_class(model): model}
     if not model:
         raise ValueError("there is no model to evaluate")
+    check_labels(model)
     for net in model.values():
         check_model(net)
-    return {str(name): net for name, net in model.items()}
+    return dict(model)
 
 
 def _name_class(model: nn.Module) -> str:
@@ -241,7 +247,8 @@ def _label_sources(maps: Maps) -> dict[str, MapSource]:
     if maps is None:
         return {}
     if isinstance(maps, Mapping):
-        return {str(label): _open_source(one) for label, one in maps.items()}
+        check_labels(maps)
+        return {label: _open_source(one) for label, one in maps.items()}
     source = _open_source(maps)
     return {source.folder.resolve().name if isinstance(source, StoredMaps) else "maps": source}
 

@@ -29,11 +29,13 @@ class Cost(NamedTuple):
         seconds: By itself.
         passes: Images through the model by itself.
         passes_spent: Of these, how many no earlier step on the batch had made.
+        seconds_spent: Those that went by.
     """
 
     seconds: float
     passes: float
     passes_spent: float
+    seconds_spent: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,9 +113,10 @@ class StepRunner:
         with forward.run_settings(batch_size=self.batch_size, precision=self.precision) as run:
             begin = self._read_clock()
             result = step(rows)
-            seconds = self._read_clock() - begin + run.shared_seconds
+            spent = self._read_clock() - begin
         self.notes.update((note, None) for note in run.notes if not _NOTE_ON_AN_IMAGE.match(note))
-        whole = seconds, run.passes, run.passes - run.shared_passes
+        seconds = spent + run.shared_seconds
+        whole = seconds, run.passes, run.passes - run.shared_passes, spent
         cost = Cost(*(amount / len(rows) for amount in whole))
         return Outcome(rows, result, dict.fromkeys(rows, cost), {})
 

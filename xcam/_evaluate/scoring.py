@@ -150,7 +150,8 @@ class BatchScorer:
         if shared and name in self.shared_scores:
             known = self.shared_scores[name]
             costs = known.costs.items()
-            return replace(known, costs={row: c._replace(passes_spent=0.0) for row, c in costs})
+            free = {"passes_spent": 0.0, "seconds_spent": 0.0}
+            return replace(known, costs={row: cost._replace(**free) for row, cost in costs})
         scored = Outcome.join([self._score_part(part, metric) for part in explained], torch.cat)
         if shared:
             self.shared_scores[name] = scored

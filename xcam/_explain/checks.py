@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 from xcam.core import check_finite
 from xcam.engine import untouched, unwrap
 from xcam.engine.forward import call, out_of_memory
-from xcam.engine.structure import walk
+from xcam.engine.structure import list_tensors
 
 __all__ = ["check_dtype", "check_images", "check_model", "check_pass"]
 
@@ -28,16 +28,9 @@ def check_model(model: object) -> None:
         kind = type(model).__name__
         remedy = "give its .module()" if kind == "ExportedProgram" else "wrap a function in one"
         raise TypeError(f"model must be a torch.nn.Module, got {kind}; {remedy}")
-    if any(is_lazy(tensor) or tensor.is_meta for tensor in _list_tensors(model)):
+    if any(tensor.is_meta or is_lazy(tensor) for tensor in list_tensors(model)):
         _refuse_without_values(model)
     _check_signature(unwrap(model))
-
-
-def _list_tensors(model: nn.Module) -> Iterator[Tensor]:
-    """Yield the parameters and buffers of a model, some of them several times."""
-    for module in walk(model):
-        for tensors in (module._parameters, module._buffers):
-            yield from (tensor for tensor in tensors.values() if tensor is not None)
 
 
 def _refuse_without_values(model: nn.Module) -> None:
@@ -171,7 +164,7 @@ def _try_pass(model: nn.Module, images: Tensor) -> Exception | None:
 
 def _list_weights(model: nn.Module) -> Iterator[Tensor]:
     """Yield the floating-point parameters of a model, some of them several times."""
-    for tensor in _list_tensors(model):
+    for tensor in list_tensors(model):
         if isinstance(tensor, nn.Parameter) and tensor.is_floating_point():
             yield tensor
 

@@ -34,7 +34,15 @@ from xcam.engine.structure import forget
 from xcam.errors import LayerError, ModelOutputError
 from xcam.registry import find_name, make_base, make_method
 
-__all__ = ["Prepared", "label_settings", "prepare", "requested_method", "resolve_method", "run"]
+__all__ = [
+    "Prepared",
+    "check_labels",
+    "label_settings",
+    "prepare",
+    "requested_method",
+    "resolve_method",
+    "run",
+]
 
 S = TypeVar("S", bound=Settings)
 
@@ -186,10 +194,12 @@ def label_settings(given: object, resolve: Callable[..., S]) -> dict[str, S]:
     """Return each by its label: the caller's, else its name, else, for a repeated name, its repr.
 
     Raises:
+        TypeError: A label of the caller's is no string.
         ValueError: The same one is given twice.
     """
     if isinstance(given, Mapping):
-        return {str(label): resolve(one) for label, one in given.items()}
+        check_labels(given)
+        return {label: resolve(one) for label, one in given.items()}
     if isinstance(given, str | Settings) or not isinstance(given, Iterable):
         given = (given,)
     resolved = [resolve(one) for one in given]
@@ -202,6 +212,17 @@ def label_settings(given: object, resolve: Callable[..., S]) -> dict[str, S]:
         if labels.count(label) > 1:
             raise ValueError(f"{label} is given twice; give each once, or name them, {{name: …}}")
     return dict(zip(labels, resolved, strict=True))
+
+
+def check_labels(given: Mapping[Any, object]) -> None:
+    """Refuse labels other than strings, which is what tables and files are named by.
+
+    Raises:
+        TypeError: There is one.
+    """
+    for label in given:
+        if not isinstance(label, str):
+            raise TypeError(f"a label must be a string, got {label!r}; give {str(label)!r}")
 
 
 def _fill_in(method: TrainableMethod, own: TrainableMethod | None) -> TrainableMethod:

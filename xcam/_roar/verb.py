@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from xcam._evaluate.classes import renumber_maps
@@ -222,7 +222,7 @@ def _open_splits(train: Any, validation: Any, test: Any) -> dict[str, PlainImage
 def _set_splits_apart(maps: Maps) -> tuple[Maps, dict[str, dict[str, MapSource]]]:
     """Return the sources of maps by label, and those that are folders with a folder a split.
 
-    In the first, a function that gives no maps stands for each of the latter.
+    In the first, the maps of the training images stand for each of the latter.
     """
     if isinstance(maps, str | Path):
         maps = {Path(maps).resolve().name: maps}
@@ -235,12 +235,8 @@ def _set_splits_apart(maps: Maps) -> tuple[Maps, dict[str, dict[str, MapSource]]
         if isinstance(source, str | Path) and (Path(source) / "train").is_dir():
             folders = (Path(source) / name for name in _SPLITS)
             apart[str(label)] = {path.name: StoredMaps(path) for path in folders if path.is_dir()}
-            whole[str(label)] = _stand_in
+            whole[str(label)] = apart[str(label)]["train"]
     return whole, apart
-
-
-def _stand_in(images: Tensor, ids: Sequence[str], target: Tensor) -> Tensor:
-    raise NotImplementedError
 
 
 def _list_makers(

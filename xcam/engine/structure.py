@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-__all__ = ["compare_once", "forget", "remember", "walk"]
+__all__ = ["compare_once", "forget", "list_tensors", "remember", "walk"]
 
 T = TypeVar("T")
 
@@ -127,28 +127,35 @@ def walk(net: nn.Module) -> Iterator[nn.Module]:
                 pending.append(child)
 
 
+def list_tensors(net: nn.Module) -> list[Tensor]:
+    """List the parameters and buffers of a net, those that it shares several times."""
+    return [
+        tensor
+        for module in walk(net)
+        for tensors in (module._parameters, module._buffers)
+        for tensor in tensors.values()
+        if tensor is not None
+    ]
+
+
 def _list_addresses(net: nn.Module) -> list[object] | None:
     """List names, addresses and shapes of all that a net holds; None if it nests containers."""
     found: list[object] = []
     opened: set[int] = set()
     for module in walk(net):
-        attributes = module.__dict__
+        attributes, kind = module.__dict__, module.__class__
         found += attributes
-        found += (
-            id(module),
-            id(module.__class__),
-            id(getattr(module.__class__, "forward", module.__class__)),
-        )
+        found += (id(module), id(kind), id(getattr(kind, "forward", kind)))
         for tensors in (attributes.get("_parameters"), attributes.get("_buffers")):
-            if tensors.__class__ is dict and tensors:  # scripted modules have something else
+            if tensors and tensors.__class__ is dict:  # scripted modules have something else
                 found += tensors
                 found += [tensor if tensor is None else tensor.shape for tensor in tensors.values()]
         children: Any = module._modules
         if not isinstance(children, dict):  # of scripted modules, which find no children by number
             children = dict(children.items())
-        containers = [children, *filter(None, _get_hooks(attributes))]
+        containers = [one for one in (children, *_get_hooks(attributes)) if one]
         found += _list_attributes(attributes, containers, opened)
-        for container in filter(None, containers):
+        for container in containers:
             items: Any = container
             if isinstance(container, dict):
                 found += container
@@ -169,14 +176,18 @@ def _list_attributes(
         containers: To which those among the attributes are added.
         opened: The addresses of objects that other modules hold, too; these are added.
     """
-    found: list[object] = []
     # What every module has comes first, unless it was given something before its __init__.
     first = len(_OWN) if [*islice(attributes, len(_OWN))] == _OWN else 0
-    for value in islice(attributes.values(), first, None):
-        found.append(id(value))
-        if value.__class__ in _CONTAINERS:
-            containers.append(value)
-        elif value.__class__ not in _PLAIN and id(value) not in opened:
+    given = [*islice(attributes.values(), first, None)]
+    found: list[object] = [*map(id, given)]
+    for value in given:
+        kind = value.__class__
+        if kind in _PLAIN:
+            continue
+        if kind in _CONTAINERS:
+            if value:
+                containers.append(value)
+        elif id(value) not in opened:
             opened.add(id(value))
             if isinstance(value, Tensor):  # another one may be at the same address
                 found.append(value.shape)

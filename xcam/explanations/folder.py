@@ -235,7 +235,7 @@ def _make_missing_error(name: str, wanted: int, others: Sequence[int], folder: P
         return FileNotFoundError(f"no map of image {name!r} in {str(folder)!r}")
     return ValueError(
         f"the map of image {name!r} is of class {', '.join(map(str, others))}, and class {wanted} "
-        "is needed; score with the target and the model that the maps were made for"
+        "is needed; score with the target, 'label' or 'predicted', and the model that maps are of"
     )
 
 

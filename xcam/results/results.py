@@ -221,7 +221,7 @@ class Results:
             `model`, `method`, `metric`, `seconds` and `passes` (images through the model) to
             score one image, `explain_seconds` and `explain_passes` to explain it once, each by
             itself. How many passes were really made, those that methods and metrics share counted
-            once, is in the rows: `passes_spent` and `explain_passes_spent`.
+            once, is in the rows: `passes_spent`, `seconds_spent` and both with `explain_` before.
         """
         return self._rows.summary.drop(columns=["rows", "errors", "flat"])
 

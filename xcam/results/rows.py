@@ -21,7 +21,7 @@ from torch import Tensor
 
 from xcam.errors import FileFormatError
 from xcam.results.bootstrap import Sample
-from xcam.results.store import SCHEMA, check_part
+from xcam.results.store import ADDED, SCHEMA, check_part
 
 __all__ = ["Batch", "Group", "Rows"]
 
@@ -80,7 +80,7 @@ class Rows:
         with self._translate_errors():
             data = ds.dataset([str(part) for part in parts], format="parquet")
             self._data = data.replace_schema(SCHEMA)
-            missing = [name for name in SCHEMA.names if name not in data.schema.names]
+            missing = [name for name in SCHEMA.names if name not in {*data.schema.names, *ADDED}]
             if missing:
                 raise FileFormatError(f"the rows in {str(folder)!r} lack {', '.join(missing)}")
             self.summary = self._summarize()

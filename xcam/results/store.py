@@ -23,7 +23,7 @@ from xcam.runs import files
 from xcam.runs.folder import RunFolder
 from xcam.sentences import name_folder
 
-__all__ = ["SCHEMA", "Row", "Store", "check_part", "encode_part"]
+__all__ = ["ADDED", "SCHEMA", "Row", "Store", "check_part", "encode_part"]
 
 SCHEMA = pa.schema(
     [
@@ -42,10 +42,15 @@ SCHEMA = pa.schema(
         pa.field("explain_passes", pa.float64()),
         pa.field("passes_spent", pa.float64()),
         pa.field("explain_passes_spent", pa.float64()),
+        pa.field("seconds_spent", pa.float64()),
+        pa.field("explain_seconds_spent", pa.float64()),
         pa.field("flat", pa.bool_()),
         pa.field("error", pa.string()),
     ]
 )
+ADDED = ("seconds_spent", "explain_seconds_spent")
+"""Columns that parts of the first versions lack; they are null there."""
+
 _UNSIGNED = b"crc32=--------"
 _SIGNED = re.compile(rb"crc32=[0-9a-f]{8}")
 _PART_NAME = "batch-{:08d}.parquet"
@@ -74,6 +79,8 @@ class Row:
         passes_spent: Of `passes`, how many were made here: the others were those of an earlier
             method or metric on the batch.
         explain_passes_spent: Of `explain_passes`, likewise.
+        seconds_spent: What scoring took here; less than `seconds` where passes were shared.
+        explain_seconds_spent: What explaining took here, likewise.
         flat: Whether the map is the same everywhere, and points nowhere; None likewise.
         error: Why there are no values; None if there are.
     """
@@ -93,6 +100,8 @@ class Row:
     explain_passes: float | None = None
     passes_spent: float | None = None
     explain_passes_spent: float | None = None
+    seconds_spent: float | None = None
+    explain_seconds_spent: float | None = None
     flat: bool | None = None
     error: str | None = None
 

@@ -87,6 +87,19 @@ def test_other_nets_are_refused_with_a_net_that_is_not(name):
     assert xcam.explain(net, IMAGES, method="rise", n_masks=4).maps.isfinite().all()
 
 
+def test_stage_that_the_net_does_not_call_is_refused_with_those_that_it_calls():
+    net = load("torchvision:resnet18", num_classes=4).eval()
+    net.model.layer1 = nn.Sequential(net.model.layer1, CBAM(64)).eval()
+    net.model.spare = CBAM(16).eval()
+    words = r"^the model does not call 'model.spare.spatial', its stage -1; choose .* calls: 0$"
+    with pytest.raises(LayerError, match=words):
+        xcam.explain(net, IMAGES, method="cbam")
+    assert xcam.explain(net, IMAGES, method="cbam", stage=0).maps.isfinite().all()
+    net.model.layer1 = net.model.layer1[0]
+    with pytest.raises(LayerError, match=r"its stage 0; use 'rise'$"):
+        xcam.explain(net, IMAGES, method="cbam", stage=0)
+
+
 @pytest.mark.parametrize("stage", [3, -4])
 def test_stage_that_is_not_there_is_refused(nets, stage):
     words = rf"^stage must be from -3 to 2, .* has 3 SpatialGate modules, got {stage}$"

@@ -151,6 +151,24 @@ def test_callable_target_gives_the_maps_of_its_classes():
     assert_close(by_callable.raw, xcam.explain(net, images, classes, "scorecam").raw)
 
 
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_the_authors_cut_the_enlarged_map(align_corners):
+    """Each channel is enlarged, then weighted and summed, then cut, as in the authors' loop."""
+    net, image, kept = GapNet(relu=False), pictures(1), []
+    with torch.no_grad(), net.features.register_forward_hook(lambda *args: kept.append(args[2])):
+        net(image)
+        large = F.interpolate(kept[0], (16, 16), mode="bilinear", align_corners=align_corners)[0]
+        weights = [net(image * stretched(one)).softmax(1)[0, 2] for one in large]
+        summed = sum(w * one for w, one in zip(weights, large, strict=True))
+    settings = {"align_corners": align_corners, "relu": True}
+    found = xcam.explain(net, image, 2, ScoreCAM(enlarged=True, **settings))
+    assert_close(found.raw[0], summed.relu())
+    assert torch.equal(found.maps, found.raw)
+    assert summed.amin() < 0 < summed.amax()
+    cut_before = xcam.explain(net, image, 2, ScoreCAM(**settings)).maps[0]
+    assert (cut_before - summed.relu()).abs().max() > 0.01 * summed.amax()
+
+
 def test_relu_cuts_at_zero():
     net, images = GapNet(relu=False), pictures()
     raw = xcam.explain(net, images, 0, ScoreCAM()).raw

@@ -281,6 +281,24 @@ class TestFrozen:
         assert torch.equal(net(IMAGES), net(IMAGES))
 
 
+def test_label_smoothing_is_that_of_the_formula():
+    """−(1 − s) log p_y − s mean_k log p_k."""
+    model, data = Hidden(), TensorDataset(IMAGES[..., :16, :16], LABELS)
+    same = {"epochs": 1, "batch_size": 4, "optimizer": {"name": "SGD", "lr": 0.5}}
+
+    def smoothed(logits, labels):
+        logs = logits.log_softmax(1)
+        return -(0.7 * logs[range(len(labels)), labels] + 0.3 * logs.mean(1)).mean()
+
+    plain, by_setting, by_formula = (
+        weights(xcam.fit(model, data, "castream", **same, **more).head)
+        for more in ({}, {"label_smoothing": 0.3}, {"criterion": smoothed})
+    )
+    for name, value in by_formula.items():
+        torch.testing.assert_close(by_setting[name], value)
+    assert any(not torch.equal(by_setting[name], value) for name, value in plain.items())
+
+
 class TestNet:
     def net(self, **settings):
         net = CAStream(**settings).attach(Hidden().eval())

@@ -53,7 +53,7 @@ def attend(features, query):
 
 
 class TestBlock:
-    def test_attention_of_a_map_made_by_hand(self):
+    def test_attention_of_a_map_with_known_products(self):
         features = torch.tensor([[[[1.0, 0.0], [3.0, 1.0]], [[2.0, 0.0], [0.0, -1.0]]]])
         block = StreamBlock(nn.Identity(), nn.Identity(), nn.Identity())
         scores, query = block(features, torch.tensor([[2.0, 1.0]]))

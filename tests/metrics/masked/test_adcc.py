@@ -251,7 +251,7 @@ class Mean(nn.Module):
         return torch.stack([mean, torch.zeros_like(mean)], 1)
 
 
-def test_arcc_of_three_pixels_by_hand():
+def test_arcc_of_three_pixels_agrees_with_its_closed_form():
     """The map of the image 1, ½, 0 is 1, ½, 0, and that of 1·1, ½·½, 0·0 is 1, ¼, 0.
 
     Without its brightest pixel the image is ½, ½, 0, without two 0, 0, 0; without its darkest one

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from xcam.core import Target
-from xcam.engine import capture, unwrap
+from xcam.engine import capture, forward, untouched, unwrap
 from xcam.engine.shared import shareable
+from xcam.engine.trace import record_pass
 from xcam.engine.wrappers import check_layers
 from xcam.errors import LayerError
 
@@ -33,7 +37,7 @@ def read_gate(
         example: Code that makes a net that has some, for the message.
 
     Raises:
-        LayerError: The model has none.
+        LayerError: The model has none, or does not call this one.
         ValueError: There is no such stage.
     """
     net = unwrap(model)
@@ -49,10 +53,31 @@ def read_gate(
             f"stage must be from {-len(names)} to {len(names) - 1}, since the model has "
             f"{len(names)} {kind.__name__} modules, got {stage}"
         )
-    gate, logits = _capture(model, images, target, names[stage])
+    try:
+        gate, logits = _capture(model, images, target, names[stage])
+    except LayerError as error:
+        called = _list_called(net, images, names)
+        if stage % len(names) in called:
+            raise
+        remedy = (
+            f"choose a stage that it calls: {', '.join(map(str, called))}"
+            if called
+            else "use 'rise'"
+        )
+        raise LayerError(
+            f"the model does not call {names[stage]!r}, its stage {stage}; {remedy}"
+        ) from error
     if not target.bound:  # since another method has made this pass
         target.bind(logits)
     return gate
+
+
+def _list_called(net: nn.Module, images: Tensor, names: Sequence[str]) -> list[int]:
+    """Return which of the modules are called in a pass, by their place in the names."""
+    with torch.no_grad(), untouched(net):
+        passed = record_pass(net, images, partial(forward.call, net), names)
+    called = {call.name for call in passed.calls}
+    return [stage for stage, name in enumerate(names) if name in called]
 
 
 @shareable

@@ -28,13 +28,14 @@ class ScoreCAM(Method):
     2020, arXiv:1910.01279). A flat channel is no mask: its weight is 0 and no pass is spent on it.
     Enlarging is linear, so combining the channels at the image's size (the authors) or at the
     layer's (grad-cam, torchcam) is the same map. The paper's final ReLU is left to `relu`, which
-    cuts the map at the layer's size; the authors cut the enlarged one, `explanation.maps.relu()` of
-    a map made with `relu=False`. The two differ only for a layer with negative values.
+    cuts the map at the layer's size, and with `enlarged` at the image's, as the authors do. The two
+    differ only for a layer with negative values.
 
-    The authors' code is the default. grad-cam: `weighting="softmax_logit", align_corners=True`.
-    torchcam: `weighting="softmax_logit", normalize="before"`; the clean image's logit, which it
-    subtracts, cancels in the softmax. Both leave flat channels in the softmax, which scales a map
-    of rectified channels and changes nothing else.
+    The authors' code is the default with `relu=True, enlarged=True`. grad-cam:
+    `weighting="softmax_logit", align_corners=True`. torchcam: `weighting="softmax_logit",
+    normalize="before"`; the clean image's logit, which it subtracts, cancels in the softmax. Both
+    leave flat channels in the softmax, which scales a map of rectified channels and changes nothing
+    else.
 
     Attributes:
         layer: Name or module; None for the model's default layer.
@@ -46,6 +47,7 @@ class ScoreCAM(Method):
         align_corners: Enlarges corner pixels onto corner pixels.
         fill: What is seen where the mask is zero; published: zero of what the model takes.
         relu: Whether to cut the map at zero, as published.
+        enlarged: Whether the map is enlarged before `relu` cuts it, as the masks are.
     """
 
     layer: Layer | None = None
@@ -54,6 +56,7 @@ class ScoreCAM(Method):
     align_corners: bool = False
     fill: Fill = "zero"
     relu: bool = False
+    enlarged: bool = False
 
     spec: ClassVar[MethodSpec] = MethodSpec(
         name="scorecam",
@@ -64,7 +67,7 @@ class ScoreCAM(Method):
     )
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
-        """Return raw maps, (B, h, w) at the layer's size; see `Method.maps`."""
+        """Return raw maps, (B, h, w) at the layer's size, or enlarged; see `Method.maps`."""
         activation = capture_activations(model, images, target, self.layer)
         alive = find_varying_channels(activation)
         pairs = alive.nonzero()  # (R, 2): image, channel
@@ -83,15 +86,19 @@ class ScoreCAM(Method):
         if self.weighting == "softmax_logit":
             filled_in = filled_in.masked_fill(~alive, -torch.inf).softmax(1)
         maps = weight_channels(activation, torch.where(alive, filled_in, 0))
+        maps = self._enlarge(maps, images) if self.enlarged else maps
         return maps.relu() if self.relu else maps
 
     def _masks(self, channels: Tensor, images: Tensor) -> Tensor:
         low = normalize(channels) if self.normalize == "before" else channels
-        size = (images.shape[2], images.shape[3])
-        enlarged = F.interpolate(
-            low[:, None], size, mode="bilinear", align_corners=self.align_corners
-        )[:, 0]
+        enlarged = self._enlarge(low, images)
         return normalize(enlarged) if self.normalize == "after" else enlarged
+
+    def _enlarge(self, maps: Tensor, images: Tensor) -> Tensor:
+        size = (images.shape[2], images.shape[3])
+        return F.interpolate(
+            maps[:, None], size, mode="bilinear", align_corners=self.align_corners
+        )[:, 0]
 
     def _hidden_scores(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         def masks(part: slice) -> tuple[Tensor, Tensor]:

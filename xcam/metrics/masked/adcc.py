@@ -8,19 +8,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Explanation, Metric, MetricSpec, NonNegative
-from xcam.imaging import Fill
-from xcam.metrics.masked.coherency import measure_coherency, measure_complexity
+from xcam.core import Explanation, MetricSpec, NonNegative
+from xcam.metrics.masked.coherency import MaskedByMap, measure_coherency, measure_complexity
 from xcam.metrics.masked.confidence import compute_relative_drop, measure_confidences
-from xcam.metrics.masked.muting import MaskNormalization, make_masks
+from xcam.metrics.masked.muting import make_masks
 from xcam.metrics.removal.road import ROAD, Fractions
-from xcam.models.normalized import Space
 
 __all__ = ["ADCC", "ARCC", "compute_harmonic_mean"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ADCC(Metric):
+class ADCC(MaskedByMap):
     """ADCC: the harmonic mean of coherency, 1 − complexity and 1 − drop.
 
     3 / (1/coherency + 1/(1 − complexity) + 1/(1 − AD)) an image, 0 where a term is 0, with AD =
@@ -35,10 +33,6 @@ class ADCC(Metric):
         space: Where the images are masked: as pixels, or after a `Normalized` model's own
             normalization.
     """
-
-    normalize: MaskNormalization = "before_resize"
-    fill: Fill = "zero"
-    space: Space = "input"
 
     spec: ClassVar[MetricSpec] = MetricSpec(
         name="adcc",
@@ -73,7 +67,7 @@ class ADCC(Metric):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ARCC(Metric):
+class ARCC(MaskedByMap):
     """ARCC: the harmonic mean of coherency, 1 − complexity and ROAD instead of the drop.
 
     3 / (1/coherency + 1/(1 − complexity) + 1/R) an image, 0 where a term is 0, with R = 2·ROAD cut
@@ -93,9 +87,6 @@ class ARCC(Metric):
         seed: Of that noise, and of the order of equal values.
     """
 
-    normalize: MaskNormalization = "before_resize"
-    fill: Fill = "zero"
-    space: Space = "input"
     fractions: Fractions = (0.2, 0.4, 0.6, 0.8)
     noise: NonNegative = 0.01
     seed: int = 0

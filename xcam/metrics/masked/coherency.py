@@ -19,13 +19,29 @@ from xcam.metrics.masked.muting import MaskNormalization, make_masks
 from xcam.metrics.precision import to_finest
 from xcam.models.normalized import Normalized, Space, enter_space
 
-__all__ = ["Coherency", "Complexity", "correlate", "measure_coherency", "measure_complexity"]
+__all__ = [
+    "Coherency",
+    "Complexity",
+    "MaskedByMap",
+    "correlate",
+    "measure_coherency",
+    "measure_complexity",
+]
 
 _PAPER = "Poppi et al., 2021, arXiv:2104.10252"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Coherency(Metric):
+class MaskedByMap(Metric):
+    """Settings of a metric that explains images again, each seen through its map."""
+
+    normalize: MaskNormalization = "before_resize"
+    fill: Fill = "zero"
+    space: Space = "input"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Coherency(MaskedByMap):
     """Coherency: how similar the map of the masked image is to the map that masks it.
 
     (ρ(e(x), e(x ⊙ m)) + 1) / 2, with e the method that made the maps, for the same class, m the
@@ -41,10 +57,6 @@ class Coherency(Metric):
         space: Where the images are masked: as pixels, or after a `Normalized` model's own
             normalization.
     """
-
-    normalize: MaskNormalization = "before_resize"
-    fill: Fill = "zero"
-    space: Space = "input"
 
     spec: ClassVar[MetricSpec] = MetricSpec(
         name="coherency",
