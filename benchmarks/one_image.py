@@ -2,6 +2,7 @@
 
 `python benchmarks/one_image.py` prints its tables of `RESULTS.md`, in minima of interleaved rounds
 over a bare forward in channels_last; `--rounds 5` shortens it, `--threads 1` is what is printed.
+`--only first_calls` measures first calls alone, with `PYTHONPATH` those of another version.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from functools import partial
 import torch
 import torchvision
 from explain import TARGET, bare, pictures, rows, title
-from timing import interleave, machine
+from timing import interleave, machine, seconds
 from torch import Tensor, nn
 
 import xcam
@@ -111,6 +112,24 @@ def time_first_call(name: str, side: int) -> float:
     return time.perf_counter() - start
 
 
+def measure_first_calls(rounds: int) -> None:
+    """Print the milliseconds of a first call on a net, and of later ones."""
+    title(f"Milliseconds of a first call on a net, and of later ones, minima of {rounds} rounds")
+    body = []
+    for name, heading, side, _ in NETS:
+        net, images = make_net(name), pictures(1, "cpu")[..., :side, :side].contiguous()
+        first, later = [], []
+        for _ in range(1 + rounds):  # the first imports parts of torch
+            model = copy.deepcopy(net)
+            bare(model, images, 1, 1, True)
+            run = partial(xcam.explain, model, images, TARGET, "gradcam")
+            first.append(seconds(run))
+            later += [seconds(run) for _ in range(3)]
+        found = min(first[1:]), min(later)
+        body.append([heading, *(f"{1000 * took:.1f}" for took in found)])
+    rows(["", "first", "later"], body)
+
+
 def compare_eigencam(rounds: int) -> None:
     """Print Eigen-CAM's time, which needs no gradient, over that of a forward."""
     import pytorch_grad_cam as grad_cam
@@ -135,16 +154,25 @@ def compare_eigencam(rounds: int) -> None:
     )
 
 
+SECTIONS = {
+    "gradcam": compare_gradcam,
+    "eigencam": compare_eigencam,
+    "first_calls": measure_first_calls,
+}
+
+
 def main() -> None:
     """Parse the command line and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", choices=SECTIONS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"{datetime.date.today()}, {machine()}")
-    compare_gradcam(options.rounds)
-    compare_eigencam(options.rounds)
+    for name, section in SECTIONS.items():
+        if options.only in (None, name):
+            section(options.rounds)
 
 
 if __name__ == "__main__":

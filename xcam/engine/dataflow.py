@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from xcam.engine import forward
 from xcam.engine.paths import find_scores
 from xcam.engine.restore import untouched
-from xcam.engine.skeleton import infer
+from xcam.engine.skeleton import ShapeInference, infer
 from xcam.engine.trace import hooks, replace_first
 from xcam.engine.wrappers import eager, select_first
 
@@ -25,7 +24,7 @@ _FAULTS = (ArithmeticError, AssertionError, LookupError, RuntimeError, ValueErro
 _ROUNDING = 1e-5  # of the largest score, by which passes of equal values may differ
 
 
-class GraphlessUse(TorchDispatchMode):
+class GraphlessUse(ShapeInference):  # type: ignore[no-untyped-call]
     """A block's operations on meta tensors, watched for values that have left the graph.
 
     An operation counts if it takes what was made from the image and needs no gradient, as behind
@@ -39,7 +38,7 @@ class GraphlessUse(TorchDispatchMode):
     """
 
     def __init__(self, image: Tensor) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.found = False
         # Kept alive, so that no other tensor takes an address. On meta they hold no memory.
         self._made = {_locate(image): image}

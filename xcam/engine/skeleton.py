@@ -44,6 +44,12 @@ class ShapeInference(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Torch would import its compiler, which takes seconds, and ask it at each operation. No
+        # pass in such a block is compiled.
+        return False
+
     def __torch_dispatch__(
         self,
         func: Any,  # noqa: ANN401
@@ -71,6 +77,10 @@ def infer(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:  
             return given
         case "_safe_softmax" if len(args) == 2 and not kwargs:
             return torch.empty_like(given)
+        case "addmm" if not kwargs and args[1].shape[-1:] == args[2].shape[:1]:
+            bias, (rows, _), (_, columns) = given, args[1].shape, args[2].shape
+            if bias.shape == (columns,):
+                return args[1].new_empty(rows, columns)
         case "native_batch_norm" if args[5] is False:
             return torch.empty_like(given), given.new_empty(0), given.new_empty(0)
         case "native_layer_norm":
