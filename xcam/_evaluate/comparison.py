@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from xcam._explain.checks import check_model
 from xcam._explain.prepared import (
-    check_labels,
+    check_table_labels,
     label_settings,
     requested_method,
     resolve_method,
@@ -183,7 +183,7 @@ def _label_models(model: Models) -> dict[str, nn.Module]:
         return {_name_class(model): model}
     if not model:
         raise ValueError("there is no model to evaluate")
-    check_labels(model)
+    check_table_labels(model)
     for net in model.values():
         check_model(net)
     return dict(model)
@@ -247,7 +247,7 @@ def _label_sources(maps: Maps) -> dict[str, MapSource]:
     if maps is None:
         return {}
     if isinstance(maps, Mapping):
-        check_labels(maps)
+        check_table_labels(maps)
         return {label: _open_source(one) for label, one in maps.items()}
     source = _open_source(maps)
     return {source.folder.resolve().name if isinstance(source, StoredMaps) else "maps": source}

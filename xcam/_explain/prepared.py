@@ -36,7 +36,7 @@ from xcam.registry import find_name, make_base, make_method
 
 __all__ = [
     "Prepared",
-    "check_labels",
+    "check_table_labels",
     "label_settings",
     "prepare",
     "requested_method",
@@ -198,7 +198,7 @@ def label_settings(given: object, resolve: Callable[..., S]) -> dict[str, S]:
         ValueError: The same one is given twice.
     """
     if isinstance(given, Mapping):
-        check_labels(given)
+        check_table_labels(given)
         return {label: resolve(one) for label, one in given.items()}
     if isinstance(given, str | Settings) or not isinstance(given, Iterable):
         given = (given,)
@@ -214,7 +214,7 @@ def label_settings(given: object, resolve: Callable[..., S]) -> dict[str, S]:
     return dict(zip(labels, resolved, strict=True))
 
 
-def check_labels(given: Mapping[Any, object]) -> None:
+def check_table_labels(given: Mapping[Any, object]) -> None:
     """Refuse labels other than strings, which is what tables and files are named by.
 
     Raises:
