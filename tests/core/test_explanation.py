@@ -230,7 +230,7 @@ class TestOverlay:
         ("images", "options", "error", "words"),
         [
             (torch.zeros(4, 2, 6, 8), {}, ValueError, "1 or 3 channels, got 2"),
-            (np.zeros((4, 3, 6, 8)), {}, TypeError, "must be a torch tensor, got ndarray"),
+            (np.zeros((4, 3, 6, 8)), {}, ValueError, "a picture as ndarray must be"),
             (
                 torch.zeros(4, 3, 6, 8),
                 {"alpha": 1.5},

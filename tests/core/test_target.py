@@ -83,9 +83,9 @@ class TestKinds:
             (True, TypeError, "must hold integers, got torch.bool: True"),
             ([True, False, True], TypeError, "must hold integers, got torch.bool"),
             (1j, TypeError, "must hold integers, got torch.complex64"),
-            ("cat", TypeError, "None, an int, 3 ints, or a callable, got 'cat'"),
-            (["cat"] * 3, TypeError, "None, an int, 3 ints, or a callable"),
-            ({0: 1}, TypeError, "None, an int, 3 ints, or a callable"),
+            ("cat", ValueError, "target 'cat' is the name of a class, and the model names none"),
+            (["cat"] * 3, ValueError, "target 'cat' is the name of a class"),
+            ({0: 1}, TypeError, "None, an int, a name, 3 of them, or a callable"),
             (Target(torch.arange(2)), ValueError, "the target is for 2 images, got 3"),
         ],
     )

@@ -111,7 +111,11 @@ REFUSED = {
     "one-element tensor": ({"target": torch.tensor([3])}, ValueError, r"got shape \(1,\)"),
     "float": ({"target": 3.0}, TypeError, "must hold integers, got torch.float32: 3.0"),
     "bool": ({"target": True}, TypeError, "must hold integers, got torch.bool: True"),
-    "name": ({"target": "cat"}, TypeError, "None, an int, 4 ints, or a callable, got 'cat'"),
+    "name": (
+        {"target": "cat"},
+        ValueError,
+        "target 'cat' is the name of a class, and the model nam",
+    ),
     "callable of the output alone": (
         {"target": lambda output: output[:, 0]},
         TypeError,
@@ -180,7 +184,7 @@ REFUSED = {
     "numpy": (
         {"images": IMAGES.numpy()},
         TypeError,
-        "torch tensor.*got ndarray; convert arrays with torch.from_numpy",
+        "torch tensor.*got ndarray; a file, PIL image or array is taken by a model that says its",
     ),
     "list": (
         {"images": list(IMAGES)},
@@ -197,7 +201,7 @@ REFUSED = {
         TypeError,
         r"got tuple of tensors \(4, 3, 8, 8\), \(4, 1, 8, 8\); for a model of several inputs, wrap",
     ),
-    "empty list": ({"images": []}, TypeError, "got list; convert arrays with torch.from_numpy"),
+    "empty list": ({"images": []}, TypeError, "got list; a file, PIL image or array is taken by"),
     "device": (
         {"images": IMAGES.to("meta")},
         ValueError,

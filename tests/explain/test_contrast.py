@@ -94,9 +94,14 @@ def test_refuses_methods_that_know_no_class(name):
         (1, 99, ValueError, "contrast 99 is out of range: the model has"),
         (1, -1, ValueError, "contrast -1 is negative"),
         (1, [0, 2], ValueError, "contrast must name one class for each of the 3 images"),
-        (1, 0.5, TypeError, "contrast must be the number of a class, or of"),
-        (1, "cat", TypeError, "or of one an image, got 'cat'"),
-        (1, lambda output, rows: output[:, 0], TypeError, "contrast must be the number of a"),
+        (1, 0.5, TypeError, "contrast must be the number or name of a class, or"),
+        (1, "cat", ValueError, "contrast 'cat' is the name of a class, and the model names none"),
+        (
+            1,
+            lambda output, rows: output[:, 0],
+            TypeError,
+            "contrast must be the number or name of a",
+        ),
         (lambda output, rows: output[:, 0], 1, TypeError, "needs a class as the target, got a"),
     ],
 )

@@ -103,7 +103,11 @@ def _describe_parts(images: object) -> str:
     """Return what a sequence given as images holds, and how to make one tensor of it."""
     tensors = [*images] if isinstance(images, tuple | list) else []
     if not tensors or not all(isinstance(part, Tensor) for part in tensors):
-        return "; convert arrays with torch.from_numpy"
+        return (
+            "; a file, PIL image or array is taken by a model that says its input size, "
+            "xcam.models.Normalized(model, mean, std, input_size=224); to others give a tensor, as "
+            "xcam.read_image(file, 224)[None]"
+        )
     shapes = [tuple(part.shape) for part in tensors]
     remedy = "resize them to one size and use torch.stack(images)"
     if any(len(shape) == 4 for shape in shapes):

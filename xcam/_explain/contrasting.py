@@ -14,19 +14,22 @@ from xcam.engine.shared import share_passes
 
 __all__ = ["Contrast", "check_class_specific", "explain_contrast", "make_contrast"]
 
-Contrast: TypeAlias = "int | Sequence[int] | Tensor | None"
+Contrast: TypeAlias = "int | str | Sequence[int] | Sequence[str] | Tensor | None"
 
 
-def make_contrast(contrast: Contrast, target: Target, images: Tensor) -> Target | None:
+def make_contrast(
+    contrast: Contrast, target: Target, images: Tensor, categories: Sequence[str] = ()
+) -> Target | None:
     """Return the classes that the target is contrasted with, (B,); None for none.
 
     Raises:
         TypeError: No class, or a target that is none: a callable.
         ValueError: Not one class an image, a negative class, or the target itself.
+        UnknownNameError: No class of the model, of these categories, has this name.
     """
     if contrast is None:
         return None
-    wanted = f"contrast must be the number of a class, or of one an image, got {contrast!r}"
+    wanted = f"contrast must be the number or name of a class, or one an image, got {contrast!r}"
     if callable(contrast) or isinstance(contrast, Target):
         raise TypeError(wanted)
     if target.function is not None:
@@ -35,7 +38,7 @@ def make_contrast(contrast: Contrast, target: Target, images: Tensor) -> Target 
             "of two scores instead, and leave the contrast out"
         )
     try:
-        made = Target.of(contrast, images, "contrast")
+        made = Target.of(contrast, images, "contrast", categories)
     except TypeError as error:  # which speaks of what a target may be
         raise TypeError(wanted) from error
     if target.classes is not None and made.classes is not None:

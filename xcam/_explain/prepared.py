@@ -32,6 +32,7 @@ from xcam.engine.layers import find_default_layer
 from xcam.engine.restore import rerun_overwritten
 from xcam.engine.structure import forget
 from xcam.errors import LayerError, ModelOutputError
+from xcam.models.categories import find_categories
 from xcam.registry import find_name, make_base, make_method
 
 __all__ = [
@@ -155,13 +156,15 @@ def _run_once(prepared: Prepared, images: Tensor, target: Target) -> Explanation
     if prepared.note:
         forward.note(prepared.note)
     raw = torch.cat([raw for raw, _ in done])
+    logits = _concatenate([chunk.logits for _, chunk in done])
     return Explanation(
         raw=raw,
         size=(images.shape[2], images.shape[3]),
         target=_concatenate([chunk.classes for _, chunk in done]),
-        logits=_concatenate([chunk.logits for _, chunk in done]),
+        logits=logits,
         method=method,
         run_notes=tuple(Note(None, sentence) for sentence in forward.current_runtime().notes),
+        categories=() if logits is None else find_categories(model, logits.shape[1]),
     )
 
 

@@ -14,6 +14,7 @@ from xcam._explain.contrasting import (
     explain_contrast,
     make_contrast,
 )
+from xcam._explain.pictures import Images, load_images
 from xcam._explain.prepared import (
     label_settings,
     prepare,
@@ -26,6 +27,7 @@ from xcam.engine import untouched
 from xcam.engine.forward import Precision, out_of_memory, run_settings
 from xcam.engine.shared import share_passes
 from xcam.errors import warn
+from xcam.models.categories import find_categories
 
 __all__ = ["explain"]
 
@@ -35,7 +37,7 @@ Methods: TypeAlias = "Sequence[str | Method] | Mapping[str, str | Method]"
 @overload
 def explain(
     model: nn.Module,
-    images: Tensor,
+    images: Images,
     target: TargetLike = None,
     method: str | Method | None = None,
     *,
@@ -50,7 +52,7 @@ def explain(
 @overload
 def explain(
     model: nn.Module,
-    images: Tensor,
+    images: Images,
     target: TargetLike = None,
     method: Methods = ...,
     *,
@@ -64,7 +66,7 @@ def explain(
 
 def explain(
     model: nn.Module,
-    images: Tensor,
+    images: Images,
     target: TargetLike = None,
     method: str | Method | Methods | None = None,
     *,
@@ -83,16 +85,21 @@ def explain(
     Args:
         model: From (B, C, H, W) images to (B, K) logits. Wrapped (DataParallel, compiled) or
             frozen models are fine.
-        images: (B, C, H, W) floating point, finite, as `model` takes them, on its device.
-        target: What to explain: None for the class that the model predicts, an int, a sequence
-            or tensor of B ints, or a callable `(output, rows) -> scores`; see `xcam.Target.of`.
+        images: (B, C, H, W) floating point, finite, as `model` takes them, on its device. For a
+            `Normalized` that says its `input_size`, also a picture, or a list of them: a file, a
+            PIL image, an array (H, W) or (H, W, 3) or a tensor (C, H, W), of uint8 or in [0, 1];
+            resized to cover that size, its center cropped, as `xcam.read_image` does.
+        target: What to explain: None or `"predicted"` for the class that the model predicts, its
+            number or name, a sequence or tensor of B of them, or a callable
+            `(output, rows) -> scores`; see `xcam.Target.of`. Names are those of the model's
+            `categories`.
         method: A name from `xcam.list_methods()`, or a method object. None means the method whose
             head the model carries, and Grad-CAM if it carries none. The name of that method stands
             for it, too: with the parameters that it was trained with. Or several: a sequence of
             names and objects, or a dict that labels them.
-        contrast: A class, or B of them, such as the second best: why the target rather than that
-            one? The map is then that of the target less that of the contrast, by any
-            class-specific method: positive where pixels speak for the target.
+        contrast: A class by number or name, or B of them, such as the second best: why the target
+            rather than that one? The map is then that of the target less that of the contrast, by
+            any class-specific method: positive where pixels speak for the target.
         batch_size: How many images go through the model at a time; None chooses by device, image
             size and, on a CPU, the size of the model's layers. It changes speed and memory, not the
             maps.
@@ -111,17 +118,20 @@ def explain(
         ValueError: An argument out of its range, images that the model fails on, a contrast that
             is the target or of a method that knows no class, or of several methods none, or the
             same one twice.
-        UnknownNameError: No such method or layer.
+        UnknownNameError: No such method, layer or class.
+        FileNotFoundError: There is no such picture.
         ModelOutputError: The output is not one finite (B, K) tensor.
         LayerError: The layer gives no map, or no gradient.
         NotFittedError: The method is a trainable one whose head the model lacks, or has untrained.
     """
     check_model(model)
-    check_images(model, images)
-    aim, settings = Target.of(target, images), (batch_size, precision, progress)
-    other = None if contrast is None else make_contrast(contrast, aim, images)
+    batch, settings = load_images(model, images), (batch_size, precision, progress)
+    check_images(model, batch)
+    names = find_categories(model)
+    aim = Target.of(target, batch, categories=names)
+    other = None if contrast is None else make_contrast(contrast, aim, batch, names)
     if method is None or isinstance(method, str | Method):
-        return _explain(model, images, aim, other, method, params, *settings)
+        return _explain(model, batch, aim, other, method, params, *settings)
 
     def resolve(one: str | Method) -> Method:
         return resolve_method(requested_method(model, one), params)
@@ -132,9 +142,9 @@ def explain(
     if other is not None:
         for one in methods.values():
             check_class_specific(one)
-    with share_passes(images), untouched(model):
+    with share_passes(batch), untouched(model):
         return {
-            label: _explain(model, images, Target.of(aim, images), other, one, {}, *settings)
+            label: _explain(model, batch, Target.of(aim, batch), other, one, {}, *settings)
             for label, one in methods.items()
         }
 

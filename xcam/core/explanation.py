@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import base64
+import html
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from xcam import imaging
-from xcam.core import figures
+from xcam.core import drawing, figures
+from xcam.core.captions import make_captions
 from xcam.core.explanation_file import write_explanation
 from xcam.core.maps import check_maps, check_place, find_positions, reduce_channels
 from xcam.core.method import Method, SavedMethod
 from xcam.core.notes import Note, join_notes, map_notes, select_notes
 from xcam.core.target import Target, TargetLike
 from xcam.errors import warn
+from xcam.imaging import Pictures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["Explanation"]
 
 _MAX_SHOWN = 8  # targets in a repr
-_SCALES: Final = ("positive", "diverging")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -44,6 +47,8 @@ class Explanation:
         run_notes: What was noted while the maps were made; `notes` adds those on the maps.
         contrast: (B,) int64, the class whose map was subtracted, at one value a pixel; None if none
             was.
+        categories: The names of the model's classes, in the order of the logits; empty if it names
+            none.
     """
 
     raw: Tensor
@@ -53,6 +58,7 @@ class Explanation:
     method: Method | SavedMethod
     run_notes: tuple[Note, ...] = ()
     contrast: Tensor | None = None
+    categories: tuple[str, ...] = ()
 
     @staticmethod
     def of(
@@ -169,6 +175,7 @@ class Explanation:
             method=first.method,
             run_notes=join_notes([(len(part), part.run_notes) for part in parts]),
             contrast=join("contrast"),
+            categories=first.categories if len({part.categories for part in parts}) == 1 else (),
         )
         return _with_maps(whole, torch.cat([part.maps for part in parts]))
 
@@ -209,27 +216,45 @@ class Explanation:
         scale = imaging.normalize if self.contrast is None else imaging.normalize_signed
         return scale(self.maps)
 
-    def overlay(self, images: Tensor, alpha: float = 0.6, colors: str | None = None) -> Tensor:
+    def overlay(
+        self,
+        images: Tensor | Pictures,
+        alpha: float = 0.6,
+        colors: str | None = None,
+        *,
+        relu: bool | None = None,
+        background: imaging.Background = "color",
+        contours: Sequence[float] = (),
+    ) -> Tensor:
         """Return the images under their normalized maps in color, opaque where the map is high.
 
-        The map of a pixel method, a few bright dots, is smoothed and brightened first. With a
-        contrast the colors diverge around zero, which is transparent: red speaks for the target,
-        blue for the contrast.
+        Colors diverge around zero, which is transparent, with a contrast (red speaks for the
+        target, blue for the contrast) and for methods that give a signed value for each pixel, such
+        as Integrated Gradients. The map of a pixel method, a few bright dots, is smoothed and
+        brightened first. Any other map is shown where it is positive.
 
         Args:
-            images: (B, C, H, W), C of 1 or 3; an image that leaves [0, 1] is stretched into it.
-            alpha: Opacity at the map's maximum, with a contrast at its largest magnitude, in
+            images: (B, C, H, W), C of 1 or 3, the images that were explained; one that leaves
+                [0, 1] is stretched into it. Or the photographs themselves as `xcam.explain` takes
+                them, each of any resolution: the map is laid on the part that the model saw, and
+                the rest is faded. All must then be of one size; see `__iter__` for single ones.
+            alpha: Opacity at the map's maximum, with both signs at its largest magnitude, in
                 [0, 1].
-            colors: A matplotlib color map; None for `"turbo"`, with a contrast for `"RdBu_r"`.
+            colors: A matplotlib color map; None for `"turbo"`, with both signs for `"RdBu_r"`.
+            relu: Whether to cut what is negative; None for the rule above, False to show the range
+                from the lowest value to the highest of maps that do not diverge.
+            background: `"gray"` takes the images without their colors.
+            contours: Shares of the maximum at which lines are drawn, such as (0.25, 0.5, 0.75).
 
         Returns:
-            (B, 3, H, W) float32 in [0, 1].
+            (B, 3, H, W) float32 in [0, 1], of the size of `images`.
+
+        Raises:
+            ValueError: Other images than those explained, photographs of several sizes, or an
+                argument out of its range.
         """
-        self._check(images)
-        maps = self.normalized()
-        if self.raw.ndim == 4:
-            maps = imaging.brighten(maps)
-        return imaging.overlay(images, maps, alpha, colors, diverging=self.contrast is not None)
+        style = drawing.Style(alpha, colors, relu, background, tuple(contours))
+        return drawing.overlay(self, images, style)
 
     def captions(self, categories: Sequence[str] = ()) -> list[str]:
         """Return for each image, in a few lines, the class explained and its probability.
@@ -238,31 +263,72 @@ class Explanation:
         so is the contrast.
 
         Args:
-            categories: Names of the model's classes; without them classes go by their numbers.
+            categories: Names of the classes, in place of the model's own; classes without a name
+                go by their numbers.
         """
         if self.target is None:
             return ["a score of\nthe output"] * len(self)
-        return figures.make_captions(self.target, self.logits, categories, self.contrast)
+        names = categories or self.categories
+        return make_captions(self.target, self.logits, names, self.contrast)
 
     def plot(
-        self, images: Tensor, path: str | Path | None = None, categories: Sequence[str] = ()
+        self,
+        images: Tensor | Pictures,
+        path: str | Path | None = None,
+        categories: Sequence[str] = (),
+        *,
+        titles: Sequence[str] = (),
+        labels: Sequence[int] | Sequence[str] | Tensor | None = None,
+        alpha: float = 0.6,
+        colors: str | None = None,
+        background: imaging.Background = "color",
+        contours: Sequence[float] = (),
+        dpi: int = figures.DPI,
     ) -> Figure:
         """Draw each image beside its overlay, with a scale of the colors.
 
+        The figure shows itself in a notebook; more than eight images stand side by side. A map that
+        is flat or nowhere positive says so.
+
         Args:
-            images: (B, C, H, W), the images that were explained; C of 1 or 3.
+            images: The images that were explained, or photographs; see `overlay`. Photographs are
+                drawn as fine as the picture, and may be of several sizes.
             path: Where to write the picture, in the format of its suffix (.png, .pdf, .svg …);
                 None to only return it.
-            categories: Names of the classes, for the captions.
+            categories: Names of the classes for the captions, in place of the model's own.
+            titles: A line above the caption of each image; by default the names of the files, where
+                `images` are files.
+            labels: (B,), the true class of each image by number or name, for the captions.
+            alpha: See `overlay`.
+            colors: See `overlay`.
+            background: See `overlay`.
+            contours: See `overlay`.
+            dpi: Pixels an inch; a picture is 2.6 inches wide.
 
         Raises:
-            ValueError: Other images than those explained, or matplotlib does not write the format.
+            ValueError: Other images than those explained, not B titles or labels, or matplotlib
+                does not write the format.
             OSError: The folder is missing or cannot be written to.
         """
-        overlays = {self.method.spec.title: self.overlay(images)}
-        rows = self.captions(categories)
-        diverging = self.contrast is not None
-        return figures.draw_grid(images, overlays, rows, path, cell=2.6, scale=_SCALES[diverging])
+        style = drawing.Style(alpha, colors, None, background, tuple(contours))
+        rows = drawing.make_rows(self, images, categories or self.categories, titles, labels)
+        figure = drawing.draw_explanation(self, images, rows, style, path, dpi)
+        vars(self)["_figure"] = figure  # which a notebook shows from now on
+        return figure
+
+    def _repr_png_(self) -> bytes:
+        """Return the picture that was plotted last for notebooks, else the maps by themselves."""
+        plotted: Figure | None = vars(self).get("_figure")
+        return figures.render(plotted or drawing.draw_maps(self))
+
+    def _repr_html_(self) -> str:
+        """Return that picture for notebooks, beneath the line that `repr` gives."""
+        picture = base64.b64encode(self._repr_png_()).decode("ascii")
+        described = html.escape(repr(self))
+        return (
+            f"<p><code>{described}</code></p>"
+            f'<img alt="{described}" style="max-width: 100%" src="data:image/png;base64,{picture}">'
+        )
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file, which `xcam.load` reads; a file that exists is replaced.
@@ -280,16 +346,6 @@ class Explanation:
         target = "unknown" if self.target is None else _list_classes(self.target)
         contrast = "" if self.contrast is None else f", contrast {_list_classes(self.contrast)}"
         return f"<Explanation of {images} by {self.method!r}, target {target}{contrast}>"
-
-    def _check(self, images: Tensor) -> None:
-        if not isinstance(images, Tensor):
-            raise TypeError(f"images must be a torch tensor, got {type(images).__name__}")
-        expected = (len(self), *self.size)
-        if images.ndim != 4 or (len(images), *images.shape[2:]) != expected:
-            raise ValueError(
-                f"the explanation is of {expected[0]} images of {expected[1]}×{expected[2]}, "
-                f"got images of shape {tuple(images.shape)}"
-            )
 
 
 def _list_classes(classes: Tensor) -> str:

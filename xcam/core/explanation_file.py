@@ -26,8 +26,8 @@ def write_explanation(explanation: Explanation, path: str | Path) -> None:
 
     Tensors: `raw`, `target`, `logits` and `contrast` where there are any, and the method's
     parameters that are tensors. The header holds the format, the images' size, the method with its
-    parameters, whether the maps were made elsewhere, the notes of the run and the versions of xcam
-    and torch.
+    parameters, whether the maps were made elsewhere, the notes of the run, the names of the
+    classes and the versions of xcam and torch.
     """
     tensors = explanation.tensors()
     header = {
@@ -40,6 +40,7 @@ def write_explanation(explanation: Explanation, path: str | Path) -> None:
             for name, value in explanation.method.parameters().items()
         },
         "notes": explanation.run_notes,
+        "categories": explanation.categories,
         "versions": {"xcam": version("xcam"), "torch": str(torch.__version__)},
     }
     with files.writing(path) as partial:

@@ -3,123 +3,132 @@
 from __future__ import annotations
 
 import io
-import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch import Tensor
 
 from xcam import imaging
+from xcam.core.captions import fit_text, measure_text
 from xcam.runs import files
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["DPI", "INK", "draw_grid", "make_captions", "write_figure"]
+__all__ = ["DPI", "INK", "Scale", "draw_grid", "make_figure", "render", "write_figure"]
 
 DPI = 120
 INK = "#222222"
-_LETTERS_AN_INCH = 12.5
-_LINE = 0.15  # inches that a line of text beneath a picture takes
-_SCALE = 0.7  # inches that a scale of colors takes
+_FONT, _SMALL = 9.0, 7.0  # points
+_SPACING = 1.25  # of lines, in font sizes
+_GAP = 0.04  # inches between pictures
+_BAR = (0.12, 2.0)  # inches: width and height of a scale of colors
+_TALLEST = 1.6  # height of a picture, in widths
+_ROWS = 8  # pictures below each other before there is another block of them
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The scale of an overlay's colors, drawn as they are seen on a gray picture.
+
+    Attributes:
+        alpha: The opacity where the map is highest.
+        colors: A matplotlib color map; None for that of `xcam.imaging.overlay`.
+        diverging: Whether the colors diverge around zero.
+    """
+
+    alpha: float = 0.6
+    colors: str | None = None
+    diverging: bool = False
 
 
 def draw_grid(
-    images: Tensor,
-    columns: Mapping[str, Tensor],
+    images: Tensor | Sequence[Tensor],
+    columns: Mapping[str, Tensor | Sequence[Tensor]],
     rows: Sequence[str] = (),
     path: str | Path | None = None,
     *,
     beneath: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    marks: Mapping[str, Sequence[str]] = MappingProxyType({}),
     cell: float = 1.3,
     dpi: int = DPI,
-    scale: Literal["positive", "diverging"] | None = None,
+    scale: Scale | None = None,
 ) -> Figure:
     """Draw a table of pictures: an image a row, the image itself and then a method a column.
 
+    More than eight images are drawn in several such tables side by side.
+
     Args:
-        images: (B, C, H, W), C of 1 or 3.
-        columns: (B, 3, H, W) overlays in [0, 1] by title.
+        images: (B, C, H, W), C of 1 or 3, or B of (C, H, W); none, to draw the columns alone.
+        columns: (B, 3, H, W) overlays in [0, 1], or B of (3, H, W), by title.
         rows: B labels, such as `Explanation.captions` returns; none by default.
         path: Where to write the picture, in the format of its suffix (.png, .pdf, .svg …).
-        beneath: B lines of text by title, one below each overlay; none by default.
+        beneath: B lines of text by title, below each overlay; none by default.
+        marks: B words by title to print on overlays, empty ones for none.
         cell: Width of a picture in inches.
         dpi: Pixels an inch.
-        scale: A scale of the overlays' colors to add, of maps in [0, 1] or around zero; none by
-            default.
+        scale: Of the overlays' colors, to add; none by default.
 
     Raises:
         ValueError: Not B overlays, labels or lines of text; or matplotlib does not write the
             format.
         OSError: The folder is missing or cannot be written to.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    count = len(images)
-    for title, overlays in columns.items():
-        if len(overlays) != count:
-            raise ValueError(f"{title!r} has {len(overlays)} overlays for {count} images")
-    for labels in filter(None, (rows, *beneath.values())):
-        if len(labels) != count:
-            raise ValueError(f"{len(labels)} labels for {count} images")
-    pictures = {"image": imaging.stretch(images.detach().float()), **columns}
-    letters = max((len(line) for row in rows for line in row.split("\n")), default=0)
-    margin = letters / _LETTERS_AN_INCH  # beside the pictures, for the labels
-    height = cell * images.shape[2] / images.shape[3] + (_LINE if beneath else 0)
-    size = (margin + cell * len(pictures), 0.4 + height * count)
-    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0, compress=True)
-    figure = Figure(figsize=size, dpi=dpi, layout=layout, facecolor="white")
-    axes = figure.subplots(count, len(pictures), squeeze=False)
-    for column, (title, batch) in enumerate(pictures.items()):
-        axes[0, column].set_title(textwrap.fill(title, int(cell * 12)), fontsize=9, color=INK)
-        for row in range(count):
-            _show(axes[row, column], batch[row])
-            if beneath.get(title):
-                axes[row, column].set_xlabel(beneath[title][row], fontsize=7, color=INK)
-    for row, label in enumerate(rows):
-        axes[row, 0].set_ylabel(
-            label, rotation=0, ha="right", va="center", fontsize=9, color=INK, labelpad=6
-        )
-    if scale:
-        _add_scale(figure, diverging=scale == "diverging")
+    count = len(images) or max(map(len, columns.values()))
+    _check_counts(count, columns, (rows, *beneath.values(), *marks.values()))
+    pictures = {**_stretch(images), **columns}
+    texts = {
+        title: [fit_text(one, cell, (_SMALL, 6, 5)) for one in lines]
+        for title, lines in beneath.items()
+        if lines
+    }
+    titles = {title: fit_text(title, cell) for title in pictures}
+    layout = _Layout.of(pictures, rows, titles.values(), texts, cell, scale is not None)
+    figure = make_figure(layout.size, dpi)
+    for row in range(count):
+        drawn = [figure.add_axes(layout.place(row, column)) for column in range(layout.columns)]
+        for axes, (title, batch) in zip(drawn, pictures.items(), strict=True):
+            _show(axes, batch[row])
+            if layout.is_top(row):
+                _write(axes.set_title, *titles[title], pad=3)
+            if title in texts:
+                _write(axes.set_xlabel, *texts[title][row], labelpad=2)
+            if title in marks:
+                _mark(axes, marks[title][row])
+        if rows:
+            beside = {"rotation": 0, "ha": "right", "va": "center", "labelpad": 5}
+            _write(drawn[0].set_ylabel, rows[row], _FONT, **beside)
+    if scale is not None:
+        _add_scale(figure, layout, scale)
     return write_figure(figure, path)
 
 
-def make_captions(
-    target: Tensor,
-    logits: Tensor | None,
-    categories: Sequence[str] = (),
-    contrast: Tensor | None = None,
-) -> list[str]:
-    """Return for each image, in a few lines, the class explained and its probability.
+def make_figure(
+    size: tuple[float, float], dpi: int = DPI, layout: Literal["constrained"] | None = None
+) -> Figure:
+    """Return an empty white figure of a size in inches.
 
-    Where the model predicts another class than the one explained, that class is named too, and so
-    is the contrast.
-
-    Args:
-        target: (B,) int64, the class explained.
-        logits: (B, K); without them there is no probability.
-        categories: Names of the model's classes; without them classes go by their numbers.
-        contrast: (B,) int64, the class whose map was subtracted, if any was.
+    It is none of pyplot's, so that matplotlib does not keep it; a notebook shows it all the same,
+    without `%matplotlib inline`.
     """
-    odds: list[Tensor | None] = [None] * len(target)
-    if logits is not None:
-        odds = [*(logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1))]
-    others = [None] * len(target) if contrast is None else contrast.tolist()
-    captions = []
-    for row, index, other in zip(odds, target.tolist(), others, strict=True):
-        lines = [_describe_class(index, row, categories)]
-        if other is not None:
-            lines.append(f"rather than\n{_describe_class(other, row, categories)}")
-        predicted = index if row is None else int(row.argmax())
-        if predicted not in (index, other):
-            lines.append(f"(predicted {_name(predicted, categories)})")
-        captions.append("\n".join(lines))
-    return captions
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, dpi=dpi, layout=layout, facecolor="white")
+    vars(figure)["_repr_png_"] = partial(render, figure)
+    return figure
+
+
+def render(figure: Figure, kind: str = "png") -> bytes:
+    """Return a figure as the content of a file of a kind."""
+    content = io.BytesIO()
+    figure.savefig(content, format=kind, bbox_inches="tight", pad_inches=0.08)
+    return content.getvalue()
 
 
 def write_figure(figure: Figure, path: str | Path | None) -> Figure:
@@ -134,20 +143,127 @@ def write_figure(figure: Figure, path: str | Path | None) -> Figure:
         known = figure.canvas.get_supported_filetypes()
         if kind not in known:
             raise ValueError(f"no such kind of picture: {str(path)!r}; use .{', .'.join(known)}")
-        content = io.BytesIO()
-        figure.savefig(content, format=kind, bbox_inches="tight", pad_inches=0.08)
-        files.write(path, content.getvalue())
+        files.write(path, render(figure, kind))
     return figure
 
 
-def _describe_class(index: int, odds: Tensor | None, categories: Sequence[str]) -> str:
-    share = "" if odds is None else f"\n{float(odds[index]):.0%}"
-    return _name(index, categories) + share
+@dataclass(frozen=True)
+class _Layout:
+    """Where the pictures of a grid lie, in inches from the top left corner.
+
+    Attributes:
+        columns: Pictures of a row, in each block.
+        rows: Rows of a block.
+        blocks: Tables side by side.
+        cell: Width of a picture.
+        heights: Of the rows' pictures.
+        margin: Width of the labels beside a row.
+        head: Height of the titles.
+        foot: Height of the text beneath each row.
+        bar: Width that the scale of colors takes.
+    """
+
+    columns: int
+    rows: int
+    blocks: int
+    cell: float
+    heights: tuple[float, ...]
+    margin: float
+    head: float
+    foot: float
+    bar: float
+
+    @classmethod
+    def of(
+        cls,
+        pictures: Mapping[str, Tensor | Sequence[Tensor]],
+        rows: Sequence[str],
+        titles: Iterable[tuple[str, float]],
+        texts: Mapping[str, Sequence[tuple[str, float]]],
+        cell: float,
+        has_bar: bool,
+    ) -> _Layout:
+        """Measure the texts, and lay out the pictures in as many blocks as they need."""
+        batches = [*pictures.values()]
+        count = len(batches[0])
+        labels = (measure_text(line, _FONT) for row in rows for line in row.split("\n"))
+        margin = max(labels, default=0) + (0.12 if rows else 0.04)
+        foot = max((_measure_height(*one) for lines in texts.values() for one in lines), default=0)
+        least = max((_measure_height(row, _FONT) for row in rows), default=0)
+        shapes = [
+            [one.shape[-2] / one.shape[-1] for one in each] for each in zip(*batches, strict=True)
+        ]
+        heights = [max(cell * min(max(each), _TALLEST), least) for each in shapes]
+        width = margin + len(batches) * (cell + _GAP)
+        blocks = 1
+        while -(-count // blocks) > _ROWS and sum(heights) / blocks > blocks * width:
+            blocks += 1
+        lines = -(-count // blocks)
+        return cls(
+            columns=len(batches),
+            rows=lines,
+            blocks=blocks,
+            cell=cell,
+            heights=tuple(max(heights[line::lines]) for line in range(lines)),
+            margin=margin,
+            head=max(_measure_height(*title) for title in titles) + 0.06,
+            foot=foot + (0.05 if foot else 0),
+            bar=0.75 if has_bar else 0,
+        )
+
+    @property
+    def block(self) -> float:
+        """Return the width of a block."""
+        return self.margin + self.columns * (self.cell + _GAP)
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Return the (width, height) of the figure."""
+        height = self.head + sum(self.heights) + self.rows * (self.foot + _GAP)
+        return self.blocks * self.block + self.bar, max(height, 1.4 if self.bar else 0)
+
+    def is_top(self, row: int) -> bool:
+        """Return whether an image is the first of its block."""
+        return row % self.rows == 0
+
+    def place(self, row: int, column: int) -> tuple[float, float, float, float]:
+        """Return (left, bottom, width, height) of a picture, as shares of the figure."""
+        block, line = divmod(row, self.rows)
+        left = block * self.block + self.margin + column * (self.cell + _GAP)
+        top = self.head + sum(self.heights[:line]) + line * (self.foot + _GAP)
+        return self.scale(left, top, self.cell, self.heights[line])
+
+    def scale(
+        self, left: float, top: float, width: float, height: float
+    ) -> tuple[float, float, float, float]:
+        """Return a box in inches, from the top, as shares of the figure, from the bottom."""
+        across, down = self.size
+        return left / across, 1 - (top + height) / down, width / across, height / down
 
 
-def _name(index: int, categories: Sequence[str]) -> str:
-    name = categories[index] if index < len(categories) else f"class {index}"
-    return textwrap.fill(name, 16)
+def _check_counts(
+    count: int,
+    columns: Mapping[str, Tensor | Sequence[Tensor]],
+    texts: Iterable[Sequence[str]],
+) -> None:
+    for title, overlays in columns.items():
+        if len(overlays) != count:
+            raise ValueError(f"{title!r} has {len(overlays)} overlays for {count} images")
+    for labels in filter(None, texts):
+        if len(labels) != count:
+            raise ValueError(f"{len(labels)} labels for {count} images")
+
+
+def _stretch(images: Tensor | Sequence[Tensor]) -> dict[str, Any]:
+    if not len(images):
+        return {}
+    if isinstance(images, Tensor):
+        return {"image": imaging.stretch(images.detach().float())}
+    return {"image": [imaging.stretch(one[None].detach().float())[0] for one in images]}
+
+
+def _measure_height(text: str, size: float) -> float:
+    return (text.count("\n") + 1) * size * _SPACING / 72
 
 
 def _show(axes: Axes, picture: Tensor) -> None:
@@ -159,17 +275,38 @@ def _show(axes: Axes, picture: Tensor) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _add_scale(figure: Figure, diverging: bool) -> None:
-    """Widen the figure by a scale of the overlays' colors, with a contrast around zero."""
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
+def _write(place: Callable[..., object], text: str, size: float, **settings: Any) -> None:  # noqa: ANN401
+    place(text, fontsize=size, color=INK, **settings)
 
-    width, height = figure.get_size_inches()
-    figure.set_size_inches(width + _SCALE, height)
-    name, lowest = (imaging.DIVERGING, -1) if diverging else (imaging.SEQUENTIAL, 0)
-    colors = ScalarMappable(Normalize(lowest, 1), name)
-    bar = figure.colorbar(colors, ax=figure.axes, aspect=40, ticks=[lowest, (lowest + 1) / 2, 1])
-    label = "against … for, share of the largest" if diverging else "share of the map's maximum"
-    bar.set_label(label, fontsize=8, color=INK)
-    bar.ax.tick_params(labelsize=8, colors=INK)
-    bar.outline.set_visible(False)
+
+def _mark(axes: Axes, words: str) -> None:
+    if words:
+        box = {
+            "facecolor": "white",
+            "alpha": 0.85,
+            "edgecolor": "none",
+            "boxstyle": "round,pad=0.3",
+        }
+        middle: dict[str, Any] = {"ha": "center", "va": "center", "transform": axes.transAxes}
+        axes.text(0.5, 0.5, words, fontsize=_SMALL, color=INK, bbox=box, **middle)
+
+
+def _add_scale(figure: Figure, layout: _Layout, scale: Scale) -> None:
+    """Draw the scale of the overlays' colors beside the pictures, of a fixed size."""
+    lowest = -1 if scale.diverging else 0
+    values = torch.linspace(1, lowest, 256)[None, :, None]
+    gray = torch.full((1, 3, 256, 1), 0.5)
+    colors = imaging.blend(gray, values, scale.alpha, scale.colors, scale.diverging)
+    width, height = _BAR[0], min(_BAR[1], layout.size[1] - 0.3)
+    left = layout.blocks * layout.block + 0.08
+    top = max(0.1, min(layout.head, layout.size[1] - height - 0.1))
+    axes = figure.add_axes(layout.scale(left, top, width, height))
+    axes.imshow(colors[0].movedim(0, -1).numpy(), aspect="auto", extent=(0, 1, lowest, 1))
+    axes.set_xticks([])
+    axes.set_yticks([lowest, (lowest + 1) / 2, 1])
+    axes.yaxis.tick_right()
+    axes.tick_params(labelsize=_SMALL, colors=INK, length=2)
+    axes.spines[:].set_visible(False)
+    axes.yaxis.set_label_position("right")
+    label = "against … for, share of the largest" if scale.diverging else "share of the maximum"
+    axes.set_ylabel(label, fontsize=_SMALL, color=INK)

@@ -156,3 +156,18 @@ class Metric(Settings, ABC):
             The (P,) abscissae and the (…, P) ordinates of a curve, or None.
         """
         return None
+
+    @property
+    def curve_axes(self) -> tuple[str, str]:
+        """Return what the abscissa and the ordinate of the curve are, for figures.
+
+        A metric with a curve of another kind overrides it.
+        """
+        readings = {
+            "prob": "probability of the class",
+            "logit": "logit of the class",
+            "logprob": "log-probability of the class",
+            "accuracy": "accuracy",
+        }
+        output = self.parameters().get("output")
+        return "share of pixels removed", readings.get(str(output), self.spec.title)

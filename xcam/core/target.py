@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xcam.core.categories import find_classes
 from xcam.core.finite import check_finite, check_logits
 from xcam.core.several import has_independent_classes
 from xcam.errors import ModelOutputError
@@ -27,7 +28,9 @@ __all__ = [
 Output = Literal["logit", "prob", "logprob"]
 ScoreFunction: TypeAlias = Callable[[object, Tensor], Tensor]
 _UNBOUND = "the predicted class is not known yet: call target.bind first"
-TargetLike: TypeAlias = "int | Sequence[int] | Tensor | ScoreFunction | Target | None"
+TargetLike: TypeAlias = (
+    "int | str | Sequence[int] | Sequence[str] | Tensor | ScoreFunction | Target | None"
+)
 
 
 class Target:
@@ -62,21 +65,29 @@ class Target:
         self.bound = False
 
     @classmethod
-    def of(cls, target: TargetLike, images: Tensor, name: str = "target") -> Target:
+    def of(
+        cls,
+        target: TargetLike,
+        images: Tensor,
+        name: str = "target",
+        categories: Sequence[str] = (),
+    ) -> Target:
         """Make a target for `images` from what a user wrote.
 
         Args:
-            target: None for the class that the model predicts, an int for one class for all
-                images, a sequence or tensor of B ints for one class an image, or a callable
-                `(output, rows) -> scores`: the model's output for R rows and, as (R,) int64, the
-                number of the image that each row belongs to; it returns (R,) scores, higher for
-                more of what is to be explained.
+            target: None or `"predicted"` for the class that the model predicts, an int or a name
+                for one class for all images, a sequence of B ints or names, or a tensor, for one
+                class an image, or a callable `(output, rows) -> scores`: the model's output for R
+                rows and, as (R,) int64, the number of the image that each row belongs to; it
+                returns (R,) scores, higher for more of what is to be explained.
             images: (B, C, H, W).
             name: What errors call it: the argument that it came from.
+            categories: The names of the model's classes, in the order of its logits.
 
         Raises:
             TypeError: `target` is none of these, not of integers, or takes other arguments.
-            ValueError: Not one class an image, or a negative class.
+            ValueError: Not one class an image, a negative class, or a name of several classes.
+            UnknownNameError: No class has this name; the nearest ones are listed.
         """
         rows = torch.arange(len(images), device=images.device)
         if isinstance(target, Target):
@@ -86,11 +97,13 @@ class Target:
                 )
             rows = target.rows.to(images.device)
             return cls(rows, target.classes, target.function, target._highest, target._name)
-        if target is None:
+        if target is None or (isinstance(target, str) and target == "predicted"):
             return cls(rows)
         if callable(target):
             _check_signature(target)
             return cls(rows, function=target)
+        if isinstance(target, str | list | tuple):
+            target = find_classes(target, categories, name)
         classes = _classes(target, len(images), name)
         lowest, highest = torch.stack(classes.aminmax()).tolist()
         if lowest < 0:
@@ -249,7 +262,7 @@ def _classes(target: object, count: int, name: str) -> Tensor:
         classes = torch.as_tensor(target)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
-            f"{name} must be None, an int, {count} ints, or a callable, got {target!r}"
+            f"{name} must be None, an int, a name, {count} of them, or a callable, got {target!r}"
         ) from error
     if classes.numel() == 0:
         raise ValueError(f"{name} must name one class for each of the {count} images, got none")

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset
 
+from xcam.core.categories import fold_name
 from xcam.data.imagenet import find_imagenet_numbers
 from xcam.data.labels import RelabeledDataset
-from xcam.data.spelling import fold_name, parse_numbers, shorten
+from xcam.data.spelling import parse_numbers, shorten
 from xcam.sentences import pluralize
 
 __all__ = ["Numbering", "list_categories", "list_missing", "match_categories", "number_classes"]

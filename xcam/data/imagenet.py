@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 
-from xcam.data.spelling import fold_name
+from xcam.core.categories import fold_name
 
 __all__ = ["find_imagenet_numbers", "list_imagenet_categories"]
 

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
+from xcam.core.categories import fold_name
 from xcam.data.categories import Numbering, list_categories
 from xcam.data.datasets import is_several, list_labels
-from xcam.data.spelling import fold_name, parse_numbers
+from xcam.data.spelling import parse_numbers
 
 __all__ = ["number_parts_alike"]
 

@@ -1,21 +1,10 @@
-"""Spellings of the name of a class that count as one."""
+"""Names of classes in messages, and those that are numbers."""
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["check_numbers", "fold_name", "parse_numbers", "shorten"]
-
-
-def fold_name(name: str) -> str:
-    """Return a name without case, blanks, `_`, `-`, and zeros before a number.
-
-    `Great_White-shark` and `great white shark` are one name, and so are `007` and `7`.
-    """
-    folded = re.sub(r"[\s_-]+", "", unicodedata.normalize("NFC", name).casefold())
-    return str(int(folded)) if folded.isdecimal() else folded
+__all__ = ["check_numbers", "parse_numbers", "shorten"]
 
 
 def parse_numbers(names: Sequence[str]) -> list[int] | None:

@@ -36,6 +36,7 @@ def load_explanation(path: str | Path) -> Explanation:
         name = str(header["method"])
         notes = tuple(Note(image, text) for image, text in header["notes"])
         height, width = map(int, header["size"])
+        categories = tuple(map(str, header.get("categories", ())))  # not in the first files
         is_foreign = bool(header.get("is_foreign", False))
         values = {key: files.decode(value, tensors) for key, value in header["parameters"].items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -55,6 +56,7 @@ def load_explanation(path: str | Path) -> Explanation:
         method=method,
         run_notes=notes,
         contrast=tensors.get("contrast"),
+        categories=categories,
     )
 
 

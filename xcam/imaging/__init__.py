@@ -2,45 +2,62 @@
 
 from __future__ import annotations
 
-from xcam.imaging.reading import read_image, read_pixels
-from xcam.imaging.tensors import (
+from xcam.imaging.coloring import (
     DIVERGING,
     SEQUENTIAL,
+    Background,
+    blend,
+    brighten,
+    colorize,
+    fade,
+    outline,
+    overlay,
+    stretch,
+)
+from xcam.imaging.pictures import Picture, Pictures, list_pictures, read_picture
+from xcam.imaging.reading import read_image, read_pixels
+from xcam.imaging.tensors import (
     Fill,
     blur,
-    brighten,
     check_fill,
-    colorize,
     fit,
     hash_images,
     is_flat,
     make_fill,
     normalize,
     normalize_signed,
-    overlay,
     parse_size,
     resize,
-    stretch,
+    unfit,
 )
 
 __all__ = [
     "DIVERGING",
     "SEQUENTIAL",
+    "Background",
     "Fill",
+    "Picture",
+    "Pictures",
+    "blend",
     "blur",
     "brighten",
     "check_fill",
     "colorize",
+    "fade",
     "fit",
     "hash_images",
     "is_flat",
+    "list_pictures",
     "make_fill",
     "normalize",
     "normalize_signed",
+    "outline",
     "overlay",
     "parse_size",
     "read_image",
+    "read_picture",
     "read_pixels",
     "resize",
     "stretch",
+    "unfit",
 ]

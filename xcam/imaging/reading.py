@@ -17,7 +17,15 @@ from xcam.sentences import quote_path
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-__all__ = ["open_picture", "read_image", "read_oriented", "read_pixels", "turn", "turn_boxes"]
+__all__ = [
+    "convert_colors",
+    "open_picture",
+    "read_image",
+    "read_oriented",
+    "read_pixels",
+    "turn",
+    "turn_boxes",
+]
 
 _ORIENTATION = 0x0112  # EXIF's tag
 # By its value: whether rows and columns change places, then which of (H, W) run backwards.
@@ -74,7 +82,7 @@ def read_oriented(path: str | Path) -> tuple[Tensor, int]:
     """
     with open_picture(path) as file:
         orientation = read_orientation(file)
-        pixels = np.array(_convert_to_rgb(turn_upright(file)))
+        pixels = np.array(convert_colors(turn_upright(file)))
     return torch.from_numpy(pixels).movedim(-1, 0), orientation
 
 
@@ -151,7 +159,8 @@ def swaps_sides(orientation: int) -> bool:
     return _TURNS[orientation][0]
 
 
-def _convert_to_rgb(picture: Picture) -> Picture:
+def convert_colors(picture: Picture) -> Picture:
+    """Return a picture in RGB; refuse, with a `ValueError`, more than 8 bits a channel."""
     if picture.mode.startswith(("I", "F")):  # Pillow would clip, not scale, to 8 bits
         values = np.asarray(picture)
         raise ValueError(

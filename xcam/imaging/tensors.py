@@ -1,8 +1,7 @@
-"""Pure functions of images and maps as tensors: resize, blur, normalize, color."""
+"""Pure functions of images and maps as tensors: resize, blur, normalize, fill."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
@@ -11,29 +10,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = [
-    "DIVERGING",
-    "SEQUENTIAL",
     "Fill",
     "blur",
-    "brighten",
     "check_fill",
-    "colorize",
     "fit",
     "hash_images",
     "is_flat",
     "make_fill",
     "normalize",
     "normalize_signed",
-    "overlay",
     "parse_size",
     "resize",
-    "stretch",
+    "unfit",
 ]
 
 Fill: TypeAlias = Literal["zero", "mean", "blur"] | Tensor
-
-SEQUENTIAL, DIVERGING = "turbo", "RdBu_r"
-"""The color maps of overlays: of maps in [0, 1], and of those around zero."""
 
 
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -148,69 +139,6 @@ def _fill_tensor(images: Tensor, fill: Tensor) -> Tensor:
     return fill.to(images).reshape(one).expand_as(images)
 
 
-def brighten(maps: Tensor) -> Tensor:
-    """Make maps (B, H, W) of single bright pixels easy to see; in [0, 1], or signed in [−1, 1].
-
-    They are blurred by a hundredth of the longer side, and scaled so that the 99th percentile of
-    their magnitude is 1.
-    """
-    smooth = blur(maps[:, None], max(maps.shape[-2:]) / 100)[:, 0]
-    high = smooth.flatten(1).abs().quantile(0.99, dim=1)[:, None, None]
-    return (smooth / high.where(high > 0, 1)).clamp(-1, 1)
-
-
-def stretch(images: Tensor) -> Tensor:
-    """Scale each image of (B, C, H, W) linearly into [0, 1], unless it lies there already."""
-    lowest = images.amin((1, 2, 3), keepdim=True)
-    highest = images.amax((1, 2, 3), keepdim=True)
-    fits = (lowest >= 0) & (highest <= 1)
-    span = (highest - lowest).where(highest > lowest, 1)
-    return torch.where(fits, images, (images - lowest) / span)
-
-
-def colorize(maps: Tensor, colors: str = SEQUENTIAL) -> Tensor:
-    """Color maps (B, H, W) in [0, 1] by a matplotlib color map; (B, 3, H, W) in [0, 1]."""
-    import matplotlib as mpl
-
-    if colors not in mpl.colormaps:
-        near = difflib.get_close_matches(colors, mpl.colormaps, n=3, cutoff=0.4) or [SEQUENTIAL]
-        raise ValueError(f"no color map {colors!r}; did you mean {', '.join(near)}?")
-    table = torch.as_tensor(mpl.colormaps[colors](range(256))[:, :3], dtype=torch.float32)
-    steps = (maps.clamp(0, 1) * 255).round().long()
-    return table.to(maps.device)[steps].movedim(-1, 1)
-
-
-def overlay(
-    images: Tensor,
-    maps: Tensor,
-    alpha: float = 0.6,
-    colors: str | None = None,
-    diverging: bool = False,
-) -> Tensor:
-    """Lay maps over images; the opacity is `alpha` times the map's magnitude.
-
-    Args:
-        images: (B, C, H, W), C of 1 or 3.
-        maps: (B, H, W) in [0, 1], or in [−1, 1] if `diverging`.
-        alpha: Opacity where the map is 1, in [0, 1].
-        colors: A matplotlib color map, of which the middle stands for zero if `diverging`; None for
-            `SEQUENTIAL` or `DIVERGING`.
-        diverging: Whether the colors diverge around zero.
-
-    Returns:
-        (B, 3, H, W) float32 in [0, 1].
-    """
-    if images.shape[1] not in (1, 3):
-        raise ValueError(f"a picture needs 1 or 3 channels, got {images.shape[1]}")
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha must be in [0, 1], got {alpha}")
-    base = stretch(images.detach().float()).expand(-1, 3, -1, -1)
-    opacity = (alpha * maps.abs())[:, None]
-    shades = (maps + 1) / 2 if diverging else maps
-    colored = colorize(shades, colors or (DIVERGING if diverging else SEQUENTIAL))
-    return base * (1 - opacity) + colored * opacity
-
-
 def parse_size(size: int | tuple[int, int]) -> tuple[int, int]:
     """Return a size as (H, W); one number means a square.
 
@@ -229,12 +157,40 @@ def fit(image: Tensor, size: int | tuple[int, int]) -> Tensor:
     from torchvision.transforms.v2 import functional as transforms
 
     height, width = parse_size(size)
-    scale = max(height / image.shape[-2], width / image.shape[-1])
-    covering = [
-        max(height, round(image.shape[-2] * scale)),
-        max(width, round(image.shape[-1] * scale)),
-    ]
+    covering = [*_find_covering((image.shape[-2], image.shape[-1]), (height, width))]
     bicubic = transforms.InterpolationMode.BICUBIC
     larger = transforms.resize(image, covering, interpolation=bicubic, antialias=True)
     cropped: Tensor = transforms.center_crop(larger, [height, width]).clamp(0, 1)
     return cropped
+
+
+def _find_covering(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
+    """Return the smallest size of the same shape as `size` that covers the target."""
+    scale = max(target[0] / size[0], target[1] / size[1])
+    return max(target[0], round(size[0] * scale)), max(target[1], round(size[1] * scale))
+
+
+def unfit(maps: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Put maps of images that `fit` made back on the image before it, of another size.
+
+    Args:
+        maps: (B, h, w), of images that cover the size (h, w), their center cropped.
+        size: (H, W) of the image before.
+
+    Returns:
+        (B, H, W), zero beyond the crop; and whether each place (H, W) lies within the crop.
+    """
+    cropped = (maps.shape[-2], maps.shape[-1])
+    covering = _find_covering(size, cropped)
+    # What center_crop cuts off at the two ends of each axis.
+    spare = [whole - part for whole, part in zip(covering, cropped, strict=True)]
+    cuts = [(round(rest / 2), rest - round(rest / 2)) for rest in spare]
+    (top, bottom), (left, right) = cuts
+    padded = F.pad(maps[:, None], (left, right, top, bottom), mode="replicate")[:, 0]
+    seen = torch.zeros(size, dtype=torch.bool, device=maps.device)
+    rows, columns = (
+        slice(round(first * full / whole), round((whole - last) * full / whole))
+        for (first, last), full, whole in zip(cuts, size, covering, strict=True)
+    )
+    seen[rows, columns] = True
+    return resize(padded, size) * seen, seen

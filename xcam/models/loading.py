@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from urllib.error import URLError
 
 from torch import nn
 
+from xcam.core.categories import Categories, read_categories
 from xcam.errors import UnknownNameError, unknown
 from xcam.models.nets import IMAGENET_MEAN, IMAGENET_STD, import_extra, make_net, xcam_models
-from xcam.models.normalized import Normalized
+from xcam.models.normalized import Normalized, check_size
 from xcam.models.state_dicts import load_state
 from xcam.registry import installed, simplify
+from xcam.sentences import pluralize
 
 __all__ = ["list_models", "load"]
 
@@ -26,6 +29,8 @@ def load(
     *,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    categories: Categories = (),
+    input_size: int | tuple[int, int] | None = None,
     **kwargs: Any,  # noqa: ANN401
 ) -> Normalized:
     """Return a classifier by name, in eval mode, with its normalization inside.
@@ -52,17 +57,23 @@ def load(
             alone or under `state_dict`.
         mean: The mean of each channel, for pixels in [0, 1], in place of the model's own.
         std: The standard deviation of each channel; give both, or neither.
+        categories: The names of the classes, in the order of the logits, or a file of them, in
+            place of those that are known; see `Normalized`.
+        input_size: The size (H, W), or one number for a square, to which pictures are brought, in
+            place of the one that the model was made for.
         **kwargs: Arguments of the provider's constructor, such as `num_classes=10`.
 
     Raises:
         TypeError: An argument that the constructor does not have.
-        ValueError: mean without std or the other way, or not one number a channel.
+        ValueError: mean without std or the other way, or not one number a channel, or names of
+            another number of classes than `num_classes`.
         UnknownNameError: No such provider, model or weights; the nearest names are listed.
         ImportError: The provider is not installed; the message has the command.
-        FileNotFoundError: There is no such file of weights.
+        FileNotFoundError: There is no such file of weights or categories.
         ConnectionError: The weights cannot be downloaded.
-        FileFormatError: The file is damaged or does not hold this model's weights.
+        FileFormatError: The file is damaged or does not hold this model's weights, or no names.
     """
+    names = _read_categories(categories, kwargs)
     if (mean is None) != (std is None):
         raise ValueError(f"mean and std go together, got mean={mean} and std={std}")
     name = _find_name(name)
@@ -77,6 +88,11 @@ def load(
             f"model {name!r} must be 'provider:name', such as 'torchvision:{name}'; the providers "
             f"are {', '.join(_list_providers())}"
         )
+    size = None
+    if input_size is not None and _takes_input_size(name):
+        kwargs = {**kwargs, "input_size": input_size}
+    else:
+        size = check_size(input_size)
     file = _find_file(weights)
     entry = None if file or weights in (None, "none") else str(weights)
     try:
@@ -96,9 +112,21 @@ def load(
         made_with = {**made_with, "mean": tuple(mean), "std": tuple(std)}
         net = Normalized(net.model, mean, std, categories=net.categories, input_size=net.input_size)
     net.source = (name, made_with)
+    net.categories, net.input_size = names or net.categories, size or net.input_size
     if file:
         load_state(net, file)
     return net.eval()
+
+
+def _read_categories(categories: Categories, kwargs: dict[str, Any]) -> tuple[str, ...]:
+    """Return the names of the classes, as many as the model is told to have."""
+    names, number = read_categories(categories), kwargs.get("num_classes")
+    if names and number not in (None, len(names)):
+        raise ValueError(
+            f"categories name {pluralize(len(names), 'class')}, and num_classes is {number}; give "
+            "a name for each class"
+        )
+    return names
 
 
 def list_models() -> list[str]:
@@ -192,6 +220,15 @@ def _load_registered(
     if name not in known:
         raise unknown(f"model of {provider}", name, known)
     return make_net(f"{provider}:{name}", known[name], weights, kwargs)
+
+
+def _takes_input_size(name: str) -> bool:
+    """Return whether a net of xcam's, or of a plugin's, is made for a size of images."""
+    provider = name.partition(":")[0]
+    if provider in _PROVIDERS:
+        return False
+    build = (xcam_models() if provider == "xcam" else installed().models).get(name)
+    return build is not None and "input_size" in inspect.signature(build).parameters
 
 
 def _list_providers() -> list[str]:

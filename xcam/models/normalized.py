@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from xcam.core import Headed, TrainableMethod
+from xcam.core.categories import Categories, read_categories
 from xcam.engine import unwrap
 
-__all__ = ["Normalized", "Space", "enter_space"]
+__all__ = ["Normalized", "Space", "check_size", "enter_space"]
 
 Space: TypeAlias = Literal["input", "normalized"]
 """Where images are changed or differentiated: as the model takes them, or as it normalized them.
@@ -35,7 +36,8 @@ class Normalized(nn.Module):
         mean: The mean of each channel, for pixels in [0, 1]; one number serves any number of
             channels.
         std: The standard deviation of each channel, likewise.
-        categories: The names of the classes, in the order of the logits.
+        categories: The names of the classes, in the order of the logits; or a file of them, a text
+            with a name a line, or JSON: a list, or a dict between names and numbers.
         input_size: The size (H, W) that the model was made for, or one number for a square.
 
     Attributes:
@@ -44,8 +46,10 @@ class Normalized(nn.Module):
             it did not make.
 
     Raises:
-        TypeError: `model` is not a module.
+        TypeError: `model` is not a module, or the categories are no strings.
         ValueError: Not one mean and one positive deviation a channel, or a size below one pixel.
+        FileNotFoundError: There is no such file of categories.
+        FileFormatError: It does not name the classes 0, 1, …
     """
 
     mean: Tensor
@@ -58,7 +62,7 @@ class Normalized(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         *,
-        categories: Sequence[str] = (),
+        categories: Categories = (),
         input_size: int | tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
@@ -71,8 +75,8 @@ class Normalized(nn.Module):
                 f"mean={tuple(means)} and std={tuple(deviations)}"
             )
         self.model = model
-        self.categories = tuple(categories)
-        self.input_size = _check_size(input_size)
+        self.categories = read_categories(categories)
+        self.input_size = check_size(input_size)
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
         self._statistics = {"mean": means, "std": deviations}
         for name in self._statistics:
@@ -182,7 +186,8 @@ class Normalized(nn.Module):
         return ", ".join(parts)
 
 
-def _check_size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+def check_size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    """Return an input size as (H, W); refuse, with a `ValueError`, one below one pixel."""
     if size is None:
         return None
     height, width = (size, size) if isinstance(size, int) else size

@@ -1,4 +1,4 @@
-"""Results as pictures: methods side by side on images, and curves with their intervals."""
+"""Methods side by side on images."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from xcam import imaging
 from xcam._explain.prepared import label_settings, resolve_method
 from xcam._explain.verb import Methods, explain
 from xcam.core import Explanation, Method
-from xcam.core.figures import DPI, INK, draw_grid, write_figure
+from xcam.core.figures import draw_grid
 from xcam.data.categories import list_categories, number_classes
 from xcam.data.datasets import list_labels
 from xcam.data.joining import number_parts_alike
@@ -22,10 +21,9 @@ from xcam.models import Normalized
 from xcam.models.categories import find_categories
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["draw_coherence", "draw_comparison", "draw_curves", "draw_image_curves", "draw_samples"]
+__all__ = ["draw_coherence", "draw_comparison", "draw_samples"]
 
 _SAMPLES = 6
 
@@ -41,7 +39,9 @@ def draw_comparison(
 
     Beneath each overlay stand AD, the drop in percent of the explained class's probability on the
     image masked by the map, as in L-CAM's tables, and IC, 100 % where that probability rises and
-    0 % where not. Overlays show the maps as they are scored, min-maxed: also what is negative.
+    0 % where not. Overlays show maps as they are scored, min-maxed: also what is negative; but
+    those of pixel methods as `Explanation.overlay` shows them, since min-maxed they are a few dots,
+    or a haze. Where the columns explain several classes, each overlay names its own.
 
     Args:
         model: The classifier that was explained; left as it was.
@@ -56,18 +56,20 @@ def draw_comparison(
     """
     if not explanations:
         raise ValueError("there is nothing to compare; give explanations by title")
+    captions = {title: one.captions(categories) for title, one in explanations.items()}
+    rows = next(iter(captions.values()))
+    differ = any(others != rows for others in captions.values())
     beneath = {}
     for title, explanation in explanations.items():
         drops = AverageDrop().score(model, images, explanation).tolist()
         rises = IncreaseInConfidence(strict=True).score(model, images, explanation).tolist()
         pairs = zip(drops, rises, strict=True)
         beneath[title] = [f"AD {drop:.0f} %, IC {rise:.0f} %" for drop, rise in pairs]
-    overlays = {
-        title: imaging.overlay(images, imaging.normalize(one.maps))
-        for title, one in explanations.items()
-    }
-    rows = next(iter(explanations.values())).captions(categories)
-    return draw_grid(images, overlays, rows, path, beneath=beneath)
+        if differ:
+            lines = zip(captions[title], beneath[title], strict=True)
+            beneath[title] = ["\n".join(each) for each in lines]
+    overlays = {title: one.overlay(images, relu=False) for title, one in explanations.items()}
+    return draw_grid(images, overlays, () if differ else rows, path, beneath=beneath)
 
 
 def draw_coherence(
@@ -138,67 +140,6 @@ def _spread_layers(methods: Methods, layers: Sequence[str]) -> dict[str, Method]
 def _shorten(label: str, method: Method) -> str:
     """Return a method's title, if its name is its label."""
     return method.spec.title if label == method.spec.name else label
-
-
-def draw_curves(points: pd.DataFrame, title: str, path: str | Path | None = None) -> Figure:
-    """Draw curves with their intervals as bands, a model a panel.
-
-    Args:
-        points: Columns `model`, `method`, `x`, `y`, `low` and `high`; see `Results.curves`.
-        title: Above the panels.
-        path: Where to write the picture, in the format of its suffix.
-
-    Raises:
-        ValueError: matplotlib does not write the format.
-    """
-    models = points["model"].unique()
-    figure, panels = _make_panels(title, 1, len(models))
-    for axes, model in zip(panels[0], models, strict=True):
-        for method, curve in points[points["model"] == model].groupby("method"):
-            axes.plot(curve["x"], curve["y"], label=str(method), linewidth=1.2)
-            axes.fill_between(curve["x"], curve["low"], curve["high"], alpha=0.2, linewidth=0)
-        axes.set_title(model, fontsize=9, color=INK)
-        axes.legend(fontsize=8, frameon=False)
-    return write_figure(figure, path)
-
-
-def draw_image_curves(
-    points: pd.DataFrame, thin: pd.DataFrame, title: str, path: str | Path | None = None
-) -> Figure:
-    """Draw mean curves, bold, over those of single images: a row a model, a column a method.
-
-    Args:
-        points: Columns `model`, `method`, `x` and `y`; see `Results.curves`.
-        thin: Of single images, with a column `image`, too.
-        title: Above the panels.
-        path: Where to write the picture, in the format of its suffix.
-
-    Raises:
-        ValueError: matplotlib does not write the format.
-    """
-    models, methods = points["model"].unique(), points["method"].unique()
-    figure, panels = _make_panels(title, len(models), len(methods))
-    for line, model in zip(panels, models, strict=True):
-        for axes, method in zip(line, methods, strict=True):
-            mean, single = (
-                table[(table["model"] == model) & (table["method"] == method)]
-                for table in (points, thin)
-            )
-            for _, curve in single.groupby("image"):
-                axes.plot(curve["x"], curve["y"], color="C0", linewidth=0.4, alpha=0.3)
-            axes.plot(mean["x"], mean["y"], color="C3", linewidth=2)
-            axes.set_title(f"{method} ({model})" if len(models) > 1 else method, fontsize=9)
-    return write_figure(figure, path)
-
-
-def _make_panels(title: str, rows: int, columns: int) -> tuple[Figure, Any]:
-    """Make a figure and its (rows, columns) axes, which share the ordinate."""
-    from matplotlib.figure import Figure
-
-    size = 5 * columns, 3.5 * rows
-    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
-    figure.suptitle(title, fontsize=10, color=INK)
-    return figure, figure.subplots(rows, columns, squeeze=False, sharey=True)
 
 
 def draw_samples(

@@ -11,7 +11,7 @@ from xcam.errors import FileFormatError
 from xcam.registry import get_metric, installed
 from xcam.runs.manifest import read_manifest
 
-__all__ = ["count_images", "load_controls", "load_metrics"]
+__all__ = ["count_images", "load_controls", "load_metrics", "load_titles"]
 
 
 def load_metrics(folder: Path) -> dict[str, Metric]:
@@ -39,6 +39,18 @@ def load_controls(folder: Path) -> set[str]:
         label
         for label, name in names.items()
         if name in known and known[name].spec.family == "control"
+    }
+
+
+def load_titles(folder: Path) -> dict[str, str]:
+    """Return the titles of methods by label, where the label is but the name of one.
+
+    Raises:
+        FileFormatError: The manifest is missing or damaged.
+    """
+    known = installed().methods
+    return {
+        label: known[label].spec.title for label in _read_part(folder, "methods") if label in known
     }
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from xcam.core import Metric
-from xcam.results import figures, latex, manifest
+from xcam.results import latex, manifest
 from xcam.results.bootstrap import Sample
 from xcam.results.contrasts import By, choose_pairs, tabulate_differences, tabulate_wins
+from xcam.results.curve_figures import CurveLabels, draw_curves, draw_image_curves
 from xcam.results.curves import tabulate_curves, tabulate_image_curves
 from xcam.results.estimates import tabulate
 from xcam.results.rows import Group, Rows
@@ -195,24 +196,39 @@ class Results:
         return tabulate_curves(metric, found, self._read_samples(metric), resamples, seed)
 
     def plot_curves(
-        self, metric: str, path: str | Path | None = None, *, samples: int = 0
+        self,
+        metric: str,
+        path: str | Path | None = None,
+        *,
+        samples: int = 0,
+        model: str | None = None,
+        methods: Sequence[str] | None = None,
     ) -> Figure:
-        """Draw `curves`, a panel a model, the intervals as bands.
+        """Draw `curves`, a panel a model, the intervals as bands, controls dashed in gray.
+
+        The legend gives the area under each curve, over the width of its abscissa.
 
         Args:
             metric: One with a curve.
             path: Where to write the picture, in the format of its suffix.
             samples: At most how many curves of single images to draw as thin lines, evenly spaced
                 in the data; with any, each method gets a panel of its own.
+            model: The one to draw; all by default.
+            methods: The ones to draw, in their order; all by default.
 
         Raises:
-            ValueError: See `curves`; or matplotlib does not write the format.
+            ValueError: See `curves`; no such model or method; or matplotlib does not write the
+                format.
         """
         found, points = self._find_metric(metric), self.curves(metric)
+        points = _choose_rows(points, model, methods)
+        x, y = found.curve_axes
+        titles = manifest.load_titles(self.folder)
+        labels = CurveLabels(found.spec.title, x, y, titles, self._controls)
         if samples < 1:
-            return figures.draw_curves(points, found.spec.title, path)
+            return draw_curves(points, labels, path)
         thin = tabulate_image_curves(found, self._read_samples(metric), samples)
-        return figures.draw_image_curves(points, thin, found.spec.title, path)
+        return draw_image_curves(points, thin, labels, path)
 
     def costs(self) -> pd.DataFrame:
         """Return what an image cost: a line for each model, method and metric.
@@ -288,3 +304,23 @@ class Results:
             batch = self._rows.read_batches(portion)[label]
             yield from zip(batch.groups, batch.samples, strict=True)
             del batch  # before the next is read
+
+
+def _choose_rows(
+    points: pd.DataFrame, model: str | None, methods: Sequence[str] | None
+) -> pd.DataFrame:
+    """Return the rows of one model, and of some methods in their order.
+
+    Raises:
+        ValueError: No such model or method.
+    """
+    chosen = [] if methods is None else [methods] if isinstance(methods, str) else [*methods]
+    for what, name in [("model", model), *(("method", one) for one in chosen)]:
+        known = points[what].unique()
+        if name is not None and name not in known:
+            raise ValueError(f"no results of the {what} {name!r}; there are {', '.join(known)}")
+    if model is not None:
+        points = points[points["model"] == model]
+    if methods is None:
+        return points
+    return pd.concat([points[points["method"] == one] for one in chosen])

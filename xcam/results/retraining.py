@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from xcam.results import figures
+from xcam.results.curve_figures import CurveLabels, draw_curves
 from xcam.results.latex import escape
 from xcam.runs import files
 from xcam.runs.manifest import read_manifest
@@ -161,7 +161,11 @@ class RetrainingResults:
         several = table["model"].nunique() > 1
         panel = table["mode"] if not several else table["model"] + ": " + table["mode"]
         points = table.rename(columns={"fraction": "x", "value": "y"}).assign(model=panel)
-        return figures.draw_curves(points, "Accuracy after retraining", path)
+        controls = table.loc[table["control"], "method"].unique()
+        labels = CurveLabels(
+            "Accuracy after retraining", "fraction of pixels", "accuracy", controls=controls
+        )
+        return draw_curves(points, labels, path)
 
     def __str__(self) -> str:
         """Return the means as a table with a column a fraction, the counts and the first error."""

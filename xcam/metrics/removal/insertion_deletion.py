@@ -187,6 +187,11 @@ class Insertion(Metric):
         """Return the score over the share of pixels that are inserted."""
         return torch.linspace(0, 1, mean.shape[-1], device=mean.device), mean
 
+    @property
+    def curve_axes(self) -> tuple[str, str]:
+        """Return what the axes of the curve are."""
+        return "share of pixels inserted", super().curve_axes[1]
+
 
 def blur_images(images: Tensor, kernel: Kernel, size: int, sigma: float) -> Tensor:
     """Blur images (B, C, H, W) by a `size` × `size` kernel, padded with zeros."""

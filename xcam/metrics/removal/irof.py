@@ -121,6 +121,11 @@ class IROF(Metric):
         """Return the mean ratio over the share of segments removed."""
         return torch.linspace(0, 1, self.n_segments + 1, device=mean.device), mean
 
+    @property
+    def curve_axes(self) -> tuple[str, str]:
+        """Return what the axes of the curve are."""
+        return "share of segments removed", "ratio to the clean probability"
+
 
 def _stretch(curves: Tensor, used: Tensor, steps: int) -> Tensor:
     """Return the first `used` steps of each curve as a curve of `steps` steps, read linearly.

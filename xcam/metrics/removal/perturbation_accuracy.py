@@ -72,6 +72,11 @@ class _Perturbation(Metric):
         """Return the accuracy over k."""
         return mean.new_tensor(self.fractions), mean
 
+    @property
+    def curve_axes(self) -> tuple[str, str]:
+        """Return what the axes of the curve are."""
+        return "share of pixels removed", "accuracy"
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PositivePerturbation(_Perturbation):

@@ -97,6 +97,11 @@ class RemoveAndClassify(Metric):
         ratios = torch.nn.functional.pad(self._ratios(mean), (1, 1), value=1.0)
         return mean.new_tensor([0.0, *self.fractions, 1.0]), ratios
 
+    @property
+    def curve_axes(self) -> tuple[str, str]:
+        """Return what the axes of the curve are."""
+        return "share of pixels removed", "accuracy over that of random removal"
+
     @staticmethod
     def _ratios(mean: Tensor) -> Tensor:
         found, chance = mean.unbind(-2)

@@ -92,6 +92,12 @@ class _Imputed(Metric):
             chosen = (chosen[..., 1, :] - chosen[..., 0, :]) / 2
         return mean.new_tensor(self.fractions), chosen
 
+    @property
+    def curve_axes(self) -> tuple[str, str]:
+        """Return what the axes of the curve are."""
+        x, y = super().curve_axes
+        return x, f"half the gap in {y}" if len(self.orders) > 1 else y
+
 
 @dataclass(frozen=True)
 class ROADMoRF(_Imputed):

@@ -140,6 +140,11 @@ class Selectivity(Metric):
         chosen = mean[..., 0 if self.output == "prob" else 1]
         return torch.arange(self.steps + 1, device=mean.device), chosen
 
+    @property
+    def curve_axes(self) -> tuple[str, str]:
+        """Return what the axes of the curve are."""
+        return "step", super().curve_axes[1]
+
     def _counts(self, units: int) -> Tensor:
         """Return how many of an image's units are removed after each step, (steps + 1,) int64."""
         if self.step is None:
