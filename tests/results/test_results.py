@@ -199,13 +199,46 @@ class TestCurves:
     def test_plot(self, results, tmp_path):
         figure = results.plot_curves("area", tmp_path / "curves.png")
         (axes,) = figure.axes
-        assert [line.get_label() for line in axes.get_lines()] == METHODS
+        names = [line.get_label() for line in axes.get_lines()][:3]
+        assert names == ["Grad-CAM", "my_cam", "Random"]
         assert (tmp_path / "curves.png").stat().st_size > 1000
+        assert axes.get_xlabel() == "share of pixels removed"
+        assert axes.get_ylabel() == "area"
+        *others, control = [
+            (line.get_color(), line.get_linestyle()) for line in axes.get_lines()[:3]
+        ]
+        assert control == ("#888888", "--")
+        assert others == [("C0", "-"), ("C1", "-")]
+
+    def test_legend_gives_areas_and_lies_outside(self, results, found):
+        figure = results.plot_curves("area")
+        (legend,) = figure.legends
+        texts = [text.get_text() for text in legend.get_texts()]
+        for text, method, name in zip(
+            texts, METHODS, ["Grad-CAM", "my_cam", "Random"], strict=True
+        ):
+            area = np.trapezoid(values_of(found, method, "area").mean(0), dx=0.25)
+            assert text == f"{name}  {area:.3f}"
+        figure.draw_without_rendering()
+        assert legend.get_window_extent().x0 >= figure.axes[0].get_window_extent().x1
+
+    def test_plot_of_some(self, tmp_path):
+        two = Results(write(tmp_path, records(models=("a", "b"))), METRICS)
+        figure = two.plot_curves("area", methods=["random", "gradcam"])
+        assert [axes.get_title() for axes in figure.axes] == ["a", "b"]
+        names = [line.get_label() for line in figure.axes[0].get_lines()]
+        assert names == ["Grad-CAM", "Random"]  # controls last
+        assert all(text.get_text().count(",") == 1 for text in figure.legends[0].get_texts())
+        assert len(two.plot_curves("area", model="b").axes) == 1
+        with pytest.raises(ValueError, match="no results of the model 'c'; there are a, b"):
+            two.plot_curves("area", model="c")
+        with pytest.raises(ValueError, match="no results of the method 'rise'; there are gradcam"):
+            two.plot_curves("area", methods="rise")
 
     def test_plot_of_single_images(self, results, found, tmp_path):
         """A panel a method: thin lines of some images, and the mean over all."""
         figure = results.plot_curves("area", tmp_path / "curves.png", samples=10)
-        assert [axes.get_title() for axes in figure.axes] == METHODS
+        assert [axes.get_title() for axes in figure.axes] == ["Grad-CAM", "my_cam", "Random"]
         values = values_of(found, "my_cam", "area")
         *thin, mean = (line.get_ydata() for line in figure.axes[1].get_lines())
         np.testing.assert_allclose(thin, values[::4], atol=1e-6)

@@ -67,7 +67,7 @@ def draw_curves(
     for axes, model in zip(panels[0], models, strict=True):
         for method, style in styles.items():
             curve = points[(points["model"] == model) & (points["method"] == method)]
-            axes.plot(curve["x"], curve["y"], linewidth=1.3, **style)
+            axes.plot(curve["x"], curve["y"], label=labels.name(method), linewidth=1.3, **style)
             axes.fill_between(
                 curve["x"],
                 curve["low"],
