@@ -22,7 +22,9 @@ NAMES = ("ant", "bee", "cat", "dog", "eel")
 
 @pytest.fixture(scope="module")
 def net():
-    net = Normalized(GapNet(num_classes=5), [0.5] * 3, [0.5] * 3, categories=NAMES, input_size=(12, 12))
+    net = Normalized(
+        GapNet(num_classes=5), [0.5] * 3, [0.5] * 3, categories=NAMES, input_size=(12, 12)
+    )
     return net.eval()
 
 
