@@ -82,10 +82,30 @@ REFUSED = {
         LayerError,
         r"shape \(4, 8, 1, 1\) is not a map of more than one cell",
     ),
-    "two layers": (
-        {"layer": ["features.0", LAYER]},
-        LayerError,
-        "one layer a call, got 2; explain once for each",
+    "two layers, one unknown": (
+        {"layer": ["features.0", "layer4"]},
+        UnknownNameError,
+        "no layer 'layer4'; the nearest are",
+    ),
+    "base of eigen smoothing": (
+        {"method": "eigen_smooth", "base": "rise"},
+        ValueError,
+        "the base rise adds up no weighted channels of a layer; give a CAM",
+    ),
+    "base of layer fusion": (
+        {"method": "layer_fusion", "base": "sobel"},
+        ValueError,
+        "the base sobel reads no layer; give one that does",
+    ),
+    "no factors": (
+        {"method": "aug_smooth", "factors": ()},
+        ValueError,
+        "factors must be at least one number, got none",
+    ),
+    "base of augmentation": (
+        {"method": "aug_smooth", "base": 3},
+        TypeError,
+        "aug_smooth: base must be a method, its name, or .*, got 3",
     ),
     "no layers": ({"layer": []}, LayerError, "one layer a call, got 0"),
     "layer of another model": (

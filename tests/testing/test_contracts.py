@@ -76,6 +76,7 @@ def each(field):
 PASSES = {
     "ablationcam": lambda method, live: 2 + live,  # the clean score, rounded as the others
     "abn": once,
+    "aug_smooth": lambda method, live: 1 + 2 * len(method.factors),
     "calm": once,
     "castream": once,
     "cam": once,
@@ -85,6 +86,7 @@ PASSES = {
     "deconvnet": once,
     "deeplift": lambda method, live: 2 + 2,
     "deeplift_shap": lambda method, live: 2 + 2 * len(method.baselines),
+    "eigen_smooth": once,
     "eigencam": once,
     "eigengradcam": once,
     "feature_ablation": lambda method, live: 2 + method.n_segments,
@@ -100,6 +102,7 @@ PASSES = {
     "kernel_shap": each("n_samples"),
     "internal_influence": each("n_steps"),
     "layer_conductance": lambda method, live: 2 + method.n_steps,
+    "layer_fusion": once,
     "layercam": once,
     "lcam_fm": once,
     "lcam_img": once,

@@ -87,9 +87,12 @@ def prepare(
         UnknownNameError: No such method or layer.
         LayerError: The model has no layer that gives a map.
     """
-    chosen = resolve_method(requested_method(model, method), params or {})
+    chosen = _fuse_layers(resolve_method(requested_method(model, method), params or {}))
     if isinstance(chosen, TrainableMethod):
         return Prepared(model, _fill_in(chosen, attached_method(model)))
+    if layers := chosen.parameters().get("layers"):
+        names = tuple(find_module(model, layer)[0] for layer in layers)
+        return Prepared(model, dataclasses.replace(chosen, layers=names))  # type: ignore[type-var]
     base = chosen.parameters().get("base")
     if isinstance(base, Method):
         ready = prepare(model, images, base)
@@ -226,6 +229,15 @@ def check_table_labels(given: Mapping[Any, object]) -> None:
     for label in given:
         if not isinstance(label, str):
             raise TypeError(f"a label must be a string, got {label!r}; give {str(label)!r}")
+
+
+def _fuse_layers(method: Method) -> Method:
+    """Return a method that is to read several layers as the fusion of its maps of each."""
+    layer = method.parameters().get("layer")
+    if not isinstance(layer, tuple) or len(layer) < 2:
+        return method
+    base = dataclasses.replace(method, layer=None)  # type: ignore[type-var]  # as it has one
+    return make_method("layer_fusion", {"layers": layer, "base": base})
 
 
 def _fill_in(method: TrainableMethod, own: TrainableMethod | None) -> TrainableMethod:

@@ -106,7 +106,8 @@ def explain(
         precision: `"full"`, or `"bf16"`/`"fp16"` to run the model under autocast.
         progress: Show a progress bar.
         **params: Hyper-parameters of the method, such as `layer="layer3"` or `n_masks=1000`; of
-            several methods, each must have them.
+            several methods, each must have them. Of several layers, `layer=["layer3", "layer4"]`,
+            the map is the mean of the normalized maps: see `xcam.methods.LayerFusion`.
 
     Returns:
         The maps, with all that is needed to make them again. Of several methods, a dict of such

@@ -66,9 +66,10 @@ class MethodSpec:
 class Method(Settings, ABC):
     """A way to explain an image classifier: a frozen dataclass of hyper-parameters.
 
-    Subclasses are `@dataclass(frozen=True)`, final, set `spec`, and implement `maps`. Five field
+    Subclasses are `@dataclass(frozen=True)`, final, set `spec`, and implement `maps`. Six field
     names carry a meaning for whoever runs the method: `layer` (filled in with the model's default
-    layer when None), `output` (which reading of the model is explained), `reduce` (how channels of
+    layer when None; of several layers, the method's maps are fused), `layers` (replaced by their
+    names), `output` (which reading of the model is explained), `reduce` (how channels of
     a pixel map become one), `seed` (the only source of randomness), and `base` (another method that
     is run: a name, or a pair of name and settings, is replaced by the object, and its layer is
     filled in).

@@ -8,13 +8,16 @@ from xcam.methods.attention.cbam import CBAMAttention
 from xcam.methods.attention.ran import RANAttention
 from xcam.methods.attention.warn import WARNAttention
 from xcam.methods.bridges import BRIDGES
+from xcam.methods.cam.aug_smooth import AugSmooth
 from xcam.methods.cam.cam import CAM
 from xcam.methods.cam.conv_output import ConvOutput
+from xcam.methods.cam.eigen_smooth import EigenSmooth
 from xcam.methods.cam.eigencam import EigenCAM
 from xcam.methods.cam.eigengradcam import EigenGradCAM
 from xcam.methods.cam.gradcam import GradCAM
 from xcam.methods.cam.gradcam_plusplus import GradCAMPlusPlus
 from xcam.methods.cam.hirescam import HiResCAM
+from xcam.methods.cam.layer_fusion import LayerFusion
 from xcam.methods.cam.layercam import LayerCAM
 from xcam.methods.cam.xgradcam import XGradCAM
 from xcam.methods.control.center_gaussian import CenterGaussian
@@ -47,6 +50,7 @@ __all__ = [
     "METHODS",
     "RISE",
     "AblationCAM",
+    "AugSmooth",
     "CAStream",
     "CBAMAttention",
     "CenterGaussian",
@@ -54,6 +58,7 @@ __all__ = [
     "DeconvNet",
     "EigenCAM",
     "EigenGradCAM",
+    "EigenSmooth",
     "GradCAM",
     "GradCAMPlusPlus",
     "GuidedBackprop",
@@ -64,6 +69,7 @@ __all__ = [
     "LCAMFm",
     "LCAMImg",
     "LayerCAM",
+    "LayerFusion",
     "OptiCAM",
     "RANAttention",
     "Random",
@@ -81,6 +87,7 @@ __all__ = [
 METHODS: list[type[Method]] = [
     AblationCAM,
     ABN,
+    AugSmooth,
     CALM,
     CAM,
     CAStream,
@@ -90,6 +97,7 @@ METHODS: list[type[Method]] = [
     DeconvNet,
     EigenCAM,
     EigenGradCAM,
+    EigenSmooth,
     GradCAM,
     GradCAMPlusPlus,
     GuidedBackprop,
@@ -98,6 +106,7 @@ METHODS: list[type[Method]] = [
     InputXGradient,
     IntegratedGradients,
     LayerCAM,
+    LayerFusion,
     LCAMFm,
     LCAMImg,
     LFICAM,

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from xcam.core import Method, MethodSpec, Target
+from xcam.core import MethodSpec, Target
 from xcam.engine import Layer, Trace, capture, find_module, record_pass, unwrap
 from xcam.errors import LayerError
 from xcam.methods.cam.affine import average_gradients, is_affine
+from xcam.methods.cam.channels import ChannelMethod
 from xcam.methods.cam.features import read, require_layer, weight_channels
 from xcam.methods.postprocessing import WHITE_BOX_PICTURES, Rendering, render
 
@@ -22,7 +23,7 @@ __all__ = ["CAM"]
 
 
 @dataclass(frozen=True)
-class CAM(Method):
+class CAM(ChannelMethod):
     """CAM: a layer's channels, weighted by the class's weights in the classifier behind pooling.
 
     M = Σ_k W_ck A_k for logits W mean_ij A_ij + b (Zhou et al., 2016, arXiv:1512.04150): the logits
@@ -65,6 +66,14 @@ class CAM(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """Return raw maps, (B, h, w) at the layer's size, or rendered; see `Method.maps`."""
+        maps = self.channels(model, images, target).sum(1)
+        maps = maps.relu() if self.relu else maps
+        if self.rendering is None:
+            return maps
+        return render(maps, (images.shape[2], images.shape[3]), self.rendering)
+
+    def channels(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
+        """Return the weighted channels, (B, C, h, w); see `ChannelMethod`."""
         linear = _linear_layers(unwrap(model), self.classifier)
         layer = require_layer(self.layer)
         with capture(model, layer, grad=False) as tap:
@@ -94,11 +103,7 @@ class CAM(Method):
                     "classifier"
                 )
             weights = found
-        maps = weight_channels(activation, weights)
-        maps = maps.relu() if self.relu else maps
-        if self.rendering is None:
-            return maps
-        return render(maps, (images.shape[2], images.shape[3]), self.rendering)
+        return weight_channels(activation, weights)
 
 
 def _linear_layers(net: nn.Module, classifier: str | None) -> dict[str, nn.Linear]:

@@ -103,5 +103,5 @@ def _widen(maps: Tensor) -> Tensor:
 
 
 def weight_channels(activation: Tensor, weights: Tensor) -> Tensor:
-    """Return Σ_k w_k A_k, (B, h, w), for channels (B, C, h, w) and weights (B, C)."""
-    return (weights[:, :, None, None] * activation).sum(1)
+    """Return w_k A_k, (B, C, h, w), for channels (B, C, h, w) and weights (B, C)."""
+    return weights[:, :, None, None] * activation

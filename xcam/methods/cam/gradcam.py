@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from xcam.core import Method, MethodSpec, Output, Target
+from xcam.core import MethodSpec, Output, Target
 from xcam.engine import Layer
+from xcam.methods.cam.channels import ChannelMethod
 from xcam.methods.cam.features import capture_activations_and_gradients, weight_channels
 from xcam.methods.postprocessing import Rendering, render
 
@@ -16,7 +17,7 @@ __all__ = ["GradCAM"]
 
 
 @dataclass(frozen=True)
-class GradCAM(Method):
+class GradCAM(ChannelMethod):
     """Grad-CAM: a layer's channels, weighted by their mean gradient.
 
     M = Σ_k w_k A_k with w_k = mean_ij ∂y/∂A_k,ij (Selvaraju et al., 2017, arXiv:1610.02391). The
@@ -55,11 +56,15 @@ class GradCAM(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """Return raw maps, (B, h, w) at the layer's size, or rendered; see `Method.maps`."""
-        activation, gradient = capture_activations_and_gradients(
-            model, images, target, self.layer, self.output
-        )
-        maps = weight_channels(activation, gradient.mean((2, 3)))
+        maps = self.channels(model, images, target).sum(1)
         maps = maps.relu() if self.relu else maps
         if self.rendering is None:
             return maps
         return render(maps, (images.shape[2], images.shape[3]), self.rendering)
+
+    def channels(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
+        """Return the weighted channels, (B, C, h, w); see `ChannelMethod`."""
+        activation, gradient = capture_activations_and_gradients(
+            model, images, target, self.layer, self.output
+        )
+        return weight_channels(activation, gradient.mean((2, 3)))

@@ -8,15 +8,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Method, MethodSpec, NonNegative, Target
+from xcam.core import MethodSpec, NonNegative, Target
 from xcam.engine import Layer
+from xcam.methods.cam.channels import ChannelMethod
 from xcam.methods.cam.features import capture_activations_and_gradients, weight_channels
 
 __all__ = ["GradCAMPlusPlus"]
 
 
 @dataclass(frozen=True)
-class GradCAMPlusPlus(Method):
+class GradCAMPlusPlus(ChannelMethod):
     """Grad-CAM++: Grad-CAM with a weight a place, so that several small objects count as well.
 
     M = Σ_k w_k A_k with w_k = Σ_ij α_k,ij max(g_k,ij, 0), α = g² / (2 g² + g³ Σ_ab A_k,ab) and
@@ -54,11 +55,15 @@ class GradCAMPlusPlus(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """Return raw maps, (B, h, w) at the layer's size; see `Method.maps`."""
+        maps = self.channels(model, images, target).sum(1)
+        return maps.relu() if self.relu else maps
+
+    def channels(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
+        """Return the weighted channels, (B, C, h, w); see `ChannelMethod`."""
         activation, gradient = capture_activations_and_gradients(
             model, images, target, self.layer, "logit"
         )
-        maps = weight_channels(activation, self._weights(activation, gradient))
-        return maps.relu() if self.relu else maps
+        return weight_channels(activation, self._weights(activation, gradient))
 
     def _weights(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """Return w (B, C); α is reduced by g², which would leave float32's range for small g."""

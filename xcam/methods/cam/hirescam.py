@@ -7,15 +7,16 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from xcam.core import Method, MethodSpec, Output, Target
+from xcam.core import MethodSpec, Output, Target
 from xcam.engine import Layer
+from xcam.methods.cam.channels import ChannelMethod
 from xcam.methods.cam.features import capture_activations_and_gradients
 
 __all__ = ["HiResCAM"]
 
 
 @dataclass(frozen=True)
-class HiResCAM(Method):
+class HiResCAM(ChannelMethod):
     """HiResCAM: a layer's activations times their gradients, place by place.
 
     M = Σ_k ∂y/∂A_k ⊙ A_k (Draelos and Carin, 2020, arXiv:2011.08891). Where the rest of the net is
@@ -42,8 +43,12 @@ class HiResCAM(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """Return raw maps, (B, h, w) at the layer's size; see `Method.maps`."""
+        maps = self.channels(model, images, target).sum(1)
+        return maps.relu() if self.relu else maps
+
+    def channels(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
+        """Return the weighted channels, (B, C, h, w); see `ChannelMethod`."""
         activation, gradient = capture_activations_and_gradients(
             model, images, target, self.layer, self.output
         )
-        maps = (gradient * activation).sum(1)
-        return maps.relu() if self.relu else maps
+        return gradient * activation

@@ -7,15 +7,16 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from xcam.core import Method, MethodSpec, Output, Positive, Target
+from xcam.core import MethodSpec, Output, Positive, Target
 from xcam.engine import Layer
+from xcam.methods.cam.channels import ChannelMethod
 from xcam.methods.cam.features import capture_activations_and_gradients
 
 __all__ = ["LayerCAM"]
 
 
 @dataclass(frozen=True)
-class LayerCAM(Method):
+class LayerCAM(ChannelMethod):
     """LayerCAM: a layer's activations times their positive gradients, place by place.
 
     M = Σ_k max(∂y/∂A_k, 0) ⊙ A_k (Jiang et al., 2021, IEEE TIP 30). For shallow layers, whose maps
@@ -43,12 +44,16 @@ class LayerCAM(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """Return raw maps, (B, h, w) at the layer's size; see `Method.maps`."""
-        activation, gradient = capture_activations_and_gradients(
-            model, images, target, self.layer, self.output
-        )
-        maps = (gradient.relu() * activation).sum(1)
+        maps = self.channels(model, images, target).sum(1)
         if self.gamma is None:
             return maps.relu() if self.relu else maps
         positive = maps.relu()
         highest = positive.amax((1, 2), keepdim=True)
         return (self.gamma * positive / highest.where(highest > 0, 1)).tanh()
+
+    def channels(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
+        """Return the weighted channels, (B, C, h, w); see `ChannelMethod`."""
+        activation, gradient = capture_activations_and_gradients(
+            model, images, target, self.layer, self.output
+        )
+        return gradient.relu() * activation

@@ -8,15 +8,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Method, MethodSpec, Output, Target
+from xcam.core import MethodSpec, Output, Target
 from xcam.engine import Layer
+from xcam.methods.cam.channels import ChannelMethod
 from xcam.methods.cam.features import capture_activations_and_gradients, weight_channels
 
 __all__ = ["XGradCAM"]
 
 
 @dataclass(frozen=True)
-class XGradCAM(Method):
+class XGradCAM(ChannelMethod):
     """XGrad-CAM: a layer's channels, weighted by their gradient where they are active.
 
     M = Σ_k w_k A_k with w_k = Σ_ij (A_k,ij / Σ_ab A_k,ab) ∂y/∂A_k,ij, and 0 for a silent channel
@@ -48,6 +49,11 @@ class XGradCAM(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """Return raw maps, (B, h, w) at the layer's size; see `Method.maps`."""
+        maps = self.channels(model, images, target).sum(1)
+        return maps.relu() if self.relu else maps
+
+    def channels(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
+        """Return the weighted channels, (B, C, h, w); see `ChannelMethod`."""
         activation, gradient = capture_activations_and_gradients(
             model, images, target, self.layer, self.output
         )
@@ -55,5 +61,4 @@ class XGradCAM(Method):
         weights = torch.where(total != 0, mass / total.where(total != 0, 1), 0)
         if self.bounded:
             weights = weights.clamp(gradient.amin((2, 3)), gradient.amax((2, 3)))
-        maps = weight_channels(activation, weights)
-        return maps.relu() if self.relu else maps
+        return weight_channels(activation, weights)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import InitVar, dataclass
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias, cast
+from typing import Annotated, ClassVar, Literal, TypeAlias, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xcam.core import Count, Method, MethodSpec, NonNegative, Output, Range, Reduce, Target
+from xcam.core import Count, Method, NonNegative, Output, Range, Reduce, Target
 from xcam.core.settings import OptionalPreset
 from xcam.engine.clean import bind_clean_pass
 from xcam.engine.shared import keep_nothing
@@ -21,11 +20,11 @@ from xcam.methods.gradient.input_gradients import (
     make_reduction,
 )
 from xcam.methods.postprocessing import stretch_elements
+from xcam.methods.wrapping import Base, check_base, describe_wrapper, require_base
 from xcam.models.normalized import Space, enter_space
 
-__all__ = ["Base", "NoiseEnsemble", "Spread", "draw_noise"]
+__all__ = ["NoiseEnsemble", "Spread", "draw_noise"]
 
-Base: TypeAlias = "str | tuple[str, Mapping[str, Any]] | Method"
 Spread: TypeAlias = Literal["range", "whitebox"]
 
 
@@ -74,11 +73,8 @@ class NoiseEnsemble(Method):
             named = self.base or "saliency"
             object.__setattr__(self, "base", (named, OptionalPreset(preset=preset)))
         name = self.spec.name
-        if not _is_base(self.base):
-            raise TypeError(
-                f"{name}: base must be a method, its name, or its name and settings, such as "
-                f"('gradcam', {{'relu': True}}), or None, got {self.base!r}"
-            )
+        if self.base is not None:
+            check_base(name, self.base)
         if isinstance(self.base, NoiseEnsemble):
             raise ValueError(
                 f"{name}: the base is {self.base.spec.name}, which averages over noisy copies by "
@@ -97,7 +93,9 @@ class NoiseEnsemble(Method):
                 )
             object.__setattr__(self, "space", "input")
         if isinstance(self.base, Method):
-            object.__setattr__(self, "spec", _describe(type(self).spec, self.base.spec))
+            cost = f"1 forward + n_samples × ({self.base.spec.cost})"
+            spec = describe_wrapper(type(self).spec, self.base.spec, cost)
+            object.__setattr__(self, "spec", spec)
 
     def iterate(
         self, model: nn.Module, images: Tensor, target: Target, first: int = 0
@@ -129,9 +127,9 @@ class NoiseEnsemble(Method):
             if self.base is None:
                 return compute_input_gradients(model, changed, target, self.output, rows)
             with keep_nothing():  # since nobody else explains this copy
-                return self._require_base().maps(model, changed, target.select(rows))
+                return require_base(self.base).maps(model, changed, target.select(rows))
 
-        label = "gradients" if self.base is None else self._require_base().spec.name
+        label = "gradients" if self.base is None else require_base(self.base).spec.name
         for copies, rows, maps in iterate_copies(images, self.n_samples, change, explain, label):
             yield copies, rows, reduction(maps)
 
@@ -164,36 +162,9 @@ class NoiseEnsemble(Method):
             return self.noise * span
         return (self.noise / span.where(span > 0, torch.inf)).square()
 
-    def _require_base(self) -> Method:
-        if not isinstance(self.base, Method):
-            raise TypeError(
-                f"base {self.base!r} is only named: give a method object, or call xcam.explain, "
-                "which makes it"
-            )
-        return self.base
-
 
 def draw_noise(shape: torch.Size, seed: int, index: int) -> Tensor:
     """Return the standard normal noise of a copy, by its number."""
     # Mixed by NumPy, so that sample 1 of seed 0 is not sample 0 of seed 1.
     mixed = int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0] >> 1)
     return torch.randn(shape, generator=torch.Generator().manual_seed(mixed))
-
-
-def _is_base(base: object) -> bool:
-    if isinstance(base, tuple):
-        return len(base) == 2 and isinstance(base[0], str) and isinstance(base[1], Mapping)
-    return base is None or isinstance(base, str | Method)
-
-
-def _describe(own: MethodSpec, base: MethodSpec) -> MethodSpec:
-    """Return the spec of an ensemble over a base."""
-    return dataclasses.replace(
-        own,
-        title=f"{own.title} of {base.title}",
-        cost=f"1 forward + n_samples × ({base.cost})",
-        class_specific=base.class_specific,
-        signed=own.signed and base.signed,
-        alters_model=base.alters_model,
-        exceptions=base.exceptions,
-    )

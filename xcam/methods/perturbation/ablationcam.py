@@ -9,17 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xcam.core import Method, MethodSpec, Output, Target
+from xcam.core import MethodSpec, Output, Target
 from xcam.engine import Layer, capture, replace_output
 from xcam.engine.chunks import collect
 from xcam.engine.layout import require_layout
+from xcam.methods.cam.channels import ChannelMethod
 from xcam.methods.cam.features import read, require_layer, weight_channels
 
 __all__ = ["AblationCAM"]
 
 
 @dataclass(frozen=True)
-class AblationCAM(Method):
+class AblationCAM(ChannelMethod):
     """Ablation-CAM: a layer's channels, weighted by how far the score falls without each.
 
     M = Σ_k w_k A_k with w_k = (y − y_k)/|y|, where y_k is the score with channel k ablated (Desai
@@ -52,6 +53,11 @@ class AblationCAM(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """Return raw maps, (B, h, w) at the layer's size; see `Method.maps`."""
+        maps = self.channels(model, images, target).sum(1)
+        return maps.relu() if self.relu else maps
+
+    def channels(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
+        """Return the weighted channels, (B, C, h, w); see `ChannelMethod`."""
         with capture(model, require_layer(self.layer), grad=False) as tap:
             target.bind(tap(images))
             activation = read(tap.activation, images, model, self.layer)
@@ -66,8 +72,7 @@ class AblationCAM(Method):
         clean = scores[counts.cumsum(0) - counts]  # the first of each image
         fall = (clean[rows] - scores) / (clean[rows].abs() + torch.finfo(scores.dtype).eps)
         weights = fall.new_zeros(passed.shape).masked_scatter(passed, fall)[:, 1:]
-        maps = weight_channels(activation, weights)
-        return maps.relu() if self.relu else maps
+        return weight_channels(activation, weights)
 
     def _ablated(self, channels: Tensor) -> Tensor:
         if self.ablate == "mean":

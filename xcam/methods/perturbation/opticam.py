@@ -105,7 +105,7 @@ class OptiCAM(Method):
     def _map(self, mixture: Tensor, channels: Tensor, images: Tensor) -> Tensor:
         """Return the maps (B, H, W) in [0, 1] of mixtures given by their logits (B, K)."""
         size = (images.shape[2], images.shape[3])
-        maps = resize(weight_channels(channels, mixture.softmax(1)), size)
+        maps = resize(weight_channels(channels, mixture.softmax(1)).sum(1), size)
         if self.normalize == "minmax":
             return normalize(maps)
         if self.normalize == "sigmoid":

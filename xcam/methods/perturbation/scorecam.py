@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xcam.core import Method, MethodSpec, Output, Target
+from xcam.core import MethodSpec, Output, Target
 from xcam.engine import Layer
 from xcam.engine.masking import masked_scores
 from xcam.imaging import Fill, normalize
+from xcam.methods.cam.channels import ChannelMethod
 from xcam.methods.cam.features import capture_activations, weight_channels
 
 __all__ = ["ScoreCAM", "find_varying_channels"]
@@ -21,7 +22,7 @@ Weighting = Literal["prob", "softmax_logit", "cic"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ScoreCAM(Method):
+class ScoreCAM(ChannelMethod):
     """Score-CAM: a layer's channels, weighted by the score of the image seen through each.
 
     M = Σ_k w_k A_k with w_k from f(x ⊙ H_k), H_k the channel enlarged and min-maxed (Wang et al.,
@@ -68,6 +69,12 @@ class ScoreCAM(Method):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """Return raw maps, (B, h, w) at the layer's size, or enlarged; see `Method.maps`."""
+        maps = self.channels(model, images, target).sum(1)
+        maps = self._enlarge(maps, images) if self.enlarged else maps
+        return maps.relu() if self.relu else maps
+
+    def channels(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
+        """Return the weighted channels, (B, C, h, w); see `ChannelMethod`."""
         activation = capture_activations(model, images, target, self.layer)
         alive = find_varying_channels(activation)
         pairs = alive.nonzero()  # (R, 2): image, channel
@@ -85,9 +92,7 @@ class ScoreCAM(Method):
             filled_in = filled_in - self._hidden_scores(model, images, target)[:, None]
         if self.weighting == "softmax_logit":
             filled_in = filled_in.masked_fill(~alive, -torch.inf).softmax(1)
-        maps = weight_channels(activation, torch.where(alive, filled_in, 0))
-        maps = self._enlarge(maps, images) if self.enlarged else maps
-        return maps.relu() if self.relu else maps
+        return weight_channels(activation, torch.where(alive, filled_in, 0))
 
     def _masks(self, channels: Tensor, images: Tensor) -> Tensor:
         low = normalize(channels) if self.normalize == "before" else channels
