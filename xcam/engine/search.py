@@ -193,7 +193,10 @@ def _list_candidates(
     calls = [call for call in passed.calls if not isinstance(call.module, _PASSIVE)]
     outputs = [(call, call.tensor) for call in calls if call.tensor is not None]
     pooled = {id(tensor) for call, tensor in outputs if isinstance(call.module, _POOLING)}
-    last_weights = max((i for i, (call, _) in enumerate(outputs) if _has_weights(call)), default=0)
+    weighted = [i for i, (call, _) in enumerate(outputs) if _has_weights(call)]
+    last_weights = weighted[-1] if weighted else 0
+    # A norm makes features, not scores: a net that ends in one gives embeddings.
+    ends_in_norm = bool(weighted) and "Norm" in type(outputs[last_weights][0].module).__name__
     scores = find_scores(passed.output, len(passed.images))
     num_classes = next((score.shape[1] for score in scores if score.ndim > 1), None)
     candidates: dict[int, Candidate] = {}
@@ -202,7 +205,7 @@ def _list_candidates(
         if layout is None or layout.order == "NCL" or id(tensor) in pooled or call.name in without:
             continue
         channels = tensor.shape[1 if layout.order == "NCHW" else -1]
-        class_maps = index >= last_weights and channels == num_classes
+        class_maps = index >= last_weights and channels == num_classes and not ends_in_norm
         second_choice = class_maps or _projects_tokens(call.module, layout)
         candidates.pop(id(tensor), None)  # the last, outermost module that returns it names it
         candidates[id(tensor)] = Candidate(call, tensor, layout, second_choice)
@@ -210,9 +213,13 @@ def _list_candidates(
 
 
 def _has_weights(call: Call) -> bool:
-    """Return whether a module is a single operation with weights."""
-    leaf = next(call.module.children(), None) is None
-    return leaf and next(call.module.parameters(), None) is not None
+    """Return whether a module is a single operation with weights.
+
+    Its parts, such as the activation that some norms hold, have none.
+    """
+    if next(call.module.parameters(), None) is None:
+        return False
+    return all(next(part.parameters(), None) is None for part in call.module.children())
 
 
 def _projects_tokens(module: nn.Module, layout: Layout) -> bool:
