@@ -34,9 +34,12 @@ ANY_CNN = [name for name in METHODS if name not in TRAINABLE and not xcam.get_me
 EXPLAIN = 3
 EXPLAIN_MORE = {
     "ablationcam": 1,  # the channels that are not dead
+    "attention_gradient": 1,  # the tokens that the scores read
+    "attention_rollout": 1,
     "cam": 2,  # whether the head is affine, and the pooling that of CAM
     "eigencam": 1,  # whether the eigenvectors have converged
     "eigengradcam": 1,
+    "legrad": 1,
     "opticam": 3,  # the logits of each of the three images
     "random": 1,  # the seeds
     "scorecam": 1,  # the channels that are not flat

@@ -19,6 +19,7 @@ __all__ = [
     "describe_readings",
     "find_layout",
     "list_layouts",
+    "list_token_layouts",
     "read_map",
     "require_layout",
 ]
@@ -168,7 +169,7 @@ def _find_sequences(
 ) -> list[Layout]:
     """List the readings of a 3-D output: tokens, or maps that are flattened."""
     _, first, last = shape
-    tokens = [*_find_tokens(first, size, hints)]
+    tokens = [*list_token_layouts(first, size, hints)]
     flattened = [Layout("NCL", grid) for grid in _exact_grids(last, size)[:1]]
     channels_last, channels_first = (width in hints.norm_widths for width in (last, first))
     if channels_last == channels_first:
@@ -185,7 +186,7 @@ def _find_sequences(
 
 
 @lru_cache(maxsize=1024)  # a transformer's layers give few shapes
-def _find_tokens(count: int, size: Size, hints: LayoutHints) -> Sequence[Layout]:
+def list_token_layouts(count: int, size: Size, hints: LayoutHints) -> Sequence[Layout]:
     """List the readings of a number of tokens, as the model says or else from their number."""
     for grid, positions in hints.orders:
         if count == math.prod(grid):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from xcam.core import Method
 from xcam.hookspecs import hookimpl
+from xcam.methods.attention.attention_gradient import AttentionGradient
+from xcam.methods.attention.attention_rollout import AttentionRollout
 from xcam.methods.attention.cbam import CBAMAttention
+from xcam.methods.attention.legrad import LeGrad
 from xcam.methods.attention.ran import RANAttention
 from xcam.methods.attention.warn import WARNAttention
 from xcam.methods.bridges import BRIDGES
@@ -50,6 +53,8 @@ __all__ = [
     "METHODS",
     "RISE",
     "AblationCAM",
+    "AttentionGradient",
+    "AttentionRollout",
     "AugSmooth",
     "CAStream",
     "CBAMAttention",
@@ -70,6 +75,7 @@ __all__ = [
     "LCAMImg",
     "LayerCAM",
     "LayerFusion",
+    "LeGrad",
     "OptiCAM",
     "RANAttention",
     "Random",
@@ -88,6 +94,8 @@ METHODS: list[type[Method]] = [
     AblationCAM,
     ABN,
     AugSmooth,
+    AttentionGradient,
+    AttentionRollout,
     CALM,
     CAM,
     CAStream,
@@ -109,6 +117,7 @@ METHODS: list[type[Method]] = [
     LayerFusion,
     LCAMFm,
     LCAMImg,
+    LeGrad,
     LFICAM,
     OptiCAM,
     Random,
