@@ -148,12 +148,10 @@ class TestCosts:
         shared = rows[rows["passes_spent"] == 0]
         assert len(shared) == 8
         assert sorted(rows["explain_passes_spent"]) == [0] * 6 + [1] * 6
-        assert (shared["seconds_spent"] < 0.01).all()
-        alone = rows["passes"] == rows["passes_spent"]
-        assert (rows["seconds_spent"] <= rows["seconds"]).all()
-        assert rows[alone]["seconds_spent"].equals(rows[alone]["seconds"])
-        explained = rows["explain_seconds_spent"] < 0.01
-        assert explained.equals(rows["explain_passes_spent"] == 0)
+        assert (shared["seconds"] - shared["seconds_spent"] > 0.02).all()
+        saved = rows["explain_seconds"] - rows["explain_seconds_spent"]
+        assert saved[rows["explain_passes_spent"] == 1].eq(0).all()
+        assert saved[rows["explain_passes_spent"] == 0].gt(0.01).all()
 
 
 def list_metrics():
