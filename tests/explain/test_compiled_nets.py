@@ -38,7 +38,8 @@ METHODS = [
 ]
 LAYERED = [name for name in METHODS if hasattr(xcam.get_method(name)(), "layer")]
 GUIDED = ["guided_backprop", "deconvnet"]
-RULED = ["deeplift", "deeplift_shap", "lrp"]  # run a copy whose activations are seen
+# Run a copy whose activations are seen; read the gradients at all layers; run a CAM.
+RULED = ["deeplift", "deeplift_shap", "lrp", "fullgrad", "finercam"]
 CONTROLS = ["random", "sobel", "center_gaussian"]
 
 

@@ -15,6 +15,7 @@ from xcam.errors import LayerError, UnknownNameError
 
 __all__ = [
     "Layer",
+    "check_all_layers",
     "check_layers",
     "describe_compiled",
     "eager",
@@ -73,6 +74,13 @@ def check_layers(net: nn.Module, layer: str = "") -> None:
                 "explain the nn.Module that it was made from, or use a method that reads no layer, "
                 "such as 'rise'"
             )
+
+
+def check_all_layers(net: nn.Module) -> None:
+    """Refuse a net, without wrappers, of which any layer cannot be read; see `check_layers`."""
+    for name, module in net.named_modules():
+        if describe_compiled(module):
+            check_layers(net, name)
 
 
 def find_batch_size(model: object) -> int | None:

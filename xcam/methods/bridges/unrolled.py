@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from xcam.core import extract_logits
 from xcam.engine import forward
-from xcam.engine.wrappers import describe_compiled
+from xcam.engine.wrappers import check_all_layers
 from xcam.errors import LayerError
 
 __all__ = ["ACTIVATIONS", "MAX_POOLS", "MEANS", "SUMS", "Route", "Unrolled", "apart"]
@@ -52,15 +52,7 @@ class Unrolled(nn.Module):
         logits: Tensor | None = None,
     ) -> None:
         super().__init__()
-        for name, module in net.named_modules():
-            kind = describe_compiled(module)
-            if kind:
-                which = repr(name) if name else "the model"
-                raise LayerError(
-                    f"{which} is {kind} ({type(module).__name__}), and its layers cannot be read; "
-                    "explain the nn.Module that it was made from, or use a method that reads no "
-                    "layer, such as 'rise'"
-                )
+        check_all_layers(net)
         self.net = copy.deepcopy(net)
         self.calls = nn.ModuleList()
         self.training = False
