@@ -93,14 +93,11 @@ def draw_maps(explanation: Explanation) -> Figure:
     shades = _shade(few, None, warns=False)
     diverging = _diverges(few, None)
     title = few.method.spec.title
-    maps = imaging.colorize(
-        (shades + 1) / 2 if diverging else shades,
-        imaging.DIVERGING if diverging else imaging.SEQUENTIAL,
-    )
+    maps = imaging.shade(shades, diverging=diverging)
     rows = few.captions()
     if len(few) < len(explanation):
         rows[-1] += f"\n… and {len(explanation) - len(few)} more"
-    scale = Scale(alpha=1, diverging=diverging)
+    scale = Scale(alpha=None, diverging=diverging)
     return draw_grid(
         (), {title: maps}, rows, marks={title: _find_marks(few)}, cell=1.6, scale=scale
     )

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from xcam import imaging
-from xcam.core.captions import fit_text, measure_text
+from xcam.core.captions import fit_text
+from xcam.core.grid import FONT, Grid
 from xcam.runs import files
 
 if TYPE_CHECKING:
@@ -25,12 +26,8 @@ __all__ = ["DPI", "INK", "Scale", "draw_grid", "make_figure", "render", "write_f
 
 DPI = 120
 INK = "#222222"
-_FONT, _SMALL = 9.0, 7.0  # points
-_SPACING = 1.25  # of lines, in font sizes
-_GAP = 0.04  # inches between pictures
+_SMALL = 7.0  # points
 _BAR = (0.12, 2.0)  # inches: width and height of a scale of colors
-_TALLEST = 1.6  # height of a picture, in widths
-_ROWS = 8  # pictures below each other before there is another block of them
 
 
 @dataclass(frozen=True)
@@ -38,12 +35,12 @@ class Scale:
     """The scale of an overlay's colors, drawn as they are seen on a gray picture.
 
     Attributes:
-        alpha: The opacity where the map is highest.
+        alpha: The opacity where the map is highest; None for maps without images, in full colors.
         colors: A matplotlib color map; None for that of `xcam.imaging.overlay`.
         diverging: Whether the colors diverge around zero.
     """
 
-    alpha: float = 0.6
+    alpha: float | None = 0.6
     colors: str | None = None
     diverging: bool = False
 
@@ -89,7 +86,7 @@ def draw_grid(
         if lines
     }
     titles = {title: fit_text(title, cell) for title in pictures}
-    layout = _Layout.of(pictures, rows, titles.values(), texts, cell, scale is not None)
+    layout = Grid.of(pictures, rows, titles.values(), texts, cell, scale is not None)
     figure = make_figure(layout.size, dpi)
     for row in range(count):
         drawn = [figure.add_axes(layout.place(row, column)) for column in range(layout.columns)]
@@ -103,7 +100,7 @@ def draw_grid(
                 _mark(axes, marks[title][row])
         if rows:
             beside = {"rotation": 0, "ha": "right", "va": "center", "labelpad": 5}
-            _write(drawn[0].set_ylabel, rows[row], _FONT, **beside)
+            _write(drawn[0].set_ylabel, rows[row], FONT, **beside)
     if scale is not None:
         _add_scale(figure, layout, scale)
     return write_figure(figure, path)
@@ -147,100 +144,6 @@ def write_figure(figure: Figure, path: str | Path | None) -> Figure:
     return figure
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """Where the pictures of a grid lie, in inches from the top left corner.
-
-    Attributes:
-        columns: Pictures of a row, in each block.
-        rows: Rows of a block.
-        blocks: Tables side by side.
-        cell: Width of a picture.
-        heights: Of the rows' pictures.
-        margin: Width of the labels beside a row.
-        head: Height of the titles.
-        foot: Height of the text beneath each row.
-        bar: Width that the scale of colors takes.
-    """
-
-    columns: int
-    rows: int
-    blocks: int
-    cell: float
-    heights: tuple[float, ...]
-    margin: float
-    head: float
-    foot: float
-    bar: float
-
-    @classmethod
-    def of(
-        cls,
-        pictures: Mapping[str, Tensor | Sequence[Tensor]],
-        rows: Sequence[str],
-        titles: Iterable[tuple[str, float]],
-        texts: Mapping[str, Sequence[tuple[str, float]]],
-        cell: float,
-        has_bar: bool,
-    ) -> _Layout:
-        """Measure the texts, and lay out the pictures in as many blocks as they need."""
-        batches = [*pictures.values()]
-        count = len(batches[0])
-        labels = (measure_text(line, _FONT) for row in rows for line in row.split("\n"))
-        margin = max(labels, default=0) + (0.12 if rows else 0.04)
-        foot = max((_measure_height(*one) for lines in texts.values() for one in lines), default=0)
-        least = max((_measure_height(row, _FONT) for row in rows), default=0)
-        shapes = [
-            [one.shape[-2] / one.shape[-1] for one in each] for each in zip(*batches, strict=True)
-        ]
-        heights = [max(cell * min(max(each), _TALLEST), least) for each in shapes]
-        width = margin + len(batches) * (cell + _GAP)
-        blocks = 1
-        while -(-count // blocks) > _ROWS and sum(heights) / blocks > blocks * width:
-            blocks += 1
-        lines = -(-count // blocks)
-        return cls(
-            columns=len(batches),
-            rows=lines,
-            blocks=blocks,
-            cell=cell,
-            heights=tuple(max(heights[line::lines]) for line in range(lines)),
-            margin=margin,
-            head=max(_measure_height(*title) for title in titles) + 0.06,
-            foot=foot + (0.05 if foot else 0),
-            bar=0.75 if has_bar else 0,
-        )
-
-    @property
-    def block(self) -> float:
-        """Return the width of a block."""
-        return self.margin + self.columns * (self.cell + _GAP)
-
-    @property
-    def size(self) -> tuple[float, float]:
-        """Return the (width, height) of the figure."""
-        height = self.head + sum(self.heights) + self.rows * (self.foot + _GAP)
-        return self.blocks * self.block + self.bar, max(height, 1.4 if self.bar else 0)
-
-    def is_top(self, row: int) -> bool:
-        """Return whether an image is the first of its block."""
-        return row % self.rows == 0
-
-    def place(self, row: int, column: int) -> tuple[float, float, float, float]:
-        """Return (left, bottom, width, height) of a picture, as shares of the figure."""
-        block, line = divmod(row, self.rows)
-        left = block * self.block + self.margin + column * (self.cell + _GAP)
-        top = self.head + sum(self.heights[:line]) + line * (self.foot + _GAP)
-        return self.scale(left, top, self.cell, self.heights[line])
-
-    def scale(
-        self, left: float, top: float, width: float, height: float
-    ) -> tuple[float, float, float, float]:
-        """Return a box in inches, from the top, as shares of the figure, from the bottom."""
-        across, down = self.size
-        return left / across, 1 - (top + height) / down, width / across, height / down
-
-
 def _check_counts(
     count: int,
     columns: Mapping[str, Tensor | Sequence[Tensor]],
@@ -260,10 +163,6 @@ def _stretch(images: Tensor | Sequence[Tensor]) -> dict[str, Any]:
     if isinstance(images, Tensor):
         return {"image": imaging.stretch(images.detach().float())}
     return {"image": [imaging.stretch(one[None].detach().float())[0] for one in images]}
-
-
-def _measure_height(text: str, size: float) -> float:
-    return (text.count("\n") + 1) * size * _SPACING / 72
 
 
 def _show(axes: Axes, picture: Tensor) -> None:
@@ -291,12 +190,15 @@ def _mark(axes: Axes, words: str) -> None:
         axes.text(0.5, 0.5, words, fontsize=_SMALL, color=INK, bbox=box, **middle)
 
 
-def _add_scale(figure: Figure, layout: _Layout, scale: Scale) -> None:
+def _add_scale(figure: Figure, layout: Grid, scale: Scale) -> None:
     """Draw the scale of the overlays' colors beside the pictures, of a fixed size."""
     lowest = -1 if scale.diverging else 0
     values = torch.linspace(1, lowest, 256)[None, :, None]
-    gray = torch.full((1, 3, 256, 1), 0.5)
-    colors = imaging.blend(gray, values, scale.alpha, scale.colors, scale.diverging)
+    if scale.alpha is None:
+        colors = imaging.shade(values, scale.colors, scale.diverging)
+    else:
+        gray = torch.full((1, 3, 256, 1), 0.5)
+        colors = imaging.blend(gray, values, scale.alpha, scale.colors, scale.diverging)
     width, height = _BAR[0], min(_BAR[1], layout.size[1] - 0.3)
     left = layout.blocks * layout.block + 0.08
     top = max(0.1, min(layout.head, layout.size[1] - height - 0.1))

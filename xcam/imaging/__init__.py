@@ -12,6 +12,7 @@ from xcam.imaging.coloring import (
     fade,
     outline,
     overlay,
+    shade,
     stretch,
 )
 from xcam.imaging.pictures import Picture, Pictures, list_pictures, read_picture
@@ -58,6 +59,7 @@ __all__ = [
     "read_picture",
     "read_pixels",
     "resize",
+    "shade",
     "stretch",
     "unfit",
 ]

@@ -22,6 +22,7 @@ __all__ = [
     "fade",
     "outline",
     "overlay",
+    "shade",
     "stretch",
 ]
 
@@ -102,9 +103,13 @@ def blend(
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in [0, 1], got {alpha}")
     opacity = (alpha * maps.abs())[:, None]
-    shades = (maps + 1) / 2 if diverging else maps
-    colored = colorize(shades, colors or (DIVERGING if diverging else SEQUENTIAL))
-    return base * (1 - opacity) + colored * opacity
+    return base * (1 - opacity) + shade(maps, colors, diverging) * opacity
+
+
+def shade(maps: Tensor, colors: str | None = None, diverging: bool = False) -> Tensor:
+    """Color maps (B, H, W) by themselves, (B, 3, H, W); see `overlay`."""
+    values = (maps + 1) / 2 if diverging else maps
+    return colorize(values, colors or (DIVERGING if diverging else SEQUENTIAL))
 
 
 def outline(pictures: Tensor, maps: Tensor, levels: Sequence[float]) -> Tensor:
