@@ -59,8 +59,9 @@ def lite0() -> torch.nn.Module:
 @pytest.fixture
 def net(monkeypatch):
     """What every --model gives, with the arguments of the call."""
-    net = SmallCNN(num_classes=4)
-    net.categories, net.input_size, net.loaded = ("ant", "bee", "cat"), (16, 24), []
+    inner, names = SmallCNN(num_classes=4), ("ant", "bee", "cat")
+    net = Normalized(inner, (0.0,), (1.0,), categories=names, input_size=(16, 24)).eval()
+    net.loaded = []
 
     def load(name, weights=None):
         net.loaded.append((name, weights))

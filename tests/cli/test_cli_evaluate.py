@@ -26,7 +26,7 @@ def test_evaluate_prints_the_table_and_keeps_the_rows(nets, pictures, tmp_path):
     methods = ["gradcam", xcam.get_method("rise")(n_masks=5)]
     net = {"torchvision:resnet50": Normalized(GapNet(seed=20), (0.5,), (0.5,))}
     expected = xcam.evaluate(net, data, methods, "sparseness")
-    assert done.stdout == f"{expected}\n"
+    assert done.stdout == f"{expected.to_text(80)}\n"
     assert {row["image"] for row in rows(out)} == set(data.ids)
     assert len(list((out / "rows").iterdir())) == 3
     assert run("evaluate", "--data", pictures, "--out", out, "--load", "3").exit_code == 2
@@ -42,7 +42,7 @@ def test_evaluate_passes_everything_on(nets, pictures, tmp_path, monkeypatch):
         "--metrics", "deletion(preset=castream),road", "--target", "label", "--no-controls",
         "--fraction", "0.5", "--indices", "4,2", "--workers", "1", "--batch-size", "3",
         "--precision", "bf16",
-        "--seed", "4", "--save-maps", "--size", "24", "--out", tmp_path / "out",
+        "--seed", "4", "--save-maps", "--size", "24", "--out", tmp_path / "out", "--long",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert nets == [("a:b", "none"), ("c:d", "none")]
@@ -62,7 +62,7 @@ def test_evaluate_passes_everything_on(nets, pictures, tmp_path, monkeypatch):
     assert named == {
         "maps": None, "target": "label", "controls": False, "fraction": 0.5, "indices": [4, 2],
         "batch_size": 3, "precision": "bf16", "seed": 4, "save_maps": True, "out": tmp_path / "out",
-        "dry_run": False, "progress": False,
+        "dry_run": False, "progress": True,
     }  # fmt: skip
 
 
@@ -95,7 +95,7 @@ def test_score_passes_everything_on(nets, pictures, tmp_path, monkeypatch):
         "methods": (), "target": "label", "controls": False, "fraction": 0.5, "indices": [2, 0],
         "batch_size": 2,
         "precision": "fp16", "seed": 4, "out": tmp_path / "out", "dry_run": True,
-        "progress": False,
+        "progress": True,
     }  # fmt: skip
 
 
@@ -174,7 +174,7 @@ def test_published_data_set_is_evaluated_by_its_name(monkeypatch, tmp_path):
     assert [row["target"] for row in rows(out)] == list(test.labels)
     named = {"torchvision:resnet50": net}
     expected = xcam.evaluate(named, test, "gradcam", "sparseness", "label", controls=False)
-    assert done.stdout == f"{expected}\n"
+    assert done.stdout == f"{expected.to_text(80)}\n"
 
 
 def test_folder_has_precedence_over_a_published_set_of_that_name(
@@ -218,7 +218,7 @@ def test_without_methods_it_is_the_models_own(monkeypatch, pictures, tmp_path):
     named = {"torchvision:resnet50": net}
     data = xcam.data.folder(pictures, 16)
     expected = xcam.evaluate(named, data, "lcam_fm", "sparseness", controls=False)
-    assert done.stdout == f"{expected}\n"
+    assert done.stdout == f"{expected.to_text(80)}\n"
     assert run(*asked, "--methods", "lcam_fm").stdout == done.stdout
     assert run(*asked, "--methods", "lcam_fm(sigmoid=False)").stdout != done.stdout
 
@@ -258,6 +258,25 @@ def test_control_c_says_that_it_goes_on(nets, pictures, tmp_path, monkeypatch):
     assert (done.exit_code, done.stderr) == (130, "xcam: stopped; the same command resumes\n")
     done = run("evaluate", "--data", pictures)
     assert (done.exit_code, done.stderr) == (130, "xcam: stopped\n")
+
+
+def test_errors_end_a_strict_evaluation(nets, pictures, tmp_path):
+    """A file of the list that is missing is a row, as a broken one is."""
+    names = xcam.data.folder(pictures).ids
+    listed = tmp_path / "list.csv"
+    listed.write_text("".join(f"{name},cat\n" for name in [*names, "gone.png"]))
+    asked = ["evaluate", "--data", listed, "--root", pictures, "--metrics", "sparseness"]
+    asked += ["--size", "16", "--no-controls", "--model", "mine=a:b"]
+    done = run(*asked, "--strict", "--quiet", "--csv")
+    assert done.exit_code == 1
+    header, line = done.stdout.splitlines()
+    found = dict(zip(header.split(","), line.split(","), strict=True))
+    assert (found["model"], found["rows"], found["errors"]) == ("mine", "5", "1")
+    first, last = done.stderr.splitlines()
+    assert first.startswith("xcam: first error of gradcam (mine): FileNotFoundError: no picture at")
+    assert last == "xcam: 1 row could not be scored"
+    assert run(*asked, "--quiet").exit_code == 0
+    assert "two models are called 'a:b'" in refused(*asked[:-2], "--model", "a:b", "--model", "a:b")
 
 
 @pytest.mark.parametrize(
@@ -301,6 +320,13 @@ def test_settings_are_literals_or_words():
     seen = []
     literals.parse_calls("--x", "a, b(c=[1, 2], d=word), e(f=-0.5)", lambda *one: seen.append(one))
     assert seen == [("a", {}), ("b", {"c": [1, 2], "d": "word"}), ("e", {"f": -0.5})]
+    seen.clear()
+    text = "a(layer=layer4.1, size=1e-3, name='b.c-d'), my-cam(e=model.layer3)"
+    literals.parse_calls("--x", text, lambda *one: seen.append(one))
+    assert seen == [
+        ("a", {"layer": "layer4.1", "size": 1e-3, "name": "b.c-d"}),
+        ("my-cam", {"e": "model.layer3"}),
+    ]
     seen.clear()
     literals.parse_calls("--x", "my-cam, other.cam", lambda *one: seen.append(one))
     assert seen == [("my-cam", {}), ("other.cam", {})]

@@ -41,7 +41,15 @@ def unbroken(digits, recipe, tmp_path_factory):
     """A whole run, and what it printed."""
     out = tmp_path_factory.mktemp("runs") / "unbroken"
     done = run("fit", "--recipe", recipe, "--root", digits, "--out", out)
-    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.exit_code == 0, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("epoch ")]
+    assert len(lines) == 2
+    log = pd.read_csv(out / "log.csv")
+    for line, row, left in zip(lines, log.to_dict("records"), (True, False), strict=True):
+        number = int(row["epoch"])
+        assert line.startswith(f"epoch {number}/2: train loss {row['train_loss']:.4g}, accuracy ")
+        assert f"; validation loss {row['validation_loss']:.4g}, accuracy " in line
+        assert line.endswith(" left") is left
     return out, done.stdout
 
 
@@ -81,7 +89,7 @@ def test_evaluate_prints_that_table(unbroken, digits, recipe):
 @killed.posix
 @pytest.mark.timeout(600)
 def test_stopped_or_killed_fit_resumes_with_the_same_command(unbroken, digits, recipe, tmp_path):
-    stopped = r"xcam: stopped at epoch \d, step \d+.*goes on\n"
+    stopped = r"(epoch .*\n)*xcam: stopped at epoch \d, step \d+.*goes on\n"
     for number in range(5):
         out = tmp_path / str(number)
         command = ["fit", "--recipe", str(recipe), "--root", str(digits), "--out", str(out)]
@@ -158,7 +166,7 @@ def test_changes_and_run_settings_are_passed_on(digits, recipe, tmp_path, monkey
             (xcam.recipes.read(recipe, changes), digits, tmp_path),
             {
                 "device": "cpu", "workers": 2, "download": True, "precision": "bf16",
-                "board_path": tmp_path / "board", "progress": False,
+                "board_path": tmp_path / "board", "progress": True,
             },
         )
     ]  # fmt: skip

@@ -10,6 +10,7 @@ import pytest
 from commands import refused, run
 
 import xcam
+from xcam import cli
 from xcam.cli import catalog, citing
 
 LISTING = (
@@ -152,3 +153,19 @@ def test_plugin_is_cited_by_what_its_spec_says():
         "title": "{MyCAM}", "note": row["paper"], "author": "Me and others", "year": "2025",
         "eprint": "2501.00001", "archiveprefix": "arXiv",
     }  # fmt: skip
+
+
+def list_options():
+    import typer
+
+    group = typer.main.get_command(cli.app)
+    for name, command in {"xcam": group, **group.commands}.items():
+        for option in command.params:
+            yield f"{name} {option.name}", option.help or ""
+
+
+@pytest.mark.parametrize(("option", "text"), list(list_options()))
+def test_help_of_each_option_is_a_sentence(option, text):
+    assert len(text.split()) > 3, text
+    assert text[0].isupper() or text.startswith("`"), text
+    assert text.endswith("."), text

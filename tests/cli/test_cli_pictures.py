@@ -11,7 +11,8 @@ from PIL import Image
 
 import xcam
 from xcam import recipes
-from xcam.cli import explaining, pictures
+from xcam.cli import pictures
+from xcam.cli.reading import PictureReader
 from xcam.data.transforms import make_pipeline, make_size_steps
 from xcam.imaging import read_pixels
 from xcam.models import Normalized
@@ -95,7 +96,7 @@ def test_explain_reads_as_the_recipes_test(net, photo, tmp_path, size):
     net.input_size = size
     done = run("explain", photo, "--resize", "256", "--out", tmp_path, "--npy", tmp_path / "maps")
     assert done.exit_code == 0, done.output
-    read = explaining._read([photo], net, "256")[0]
+    read = PictureReader.create(net, "256", "cpu", []).read(photo)
     assert read.shape == (3, *size)
     (saved,) = xcam.explain(net, read[None]).maps
     written = torch.from_numpy(np.load(tmp_path / "maps" / "1.npy"))
@@ -110,7 +111,7 @@ def test_commands_pass_it_on(net, photo, tmp_path, monkeypatch, command):
     monkeypatch.setattr(xcam, "evaluate", lambda *given, **named: calls.append(given))
     (tmp_path / "maps").mkdir()
     maps = ["--maps", tmp_path / "maps"] if command == "score" else []
-    done = run(command, "--data", photo.parent, "--resize", "256", *maps)
+    done = run(command, "--data", photo.parent, "--resize", "256", "--long", *maps)
     assert done.exit_code == 0, done.output
     (((_, loader),),) = [calls]
     assert torch.equal(loader.dataset[0][0], as_tested(photo))

@@ -12,6 +12,7 @@ from torchvision.transforms import v2
 
 from xcam import read_image
 from xcam.data import folder, imagenet_val, listed
+from xcam.errors import UnknownNameError
 
 STRETCHED = v2.Compose([v2.Resize((32, 32)), v2.ToDtype(torch.float32, scale=True)])
 
@@ -176,15 +177,14 @@ class TestListed:
             (
                 "a.png cat",
                 ValueError,
-                "line 2 of .* from 0, got 'cat'; write each name's place among",
+                "line 2 of .* the label is a name, 'cat', and that of line 1 a number",
             ),
-            ("a.png\tn03444034\t0\t32\t44\t62", ValueError, "from 0, got 'n03444034'; write each"),
-            ("a.png -1", ValueError, "line 2 of .* from 0, got '-1'"),
-            ("a.png 1.5", ValueError, "line 2 of .* from 0, got '1.5'"),
+            ("a.png -1", ValueError, "line 2 of .* from 0, or its name, got '-1'"),
+            ("a.png 1.5", ValueError, "line 2 of .* its name, got '1.5'"),
             ("a.png 9", ValueError, "line 2 of .*label 9 is out of range for 5 classes"),
             ("z.png 1", FileNotFoundError, "line 2 of .*no picture at '.*z.png'"),
             ("1 a.png", FileNotFoundError, "line 2 of .*/1', but at '.*a.png': a line is 'file la"),
-            ("a.png,,m.png", ValueError, "line 2 of .* from 0, and column 2 is empty"),
+            ("a.png,,m.png", ValueError, "line 2 of .* or its name, and column 2 is"),
             ("a.png 1 z.png", FileNotFoundError, "line 2 of .*no file at '.*z.png'"),
             ("a.png 1 1 2 3", ValueError, "line 2 of .* x0 y0 x1 y1 .* got '1 2 3'"),
             ("a.png 1 5 2 5 4", ValueError, "line 2 of .* x0 < x1 .* got '5 2 5 4'"),
@@ -197,6 +197,32 @@ class TestListed:
         with pytest.raises(error, match=sentence):
             listed(write("b.png 0", line), categories=list("vwxyz"))
 
+    def test_names_of_classes_are_numbered_as_the_categories_are(self, write):
+        lines = ["file,label", "a.png,Great White", "b.png,cat", "c.png,great-white"]
+        data = listed(write(*lines), categories=["cat", "dog", "great_white"])
+        assert data.labels == (2, 0, 2)
+        assert data.classes == ("cat", "dog", "great_white")
+        with pytest.raises(UnknownNameError, match=r"no class, as line 1 of .* are cat"):
+            listed(write("a.png,cut"), categories=["cat", "dog"])
+
+    def test_names_without_categories_are_numbered_in_order(self, write):
+        data = listed(write("a.png,dog", "b.png,cat", "c.png,dog"))
+        assert (data.labels, data.classes) == ((1, 0, 1), ("cat", "dog"))
+
+    def test_missing_images_are_kept_if_asked_for(self, write):
+        lines = ["z.png,dog", "a.png,cat"]
+        data = listed(write(*lines), allow_missing=True)
+        assert data.ids == ("z.png", "a.png")
+        with pytest.raises(FileNotFoundError, match=r"no picture at '.*z.png'"):
+            data[0]
+        assert data[1][1] == 0
+        with pytest.raises(FileNotFoundError, match=r"line 1 of .* no picture at '.*z.png'"):
+            listed(write(*lines))
+        with pytest.raises(FileNotFoundError, match=r"line 1 of .* no picture at '.*z.png'"):
+            listed(write("z.png 1", "y.png 2"), allow_missing=True)
+        with pytest.raises(FileNotFoundError, match="a line is 'file label', in this order"):
+            listed(write("b.png 0", "1 a.png"), allow_missing=True)
+
     def test_lines_of_files_alone_have_no_label(self, write, images):
         """As in MIT-67's lists, also where a name has a blank."""
         save(images / "k 1.png")
@@ -206,7 +232,7 @@ class TestListed:
             listed(write("k 1.png", "a.png"))
 
     def test_bad_first_line_is_not_taken_for_a_header(self, write):
-        with pytest.raises(ValueError, match=r"line 1 of .* got 'cat'"):
+        with pytest.raises(ValueError, match=r"line 1 of .* a name, 'cat', and that of line 2"):
             listed(write("a.png cat", "b.png 0"))
 
     @pytest.mark.parametrize("line", ["1 a.png", "cat,a.png", "7\ta.png"])

@@ -25,7 +25,9 @@ from evaluations import (
 from torch.utils.data import Subset
 
 import xcam
-from xcam._evaluate.verb import format_estimate
+from xcam._evaluate import dry_run
+from xcam._evaluate.dry_run import format_estimate
+from xcam.engine import forward
 from xcam.errors import XcamWarning
 from xcam.models.toy import GapNet, SmallCNN
 from xcam.results.store import Row
@@ -286,6 +288,35 @@ class TestDryRun:
         lines = capsys.readouterr().out.splitlines()
         assert lines[1].split() == ["GapNet", "gradcam", "explain", "failed", "failed"]
         assert lines[-2] == "4 of 16 rows are errors"
+
+    def test_dry_run_ends_in_time(self, capsys, monkeypatch):
+        """Each look at the clock is a second: after five of them no pass is made."""
+        seconds = itertools.count()
+        monkeypatch.setattr(forward, "monotonic", lambda: next(seconds))
+        monkeypatch.setattr(dry_run, "_SECONDS", 5)
+        rise = xcam.get_method("rise")(n_masks=100)
+        settings = {"controls": False, "batch_size": 1, "dry_run": True}
+        results = evaluate(Pictures(), ["gradcam", rise], **settings)
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[-2] == "not measured, they take too long: rise (GapNet)"
+        assert lines[-1].startswith("more than 0:00:")
+        assert lines[-1].endswith(" for 11 images, measured on 1")
+        assert results.table()["method"].tolist() == ["gradcam"]
+        monkeypatch.setattr(dry_run, "_SECONDS", -1)
+        with pytest.raises(ValueError, match="one image takes more than -1 seconds"):
+            evaluate(Pictures(), **settings)
+
+
+def test_progress_names_model_and_method_and_counts_images(tmp_path, capsys):
+    evaluate(loader(), out=tmp_path, progress=True, controls=False)
+    shown = capsys.readouterr().err
+    assert "11/11" in shown
+    assert "GapNet: gradcam" in shown
+    (tmp_path / "rows" / "batch-00000001.parquet").unlink()
+    evaluate(loader(), out=tmp_path, progress=True, controls=False)
+    shown = capsys.readouterr().err
+    assert "2 of 3 batches are done\n" in shown
+    assert "4/4" in shown
 
 
 def test_seed_applies_to_names_but_not_to_objects(tmp_path):

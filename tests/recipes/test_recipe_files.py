@@ -1,4 +1,5 @@
 import copy
+import re
 import sys
 
 import pytest
@@ -107,6 +108,18 @@ class TestRefusals:
     def test_change_inside_a_number_is_refused(self):
         with pytest.raises(ValueError, match=r"'epochs.more' finds no table at 'epochs', but 30"):
             recipes.read("mnist_simple_cnn", {"epochs.more": 1})
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"schedule": None, "schedule.gamma": 0.1}, "set schedule.name first"),
+            ({"optimizer": {}, "optimizer.lr": 0.1}, "has lr and no name; set"),
+            ({"optimizer": "SGD", "optimizer.lr": 0.1}, "set optimizer.name=… first, and then its"),
+        ],
+    )
+    def test_key_to_set_first_is_named(self, changes, message):
+        with pytest.raises((TypeError, ValueError), match=re.escape(message)):
+            recipes.read("mnist_simple_cnn", changes)
 
     @pytest.mark.parametrize(
         ("text", "error", "message"),

@@ -41,6 +41,7 @@ class BatchScorer:
         prepared: The methods, prepared for this model.
         runner: Runs each step and records the images that it fails on.
         shared_scores: Collects, by label, the scores of metrics that read no maps.
+        announce: Called with the label of each method before it explains.
     """
 
     batch: Batch
@@ -51,17 +52,19 @@ class BatchScorer:
     prepared: Mapping[str, Prepared]
     runner: StepRunner
     shared_scores: dict[str, Outcome[Tensor]] = field(default_factory=dict)
+    announce: Callable[[str], None] | None = None
 
-    def rows(self, keep: KeepMaps | None = None) -> list[Row]:
-        """Return a row for each image × method × metric, failures included.
+    def rows(self, keep: KeepMaps | None = None) -> Iterator[Row]:
+        """Yield a row for each image × method × metric, failures included.
 
         Args:
             keep: Called with each method's label and explanations.
         """
-        rows: list[Row] = []
         sources: dict[str, Prepared | MapSource] = {**self.prepared, **self.comparison.maps}
         with share_passes(self.images), share_passes(self._explained_images):
             for label, source in sources.items():
+                if self.announce:
+                    self.announce(label)
                 explained = self._explain(label, source)
                 if keep and isinstance(source, Prepared):
                     keep(self, label, explained[0])
@@ -69,8 +72,7 @@ class BatchScorer:
                 with share_passes():  # of the masks of these maps, and all that is read from them
                     for name, metric in self.comparison.metrics.items():
                         scored = self._score(name, metric, explained)
-                        rows += self._make_rows(label, name, columns, scored)
-        return rows
+                        yield from self._make_rows(label, name, columns, scored)
 
     @cached_property
     def targets(self) -> dict[int, int]:

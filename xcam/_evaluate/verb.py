@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import sys
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,14 +14,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from xcam._evaluate.batches import Batches
 from xcam._evaluate.comparison import Comparison, Maps, Methods, Metrics, Models, check_identity
+from xcam._evaluate.dry_run import format_estimate, list_unmeasured, measure
 from xcam._evaluate.work import Work
 from xcam.engine.forward import Precision
 from xcam.errors import warn
 from xcam.results import Results
-from xcam.results.store import Row, Store
+from xcam.results.store import Store
 from xcam.runs.processes import Processes, get_processes
 
-__all__ = ["evaluate", "format_estimate"]
+__all__ = ["evaluate"]
 
 
 def evaluate(
@@ -86,15 +85,16 @@ def evaluate(
             the pixels, and a point of a removal curve may move by hundredths. An evaluation may
             resume with another one, so keep it for the same bits.
         precision: `"full"`, or `"bf16"`/`"fp16"` to run the models under autocast.
-        progress: Whether to show a progress bar.
+        progress: Whether to show a progress bar, which names model and method.
         seed: The seed of `fraction`, of the random control, and of methods and metrics that are
             given by name; an object keeps its own.
         save_maps: Whether to write the methods' maps, in half precision at their own resolution, to
             `out/maps/METHOD` (`out/maps/MODEL/METHOD` if there are several models).
-        dry_run: Measure one batch, print passes and the estimated time, write nothing to `out`.
+        dry_run: Measure a handful of images, for a minute at most, print passes and the estimated
+            time, write nothing to `out`.
 
     Returns:
-        The results; of one batch for a dry run.
+        The results; of the images that were measured for a dry run.
 
     Raises:
         TypeError: An argument of the wrong kind.
@@ -148,58 +148,12 @@ def _run_in_temporary_folder(run: Callable[[Path], None], comparison: Comparison
 
 
 def _measure(work: Work, store: Store, processes: Processes) -> None:
-    """Write the rows of one batch and print what all batches would cost."""
+    """Write the rows of a handful of images and print what all of them would cost."""
     store.open(work.describe())
-    rows, seconds = work.measure()
+    rows, seconds = measure(work)
     store.write(0, rows)
     if processes.is_main:
-        text = format_estimate(rows, seconds, len(work.batches), processes.count)
+        text = format_estimate(
+            rows, seconds, len(work.batches), processes.count, list_unmeasured(work, rows)
+        )
         sys.stdout.write(text + "\n")
-
-
-def format_estimate(rows: Sequence[Row], seconds: float, images: int, processes: int) -> str:
-    """Return a table of the costs of each step, and the time that all images will take.
-
-    Args:
-        rows: The rows of the batch that was measured.
-        seconds: The time that this batch took, loading included.
-        images: The number of images to evaluate on.
-        processes: The number of processes that share them.
-    """
-    measured = len({row.index for row in rows})
-    total = timedelta(seconds=math.ceil(seconds / measured * images / processes))
-    shared = f" in {processes} processes" if processes > 1 else ""
-    failed = sum(row.error is not None for row in rows)
-    lines = [
-        *_format_costs(rows),
-        f"{failed} of {len(rows)} rows are errors" if failed else "no errors",
-        f"about {total} for {images} images{shared}, measured on {measured}",
-    ]
-    return "\n".join(lines)
-
-
-def _format_costs(rows: Sequence[Row]) -> list[str]:
-    """Return a table of mean passes and seconds an image for each model, method and step."""
-    costs: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
-    for row in rows:
-        for step, passes, seconds in (
-            ("explain", row.explain_passes, row.explain_seconds),
-            (row.metric, row.passes, row.seconds),
-        ):
-            known = costs.setdefault((row.model, row.method, step), [])
-            if passes is not None and seconds is not None:
-                known.append((passes, seconds))
-    lines = [("model", "method", "step", "passes", "seconds")]
-    lines += [(*step, *_format_means(known)) for step, known in costs.items()]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]
-
-
-def _format_means(costs: Sequence[tuple[float, float]]) -> tuple[str, str]:
-    if not costs:
-        return "failed", "failed"
-    passes, seconds = (sum(column) / len(costs) for column in zip(*costs, strict=True))
-    return f"{passes:.4g}", f"{seconds:.3g}"

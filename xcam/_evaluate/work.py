@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -32,8 +31,11 @@ from xcam.models.categories import find_categories
 from xcam.results.store import Row, Store
 from xcam.runs import manifest
 from xcam.runs.processes import Processes
+from xcam.runs.terminal import is_live, write_line
 
 __all__ = ["Work"]
+
+_LINE_SECONDS = 30  # between lines of progress in a file
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,12 +97,6 @@ class Work:
         sample = _digest(first, last)
         return cls(comparison, batches, prepared, sample, seed, save_maps, classes, is_spread)
 
-    def measure(self) -> tuple[list[Row], float]:
-        """Return the rows of the first batch, and the seconds that it took."""
-        begin = time.perf_counter()
-        batch = next(self.batches.load([0]))
-        return self._score(batch), time.perf_counter() - begin
-
     def run(self, store: Store, processes: Processes, progress: bool) -> None:
         """Compute this process's share of the missing batches; return when all have theirs."""
         from tqdm.auto import tqdm
@@ -116,10 +112,18 @@ class Work:
             missing = [number for number in range(len(self.batches.groups)) if number not in done]
             share = missing[processes.rank :: processes.count]
             processes.wait()  # all must see the same folder before anybody writes
-            bar = tqdm(share, desc="batches", disable=not (progress and processes.is_main))
+            shown = progress and processes.is_main
+            if done and shown:
+                sentence = f"{len(done)} of {len(self.batches.groups)} batches are done"
+                write_line(sentence)
+            images = sum(len(self.batches.groups[number]) for number in share)
+            # In a file a bar is a line at a time.
+            interval = 0.1 if is_live() else _LINE_SECONDS
+            bar = tqdm(total=images, unit="image", mininterval=interval, disable=not shown)
+            announce = partial(bar.set_postfix_str, refresh=is_live())
             for batch in self.batches.load(share):
-                store.write(batch.number, self._score(batch, store))
-                bar.update()
+                store.write(batch.number, self.score(batch, store, announce))
+                bar.update(len(self.batches.groups[batch.number]))
             bar.close()
             processes.wait()
 
@@ -185,15 +189,35 @@ class Work:
         }
         return {"name": next(iter(methods.values())).spec.name, "on": settings}
 
-    def _score(self, batch: Batch, store: Store | None = None) -> list[Row]:
-        """Return all rows of a batch; write its maps to the store, if there is one."""
-        with independent_classes() if self.is_spread else nullcontext():
-            return self._score_rows(batch, store)
+    def score(
+        self,
+        batch: Batch,
+        store: Store | None = None,
+        announce: Callable[[str], object] | None = None,
+        rows: list[Row] | None = None,
+    ) -> list[Row]:
+        """Return all rows of a batch; write its maps to the store, if there is one.
 
-    def _score_rows(self, batch: Batch, store: Store | None) -> list[Row]:
-        rows = self._make_error_rows(batch)
-        if not batch.indices:
-            return rows
+        Args:
+            batch: The images.
+            store: Where maps are kept.
+            announce: Called with the model's name and the method's label before each.
+            rows: A list to add to, which holds what is done if the work is cut short.
+        """
+        rows = [] if rows is None else rows
+        rows += self._make_error_rows(batch)
+        with independent_classes() if self.is_spread else nullcontext():
+            if batch.indices:
+                self._score_rows(batch, store, announce, rows)
+        return rows
+
+    def _score_rows(
+        self,
+        batch: Batch,
+        store: Store | None,
+        announce: Callable[[str], object] | None,
+        rows: list[Row],
+    ) -> None:
         for name, model in self.comparison.models.items():
             images = move_to_model(batch.images, model)
             comparison = replace(self.comparison, maps=self.classes.maps[name])
@@ -207,10 +231,10 @@ class Work:
                 comparison,
                 self.prepared[name],
                 runner,
+                announce=partial(_announce, announce, name) if announce else None,
             )
             keep = partial(self._write_maps, store) if store and self.save_maps else None
-            rows += scorer.rows(keep)
-        return rows
+            rows.extend(scorer.rows(keep))
 
     def _make_error_rows(self, batch: Batch) -> list[Row]:
         """Return a row with the error for all that the unreadable images would have had."""
@@ -238,6 +262,10 @@ class Work:
             scorer.prepared[label].method.spec.class_specific,
             [names[target] for target in targets] if names else (),
         )
+
+
+def _announce(show: Callable[[str], object], model: str, method: str) -> None:
+    show(f"{model}: {method}")
 
 
 def _digest(*batches: Batch) -> str:

@@ -21,11 +21,12 @@ from xcam._fit.counted import Counted, average_counts, average_sums
 from xcam._fit.counting import MeasureLoss, count_correct, new_sums, sum_over_processes
 from xcam._fit.divergence import LOOK_EVERY, make_divergence
 from xcam._fit.learner import Learner
-from xcam._fit.progress import Progress, draw, store_state, write_log
+from xcam._fit.progress import Progress, describe_epoch, draw, store_state, write_log
 from xcam._fit.source import Source
 from xcam.checkpoints import save
 from xcam.errors import DivergenceError
 from xcam.runs.folder import RunFolder
+from xcam.runs.terminal import is_live, write_line
 
 __all__ = ["Training"]
 
@@ -43,7 +44,8 @@ class Training:
         folder: Where it keeps what it has; None keeps nothing.
         keep_every: Epochs between two nets that are kept beside the best and the last.
         save_minutes: Between two stored states within an epoch.
-        show_progress: Whether to show progress bars.
+        show_progress: Whether to print a line an epoch, and to show progress bars where somebody
+            watches.
         board: The writer of a TensorBoard, if there is one.
         best: Without a folder, the state of the best net.
     """
@@ -108,8 +110,12 @@ class Training:
             desc=f"epoch {self.progress.epoch + 1}/{self.epochs}",
             initial=self.progress.step,
             total=self.learner.order.steps,
-            disable=not (self.show_progress and self.learner.runtime.processes.is_main),
+            leave=False,  # a line an epoch stays
+            disable=not (self._is_shown() and is_live()),
         )
+
+    def _is_shown(self) -> bool:
+        return self.show_progress and self.learner.runtime.processes.is_main
 
     def _look(self, sums: Tensor, is_interrupted: bool) -> dict[str, float]:
         """Read the sums, draw them, store the state and stop where due; return the epoch's means.
@@ -166,6 +172,8 @@ class Training:
         self.learner.optimization.advance("epoch")
         row["seconds"] = round(progress.seconds + time.monotonic() - begin, 3)
         progress.history.append(row)
+        if self._is_shown():
+            write_line(describe_epoch(progress.history, self.epochs, is_best))
         progress.epoch, progress.step = progress.epoch + 1, 0
         progress.sums, progress.seconds = [0.0] * 4, 0.0
         # Before the state that counts it as drawn.

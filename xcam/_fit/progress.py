@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import math
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from xcam.runs.folder import RunFolder
 __all__ = [
     "CLASSES",
     "Progress",
+    "describe_epoch",
     "draw",
     "make_folder",
     "open_board",
@@ -66,6 +69,31 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
     start: dict[str, str] = field(default_factory=dict)
+
+
+def describe_epoch(history: Sequence[Mapping[str, Any]], epochs: int, is_best: bool) -> str:
+    """Return a line about the last epoch: what was measured, and how much time is left.
+
+    Args:
+        history: A row an epoch, as in `log.csv`.
+        epochs: How many there shall be.
+        is_best: Whether it is the best so far, by the validation images.
+    """
+    row, number = history[-1], len(history)
+    parts = []
+    for kind in ("train", "validation"):
+        means = [
+            f"{name.removeprefix(f'{kind}_')} {value:.4g}"
+            for name, value in row.items()
+            if name.startswith(f"{kind}_")
+        ]
+        if means:
+            parts.append(f"{kind} {', '.join(means)}")
+    parts += ["the best"] * is_best
+    seconds = sum(each["seconds"] for each in history) / number
+    left = timedelta(seconds=math.ceil(seconds * (epochs - number)))
+    parts.append(f"{row['seconds']:.3g} s" + (f", {left} left" if number < epochs else ""))
+    return f"epoch {number}/{epochs}: {'; '.join(parts)}"
 
 
 def make_folder(path: str | Path) -> RunFolder:

@@ -128,7 +128,8 @@ def fit(
         save_minutes: Between two saves within an epoch; every epoch's end is saved.
         board_path: A folder for TensorBoard (the extra `xcam[train]`).
         device: Where to train; None takes an accelerator if there is one.
-        progress: Show progress bars with running loss and accuracy.
+        progress: Print a line an epoch to stderr, with the time that is left; in a terminal or a
+            notebook also show bars with running loss and accuracy.
         **params: Hyper-parameters of the method.
 
     Returns:

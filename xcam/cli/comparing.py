@@ -1,4 +1,4 @@
-"""The command `stability`: how far the maps in two folders agree."""
+"""The commands `compare`, of methods or models, and `stability`, of maps in two folders."""
 
 from __future__ import annotations
 
@@ -7,16 +7,51 @@ from typing import Annotated
 
 import typer
 
+from xcam.cli import tables
 from xcam.cli.application import app
 
-__all__ = ["stability"]
+__all__ = ["compare", "stability"]
 
 _Folder = Annotated[
     Path,
     typer.Argument(
-        help="Maps by image name: .npy files, or maps stored by `evaluate`.", show_default=False
+        help="Folder of maps by image name: .npy files, or those that `evaluate` stored.",
+        show_default=False,
     ),
 ]
+
+
+@app.command()
+def compare(
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of an evaluation, its --out.", show_default=False)
+    ],
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            help="Compare all others with this method, or model.", show_default="all pairs"
+        ),
+    ] = None,
+    by: Annotated[
+        str, typer.Option(help="What is compared: method, on the same net, or model.")
+    ] = "method",
+    csv: tables.Csv = False,
+    json: tables.Json = False,
+) -> None:
+    """Compare the methods, or the models, of an evaluation on the same images.
+
+    Prints a line for each metric and pair: the difference with its 95 % interval, the p-value
+    corrected for all lines (Holm), and the better one if it is below 0.05.
+    """
+    from xcam.results import Results
+
+    if csv and json:
+        raise ValueError("give one of --csv, --json")
+    found = Results(folder).compare(reference=reference, by=by)  # type: ignore[arg-type]  # checked
+    if csv or json:
+        tables.print_frame(found, csv)
+    else:
+        typer.echo(found.to_string(index=False, float_format="{:.4f}".format))
 
 
 @app.command()

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from xcam.cli import options
 from xcam.cli.application import app
 from xcam.cli.literals import parse_calls
 from xcam.cli.nets import load_model
@@ -17,33 +18,36 @@ __all__ = ["cues"]
 
 @app.command()
 def cues(
-    data: Annotated[Path, typer.Option(help="The folder CUB_200_2011.")],
-    model: Annotated[
-        str, typer.Option(help="provider:name, or a .safetensors file that xcam wrote.")
-    ],
-    weights: Annotated[
-        str, typer.Option(help="A name that the provider knows, a file, or none.")
-    ] = "DEFAULT",
+    data: Annotated[Path, typer.Option(help="The folder CUB_200_2011, as it is unpacked.")],
+    model: options.Model,
+    weights: options.Weights = "DEFAULT",
     method: Annotated[
         str | None,
         typer.Option(
-            help="A method, with its settings in brackets.",
+            help='A method with its settings, such as "calm(map=cls)".',
             show_default="the model's own, or gradcam",
         ),
     ] = None,
     scaling: Annotated[
-        str, typer.Option(help="How maps come into [0, 1]: minmax, max or clip.")
+        str, typer.Option(help="How maps are brought into [0, 1]: minmax, max or clip.")
     ] = "minmax",
-    thresholds: Annotated[str, typer.Option(help="Spacing of thresholds: even or log.")] = "even",
+    thresholds: Annotated[
+        str, typer.Option(help="How the thresholds of the curve are spaced: even or log.")
+    ] = "even",
     cumulative: Annotated[
         bool, typer.Option(help="Pool each pair with those before it, as CALM's code does.")
     ] = False,
     size: Annotated[
-        int | None, typer.Option(help="Side of the square images.", show_default="the model's")
+        int | None,
+        typer.Option(help="Side of the square images, in pixels.", show_default="the model's"),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Images through the model at a time.")] = 32,
-    csv: Annotated[Path | None, typer.Option(help="Also write a line a pair to this file.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda …")] = "cpu",
+    batch_size: Annotated[
+        int, typer.Option(help="How many images go through the net at a time.")
+    ] = 32,
+    csv: Annotated[
+        Path | None, typer.Option(help="Also write a line for each pair of classes to this file.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where to compute, such as cpu or cuda.")] = "cpu",
 ) -> None:
     """Measure whether maps find where two classes of CUB differ.
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from xcam.cli import options
+from xcam.cli import evaluation_options as asked
+from xcam.cli import options, tables
 from xcam.cli.application import app
 from xcam.cli.literals import parse_calls, parse_indices
-from xcam.cli.nets import load_model
+from xcam.cli.nets import NetOptions, load_model
 from xcam.cli.pictures import make_loader
+from xcam.sentences import pluralize
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader, Dataset
@@ -25,88 +26,49 @@ if TYPE_CHECKING:
 __all__ = ["evaluate", "label_folders", "load_models", "parse_methods", "score"]
 
 
-_Data = Annotated[
-    Path,
-    typer.Option(
-        help="A folder of pictures; a list with file, label, truth in each line; or the name of a "
-        "data set in --root, such as cifar10, whose test images are used."
-    ),
-]
-_Models = Annotated[
-    list[str],
-    typer.Option(help="provider:name, or a .safetensors file that xcam wrote; repeatable."),
-]
-_Weights = Annotated[
-    list[str],
-    typer.Option(
-        help="A name that the provider knows, a file, or none; once, or for each --model."
-    ),
-]
-_Table = Annotated[
-    str | None,
-    typer.Option(help="Print a paper's table instead of --metrics: lcam or castream."),
-]
-_Figure = Annotated[
-    Path | None,
-    typer.Option(help="Also draw six pictures by each method, with AD and IC, to this file."),
-]
-_Maps = Annotated[list[Path], typer.Option(help="A folder of maps by image id; repeatable.")]
-_Target = Annotated[str, typer.Option(help="The class to explain: predicted or label.")]
-_Out = Annotated[
-    Path | None, typer.Option(help="Folder for the rows; the same command resumes it.")
-]
-_Root = Annotated[
-    Path | None, typer.Option(help="Folder of the files of a list, or of a data set.")
-]
-_Size = Annotated[
-    int | None, typer.Option(help="Side of the pictures.", show_default="the model's, or 224")
-]
-_Controls = Annotated[bool, typer.Option(help="Also evaluate random, center_gaussian and sobel.")]
-_Fraction = Annotated[float, typer.Option(help="Fraction of the pictures to use.")]
-_Indices = Annotated[
-    str | None,
-    typer.Option(help="Pictures to use, numbers from 0: 3,5,8, or a file of them."),
-]
-_Load = Annotated[int, typer.Option(help="Pictures loaded, explained and stored together.")]
-_Workers = Annotated[int, typer.Option(help="Processes that load pictures.")]
-_Seed = Annotated[int, typer.Option(help="Seed for methods and metrics without their own.")]
-_DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Only print what would be done and estimate the time.")
-]
-
 _MODEL, _WEIGHTS, _METRICS = ["torchvision:resnet50"], ["DEFAULT"], "insertion,deletion"
 
 
 @app.command()
 def evaluate(
-    data: _Data,
+    data: asked.Data,
     methods: options.Methods = None,
     metrics: options.Metrics = _METRICS,
-    model: _Models = _MODEL,
-    weights: _Weights = _WEIGHTS,
-    maps: _Maps = [],  # noqa: B006 - typer hands out a copy
-    target: _Target = "predicted",
-    out: _Out = None,
-    root: _Root = None,
-    size: _Size = None,
+    model: asked.Models = _MODEL,
+    weights: asked.Weights = _WEIGHTS,
+    settings: options.Settings = [],  # noqa: B006 - typer hands out a copy
+    categories: options.Categories = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    maps: asked.Maps = [],  # noqa: B006
+    target: asked.Target = "predicted",
+    out: asked.Out = None,
+    root: asked.Root = None,
+    size: asked.Size = None,
     resize: options.Resize = None,
-    controls: _Controls = True,
-    fraction: _Fraction = 1.0,
-    indices: _Indices = None,
-    load: _Load = 16,
-    workers: _Workers = 0,
+    controls: asked.Controls = True,
+    fraction: asked.Fraction = 1.0,
+    indices: asked.Indices = None,
+    load: asked.Load = 16,
+    workers: asked.Workers = 0,
     batch_size: options.BatchSize = None,
     precision: options.Precision = "full",
     device: options.Device = None,
-    seed: _Seed = 0,
-    save_maps: Annotated[
-        bool, typer.Option("--save-maps", help="Also store the maps in --out.")
-    ] = False,
-    table: _Table = None,
-    figure: _Figure = None,
-    dry_run: _DryRun = False,
+    seed: asked.Seed = 0,
+    save_maps: asked.SaveMaps = False,
+    table: asked.Table = None,
+    figure: asked.Figure = None,
+    long: tables.Long = False,
+    csv: tables.Csv = False,
+    json: tables.Json = False,
+    latex: tables.Latex = False,
+    quiet: tables.Quiet = False,
+    strict: tables.Strict = False,
+    dry_run: asked.DryRun = False,
 ) -> None:
     """Score methods by metrics on a data set.
+
+    Prints a line for each method and a column for each metric.
 
     The same command resumes an evaluation that was stopped or killed. `accelerate launch
     --multi_gpu --num_processes 2 -m xcam evaluate …` shares it among processes, also on CPUs.
@@ -114,7 +76,9 @@ def evaluate(
     from xcam._evaluate.comparison import resolve_methods
     from xcam.results import figures
 
-    nets = load_models(model, weights, device)
+    form = tables.Format(long, csv, json, latex)
+    given = NetOptions(tuple(settings), categories, mean, std)
+    nets = load_models(model, weights, device, given)
     loader = make_loader(data, root, size, resize, nets, load, workers)
     chosen = None if methods is None else parse_methods(methods)
     if figure and len(nets) > 1:
@@ -126,16 +90,19 @@ def evaluate(
     layout = None if table is None else _make_layout(table, nets, loader.dataset)
 
     def report(results: Results) -> None:
-        typer.echo(layout.render(results) if layout else str(results))
+        if layout:
+            typer.echo(layout.render(results))
+        else:
+            form.print(results)
         if figure:
             (net,) = nets.values()
             resolved = resolve_methods(net, chosen, seed).values()
-            settings: dict[str, Any] = {
+            run: dict[str, Any] = {
                 "target": target,
                 "batch_size": batch_size,
                 "precision": precision,
             }
-            figures.draw_samples(net, loader.dataset, resolved, figure, **settings)
+            figures.draw_samples(net, loader.dataset, resolved, figure, **run)
             without = (
                 f" (without {', '.join(label_folders(maps) or ())}: stored maps)" if maps else ""
             )
@@ -145,6 +112,8 @@ def evaluate(
         nets,
         loader,
         report,
+        quiet,
+        strict,
         methods=chosen,
         metrics=layout.metrics if layout else _parse_metrics(metrics, seed),
         maps=label_folders(maps),
@@ -163,37 +132,51 @@ def evaluate(
 
 @app.command()
 def score(
-    maps: _Maps,
-    data: _Data,
+    maps: asked.Maps,
+    data: asked.Data,
     metrics: options.Metrics = _METRICS,
-    model: _Models = _MODEL,
-    weights: _Weights = _WEIGHTS,
-    target: _Target = "predicted",
-    out: _Out = None,
-    root: _Root = None,
-    size: _Size = None,
+    model: asked.Models = _MODEL,
+    weights: asked.Weights = _WEIGHTS,
+    settings: options.Settings = [],  # noqa: B006 - typer hands out a copy
+    categories: options.Categories = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    target: asked.Target = "predicted",
+    out: asked.Out = None,
+    root: asked.Root = None,
+    size: asked.Size = None,
     resize: options.Resize = None,
-    controls: _Controls = True,
-    fraction: _Fraction = 1.0,
-    indices: _Indices = None,
-    load: _Load = 16,
-    workers: _Workers = 0,
+    controls: asked.Controls = True,
+    fraction: asked.Fraction = 1.0,
+    indices: asked.Indices = None,
+    load: asked.Load = 16,
+    workers: asked.Workers = 0,
     batch_size: options.BatchSize = None,
     precision: options.Precision = "full",
     device: options.Device = None,
-    seed: _Seed = 0,
-    dry_run: _DryRun = False,
+    seed: asked.Seed = 0,
+    long: tables.Long = False,
+    csv: tables.Csv = False,
+    json: tables.Json = False,
+    latex: tables.Latex = False,
+    quiet: tables.Quiet = False,
+    strict: tables.Strict = False,
+    dry_run: asked.DryRun = False,
 ) -> None:
     """Score maps that were made elsewhere.
 
     A map is `<id>.npy`, (h, w), where the id is the picture's path in the folder or the list, with
     or without its suffix; or what `xcam evaluate --save-maps` stored.
     """
-    nets = load_models(model, weights, device)
+    form = tables.Format(long, csv, json, latex)
+    given = NetOptions(tuple(settings), categories, mean, std)
+    nets = load_models(model, weights, device, given)
     _run(
         nets,
         make_loader(data, root, size, resize, nets, load, workers),
-        lambda results: typer.echo(str(results)),
+        form.print,
+        quiet,
+        strict,
         methods=(),
         metrics=_parse_metrics(metrics, seed),
         maps=label_folders(maps),
@@ -213,6 +196,8 @@ def _run(
     nets: dict[str, Normalized],
     loader: DataLoader[Any],
     report: Callable[[Results], None],
+    quiet: bool,
+    strict: bool,
     **arguments: Any,  # noqa: ANN401
 ) -> None:
     """Evaluate, and report the results in the main process."""
@@ -220,7 +205,8 @@ def _run(
     from xcam.runs.processes import get_processes
 
     try:
-        results = xcam.evaluate(nets, loader, progress=sys.stderr.isatty(), **arguments)
+        with tables.silence(quiet):
+            results = xcam.evaluate(nets, loader, progress=not quiet, **arguments)
     except KeyboardInterrupt:
         resumable = arguments["out"] and not arguments["dry_run"]
         typer.echo("xcam: stopped" + ("; the same command resumes" if resumable else ""), err=True)
@@ -229,15 +215,30 @@ def _run(
     if team.is_main and not arguments["dry_run"]:
         report(results)
     team.disconnect()
+    if strict:
+        _refuse_errors(results)
+
+
+def _refuse_errors(results: Results) -> None:
+    """End the command if a row is an error."""
+    errors = int(results.table(resamples=1)["errors"].sum())
+    if errors:
+        typer.echo(f"xcam: {pluralize(errors, 'row')} could not be scored", err=True)
+        raise typer.Exit(1)
 
 
 def load_models(
-    models: Sequence[str], weights: Sequence[str], device: str | None
+    models: Sequence[str],
+    weights: Sequence[str],
+    device: str | None,
+    given: NetOptions = NetOptions(),  # noqa: B008 - frozen
 ) -> dict[str, Any]:
     """Return the models by name, on a device, or on the launcher's.
 
+    `mine=net.safetensors` is called mine; without a name, a model is called as it is given.
+
     Raises:
-        ValueError: Another number of weights than one, or one a model.
+        ValueError: Another number of weights than one, or one a model; or two of one name.
     """
     from xcam.runs.processes import get_processes
 
@@ -245,7 +246,24 @@ def load_models(
         raise ValueError(f"give --weights once, or one for each of the {len(models)} models")
     place = get_processes().device if device is None else device
     each = list(weights) * (len(models) if len(weights) == 1 else 1)
-    return {name: load_model(name, one, place) for name, one in zip(models, each, strict=True)}
+    named = [_split_name(text) for text in models]
+    names = [name for name, _ in named]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(
+            f"two models are called {twice!r}; name them, as in --model a={twice} --model b={twice}"
+        )
+    return {
+        name: load_model(model, one, place, given)
+        for (name, model), one in zip(named, each, strict=True)
+    }
+
+
+def _split_name(text: str) -> tuple[str, str]:
+    """Return the name of a model in tables, and what it is loaded from."""
+    name, sign, model = text.partition("=")
+    is_named = sign and name and model and not set(name) & set(":/\\")
+    return (name, model) if is_named else (text, text)
 
 
 def _make_layout(name: str, nets: Mapping[str, Normalized], data: Dataset[Any]) -> Layout:

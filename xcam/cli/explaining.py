@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,196 +9,237 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from xcam.cli import options
 from xcam.cli.application import app
-from xcam.cli.literals import parse_value
-from xcam.cli.nets import load_model
-from xcam.cli.pictures import make_test_transform
+from xcam.cli.layers import print_layers
+from xcam.cli.mistakes import choose_mistakes, number_labels
+from xcam.cli.nets import NetOptions, load_model
+from xcam.cli.photos import (
+    Photo,
+    check_photos,
+    find_photos,
+    is_list,
+    list_labeled,
+    make_outputs,
+)
+from xcam.cli.reading import PictureReader
+from xcam.cli.writing import ResultWriter
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from xcam.core import Explanation
+    from xcam.core import Explanation, Method
     from xcam.models import Normalized
 
 __all__ = ["explain"]
 
+_Photos = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Files of pictures, folders of them, or patterns such as 'photos/**/*.jpg'; or one "
+        "list, a .txt or .csv with a file and its label in each line.",
+        show_default=False,
+    ),
+]
+_Target = Annotated[
+    str,
+    typer.Option(
+        help="The class to explain: its name or number, predicted, or label for the one that each "
+        "picture is labeled with."
+    ),
+]
+_Contrast = Annotated[
+    str | None,
+    typer.Option(
+        help="Another class by name or number: explain why the target rather than that one."
+    ),
+]
+_Worst = Annotated[
+    int | None,
+    typer.Option(
+        help="Explain only so many pictures, those that the net gets wrong with the highest "
+        "probability; labels are the folders' names or a list's."
+    ),
+]
+_Root = Annotated[
+    Path | None,
+    typer.Option(help="Folder that the files of a list start from.", show_default="the list's"),
+]
+_Layers = Annotated[
+    bool,
+    typer.Option("--layers", help="Only list the layers of the net that a method can read."),
+]
+_Out = Annotated[Path, typer.Option(help="Folder for the overlays; it is made if need be.")]
+_Caption = Annotated[
+    bool, typer.Option(help="Write method, class and probability below each overlay.")
+]
+_Save = Annotated[
+    Path | None,
+    typer.Option(help="Also save the maps, with all that made them, to this .safetensors file."),
+]
+_Npy = Annotated[
+    Path | None, typer.Option(help="Also write each map to this folder, as PICTURE.npy.")
+]
+
 
 @app.command()
 def explain(
-    images: Annotated[list[Path], typer.Argument(help="Files of pictures.", show_default=False)],
-    model: Annotated[
-        str, typer.Option(help="provider:name, or a .safetensors file that xcam wrote.")
-    ] = "torchvision:resnet50",
-    weights: Annotated[
-        str, typer.Option(help="A name that the provider knows, a file, or none.")
-    ] = "DEFAULT",
-    method: Annotated[
-        str | None,
-        typer.Option(
-            help="A method; `xcam methods` lists them.", show_default="the model's own, or gradcam"
-        ),
-    ] = None,
-    target: Annotated[
-        str, typer.Option(help="Index of the class to explain, or 'predicted'.")
-    ] = "predicted",
-    contrast: Annotated[
-        int | None,
-        typer.Option(help="Index of a class: why the target rather than that one?"),
-    ] = None,
-    layer: Annotated[
-        str | None,
-        typer.Option(help="Layer of the model to explain.", show_default="chosen by xcam"),
-    ] = None,
-    resize: Annotated[
-        str | None,
-        typer.Option(
-            help="Resize the shorter side to this, bilinear, before cropping; 224x224: to a square."
-        ),
-    ] = None,
-    param: Annotated[
-        list[str] | None, typer.Option(help="Parameter of the method, name=value; repeatable.")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the overlays.")] = Path(),
-    save: Annotated[
-        Path | None, typer.Option(help="Also save the explanation to this .safetensors file.")
-    ] = None,
-    npy: Annotated[
-        Path | None, typer.Option(help="Also write each map to this folder, as PICTURE.npy.")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Images through the model at a time.")
-    ] = None,
-    precision: Annotated[str, typer.Option(help="full, bf16 or fp16.")] = "full",
-    device: Annotated[str, typer.Option(help="cpu, cuda …")] = "cpu",
+    images: _Photos = None,
+    model: options.Model = "torchvision:resnet50",
+    weights: options.Weights = "DEFAULT",
+    settings: options.Settings = [],  # noqa: B006 - typer hands out a copy
+    categories: options.Categories = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    methods: options.MethodsOrMethod = None,
+    target: _Target = "predicted",
+    contrast: _Contrast = None,
+    worst: _Worst = None,
+    root: _Root = None,
+    layers: _Layers = False,
+    resize: options.Resize = None,
+    out: _Out = Path(),
+    caption: _Caption = True,
+    save: _Save = None,
+    npy: _Npy = None,
+    batch_size: options.BatchSize = None,
+    precision: options.Precision = "full",
+    device: options.Device = "cpu",
 ) -> None:
     """Explain pictures and write overlays.
 
-    Each overlay is a PNG: the picture under its map in color.
+    Each overlay is a PNG, PICTURE.METHOD.png: the picture at its own resolution under its map in
+    color. Pictures that cannot be read are listed at the end, and the exit code is 1.
     """
-    import xcam
-    from xcam._explain.prepared import requested_method
-    from xcam.registry import find_name
-
-    params = _parse_parameters(param or []) | ({} if layer is None else {"layer": layer})
-    aim = _parse_target(target)
-    if save and not save.parent.is_dir():
-        raise FileNotFoundError(f"no folder {str(save.parent)!r} for --save")
-    net = load_model(model, weights, device)
-    chosen = requested_method(net, method)
-    name = find_name(chosen) if isinstance(chosen, str) else chosen.spec.name
-    paths = _make_paths(images, out, name)
-    batch = _read(images, net, resize).to(device)
-    explanation = xcam.explain(  # type: ignore[call-overload, misc]  # checks the precision
-        net,
-        batch,
-        aim,
-        chosen,
-        contrast=contrast,
-        batch_size=batch_size,
-        precision=precision,
-        progress=sys.stderr.isatty(),
-        **params,
+    if not images and not layers:
+        raise ValueError("give pictures to explain: files, folders or patterns")
+    for option, file in (("--save", save), ("--out", out / "file"), ("--npy", npy)):
+        _check_folder(option, file)
+    needs_labels = worst is not None or target == "label" or is_list(images or [])
+    photos, classes = _find(images or [], root, needs_labels)
+    total = len(photos)
+    photos, failures = check_photos(photos) if images else ([], [])
+    net = load_model(
+        model, weights, device or "cpu", NetOptions(tuple(settings), categories, mean, std)
     )
-    typer.echo(repr(explanation.method))
-    _write_overlays(explanation, batch, paths)
-    for image, (source, path) in enumerate(zip(images, paths, strict=True)):
-        typer.echo(f"{source}: {_describe_classes(explanation, image, net.categories)} -> {path}")
-    if save:
-        explanation.save(save)
-        typer.echo(f"maps -> {save}")
-    if npy:
-        _write_arrays(explanation, images, npy)
+    reader = PictureReader.create(net, resize, device or "cpu", failures)
+    if layers:
+        print_layers(net, reader.read_example(photos))
+        return
+    if needs_labels:
+        photos = number_labels(photos, classes, net, reader.read_example(photos))
+    if worst is not None:
+        photos, wrong = choose_mistakes(reader.read_batches(photos), net, worst)
+        typer.echo(f"{wrong} of {total} pictures are classified wrongly")
+    chosen = _resolve_methods(net, methods)
+    if save and len(chosen) > 1:
+        raise ValueError(f"--save writes the maps of one method, got {', '.join(chosen)}")
+    outputs = make_outputs(photos, out, _name_suffixes(chosen))
+    writer = ResultWriter(net.categories, caption, resize is not None, npy, several=len(chosen) > 1)
+    written = dict(zip(photos, outputs, strict=True))
+    run: dict[str, Any] = {
+        "contrast": None if contrast is None else _parse_class(contrast),
+        "batch_size": batch_size,
+        "precision": precision,
+        "progress": sys.stderr.isatty(),
+    }
+    for part, batch in reader.read_batches(photos):
+        _explain_batch(net, part, batch, chosen, target, run, writer, written)
+    if save and writer.parts:
+        _save(writer.parts, save)
+    if npy and writer.parts:
         typer.echo(f"maps -> {npy}")
+    _report_failures(failures, total)
 
 
-def _parse_parameters(pairs: Sequence[str]) -> dict[str, Any]:
-    """Parse `name=value` pairs; a value is a Python literal, or else a string."""
-    params: dict[str, Any] = {}
-    for pair in pairs:
-        name, sign, value = pair.partition("=")
-        if not (sign and name.isidentifier()):
-            raise ValueError(f"--param takes name=value, such as n_masks=500, got {pair!r}")
-        params[name] = parse_value(value)
-    return params
+def _find(
+    words: Sequence[str], root: Path | None, needs_labels: bool
+) -> tuple[list[Photo], tuple[str, ...]]:
+    """Return the pictures, and the names of the classes that their labels number."""
+    if not needs_labels:
+        return find_photos(words), ()
+    data = list_labeled(words, root)
+    rows = zip(data.paths, data.ids, data.labels, strict=True)
+    photos = {path: Photo(path, _make_place(name), label) for path, name, label in rows}
+    return list(photos.values()), data.classes
 
 
-def _parse_target(text: str) -> int | None:
+def _make_place(name: str) -> Path:
+    """Return where results of a listed file go: never outside of the output folder."""
+    path = Path(name)
+    return Path(path.name) if path.is_absolute() or ".." in path.parts else path
+
+
+def _resolve_methods(net: Normalized, text: str | None) -> dict[str, Method]:
+    from xcam._evaluate.comparison import resolve_methods
+    from xcam.cli.evaluating import parse_methods
+
+    return resolve_methods(net, None if text is None else parse_methods(text), seed=0)
+
+
+def _name_suffixes(methods: dict[str, Method]) -> list[str]:
+    """Return what ends the names of each method's overlays: its name, numbered if it is twice."""
+    names = [method.spec.name for method in methods.values()]
+    return [
+        f"{name}-{names[:place].count(name) + 1}" if names.count(name) > 1 else name
+        for place, name in enumerate(names)
+    ]
+
+
+def _parse_class(text: str) -> int | str | None:
+    """Return the number of a class, or its name; None for the predicted one."""
     if text == "predicted":
         return None
     try:
         return int(text)
-    except ValueError as error:
-        raise ValueError(
-            f"--target takes the number of a class or 'predicted', got {text!r}"
-        ) from error
+    except ValueError:
+        return text
 
 
-def _make_paths(images: Sequence[Path], out: Path, method: str) -> list[Path]:
-    """Return the file of each overlay, no two the same, and make the folder."""
-    paths = [out / f"{image.stem}.{method}.png" for image in images]
-    for path in paths:
-        if paths.count(path) > 1:
-            raise ValueError(
-                f"two overlays would be written to {str(path)!r}: rename a picture, or call twice"
-            )
-    out.mkdir(parents=True, exist_ok=True)
-    return paths
+def _explain_batch(
+    net: Normalized,
+    photos: Sequence[Photo],
+    batch: Tensor,
+    methods: dict[str, Method],
+    target: str,
+    run: dict[str, Any],
+    writer: ResultWriter,
+    outputs: dict[Photo, list[Path]],
+) -> None:
+    """Explain a batch by each method, write its overlays and maps, and print a line a picture."""
+    import xcam
+
+    labels = [photo.label for photo in photos]
+    aim: Any = labels if target == "label" else _parse_class(target)
+    explanations = xcam.explain(net, batch, aim, methods, **run)
+    writer.announce([one.method for one in explanations.values()])
+    for place, photo in enumerate(photos):
+        singles = [one[place] for one in explanations.values()]
+        writer.write(photo, batch[place], singles, outputs[photo])
+    writer.parts.extend(explanations.values())
 
 
-def _read(images: Sequence[Path], net: Normalized, resize: str | None) -> Tensor:
-    import torch
+def _save(parts: Sequence[Explanation], path: Path) -> None:
+    from xcam.core import Explanation
 
-    from xcam.imaging import read_image, read_pixels
-
-    size = net.input_size
-    if resize is None:
-        pictures = [read_image(path, size) for path in images]
-    elif size is None:
-        raise ValueError("--resize needs a model with a fixed input size, and this one takes any")
-    else:
-        pictures = [make_test_transform(resize, size)(read_pixels(path)) for path in images]
-    if len({picture.shape for picture in pictures}) > 1:
-        raise ValueError(
-            "the pictures differ in size and the model takes any size; explain them one by one"
-        )
-    return torch.stack(pictures)
+    Explanation.cat(parts).save(path)
+    typer.echo(f"maps -> {path}")
 
 
-def _write_overlays(explanation: Explanation, images: Tensor, paths: Sequence[Path]) -> None:
-    from PIL import Image
-
-    from xcam.runs import files
-
-    pixels = (explanation.overlay(images) * 255).round().byte().movedim(1, -1).cpu().numpy()
-    for picture, path in zip(pixels, paths, strict=True):
-        content = io.BytesIO()
-        Image.fromarray(picture).save(content, "PNG")
-        files.write(path, content.getvalue())
-
-
-def _write_arrays(explanation: Explanation, images: Sequence[Path], folder: Path) -> None:
-    from xcam.explanations.folder import write_array
-
-    for single, image in zip(explanation.maps, images, strict=True):
-        write_array(folder / f"{image.stem}.npy", single)
+def _check_folder(option: str, file: Path | None) -> None:
+    """Refuse a file in a folder that is not there, or a folder that is a file."""
+    if file is None:
+        return
+    if option == "--save" and not file.parent.is_dir():
+        raise FileNotFoundError(f"no folder {str(file.parent)!r} for --save")
+    folder = file.parent if option == "--out" else file
+    if option != "--save" and folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{str(folder)!r} for {option} exists, and is no folder")
 
 
-def _describe_classes(explanation: Explanation, image: int, categories: Sequence[str]) -> str:
-    """Return the three most probable classes, and the explained one if it is another."""
-    if explanation.logits is None or explanation.target is None:
-        return "no classes"
-    logits = explanation.logits[image]
-    odds = logits.softmax(0) if len(logits) > 1 else logits.sigmoid()
-    best = odds.topk(min(3, len(odds))).indices.tolist()
-    explained = int(explanation.target[image])
-
-    def show(index: int) -> str:
-        name = categories[index] if index < len(categories) else f"class {index}"
-        return f"{name} {float(odds[index]):.1%}"
-
-    listed = ", ".join(show(index) for index in best)
-    if explained != best[0]:
-        listed += f"; explained: {show(explained)}"
-    if explanation.contrast is not None:
-        listed += f"; rather than: {show(int(explanation.contrast[image]))}"
-    return listed
+def _report_failures(failures: Sequence[str], total: int) -> None:
+    if failures:
+        typer.echo(f"xcam: {len(failures)} of {total} pictures could not be read", err=True)
+        for failure in failures:
+            typer.echo(f"xcam: {failure}", err=True)
+        raise typer.Exit(1)

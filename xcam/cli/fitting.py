@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,14 +25,15 @@ def fit(
             autocompletion=options.complete_recipes,
         ),
     ],
-    root: Annotated[Path, typer.Option(help="Folder of the data.")],
+    root: Annotated[Path, typer.Option(help="Folder that holds the data set.")],
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run; the same command resumes it.")
     ] = None,
     changes: Annotated[
         list[str],
         typer.Option(
-            "--set", help="name=value, such as epochs=2 or model.num_classes=5; may be repeated."
+            "--set",
+            help="A change of the recipe, such as epochs=2 or model.num_classes=5; repeatable.",
         ),
     ] = [],  # noqa: B006 - typer hands out a copy
     evaluate: Annotated[
@@ -42,18 +42,31 @@ def fit(
     ] = False,
     weights: Annotated[
         Path | None,
-        typer.Option(help="File of the net for --evaluate.", show_default="best or last of --out"),
+        typer.Option(
+            help="File of the net that --evaluate measures.", show_default="best or last of --out"
+        ),
     ] = None,
-    board_path: Annotated[Path | None, typer.Option(help="Folder for TensorBoard.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes that load images.")] = 0,
+    board_path: Annotated[
+        Path | None, typer.Option(help="Folder for curves that TensorBoard shows.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="How many processes load images.")] = 0,
     device: Annotated[
         str | None,
-        typer.Option(help="cpu, cuda …", show_default="the launcher's, or the fastest"),
+        typer.Option(
+            help="Where to compute, such as cpu or cuda.",
+            show_default="the launcher's, or the fastest",
+        ),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="full, bf16 or fp16.", show_default="the recipe's, or full")
+        str | None,
+        typer.Option(
+            help="Arithmetic of the net: full, or bf16 or fp16, which may be faster.",
+            show_default="the recipe's, or full",
+        ),
     ] = None,
-    download: Annotated[bool, typer.Option("--download", help="Download missing data.")] = False,
+    download: Annotated[
+        bool, typer.Option("--download", help="Download the data set if it is not there.")
+    ] = False,
 ) -> None:
     """Train a classifier by a recipe.
 
@@ -73,7 +86,7 @@ def fit(
         return
     if weights or not out:
         raise ValueError("a training needs --out, its folder, and takes no --weights")
-    settings |= {"board_path": board_path, "progress": sys.stderr.isatty()}
+    settings |= {"board_path": board_path, "progress": True}
     _train(chosen, root, out, settings)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["check", "methods", "metrics", "models", "plugins", "recipes"]
 
 
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print the list as JSON, for scripts.")]
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +13,8 @@ __all__ = ["parse_calls", "parse_indices", "parse_literal", "parse_value"]
 T = TypeVar("T")
 
 _TRUTHS = {"true": True, "false": False}  # as in recipes
+_QUOTED = re.compile(r"""("[^"]*"|'[^']*')""")
+_COMPOUND = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?:[.-]\w+)+")  # layer4.1, my-cam
 
 
 def parse_literal(node: ast.expr) -> Any:  # noqa: ANN401 - whatever a literal is
@@ -38,7 +41,7 @@ def parse_calls(option: str, text: str, make: Callable[[str, dict[str, Any]], T]
     if "(" not in text:
         return [make(name.strip(), {}) for name in text.split(",") if name.strip()]
     try:
-        entries = ast.parse(f"[{text}]", mode="eval").body
+        entries = ast.parse(f"[{_quote_compounds(text)}]", mode="eval").body
         found = [_parse_call(node) for node in getattr(entries, "elts", [])]
     except (SyntaxError, ValueError) as error:
         raise ValueError(
@@ -54,7 +57,7 @@ def parse_indices(text: str) -> list[int]:
         ValueError: There are none, or something else is among them.
     """
     path = Path(text)
-    words = (path.read_text() if path.is_file() else text).replace(",", " ").split()
+    words = (path.read_text("utf-8") if path.is_file() else text).replace(",", " ").split()
     wrong = next((word for word in words if not (word.isascii() and word.isdigit())), None)
     if not words or wrong is not None:
         found = f"{wrong!r} in {text!r}" if words else repr(text)
@@ -64,9 +67,22 @@ def parse_indices(text: str) -> list[int]:
     return [int(word) for word in words]
 
 
+def _quote_compounds(text: str) -> str:
+    """Put words that Python would read as several, such as `layer4.1`, in quotes."""
+    parts = _QUOTED.split(text)
+    parts[::2] = [_COMPOUND.sub(lambda match: repr(match[0]), part) for part in parts[::2]]
+    return "".join(parts)
+
+
 def _parse_call(node: ast.expr) -> tuple[str, dict[str, Any]]:
-    if isinstance(node, ast.Name):
-        return node.id, {}
-    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)) or node.args:
+    name = node.func if isinstance(node, ast.Call) else node
+    words = node.keywords if isinstance(node, ast.Call) else []
+    if isinstance(node, ast.Call) and node.args:
         raise ValueError(ast.unparse(node))
-    return node.func.id, {str(word.arg): parse_literal(word.value) for word in node.keywords}
+    if isinstance(name, ast.Constant) and isinstance(name.value, str):
+        found = name.value
+    elif isinstance(name, ast.Name):
+        found = name.id
+    else:
+        raise ValueError(ast.unparse(node))
+    return found, {str(word.arg): parse_literal(word.value) for word in words}

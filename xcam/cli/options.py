@@ -15,6 +15,7 @@ __all__ = [
     "Device",
     "Mean",
     "Methods",
+    "MethodsOrMethod",
     "Metrics",
     "Model",
     "Precision",
@@ -101,6 +102,17 @@ Std = Annotated[
 Methods = Annotated[
     str | None,
     typer.Option(
+        help='Methods with their settings, such as "gradcam(layer=layer3),rise"; `xcam methods` '
+        "lists them.",
+        show_default="the net's own, or gradcam",
+        autocompletion=complete_methods,
+    ),
+]
+MethodsOrMethod = Annotated[
+    str | None,
+    typer.Option(
+        "--methods",
+        "--method",
         help='Methods with their settings, such as "gradcam(layer=layer3),rise"; `xcam methods` '
         "lists them.",
         show_default="the net's own, or gradcam",

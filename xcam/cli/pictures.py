@@ -71,7 +71,7 @@ def _open(path: Path, root: Path | None, side: int, resize: str | None) -> Datas
     if path.is_dir():
         return data.folder(path, side, transform)
     if str(path) not in (*ARRAYS, "voc") or path.exists():
-        return data.listed(path, root, side, transform)
+        return data.listed(path, root, side, transform, allow_missing=True)
     if root is None:
         raise ValueError(f"--data {path} needs --root, the folder that holds the set")
     input_size = (side, side) if resize is None else _parse_resize(resize)

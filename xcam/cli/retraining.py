@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from xcam.cli import options
 from xcam.cli.application import app
 from xcam.cli.evaluating import label_folders, load_models, parse_methods
 from xcam.cli.fitting import parse_changes
@@ -19,63 +20,94 @@ _MODES = {"remove": "remove", "keep": "keep", "both": ("remove", "keep")}
 @app.command()
 def roar(
     recipe: Annotated[
-        str, typer.Option(help="A name from `xcam recipes`, or a .toml file: net, data, training.")
+        str,
+        typer.Option(
+            help="A name from `xcam recipes`, or a .toml file: says net, data and training.",
+            autocompletion=options.complete_recipes,
+        ),
     ],
-    root: Annotated[Path, typer.Option(help="Folder of the data.")],
+    root: Annotated[Path, typer.Option(help="Folder that holds the data set.")],
     model: Annotated[
         list[str],
-        typer.Option(help="The trained net to explain, a .safetensors file of xcam; repeatable."),
+        typer.Option(
+            help="The trained net to explain, a .safetensors file of xcam's; may be repeated."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the run; the same command resumes it.")],
-    methods: Annotated[
-        str | None,
-        typer.Option(
-            help='Methods, such as a,b or "a,b(setting=1)".',
-            show_default="the model's own, or gradcam",
-        ),
-    ] = None,
+    methods: options.Methods = None,
     maps: Annotated[
-        list[Path], typer.Option(help="A folder of maps by image id; repeatable.")
+        list[Path],
+        typer.Option(help="A folder of maps by image id, to use as a method; may be repeated."),
     ] = [],  # noqa: B006 - typer hands out a copy
     changes: Annotated[
         list[str],
-        typer.Option("--set", help="name=value changes the recipe, such as epochs=2; repeatable."),
+        typer.Option(
+            "--set", help="A change of the recipe, name=value, such as epochs=2; may be repeated."
+        ),
     ] = [],  # noqa: B006
-    mode: Annotated[str, typer.Option(help="remove (ROAR), keep (KAR) or both.")] = "remove",
-    preset: Annotated[str | None, typer.Option(help="paper or whitebox.")] = None,
+    mode: Annotated[
+        str,
+        typer.Option(help="What to do with the highest pixels: remove (ROAR), keep (KAR) or both."),
+    ] = "remove",
+    preset: Annotated[
+        str | None, typer.Option(help="Settings of a published experiment: paper or whitebox.")
+    ] = None,
     fractions: Annotated[
-        str | None, typer.Option(help="Fractions, such as 0.1,0.5.", show_default="the preset's")
+        str | None,
+        typer.Option(help="Fractions of the pixels, such as 0.1,0.5.", show_default="the preset's"),
     ] = None,
     repeats: Annotated[
-        int | None, typer.Option(help="Trainings a point.", show_default="the preset's, or 5")
+        int | None,
+        typer.Option(
+            help="How many trainings, by other seeds, give a point.",
+            show_default="the preset's, or 5",
+        ),
     ] = None,
-    unit: Annotated[str | None, typer.Option(help="pixel or element.")] = None,
-    fill: Annotated[str | None, typer.Option(help="channel_mean, zero or linear.")] = None,
-    rank: Annotated[str | None, typer.Option(help="signed, abs or square.")] = None,
-    target: Annotated[str | None, typer.Option(help="predicted or label.")] = None,
+    unit: Annotated[
+        str | None, typer.Option(help="What is removed: a pixel, or an element of one channel.")
+    ] = None,
+    fill: Annotated[
+        str | None, typer.Option(help="What takes its place: channel_mean, zero or linear.")
+    ] = None,
+    rank: Annotated[
+        str | None, typer.Option(help="How values of maps are ordered: signed, abs or square.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="The class that is explained: predicted or label.")
+    ] = None,
     mask_eval: Annotated[
-        bool | None, typer.Option(help="Mask validation and test images, too.")
+        bool | None, typer.Option(help="Change validation and test images, too.")
     ] = None,
-    controls: Annotated[bool, typer.Option(help="Also retrain with random and sobel maps.")] = True,
+    controls: Annotated[
+        bool, typer.Option(help="Also retrain with what a method must beat: random and sobel maps.")
+    ] = True,
     blurred: Annotated[
         bool, typer.Option("--blurred", help="Also retrain with each method's maps blurred.")
     ] = False,
     parallel: Annotated[
-        int | None, typer.Option(help="Nets trained at once as one stacked net.")
+        int | None, typer.Option(help="How many nets are trained at once, as one stacked net.")
     ] = None,
     shard: Annotated[
-        str | None, typer.Option(help="i/n: only the i-th of n parts, for arrays of jobs.")
+        str | None,
+        typer.Option(help="Do only the i-th of n parts, written i/n, for arrays of jobs."),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Seed of the first repeat.", show_default="the recipe's")
+        int | None,
+        typer.Option(
+            help="Seed of the first repeat, from which the others follow.",
+            show_default="the recipe's",
+        ),
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(help="cpu, cuda …", show_default="the launcher's, or the fastest"),
+        typer.Option(
+            help="Where to compute, such as cpu or cuda.",
+            show_default="the launcher's, or the fastest",
+        ),
     ] = None,
-    workers: Annotated[int, typer.Option(help="Processes that load images.")] = 0,
+    workers: Annotated[int, typer.Option(help="How many processes load images.")] = 0,
     csv: Annotated[
-        Path | None, typer.Option(help="Also write a line a training to this file.")
+        Path | None, typer.Option(help="Also write a line for each training to this file.")
     ] = None,
     figure: Annotated[Path | None, typer.Option(help="Also draw the curves to this file.")] = None,
     dry_run: Annotated[

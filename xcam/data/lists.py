@@ -11,7 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from xcam.core.categories import fold_name
 from xcam.data.files import Box, ImageFiles, Transform, make_transform
+from xcam.data.pictures import list_endings
+from xcam.errors import unknown
 from xcam.sentences import escape_name, pluralize, quote_path
 
 __all__ = ["listed", "read_lines"]
@@ -34,8 +37,12 @@ def listed(
     categories: Sequence[str] = (),
     ignore: int | None = None,
     upright: bool = False,
+    allow_missing: bool = False,
 ) -> ImageFiles:
     """Return the images of a list with a line each: `file label`, or `file label truth`.
+
+    A label is the number of a class, from 0, or its name; names are numbered as `categories` are
+    or, without these, in their sorted order, as the folders of `folder` are.
 
     Columns are separated by tabs, commas, semicolons or blanks: by the first of these with which a
     line begins with a file that exists. A name may be quoted. Truth is a mask file,
@@ -60,6 +67,8 @@ def listed(
         upright: Whether boxes and masks were drawn on images turned upright by their EXIF tag, as
             browsers and many tools show them, rather than on the pixels as they are stored; see
             `ImageFiles`.
+        allow_missing: Whether to keep lines whose image is missing, so that reading it fails, as of
+            a damaged file; where all are missing, the list is refused.
 
     Raises:
         FileNotFoundError: There is no such list, or a file that it names is missing.
@@ -68,9 +77,13 @@ def listed(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no list at {quote_path(path)}")
-    lines = list(_parse_lines(path, path.parent if root is None else Path(root), len(categories)))
+    start = path.parent if root is None else Path(root)
+    lines = list(_parse_lines(path, start, len(categories), allow_missing))
     if not lines:
         raise ValueError(f"{quote_path(path)} lists no images{_describe_header(path)}")
+    if all(line.is_missing for line in lines):
+        raise FileNotFoundError(f"{lines[0].place}: no picture at {quote_path(lines[0].file)}")
+    labels, classes = _number_labels(lines, categories)
     for line in lines:
         if type(line.truth) is not type(lines[0].truth):
             raise ValueError(
@@ -80,9 +93,9 @@ def listed(
     return ImageFiles(
         paths=tuple(line.file for line in lines),
         ids=tuple(line.id for line in lines),
-        labels=tuple(line.label for line in lines),
+        labels=labels,
         truths=tuple(line.truth for line in lines if line.truth is not None),
-        classes=tuple(categories),
+        classes=classes,
         transform=transform or make_transform(size),
         ignore=ignore,
         upright=upright,
@@ -97,8 +110,9 @@ class _Line:
     number: int
     file: Path
     id: str
-    label: int
+    label: int | str
     truth: Path | tuple[Box, ...] | None
+    is_missing: bool
 
 
 def read_lines(path: Path) -> list[str]:
@@ -123,7 +137,7 @@ def read_lines(path: Path) -> list[str]:
     return re.split(r"\r\n|\r|\n", text)
 
 
-def _parse_lines(path: Path, root: Path, categories: int) -> Iterator[_Line]:
+def _parse_lines(path: Path, root: Path, categories: int, allow_missing: bool) -> Iterator[_Line]:
     first = True
     for number, text in enumerate(read_lines(path), start=1):
         if not text.strip():
@@ -143,14 +157,13 @@ def _parse_lines(path: Path, root: Path, categories: int) -> Iterator[_Line]:
             raise ValueError(
                 f"{place} must be 'file label' or 'file label truth', got {quote_path(text)}"
             )
-        if name is None:
-            raise FileNotFoundError(
-                f"{place}: no picture at {quote_path(root / columns[0])}"
-                f"{_explain_missing(columns, root)}"
-            )
+        hint = "" if name is not None else _explain_missing(columns, root)
+        if name is None and (hint or not allow_missing):
+            raise FileNotFoundError(f"{place}: no picture at {quote_path(root / columns[0])}{hint}")
         label = _parse_label(columns[1], categories, place)
         truth = _parse_truth(columns[2:], root, place)
-        yield _Line(place, number, root / name, escape_name(name), label, truth)
+        found = columns[0] if name is None else name
+        yield _Line(place, number, root / found, escape_name(found), label, truth, name is None)
 
 
 def _split_columns(text: str, root: Path) -> tuple[list[str], str | None]:
@@ -185,7 +198,8 @@ def _find_name(root: Path, name: str) -> str | None:
 def _is_header(columns: Sequence[str], root: Path) -> bool:
     """Return whether columns are neither numbers nor files, and so the names of columns."""
     words = [_is_number(column) or _find_name(root, column) is not None for column in columns]
-    return len(columns) > 1 and not any(words)
+    has_picture = Path(columns[0]).suffix.lower() in list_endings()
+    return len(columns) > 1 and not any(words) and not has_picture
 
 
 def _describe_header(path: Path) -> str:
@@ -200,7 +214,8 @@ def _explain_missing(columns: Sequence[str], root: Path) -> str:
         return f", but at {quote_path(root / columns[1])}: a line is 'file label', in this order"
     if escape_name(columns[0]) != columns[0]:
         return "; the list is not UTF-8, save it as UTF-8 if the file has another name"
-    return "" if _is_number(columns[1]) else "; if a name has blanks, separate columns by commas"
+    is_plain = Path(columns[0]).suffix.lower() in list_endings() or _is_number(columns[1])
+    return "" if is_plain else "; if a name has blanks, separate columns by commas"
 
 
 def _is_number(text: str) -> bool:
@@ -211,17 +226,53 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _parse_label(text: str, categories: int, place: str) -> int:
+def _parse_label(text: str, categories: int, place: str) -> int | str:
+    """Return the number of a class, or its name."""
+    if not text:
+        raise ValueError(
+            f"{place}: the label must be the number of a class, from 0, or its name, and column 2 "
+            "is empty: a separator too many?"
+        )
     if not (text.isascii() and text.isdigit()):
-        got = f"got {quote_path(text)}" if text else "and column 2 is empty: a separator too many?"
-        remedy = "; write each name's place among the sorted names in its stead" if text else ""
-        raise ValueError(f"{place}: the label must be a number of a class, from 0, {got}{remedy}")
+        if _is_number(text):
+            raise ValueError(
+                f"{place}: the label must be the number of a class, from 0, or its name, got "
+                f"{quote_path(text)}"
+            )
+        return text
     label = int(text)
     if categories and label >= categories:
         raise ValueError(
             f"{place}: label {label} is out of range for {pluralize(categories, 'class')}"
         )
     return label
+
+
+def _number_labels(
+    lines: Sequence[_Line], categories: Sequence[str]
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Return the number of each line's class, and the names of the classes.
+
+    Raises:
+        ValueError: Numbers beside names, or a name that is none of the categories.
+    """
+    numbers = [line.label for line in lines if isinstance(line.label, int)]
+    if len(numbers) == len(lines):
+        return tuple(numbers), tuple(categories)
+    named = next(line for line in lines if isinstance(line.label, str))
+    if numbers:
+        other = next(line for line in lines if isinstance(line.label, int))
+        raise ValueError(
+            f"{named.place}: the label is a name, {quote_path(str(named.label))}, and that of line "
+            f"{other.number} a number; give all labels as names, or all as numbers"
+        )
+    names = [escape_name(str(line.label)) for line in lines]
+    classes = tuple(categories) or tuple(sorted(set(names)))
+    positions = {fold_name(name): number for number, name in enumerate(classes)}
+    for line, name in zip(lines, names, strict=True):
+        if fold_name(name) not in positions:
+            raise unknown(f"class, as {line.place} has it,", name, classes)
+    return tuple(positions[fold_name(name)] for name in names), classes
 
 
 def _parse_truth(columns: list[str], root: Path, place: str) -> Path | tuple[Box, ...] | None:

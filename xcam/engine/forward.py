@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
     from xcam.engine.paths import RepeatedLayer
 
 __all__ = [
+    "OutOfTime",
     "Precision",
     "RunSettings",
     "call",
     "current_runtime",
     "ensure_run",
+    "limit_time",
     "match_layout",
     "note",
     "note_repeated_layers",
@@ -78,6 +81,21 @@ class RunSettings:
 
 
 _runtime: ContextVar[RunSettings | None] = ContextVar("xcam_runtime", default=None)
+_deadline: ContextVar[float | None] = ContextVar("xcam_deadline", default=None)
+
+
+class OutOfTime(BaseException):
+    """A pass was asked for after the time of `limit_time`; no handler of errors catches it."""
+
+
+@contextmanager
+def limit_time(seconds: float) -> Iterator[None]:
+    """Raise `OutOfTime` from the first pass inside a block that begins after so many seconds."""
+    token = _deadline.set(monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
 
 
 def current_runtime() -> RunSettings:
@@ -159,6 +177,9 @@ def call(model: Callable[[Tensor], Any], images: Tensor, may_overwrite: bool = F
         images: (R, C, H, W).
         may_overwrite: The images were made for this pass, and nobody needs them afterwards.
     """
+    deadline = _deadline.get()
+    if deadline is not None and monotonic() > deadline:
+        raise OutOfTime
     current_runtime().passes += len(images)
     try:
         return _run(model, images, may_overwrite)

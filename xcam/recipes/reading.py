@@ -26,6 +26,7 @@ _FOLDER = Path(__file__).parent
 _WORD = re.compile(r"[A-Za-z./~_][\w./:~+ -]*")
 _TEXTS = ("title", "source", "command", "notes")
 _TABLES = ("model", "data", "fit")
+_EXAMPLES = {"optimizer": "optimizer.name=SGD", "schedule": "schedule.name=StepLR"}
 
 # What a training is given beside its recipe: data, and settings that leave the weights as they are.
 _NOT_OF_DATA = {"root", "download"}
@@ -91,6 +92,13 @@ def check(recipe: Mapping[str, Any], called: str = "the recipe") -> None:
         if inside := [f"{key}.{name}" for key, own in tables.items() if name in own]:
             raise TypeError(
                 f"[fit] of {called} has no setting {name!r}: did you mean {', '.join(inside)}?"
+            )
+    for name in ("optimizer", "schedule"):
+        settings = recipe["fit"].get(name)
+        if isinstance(settings, Mapping) and "name" not in settings:
+            raise TypeError(
+                f"{name} of {called} has {', '.join(settings)} and no name; set {name}.name first, "
+                f"such as {_EXAMPLES[name]}"
             )
     known = {
         "data": _list_parameters(xcam.data.load) - _NOT_OF_DATA,
@@ -167,7 +175,12 @@ def _change(recipe: dict[str, Any], key: str, value: object) -> None:
     for parent in parents:
         inner = inner.setdefault(parent, {})
         if not isinstance(inner, dict):
-            raise ValueError(f"the change of {key!r} finds no table at {parent!r}, but {inner!r}")
+            raise ValueError(
+                f"the change of {key!r} finds no table at {parent!r}, but {inner!r}; set "
+                f"{parent}.name=… first, and then its arguments"
+                if isinstance(inner, str)
+                else f"the change of {key!r} finds no table at {parent!r}, but {inner!r}"
+            )
     if value is None:
         inner.pop(last, None)
     else:

@@ -49,9 +49,14 @@ def tabulate_differences(
     by: By,
     resamples: int,
     seed: int,
+    model: str | None = None,
 ) -> pd.DataFrame:
-    """Return the table of `Results.compare`."""
-    matched = {label: _match_groups(rows.list_groups(label), pairs, by) for label in metrics}
+    """Return the table of `Results.compare`, of one model alone if it is named."""
+    groups = {
+        label: [group for group in rows.list_groups(label) if model in (None, group[0])]
+        for label in metrics
+    }
+    matched = {label: _match_groups(groups[label], pairs, by) for label in metrics}
     wanted = {label: list(dict.fromkeys(chain(*found))) for label, found in matched.items()}
     estimate_rows = partial(make_estimates, rows, metrics, resamples=resamples, seed=seed)
     estimates: Estimates = {}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from xcam.core import Metric
-from xcam.results import latex, manifest
+from xcam.results import latex, manifest, wide
 from xcam.results.bootstrap import Sample
 from xcam.results.contrasts import By, choose_pairs, tabulate_differences, tabulate_wins
 from xcam.results.curve_figures import CurveLabels, draw_curves, draw_image_curves
@@ -261,10 +261,24 @@ class Results:
         """
         return latex.render_table(self.table(), intervals, digits)
 
+    def to_text(self, width: int | None = None) -> str:
+        """Return the results as text: a line a method, a column a metric, then what failed.
+
+        A star marks the best method of a metric and those that are not significantly worse: on the
+        same images, by the paired bootstrap with Holm's correction, at 5 %. Columns beyond `width`
+        letters are left out, and named.
+        """
+        table = self.table()
+        best = wide.find_best_groups(self._rows, self.metrics, table)
+        return "\n".join([wide.render_wide(table, best, width), *self._describe_rest()])
+
     def __str__(self) -> str:
         """Return the table, how many rows failed, which maps are flat, and first errors."""
         shown = self.table().to_string(index=False, float_format="{:.4f}".format)
-        return "\n".join([shown, self._describe_counts(), *self.warnings, *self.first_errors])
+        return "\n".join([shown, *self._describe_rest()])
+
+    def _describe_rest(self) -> list[str]:
+        return [self._describe_counts(), *self.warnings, *self.first_errors]
 
     def __repr__(self) -> str:
         """Return the folder and what is in it; `print` shows the table."""
@@ -273,7 +287,7 @@ class Results:
     def _repr_html_(self) -> str:
         """Return the table for notebooks."""
         shown = self.table().to_html(index=False, float_format="{:.4f}".format)
-        lines = map(html.escape, (self._describe_counts(), *self.warnings, *self.first_errors))
+        lines = map(html.escape, self._describe_rest())
         return "\n".join([shown, *(f"<p>{line}</p>" for line in lines)])
 
     def _describe_counts(self) -> str:
