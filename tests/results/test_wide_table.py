@@ -44,7 +44,7 @@ def test_best_and_what_is_not_worse_is_marked(folder):
     marked = {name for name, values in cells.items() if "*" in "".join(values)}
     assert marked == {"peak", "other"}
     assert [line.split()[0] for line in lines[4:7]] == ["center_gaussian", "random", "sobel"]
-    assert lines[7].startswith("* the best method, or none significantly better")
+    assert lines[7].startswith("* the best, or not significantly worse")
     assert lines[8].startswith("1 model, 6 methods, 2 metrics, 8 rows each, 0 errors")
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from xcam._evaluate.batches import Batch
 from xcam._evaluate.comparison import Comparison, MapSource
 from xcam._evaluate.scoring import move_to_model
+from xcam._explain.checks import check_pass
 from xcam.core import check_num_labels, extract_logits
 from xcam.data.categories import Numbering, list_categories, match_categories, number_classes
 from xcam.data.spelling import shorten
@@ -114,7 +115,17 @@ def renumber_maps(source: MapSource, name: str, model: nn.Module) -> MapSource:
 
 
 def count_classes(model: nn.Module, images: Tensor) -> int:
-    """Return the number of logits that a model has for images (B, C, H, W)."""
-    with untouched(model), torch.no_grad():
-        output = forward.call(model, move_to_model(images, model))
-        return extract_logits(output, len(images)).shape[1]
+    """Return the number of logits that a model has for images (B, C, H, W).
+
+    Raises:
+        ValueError: The model fails on them.
+    """
+    images = move_to_model(images, model)
+    try:
+        with untouched(model), torch.no_grad():
+            output = forward.call(model, images)
+    except (AssertionError, RuntimeError) as error:
+        if not forward.out_of_memory(error):
+            check_pass(model, images)
+        raise
+    return extract_logits(output, len(images)).shape[1]

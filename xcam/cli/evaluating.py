@@ -12,7 +12,7 @@ from xcam.cli import evaluation_options as asked
 from xcam.cli import options, tables
 from xcam.cli.application import app
 from xcam.cli.literals import parse_calls, parse_indices
-from xcam.cli.nets import NetOptions, load_model
+from xcam.cli.nets import NetOptions, is_file, load_model
 from xcam.cli.pictures import make_loader
 from xcam.sentences import pluralize
 
@@ -235,7 +235,8 @@ def load_models(
 ) -> dict[str, Any]:
     """Return the models by name, on a device, or on the launcher's.
 
-    `mine=net.safetensors` is called mine; without a name, a model is called as it is given.
+    `mine=net.safetensors` is called mine; without a name, a model is called as it is given. Weights
+    and options are those of nets by name.
 
     Raises:
         ValueError: Another number of weights than one, or one a model; or two of one name.
@@ -253,10 +254,13 @@ def load_models(
         raise ValueError(
             f"two models are called {twice!r}; name them, as in --model a={twice} --model b={twice}"
         )
-    return {
-        name: load_model(model, one, place, given)
-        for (name, model), one in zip(named, each, strict=True)
-    }
+    loaded = {}
+    has_names = any(not is_file(model) for _, model in named)
+    for (name, model), one in zip(named, each, strict=True):
+        # Beside nets by name, their options say nothing of a file, which says all of itself.
+        described = ("DEFAULT", NetOptions()) if is_file(model) and has_names else (one, given)
+        loaded[name] = load_model(model, described[0], place, described[1])
+    return loaded
 
 
 def _split_name(text: str) -> tuple[str, str]:

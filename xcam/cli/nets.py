@@ -12,7 +12,7 @@ from xcam.cli.literals import parse_value
 if TYPE_CHECKING:
     from xcam.models import Normalized
 
-__all__ = ["NetOptions", "load_model", "parse_settings"]
+__all__ = ["NetOptions", "is_file", "load_model", "parse_settings"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def load_model(
     """
     import xcam
 
-    if model.endswith(".safetensors"):
+    if is_file(model):
         return _move(_load_file(model, weights, given), device)
     named: dict[str, Any] = {
         "categories": given.categories,
@@ -56,6 +56,11 @@ def load_model(
     return _move(
         xcam.models.load(model, weights, **named, **parse_settings(given.settings)), device
     )
+
+
+def is_file(model: str) -> bool:
+    """Return whether a model is a file that xcam wrote, which says all of its net."""
+    return model.endswith(".safetensors")
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:

@@ -14,10 +14,7 @@ __all__ = ["find_best_groups", "render_wide"]
 
 _ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
 _LONGEST = 28  # letters of a method's label
-_LEGEND = (
-    "* the best method, or none significantly better on the same images (paired bootstrap, Holm, "
-    "5 %); controls are not marked"
-)
+_LEGEND = "* the best, or not significantly worse (paired bootstrap, Holm, 5 %); no controls"
 
 
 def find_best_groups(
