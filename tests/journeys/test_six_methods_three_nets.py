@@ -7,6 +7,8 @@ from data_files import write_mnist
 from PIL import Image
 from shell import fail, type_in
 
+import xcam
+
 RECIPE = """
 [model]
 name = "xcam:simple_cnn"
@@ -31,6 +33,8 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_mnist(tmp_path / "data")
     (tmp_path / "small.toml").write_text(RECIPE)
+    third = xcam.models.load("xcam:gap_net", num_classes=2, seed=9)
+    xcam.save(third, tmp_path / "third.safetensors")
     generator = torch.Generator().manual_seed(0)
     for number in range(8):
         path = tmp_path / "photos" / f"{number % 2}" / f"{number}.png"
@@ -46,8 +50,8 @@ METHODS = "gradcam,layercam,hirescam,saliency,input_x_gradient,rise(n_masks=4)"
 def test_researcher_compares_methods_on_nets(here):
     assert "average_drop" in type_in("xcam metrics")
     nets = " ".join(
-        f"--model {name}=xcam:{net}" for name, net in
-        (("a", "small_cnn"), ("b", "gap_net"), ("c", "cifar_resnet"))
+        f"--model {name}={net}" for name, net in
+        (("a", "xcam:small_cnn"), ("b", "xcam:gap_net"), ("c", "third.safetensors"))
     )  # fmt: skip
     asked = (
         f"--data photos {nets} --weights none --set num_classes=2 --size 16 "
