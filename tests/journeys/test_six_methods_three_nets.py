@@ -73,7 +73,7 @@ def test_researcher_compares_methods_on_nets(here):
     table = type_in(f"xcam evaluate {asked} --quiet --csv").splitlines()
     assert len(table) == 1 + 3 * 9 * 2
     pairs = type_in("xcam compare runs/a --reference random --csv").splitlines()
-    assert pairs[0].startswith("metric,")
+    assert pairs[0].startswith("model,metric,a,b,")
     assert "by model" not in type_in("xcam compare runs/a --by model")
 
 
