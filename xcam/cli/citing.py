@@ -51,12 +51,12 @@ def find_entry(row: dict[str, Any]) -> str:
     paper = row.get("paper", row.get("source", ""))
     if not paper:
         raise ValueError(f"{row['name']} comes from no paper: there is nothing to cite")
-    year, number = _YEAR.search(paper), _ARXIV.search(paper) or _DOI.search(paper)
-    key = f"{{{_spell_plainly(paper.split()[0])}{year[0] if year else ''}"
-    entries = read_references()
-    matching = [entry for entry in entries if year and key in entry]
-    if number and len(matching) != 1:  # two papers of a year, or no author
-        matching = [entry for entry in entries if f"{{{number[1]}}}" in entry]
+    # What comes after a semicolon is another's work.
+    first = paper.split(";")[0]
+    year, number = _YEAR.search(first), _ARXIV.search(first) or _DOI.search(first)
+    key = f"{{{_spell_plainly(first.split()[0])}{year[0] if year else ''}"
+    wanted = f"{{{number[1]}}}" if number else key
+    matching = [entry for entry in read_references() if wanted in entry]
     return matching[0] if len(matching) == 1 else _make_entry(row["name"], row["title"], paper)
 
 
