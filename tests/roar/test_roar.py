@@ -159,7 +159,7 @@ class TestResumption:
     @pytest.mark.parametrize(
         ("changes", "what"),
         [
-            ({"fit": {**FIT, "epochs": 3}}, 'fit, epochs: "1" there, "3" now'),
+            ({"fit": {**FIT, "epochs": 3}}, "fit, epochs: 1 there, 3 now"),
             ({"unit": "element"}, "unit"),
             ({"seed": 1}, "seed"),
             ({"train": Bright(18)}, "train"),

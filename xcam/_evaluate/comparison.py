@@ -72,7 +72,7 @@ class Comparison:
         models: The classifiers.
         methods: The methods that explain each model.
         maps: Sources of maps other than methods, called with (images, ids, target).
-        metrics: The metrics that score the maps.
+        metrics: The metrics that score the maps, if any.
         explains_labels: Whether the target is the label, not the predicted class.
         batch_size: Images through a model at a time.
         precision: The precision that the models run in.
@@ -129,8 +129,6 @@ class Comparison:
                     f"both a method and maps are called {label!r}; name one, {{name: …}}"
                 )
         scored = label_settings(metrics, partial(_resolve_metric, seed))
-        if not scored:
-            raise ValueError("there are no metrics to score with; see xcam.list_metrics()")
         return cls(nets, by_model, sources, scored, target == "label", batch_size, precision)
 
 

@@ -110,6 +110,8 @@ def evaluate(
     comparison = Comparison.of(
         model, methods, metrics, maps, target, controls, seed, batch_size, precision
     )
+    if not comparison.metrics:
+        raise ValueError("there are no metrics to score with; see xcam.list_metrics()")
     if out is not None:
         check_identity(comparison.maps)
     batches = Batches.of(data, indices, fraction, seed)

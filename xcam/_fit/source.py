@@ -29,7 +29,7 @@ from xcam.data.items import append_path, collate_items
 from xcam.data.joining import number_parts_alike
 from xcam.runs import manifest
 
-__all__ = ["Images", "Source", "block_sigint"]
+__all__ = ["Images", "Source", "block_sigint", "check_loader"]
 
 Images: TypeAlias = DataLoader[Any] | Dataset[Any]
 
@@ -80,7 +80,7 @@ class Source:
             raise ValueError(f"{name} holds no images")
         if loader is None:
             return cls(dataset, None, False, _choose_options(None, workers), name)
-        _check_loader(loader, name)
+        check_loader(loader, name)
         options = _choose_options(loader, workers)
         return cls(dataset, loader.batch_size, loader.drop_last, options, name)
 
@@ -230,7 +230,12 @@ def _collate(collate: Callable[[list[Any]], Any], items: list[Any]) -> Any:  # n
         )
 
 
-def _check_loader(loader: DataLoader[Any], name: str) -> None:
+def check_loader(loader: DataLoader[Any], name: str) -> None:
+    """Refuse a loader that chooses, repeats or groups images by itself.
+
+    Raises:
+        ValueError: It does.
+    """
     sampler: object = loader.sampler
     own = datasets.makes_own_batches(loader)
     plain = isinstance(sampler, SequentialSampler) or (

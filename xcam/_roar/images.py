@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,31 +11,26 @@ import numpy as np
 import torch
 from PIL.Image import Image
 from torch import Tensor
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.transforms.v2.functional import to_pil_image
 
 from xcam._fit.order import seed_item
+from xcam._fit.source import check_loader
+from xcam._roar.transforms import NORMALIZE, list_transforms, set_transform_apart
 from xcam.data import datasets
 from xcam.data.categories import list_categories
 from xcam.data.items import read_item
 from xcam.data.joining import number_parts_alike
-from xcam.data.transforms import Pipeline
 from xcam.engine import random_states
+from xcam.runs import manifest
 
-__all__ = ["CACHED_VALUES", "PlainImages", "restore"]
+__all__ = ["CACHED_VALUES", "PlainImages", "check_range", "read_loader", "restore"]
 
 CACHED_VALUES = 2**28
 """Values, of images or of ranks, that are held in memory at most."""
 
-_DETERMINISTIC = {
-    "CenterCrop",
-    "ConvertImageDtype",
-    "PILToTensor",
-    "Resize",
-    "ToDtype",
-    "ToImage",
-    "ToTensor",
-}
+_SAMPLED = 64  # images that stand for all where these do not fit into memory
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _PURE = "give a data set whose images are always the same, with what is random as its `transform`"
 
 
@@ -54,6 +49,7 @@ class PlainImages:
         labels: The class of each image, (N,) int64.
         size: (C, H, W) of an image.
         is_fixed: Whether nothing is done to an image after it was masked.
+        has_bytes: Whether a masked image becomes bytes again, for its transform.
         pixels: All images, (N, C, H, W), as they are read; None where they are too many.
     """
 
@@ -64,6 +60,7 @@ class PlainImages:
     labels: Tensor
     size: tuple[int, int, int]
     is_fixed: bool
+    has_bytes: bool
     pixels: Tensor | None = field(repr=False)
 
     @classmethod
@@ -72,22 +69,25 @@ class PlainImages:
 
         Raises:
             TypeError: It is no map-style data set of `(image, label)`.
-            ValueError: Images of several sizes, or not the same each time; a transform that
-                normalizes.
+            ValueError: Images of several sizes, not in [0, 1], or not the same each time; a
+                transform that normalizes; or a loader that `read_loader` refuses.
         """
-        data = data.dataset if isinstance(data, DataLoader) else data
+        if isinstance(data, DataLoader):
+            read_loader(data, name)
+            data = data.dataset
         count = datasets.count_items(data, name, "a data set with a length and items by number")
         if count == 0:
             raise ValueError(f"{name} holds no images")
         data = number_parts_alike(data)
-        bare = _set_transform_apart(data)
+        bare = set_transform_apart(data)
         with random_states():
             seed_item("plain", 0)
-            first, _, _, transform = _read(bare, 0, name)
+            first, _, given, transform = _read(bare, 0, name)
             seed_item("plain", 1)
             again, *_ = _read(bare, 0, name)
         if not torch.equal(first, again):
             raise ValueError(f"image 0 of {name} is another one each time it is read; {_PURE}")
+        check_range(first, 0, name)
         found = cls(
             name,
             bare,
@@ -96,6 +96,7 @@ class PlainImages:
             torch.empty(0, dtype=torch.int64),
             tuple(first.shape),  # type: ignore[arg-type]  # checked to have three axes
             transform is None,
+            not (isinstance(given, Tensor) and given.is_floating_point()),
             None,
         )
         fits = count * first.numel() <= CACHED_VALUES
@@ -129,6 +130,29 @@ class PlainImages:
             )
         return _scale(image), given, transform
 
+    def take(self, count: int) -> PlainImages:
+        """Return the first images, as data of their own."""
+        pixels = None if self.pixels is None else self.pixels[:count]
+        return replace(self, ids=self.ids[:count], labels=self.labels[:count], pixels=pixels)
+
+    def describe(self) -> dict[str, Any]:
+        """Return, as JSON, what tells these images from others: hashes, and the transform.
+
+        Where the images do not fit into memory, 64 of them stand for all.
+        """
+        count, whole = len(self), self.pixels
+        if whole is None:
+            whole = self.load(sorted({n * (count - 1) // (_SAMPLED - 1) for n in range(_SAMPLED)}))
+        pixels = (("pixels", part) for part in torch.split(whole, 1024))
+        return {
+            "images": count,
+            "size": list(self.size),
+            "ids": manifest.digest(name.encode() for name in self.ids),
+            "labels": manifest.digest(manifest.iterate_bytes([("labels", self.labels)])),
+            "pixels": manifest.digest(manifest.iterate_bytes(pixels)),
+            "transform": [_ADDRESS.sub("", repr(one)) for one in list_transforms(self.dataset)],
+        }
+
     def compute_channel_mean(self) -> Tensor:
         """Return the mean of each channel over all images, (C, 1, 1)."""
         total = torch.zeros(self.size[0], dtype=torch.float64)
@@ -145,6 +169,7 @@ class PlainImages:
             image, label, _, transform = _read(self.dataset, index, self.name)
             if tuple(image.shape) != self.size:
                 self.read(index)  # refuses it
+            check_range(image, index, self.name)
             if keep:
                 pixels = image.new_empty((len(self), *self.size)) if pixels is None else pixels
                 pixels[index] = image
@@ -153,77 +178,37 @@ class PlainImages:
         return replace(self, labels=labels, pixels=pixels, is_fixed=fixed)
 
 
-class _Bare(Dataset[Any]):
-    """A data set whose items end with what is left of its transform.
-
-    Args:
-        dataset: Whose transform is its attribute `transform`, or that has none.
-    """
-
-    def __init__(self, dataset: Any) -> None:  # noqa: ANN401 - any with items by number
-        first, self.then = _split(getattr(dataset, "transform", None))
-        self.dataset = dataset
-        if callable(getattr(dataset, "transform", None)):
-            self.dataset = _replace(dataset, transform=_Apply(first))
-            joint = getattr(dataset, "transforms", None)  # of torchvision's, for image and label
-            if hasattr(joint, "transform"):
-                own = _replace(joint, transform=self.dataset.transform)
-                self.dataset.__dict__["transforms"] = own
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> tuple[Any, ...]:
-        item = self.dataset[index]
-        parts = tuple(item) if isinstance(item, list | tuple) else (item,)
-        return *parts, self.then
-
-
-@dataclass(frozen=True)
-class _Apply:
-    """Steps of a transform, of an image and whatever comes with it."""
-
-    steps: tuple[Any, ...]
-
-    def __call__(self, image: Any, *truth: Any) -> Any:  # noqa: ANN401
-        for step in self.steps:
-            image = step(image)
-        return (image, *truth) if truth else image
-
-
-def _set_transform_apart(dataset: Any) -> Any:  # noqa: ANN401 - any with items by number
-    """Return a data set whose items are not transformed, but end with the transform, or None."""
-    if isinstance(dataset, Subset):
-        return _replace(dataset, dataset=_set_transform_apart(dataset.dataset))
-    if isinstance(dataset, ConcatDataset):
-        return _replace(dataset, datasets=list(map(_set_transform_apart, dataset.datasets)))
-    inner = getattr(dataset, "data", None)  # of xcam.data.relabel
-    if isinstance(inner, Dataset) and not callable(getattr(dataset, "transform", None)):
-        return _replace(dataset, data=_set_transform_apart(inner))
-    return _Bare(dataset)
-
-
-def _split(transform: Any) -> tuple[tuple[Any, ...], Callable[[Any], Any] | None]:  # noqa: ANN401
-    """Return the steps before masks, and what comes after them; None for nothing.
+def read_loader(loader: DataLoader[Any], name: str) -> dict[str, Any]:
+    """Return the settings of `fit` that a loader of training images brings.
 
     Raises:
-        ValueError: A step normalizes, which the model is to do.
+        ValueError: It chooses, repeats or groups images by itself, or has a collation of its own.
     """
-    steps = getattr(transform, "steps" if isinstance(transform, Pipeline) else "transforms", None)
-    if transform is None or not isinstance(steps, list | tuple):
-        return (), transform
-    names = [type(step).__name__ for step in steps]
-    if "Normalize" in names:
+    check_loader(loader, name)
+    if loader.collate_fn is not default_collate:
         raise ValueError(
-            "a transform normalizes the images, and masks act on images in [0, 1]: leave Normalize "
-            "out, and wrap the models in xcam.models.Normalized"
+            f"{name} is a loader with a collate_fn, which cannot act on masked images; give its "
+            "data set, with what the function does as the `transform`"
         )
-    count = next((n for n, name in enumerate(names) if name not in _DETERMINISTIC), len(names))
-    if count == len(names):
-        return tuple(steps), None
-    if isinstance(transform, Pipeline):
-        return tuple(steps[:count]), Pipeline(tuple(steps[count:]))
-    return tuple(steps[:count]), _replace(transform, transforms=list(steps[count:]))
+    found = {"batch_size": loader.batch_size}
+    found |= {"drop_last": True} if loader.drop_last else {}
+    return found | ({"workers": loader.num_workers} if loader.num_workers else {})
+
+
+def check_range(image: Tensor, index: int, name: str, slack: float = 0.1) -> None:
+    """Refuse an image of floats that are not in [0, 1]; a little beyond it may be resizing.
+
+    Raises:
+        ValueError: It has values that are further beyond, or no numbers.
+    """
+    if not image.is_floating_point() or not image.numel():
+        return
+    low, high = image.aminmax()
+    if not (low >= -slack and high <= 1 + slack):
+        raise ValueError(
+            f"image {index} of {name} has values from {low:.3g} to {high:.3g}, and masks act on "
+            f"images in [0, 1]: scale them, and {NORMALIZE}"
+        )
 
 
 def _read(
@@ -273,11 +258,3 @@ def restore(image: Tensor, given: Any) -> Any:  # noqa: ANN401 - a tensor or a p
         return image.to(given.dtype)
     values = (image * 255).round().clamp(0, 255).byte()
     return values if isinstance(given, Tensor) else to_pil_image(values)
-
-
-def _replace(of: Any, /, **attributes: Any) -> Any:  # noqa: ANN401 - data sets, transforms
-    """Return a shallow copy with other attributes, also of a frozen dataclass."""
-    found = copy.copy(of)
-    for name, value in attributes.items():
-        object.__setattr__(found, name, value)
-    return found

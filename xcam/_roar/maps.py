@@ -19,18 +19,19 @@ from xcam._roar.images import PlainImages
 from xcam.core import Explanation, Method, extract_logits
 from xcam.core.maps import check_maps
 from xcam.data.categories import number_classes
-from xcam.engine import forward, untouched, unwrap
+from xcam.engine import forward, untouched
 from xcam.errors import XcamError
-from xcam.explanations.folder import read_maps, write_maps
+from xcam.explanations.folder import StoredMaps, read_maps, write_maps
 from xcam.imaging import hash_images
 from xcam.models.categories import find_categories
 from xcam.runs import manifest
 from xcam.runs.folder import RunFolder
-from xcam.runs.sharing import Job, claim, share_jobs
+from xcam.runs.sharing import Job, share_jobs
 
 __all__ = ["MapMaker", "MapStore", "draw_elements"]
 
 _STORED = 256  # images a file
+_REMEDY = "remove it, and make the same call of xcam.roar again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +70,18 @@ class MapStore:
             maps = [imaging.resize(one[None].float(), self.size)[0] for one in maps]
         return torch.stack(maps)
 
+    def open_all(self) -> None:
+        """Open all files.
+
+        Raises:
+            FileFormatError: One is damaged.
+        """
+        for number in range(len(self.jobs)):
+            self._open(number)
+
     def _open(self, number: int) -> Tensor:
         if number not in self._parts:
-            self._parts[number], _ = read_maps(self._locate(number))
+            self._parts[number], _ = read_maps(self._locate(number), _REMEDY)
         return self._parts[number]
 
     def _locate(self, number: int) -> Path:
@@ -89,6 +99,7 @@ class MapMaker:
         target: `"predicted"`, or `"label"`.
         keeps_channels: Whether a value for each channel of a pixel is kept, where there is one.
         folder: Of the maps, with one for each split in it.
+        identity: What tells the model from others; None where the maps depend on none.
     """
 
     label: str
@@ -97,25 +108,65 @@ class MapMaker:
     target: str
     keeps_channels: bool
     folder: Path
+    identity: Mapping[str, str] | None
 
     def open_store(self, images: PlainImages) -> MapStore:
         """Return the store of a split's maps, made or not."""
         return MapStore(self.folder / images.name, len(images), images.size[1:])
 
-    def make(self, images: PlainImages) -> MapStore:
-        """Make the maps that are missing, with all who share the folder; return their store.
+    def check(self, splits: Sequence[PlainImages]) -> None:
+        """Refuse maps from elsewhere that lack a split, or do not tell one from another.
 
         Raises:
-            ValueError: The folder has maps of other settings, the method fails on an image, or the
-                labels are of other classes than the model's.
+            ValueError: They do.
+        """
+        if isinstance(self.source, Mapping):
+            for name in (images.name for images in splits if images.name not in self.source):
+                given = " and ".join(self.source)
+                raise ValueError(
+                    f"the maps {self.label!r} have a folder for {given}, but none for {name}; add "
+                    f"{name}" + (", or give mask_eval=False" if name != "train" else "")
+                )
+        elif isinstance(self.source, StoredMaps):
+            owners: dict[str, str] = {}
+            for images in splits:
+                for one in images.ids:
+                    if owners.setdefault(one, images.name) != images.name:
+                        raise ValueError(
+                            f"{owners[one]} and {images.name} both have an image {one!r}, and the "
+                            f"maps {self.label!r} are found by id: put them into folders "
+                            f"{' and '.join(x.name for x in splits)} of "
+                            f"{str(self.source.folder)!r}, or give the data sets `ids` that differ"
+                        )
+
+    def settle(self, is_used: bool, writes: bool = True) -> None:
+        """Write the manifest of the maps, or compare it with the one that is there.
+
+        Args:
+            is_used: Whether trainings by such maps may be there.
+            writes: Only compare without it.
+
+        Raises:
+            ValueError: The folder has maps of another method, model or target.
+        """
+        run = RunFolder(self.folder, "set of maps", ("*/batch-*.safetensors",))
+        has_manifest = (self.folder / "manifest.json").exists()
+        settings, joining = self._describe(), is_used and has_manifest
+        if not writes:
+            run.compare(settings, joining=joining)
+            return
+        run.create()
+        run.settle(settings, joining=joining)
+
+    def make(self, images: PlainImages) -> None:
+        """Make the maps that are missing, with all who share the folder.
+
+        Raises:
+            ValueError: The method fails on an image, or the labels are of other classes than the
+                model's.
         """
         store = self.open_store(images)
-        run = RunFolder(self.folder, "set of maps", ("*/batch-*.safetensors",))
-        run.create()
-        with claim(self.folder / ".manifest.lock", timeout=-1):
-            run.settle(self._describe())
         share_jobs(store.jobs, partial(self._make_part, images, store))
-        return store
 
     def explain(self, images: PlainImages, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return the maps of some images, and the class of each."""
@@ -125,32 +176,48 @@ class MapMaker:
             if isinstance(self.source, Method):
                 found: Explanation = explain(self.model, pixels, given, self.source)
                 maps = found.raw if self.keeps_channels else found.reduced
+                self._check_channels(maps, images)
                 return maps, self._predict(pixels) if found.target is None else found.target
             target = self._predict(pixels) if given is None else given
             ids = [images.ids[index] for index in indices]
             source = self.source[images.name] if isinstance(self.source, Mapping) else self.source
-            return self._check(source(pixels, ids, target), images), target
-        except (XcamError, RuntimeError, TypeError, ValueError) as error:
+            return self._check(source(pixels, ids, target), images, len(indices)), target
+        except (LookupError, RuntimeError, TypeError, ValueError, XcamError) as error:
+            name = f"{type(error).__name__}: " if isinstance(error, LookupError) else ""
             raise ValueError(
                 f"{self.label!r} has no maps of images {indices[0]} to {indices[-1]} of "
-                f"{images.name}: {error}"
+                f"{images.name}: {name}{error}"
             ) from error
 
     def _make_part(self, images: PlainImages, store: MapStore, jobs: list[Job]) -> None:
         for job in jobs:
             indices = store.list_indices(job)
             maps, target = self.explain(images, indices)
-            of_class = not isinstance(self.source, Method) or self.source.spec.class_specific
             ids = [images.ids[index] for index in indices]
-            write_maps(job.product, maps, ids, target.tolist(), of_class)
+            write_maps(job.product, maps, ids, target.tolist(), self._is_of_class)
 
-    def _check(self, given: Any, images: PlainImages) -> Tensor:  # noqa: ANN401 - a caller's maps
+    def _check(self, given: Any, images: PlainImages, count: int) -> Tensor:  # noqa: ANN401
         """Return maps from elsewhere, in equal sizes, with channels only if they are kept."""
         if isinstance(given, list | tuple) and len({tuple(one.shape) for one in given}) > 1:
             size = images.size[1:]
             given = [imaging.resize(torch.as_tensor(one)[None].float(), size)[0] for one in given]
-        maps = check_maps(given, len(given), self.label)
-        return maps if maps.ndim == 3 or self.keeps_channels else maps.sum(1)
+        maps = check_maps(given, count, self.label)
+        if maps.ndim == 4 and not self.keeps_channels:
+            return maps.sum(1)
+        self._check_channels(maps, images)
+        return maps
+
+    def _check_channels(self, maps: Tensor, images: PlainImages) -> None:
+        channels = images.size[0]
+        if maps.ndim == 4 and maps.shape[1] not in (1, channels):
+            raise ValueError(
+                f"maps must have one channel, or each of an image's {channels}, got "
+                f"{maps.shape[1]}; give unit='pixel', which adds them up"
+            )
+
+    @property
+    def _is_of_class(self) -> bool:
+        return not isinstance(self.source, Method) or self.source.spec.class_specific
 
     def _number(self, images: PlainImages, indices: Sequence[int]) -> Tensor | None:
         """Return the labels as the model numbers them, if they are what is explained."""
@@ -184,8 +251,8 @@ class MapMaker:
             source = describe_source(self.source)
         return {
             "maps": source,
-            "model": manifest.describe_model(unwrap(self.model)),
-            "target": self.target,
+            "model": None if self.identity is None else dict(self.identity),
+            "target": self.target if self._is_of_class and self.identity is not None else None,
             "channels": self.keeps_channels,
         }
 

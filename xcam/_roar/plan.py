@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from xcam._roar.removal import Mode
 from xcam.runs.manifest import encode_manifest
@@ -45,6 +47,11 @@ class Curve:
     control: bool
     sigma: float = 0.0
 
+    def locate(self, folder: Path) -> Path:
+        """Return the folder of its outcomes in the folder of the evaluation."""
+        names = name_folder(self.model or CONTROLS), name_folder(self.method)
+        return folder.joinpath("trainings", *names)
+
 
 @dataclass(frozen=True)
 class Retraining:
@@ -53,7 +60,7 @@ class Retraining:
     Attributes:
         curve: Whose maps rank the elements; None for an endpoint, which all curves share.
         mode: Whether the highest elements are removed, or kept.
-        fraction: Of them; of an endpoint 0, nothing removed, or 1, everything.
+        fraction: How much of the elements; at an endpoint 0, which removes nothing, or 1, all.
         repeat: Its number among those that differ in the seed alone.
     """
 
@@ -66,9 +73,8 @@ class Retraining:
         """Return the file of the outcome in the folder of the evaluation."""
         name = f"repeat-{self.repeat}.json"
         if self.curve is None:
-            return folder / "trainings" / f"removed-{self.fraction:g}" / name
-        parts = name_folder(self.curve.model or CONTROLS), name_folder(self.curve.method)
-        return folder.joinpath("trainings", *parts, f"{self.mode}-{self.fraction:g}", name)
+            return folder / "trainings" / f"removed-{self.fraction:.15g}" / name
+        return self.curve.locate(folder) / f"{self.mode}-{self.fraction:.15g}" / name
 
 
 @dataclass(frozen=True)
@@ -138,21 +144,27 @@ def _iterate(
                     yield Retraining(curve, mode, fraction, repeat)
 
 
-def check_fractions(fractions: Sequence[float]) -> tuple[float, ...]:
+def check_fractions(fractions: float | Sequence[float]) -> tuple[float, ...]:
     """Return fractions in ascending order, each once.
 
     Raises:
         TypeError: They are no numbers.
         ValueError: There are none, or one is not between 0 and 1.
     """
-    given = [fractions] if isinstance(fractions, int | float) else list(fractions)
+    given: list[Any] = [fractions] if isinstance(fractions, Real) else list(fractions)  # type: ignore[arg-type]
     for one in given:
-        if isinstance(one, bool) or not isinstance(one, int | float):
+        if isinstance(one, bool) or not isinstance(one, Real):
             raise TypeError(f"fractions must be numbers, such as (0.1, 0.5, 0.9), got {one!r}")
-        if not 0 < one < 1 or not math.isfinite(one):
+        if not 0 < float(one) < 1:
             raise ValueError(
                 f"fractions must be between 0 and 1, got {one!r}; both ends are measured anyway"
             )
     if not given:
         raise ValueError("fractions must hold one at least, such as (0.1, 0.5, 0.9)")
-    return tuple(sorted({round(float(one), 6) for one in given}))
+    return tuple(sorted({_round(one) for one in given}))
+
+
+def _round(fraction: Any) -> float:  # noqa: ANN401 - a number
+    """Return a fraction without the error of its type or sum: 0.3 of 0.1 + 0.2."""
+    # float32(0.1) is 0.1, and prints as that.
+    return round(float(str(fraction) if isinstance(fraction, np.floating) else fraction), 15)

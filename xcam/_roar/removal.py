@@ -53,6 +53,21 @@ class Removal:
         exact = fraction * elements
         return math.ceil(exact - 1e-6) if self.rounds_up else math.floor(exact + 1e-6)
 
+    def check_fractions(self, fractions: Sequence[float], size: tuple[int, int, int]) -> None:
+        """Refuse fractions that are none, or all, of the elements of an image (C, H, W).
+
+        Raises:
+            ValueError: There is one.
+        """
+        elements = self.count_elements(size)
+        for fraction in fractions:
+            count = self.count(fraction, elements)
+            if count in (0, elements):
+                raise ValueError(
+                    f"a fraction of {fraction} is {count} of an image's {elements} {self.unit}s, "
+                    "and both ends are measured anyway; give fractions between them"
+                )
+
     def rank_elements(self, maps: Tensor, images: Tensor, sigma: float = 0.0) -> Tensor:
         """Return the rank of each element, 0 for the highest, (B, H, W) or (B, C, H, W).
 
@@ -144,7 +159,6 @@ class MaskedImages(Dataset[tuple[Any, int]]):
         ranking: Of their elements; None removes nothing, or everything.
         mode: Whether the highest elements are removed, or kept.
         count: How many these are.
-        stop: How many images the data set has; None for all.
     """
 
     images: PlainImages
@@ -153,11 +167,10 @@ class MaskedImages(Dataset[tuple[Any, int]]):
     ranking: Ranking | None
     mode: Mode
     count: int
-    stop: int | None = None
 
     def __len__(self) -> int:
         """Return the number of images."""
-        return len(self.images) if self.stop is None else min(self.stop, len(self.images))
+        return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         """Return the item `(image, label)`, masked and then transformed.
@@ -179,7 +192,7 @@ class MaskedImages(Dataset[tuple[Any, int]]):
     @property
     def labels(self) -> list[int]:
         """Return the label of every image."""
-        found: list[int] = self.images.labels[: len(self)].tolist()
+        found: list[int] = self.images.labels.tolist()
         return found
 
     @property

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from xcam._fit import accuracy
 from xcam._fit.order import seed_all
@@ -19,7 +20,7 @@ from xcam._fit.source import Source
 from xcam._fit.start import Start
 from xcam._fit.trials import check_last_step
 from xcam._fit.verb import fit
-from xcam._roar.images import PlainImages
+from xcam._roar.images import PlainImages, read_loader
 from xcam._roar.plan import Curve, Outcome, Retraining
 from xcam._roar.removal import MaskedImages, Ranking, Removal
 from xcam._roar.stacking import STACKABLE, Stack, StackError, count_answers, train_stack
@@ -28,7 +29,7 @@ from xcam.core.instantiate import check_names
 from xcam.engine import random_states
 from xcam.errors import DivergenceError
 
-__all__ = ["OWN_SETTINGS", "Trainer", "check_fit"]
+__all__ = ["BATCH", "OWN_SETTINGS", "Trainer", "check_fit", "describe_fit"]
 
 _DEFAULTS = {name: entry.default for name, entry in inspect.signature(fit).parameters.items()}
 OWN_SETTINGS = {
@@ -45,7 +46,8 @@ OWN_SETTINGS = {
     "save_minutes",
 }
 """The settings of `fit` that each training gets from `roar`."""
-_BATCH = 128  # as `fit` has it
+BATCH = 128
+"""Images a step where neither the settings nor a loader say, as `fit` has it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +64,6 @@ class Trainer:
         removal: How elements are removed.
         channel_mean: Of the training images, (C, 1, 1).
         load_ranking: Returns the ranking of a split by the maps of a curve.
-        stop: How many images of a split are used; for trials.
         notes: Collects sentences about the trainings as a whole.
     """
 
@@ -75,7 +76,6 @@ class Trainer:
     removal: Removal
     channel_mean: Tensor
     load_ranking: Callable[[Curve, PlainImages], Ranking]
-    stop: int | None = None
     notes: dict[str, None] = field(default_factory=dict)
 
     def run(self, retrainings: Sequence[Retraining]) -> list[Outcome]:
@@ -93,7 +93,7 @@ class Trainer:
         """Return why nets cannot be trained as a stack, as far as the settings tell."""
         changed = {name for name, value in self.settings.items() if value != _DEFAULTS.get(name)}
         others = sorted(changed - STACKABLE)
-        return f"of the settings of fit, {', '.join(others)} need one by one" if others else None
+        return f"a stack of them cannot take {' and '.join(others)}" if others else None
 
     def make_net(self, repeat: int) -> nn.Module:
         """Return a new net with the weights of a repeat.
@@ -112,17 +112,17 @@ class Trainer:
 
     def mask(self, retraining: Retraining, split: str) -> MaskedImages:
         """Return the images of a split with what a training removes from them."""
-        whole = self._load_whole(split)
+        whole = self.load_whole(split)
         if split != "train" and not self.masks_test:
             return whole
         curve = retraining.curve
         ranking = None if curve is None else self.load_ranking(curve, whole.images)
         return replace(whole, ranking=ranking, mode=retraining.mode, count=self.count(retraining))
 
-    def _load_whole(self, split: str) -> MaskedImages:
+    def load_whole(self, split: str) -> MaskedImages:
         """Return the images of a split with nothing removed."""
         images = self.splits[split]
-        return MaskedImages(images, self.removal, self.channel_mean, None, "remove", 0, self.stop)
+        return MaskedImages(images, self.removal, self.channel_mean, None, "remove", 0)
 
     def count(self, retraining: Retraining) -> int:
         """Return how many of an image's elements are removed, or kept."""
@@ -150,7 +150,7 @@ class Trainer:
             options = {name: self.settings[name] for name in same if name in self.settings}
             correct = unmasked = int(accuracy(net, test, **options)["correct"].iloc[-1])
             if test.removes_any:
-                whole = accuracy(net, self._load_whole("test"), **options)
+                whole = accuracy(net, self.load_whole("test"), **options)
                 unmasked = int(whole["correct"].iloc[-1])
         except DivergenceError as failure:
             error = str(failure)
@@ -164,7 +164,7 @@ class Trainer:
             starts, nets = (list(part) for part in zip(*begun, strict=True))
             trained = train_stack(starts, nets, self.settings["epochs"])
             tests = [start.test for start in starts if start.test is not None]
-            stack, whole = Stack([one.net for one in trained]), self._load_whole("test")
+            stack, whole = Stack([one.net for one in trained]), self.load_whole("test")
             correct = unmasked = count_answers(starts, stack, tests).tolist()
             if any(test.dataset.removes_any for test in tests):
                 tests = [replace(test, dataset=whole) for test in tests]
@@ -188,10 +188,7 @@ class Trainer:
         net = self.make_net(retraining.repeat)
         if attached_method(net) is not None or find_training_loss(net) is not None:
             raise StackError("they bring losses of their own")
-        given = {**_DEFAULTS, **self.settings, "seed": self.seed + retraining.repeat}
-        given["batch_size"] = given["batch_size"] or _BATCH
-        names = [entry.name for entry in fields(TrainingSettings)]
-        settings = TrainingSettings(**{name: given[name] for name in names})
+        settings, given = _complete(self.settings, self.seed + retraining.repeat)
         sources = {
             split: Source.wrap(self.mask(retraining, split), split, given["workers"])
             for split in self.splits
@@ -228,15 +225,19 @@ class Trainer:
         return Outcome(seed, removed, self.elements, images, *correct, seconds, parallel, error)
 
     def _note_obstacle(self, reason: str) -> None:
-        self.notes[f"the nets are trained one by one, not parallel={{k}}: {reason}"] = None
+        self.notes[f"the nets are trained one by one in spite of parallel: {reason}"] = None
 
 
-def check_fit(settings: Mapping[str, Any]) -> dict[str, Any]:
+def check_fit(settings: Mapping[str, Any], train: object = None) -> dict[str, Any]:
     """Return the settings of the trainings, checked as far as they can be without a net.
 
+    Args:
+        settings: As they are given.
+        train: The training images; a loader of them brings settings of its own, as with `fit`.
+
     Raises:
-        TypeError: No mapping, an unknown setting, or none for the epochs.
-        ValueError: A setting that `roar` determines.
+        TypeError: No mapping, an unknown setting, or one out of its range.
+        ValueError: No epochs, a setting that `roar` determines, or a loader that chooses images.
     """
     if not isinstance(settings, Mapping):
         raise TypeError(
@@ -254,4 +255,32 @@ def check_fit(settings: Mapping[str, Any]) -> dict[str, Any]:
         check_names(
             "fit", settings, [name for name in _DEFAULTS if name not in {*OWN_SETTINGS, "params"}]
         )
-    return dict(settings)
+    loaded = read_loader(train, "train") if isinstance(train, DataLoader) else {}
+    return {**loaded, **settings, **{k: loaded[k] for k in loaded.keys() - {"batch_size"}}}
+
+
+def describe_fit(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return, as JSON, what settings make of a training, however they are spelled.
+
+    Raises:
+        TypeError, ValueError: Settings that do not fit.
+    """
+    chosen, given = _complete(settings, seed=0)
+    described = chosen.describe()
+    others = given.keys() - described.keys() - OWN_SETTINGS - {"workers", "params"}
+    return {
+        **{name: value for name, value in described.items() if name != "seed"},
+        **{name: _spell(given[name]) for name in sorted(others)},
+    }
+
+
+def _spell(value: Any) -> Any:  # noqa: ANN401 - a setting
+    return value if value is None or isinstance(value, bool | int | float | str) else repr(value)
+
+
+def _complete(settings: Mapping[str, Any], seed: int) -> tuple[TrainingSettings, dict[str, Any]]:
+    """Return what decides about a training, and all settings of `fit`, with the defaults."""
+    given = {**_DEFAULTS, **settings, "seed": seed}
+    given["batch_size"] = given["batch_size"] or BATCH
+    names = [entry.name for entry in fields(TrainingSettings)]
+    return TrainingSettings(**{name: given[name] for name in names}), given

@@ -32,11 +32,12 @@ from xcam._roar.protocol import Protocol, parse_shard
 from xcam._roar.removal import Mode
 from xcam._roar.training import check_fit
 from xcam._roar.work import Work, locate_maps
-from xcam.engine import random_states
+from xcam.engine import random_states, unwrap
 from xcam.errors import warn
 from xcam.explanations.folder import StoredMaps
 from xcam.results import RetrainingResults
 from xcam.runs.folder import RunFolder
+from xcam.runs.manifest import describe_model
 from xcam.runs.processes import get_processes, working_alone
 
 __all__ = ["roar"]
@@ -91,8 +92,10 @@ def roar(
     Args:
         make_model: Returns a new net, with weights from torch's global generator, which is seeded;
             from images (B, C, H, W) in [0, 1] to logits (B, K).
-        train: A map-style data set of `(image, label)`. Masks act on images before the `transform`
-            of the data set; resizes, center crops and conversions at its beginning precede them.
+        train: A map-style data set of `(image, label)`, with images in [0, 1]. Masks act on images
+            before the `transform` of the data set; resizes, center crops and conversions at its
+            beginning precede them. Or a `DataLoader` of one, of which batch size, workers and
+            `drop_last` are used, and neither order nor collation.
         test: The images that new nets are tested on, likewise.
         model: The trained net that is explained, or a dict of several by name.
         methods: As in `xcam.evaluate`.
@@ -114,18 +117,18 @@ def roar(
         mask_eval: Whether test and validation images are masked, too, as they are by default.
         controls: Whether to retrain the controls, too.
         blurred: Whether to retrain with each method's maps under a Gaussian of σ = max(H, W)/20,
-            as a control: a blur adds nothing that the map did not know.
+            as a control: where blurred maps score better, it is the blur that is rewarded.
         preset: `"paper"`: elements, by their square. `"whitebox"`, the White Box project's: its
             nine fractions, elements, raw zeros, the label's maps, one repeat, and training images
-            alone are masked; counts are rounded up, as there. What is given precedes it.
+            alone are masked; counts are rounded up, as there. Arguments override it.
         seed: Of the first repeat; each further one has the next.
         out: The folder of maps and trainings; None for one that lives as long as the results.
         parallel: Train so many nets at once as one stacked net, where that is possible; each ends
-            with the weights that it would have had alone, up to rounding.
+            with the weights that it would have had alone, up to what training makes of rounding.
         shard: `"i/n"`: do the i-th of n parts of the trainings alone, for arrays of jobs.
         device: Where to train; None takes an accelerator if there is one.
         dry_run: Only print how many trainings there are and the time that they take, measured on a
-            few steps; trainings that are there are returned, if any.
+            few steps; nothing is written, and trainings that are there are returned, if any.
         progress: Print that first, and show progress bars on a terminal.
 
     Returns:
@@ -133,8 +136,9 @@ def roar(
 
     Raises:
         TypeError: An argument of the wrong kind.
-        ValueError: An argument out of its range, images that are not the same each time, a method
-            that fails on one, or an `out` of another evaluation, each difference named.
+        ValueError: An argument out of its range, images that are not the same each time or not in
+            [0, 1], a loader that chooses images, a method that fails on an image, or an `out` of
+            another evaluation, each difference named.
         UnknownNameError: No such method.
         NotFittedError: A trainable method whose head a model lacks, or has untrained.
         FileFormatError: A damaged file in `out`, or among the maps.
@@ -152,7 +156,7 @@ def roar(
         repeats=repeats,
         mask_eval=mask_eval,
     )
-    settings, part = check_fit(fit), parse_shard(shard)
+    settings, part = check_fit(fit, train), parse_shard(shard)
     check_count("parallel", 1 if parallel is None else parallel)
     if not callable(make_model) or isinstance(make_model, nn.Module):
         raise TypeError(
@@ -164,7 +168,7 @@ def roar(
         raise ValueError("processes and shards need a folder to share; give out=…")
     whole_maps, split_maps = _set_splits_apart(maps)
     comparison = Comparison.of(
-        model, methods, "sparseness", whole_maps, protocol.target, False, seed, None, "full"
+        model, methods, (), whole_maps, protocol.target, False, seed, None, "full"
     )
     if out is not None:
         check_identity(comparison.maps)
@@ -184,12 +188,14 @@ def roar(
                 parallel or 1,
                 part,
             )
-            work.check_nets()
-            if dry_run or (progress and processes.is_main):
+            work.check()
+            place = RunFolder(folder, "ROAR evaluation", ("trainings",))
+            if dry_run:
+                work.settle(place, is_shared=False, writes=False)
                 sys.stdout.write(work.estimate(folder) + "\n")
-            if not dry_run:
-                work.run(RunFolder(folder, "ROAR evaluation", ("trainings",)), progress)
-        results = RetrainingResults(folder)
+            else:
+                work.run(place, progress, progress and processes.is_main)
+        results = RetrainingResults(folder, must_exist=not dry_run)
     except BaseException:
         if out is None:
             shutil.rmtree(folder)
@@ -248,15 +254,17 @@ def _list_makers(
 ) -> dict[tuple[str | None, str], MapMaker]:
     """List what makes maps, by model and label; controls belong to no model."""
     keeps_channels = protocol.removal.unit == "element"
+    identities = {name: describe_model(unwrap(net)) for name, net in comparison.models.items()}
     found: dict[tuple[str | None, str], MapMaker] = {}
 
     def add(model: str | None, label: str, net: nn.Module, source: Any) -> None:  # noqa: ANN401
         path = locate_maps(folder, (model or CONTROLS, label))
-        found[model, label] = MapMaker(label, net, source, protocol.target, keeps_channels, path)
+        target, identity = protocol.target, None if model is None else identities[model]
+        found[model, label] = MapMaker(label, net, source, target, keeps_channels, path, identity)
 
     for name, net in comparison.models.items():
         for label, method in comparison.methods[name].items():
-            if not (controls and label in _CONTROLS):
+            if not (controls and label in _CONTROLS and method.spec.name == label):
                 add(name, label, net, method)
         for label, source in comparison.maps.items():
             parts = split_maps.get(label)
@@ -274,7 +282,11 @@ def _list_makers(
 
 
 def _list_curves(makers: Mapping[tuple[str | None, str], MapMaker], sigma: float) -> list[Curve]:
-    """List the curves, and with a σ above 0 one by each method's blurred maps, too."""
+    """List the curves, and with a σ above 0 one by each method's blurred maps, too.
+
+    Raises:
+        ValueError: Methods or maps are called as a control is.
+    """
     curves = [Curve(model, label, label, model is None) for model, label in makers]
     if sigma:
         methods = [curve for curve in curves if not curve.control]
@@ -282,4 +294,12 @@ def _list_curves(makers: Mapping[tuple[str | None, str], MapMaker], sigma: float
             Curve(curve.model, f"{curve.method}, blurred", curve.maps, True, sigma)
             for curve in methods
         ]
+    owners: dict[str, Curve] = {}
+    for curve in curves:
+        other = owners.setdefault(curve.method, curve)
+        if other.control != curve.control:
+            raise ValueError(
+                f"a method or maps are called {curve.method!r}, and so is a control; name them "
+                "otherwise, {name: …}, or leave the control out"
+            )
     return curves

@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-import math
-import time
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from xcam._fit.order import seed_item
 from xcam._fit.settings import describe_structure
-from xcam._roar.images import PlainImages
+from xcam._roar.estimate import Estimate
+from xcam._roar.images import PlainImages, check_range
 from xcam._roar.maps import MapMaker
 from xcam._roar.plan import Curve, Retraining, RetrainingJob, list_retrainings
 from xcam._roar.protocol import Protocol
 from xcam._roar.removal import Ranking
-from xcam._roar.training import Trainer
+from xcam._roar.training import Trainer, describe_fit
+from xcam.data.items import read_item
+from xcam.engine import random_states
 from xcam.runs import files, manifest
 from xcam.runs.folder import RunFolder
-from xcam.runs.sharing import claim, share_jobs
-from xcam.sentences import name_folder, pluralize
+from xcam.runs.sharing import share_folder, share_jobs
+from xcam.sentences import name_folder
 
 __all__ = ["Work", "locate_maps"]
 
 _HELD = 2**30  # ranks in memory, of all curves together
-_TRIAL_STEPS = 3  # that are timed, after a first one that is not
-_TRIAL_IMAGES = 2  # that a method explains to be timed
+_CHECKED = 8  # images whose transform is tried
+_SLACK = 0.5  # beyond [0, 1], where a transform may add noise
 
 
 @dataclass(eq=False)
@@ -72,7 +75,23 @@ class Work:
         every = list_retrainings(self.curves, protocol.modes, protocol.fractions, protocol.repeats)
         return every if self.shard is None else every[self.shard[0] - 1 :: self.shard[1]]
 
-    def check_nets(self) -> None:
+    def check(self) -> None:
+        """Refuse what cannot be evaluated, and warn of nets that all have the same weights.
+
+        Raises:
+            TypeError: `make_model` gives no net.
+            ValueError: It gives one that it gave before; maps that lack a split; fractions of no
+                element; or a transform whose images are not in [0, 1].
+        """
+        self.protocol.removal.check_fractions(self.protocol.fractions, self.splits["train"].size)
+        for maker in self.makers.values():
+            maker.check(self._masked_splits)
+        self._check_nets()
+        for name, images in self.splits.items():
+            if not images.is_fixed:
+                self._check_transform(name)
+
+    def _check_nets(self) -> None:
         """Refuse a function that returns the same net again, and warn of the same weights.
 
         Raises:
@@ -92,19 +111,60 @@ class Work:
                 "differ in the order of the images alone"
             ] = None
 
-    def run(self, folder: RunFolder, progress: bool) -> None:
+    def run(self, folder: RunFolder, progress: bool, shows_estimate: bool) -> None:
         """Make what is missing of the maps, and do what is missing of the trainings."""
+        folder.create()
+        with share_folder(folder.path, partial(self.settle, folder), ("maps", "trainings")):
+            if shows_estimate:
+                sys.stdout.write(self.estimate(folder.path) + "\n")
+            self._make_maps(folder.path, progress)
+            self._train(folder.path, progress)
+        self.notes.update(self.trainer.notes)
+
+    def settle(self, folder: RunFolder, is_shared: bool, writes: bool = True) -> None:
+        """Write the manifests of the folder and of its maps, or compare them with what is there.
+
+        Args:
+            folder: Of the evaluation.
+            is_shared: Whether others work there.
+            writes: Only compare without it.
+
+        Raises:
+            ValueError: The folder is of another evaluation, or its maps are others.
+        """
+        settings = {
+            "format": 2,
+            **self.protocol.describe(),
+            "net": describe_structure(self.trainer.make_net(0)),
+            "fit": describe_fit(self.fit),
+            **{name: images.describe() for name, images in self.splits.items()},
+        }
+        joining = is_shared and (folder.path / "manifest.json").exists()
+        if writes:
+            folder.settle(settings, joining=joining)
+        else:
+            folder.compare(settings, joining=joining)
+        for pair, maker in self.makers.items():
+            curves = [one for one in self.curves if (one.model, one.maps) == pair]
+            paths = [one.locate(folder.path) for one in curves]
+            is_used = any(any(path.rglob("repeat-*.json")) for path in paths)
+            maker.settle(is_shared or is_used, writes)
+
+    def _make_maps(self, folder: Path, progress: bool) -> None:
         from tqdm.auto import tqdm
 
-        silent = None if progress else True  # None: on terminals alone
-        self._settle(folder)
-        needed = {training.curve for training in self._list_missing(folder.path)} - {None}
-        pairs = [(c.model, c.maps) for c in self.curves if c in needed]
-        for pair in tqdm(dict.fromkeys(pairs), desc="maps", disable=silent):
+        needed = {training.curve for training in self._list_missing(folder)} - {None}
+        pairs = dict.fromkeys((c.model, c.maps) for c in self.curves if c in needed)
+        # None: on terminals alone
+        for pair in tqdm(pairs, desc="maps", disable=None if progress else True):
             for images in self._masked_splits:
                 self.makers[pair].make(images)
-        jobs = [RetrainingJob(one.locate(folder.path), one) for one in self.retrainings]
-        bar = tqdm(total=len(jobs), desc="trainings", disable=silent)
+
+    def _train(self, folder: Path, progress: bool) -> None:
+        from tqdm.auto import tqdm
+
+        jobs = [RetrainingJob(one.locate(folder), one) for one in self.retrainings]
+        bar = tqdm(total=len(jobs), desc="trainings", disable=None if progress else True)
         bar.update(sum(job.is_done for job in jobs))
 
         def train(claimed: list[RetrainingJob]) -> None:
@@ -115,29 +175,20 @@ class Work:
 
         with bar:
             share_jobs(jobs, train, self.parallel, others=self.shard is None)
-        self.notes.update(self.trainer.notes)
 
     def estimate(self, folder: Path) -> str:
-        """Describe how many trainings are missing, and how long they and the maps will take.
-
-        A few steps of training, one batch of test images and the maps of two images are timed.
-        """
+        """Describe how many trainings are missing, and how long they and the maps will take."""
         missing = self._list_missing(folder)
         if not missing:
             return "all trainings are done"
-        maps = sum(
-            self._time_maps(self.makers[pair], images)
-            for pair in dict.fromkeys((c.model, c.maps) for c in self.curves)
-            for images in self._masked_splits
-            if any(t.curve and (t.curve.model, t.curve.maps) == pair for t in missing)
-        )
-        one = self._time_training()
-        total = timedelta(seconds=math.ceil(maps + one * len(missing)))
-        at_once = f", {self.parallel} at once" if self.parallel > 1 else ""
-        return (
-            f"{pluralize(len(missing), 'training')} of {len(self.retrainings)}{at_once}: about "
-            f"{total} in one process ({one:.1f} s each, and {maps:.0f} s for the maps), measured "
-            f"on {_TRIAL_STEPS} steps"
+        used = {one.curve for one in missing}
+        pairs = dict.fromkeys((c.model, c.maps) for c in self.curves if c in used)
+        estimate = Estimate(self.trainer, self._masked_splits, self.parallel)
+        return estimate.describe(
+            len(missing),
+            len(self.retrainings),
+            [self.makers[pair] for pair in pairs],
+            len(used - {None}),
         )
 
     @property
@@ -145,6 +196,8 @@ class Work:
         """Return what trains; the mean of the channels is computed at the first time."""
         if self._trainer is None:
             mean = self.splits["train"].compute_channel_mean()
+            if any(one.has_bytes and not one.is_fixed for one in self.splits.values()):
+                mean = (mean * 255).round() / 255  # of all splits alike, also where floats are kept
             self._trainer = self._make_trainer(mean)
         return self._trainer
 
@@ -174,6 +227,7 @@ class Work:
         key = (curve, images.name)
         if key not in self._rankings:
             store = self.makers[curve.model, curve.maps].open_store(images)
+            store.open_all()
             ranking = Ranking(self.protocol.removal, images, store.load, curve.sigma)
             self._rankings[key] = ranking
         self._rankings.move_to_end(key)
@@ -186,59 +240,15 @@ class Work:
                 excess -= size
         return self._rankings[key]
 
-    def _settle(self, folder: RunFolder) -> None:
-        """Write the manifest, or compare it with that of the trainings that are there."""
-        folder.create()
-        with claim(folder.path / ".manifest.lock", timeout=-1):
-            folder.settle(
-                {
-                    "format": 1,
-                    **self.protocol.describe(),
-                    "net": describe_structure(self.trainer.make_net(0)),
-                    "fit": {name: repr(value) for name, value in sorted(self.fit.items())},
-                    **{name: _describe_images(images) for name, images in self.splits.items()},
-                }
-            )
-
-    def _time_maps(self, maker: MapMaker, images: PlainImages) -> float:
-        """Return the seconds that the maps of a split take."""
-        count = min(_TRIAL_IMAGES, len(images))
-        store = maker.open_store(images)
-        left = sum(len(store.list_indices(job)) for job in store.jobs if not job.is_done)
-        maker.explain(images, range(count))  # finds its layer, and warms up
-        begin = time.perf_counter()
-        maker.explain(images, range(count))
-        return (time.perf_counter() - begin) / count * left
-
-    def _time_training(self) -> float:
-        """Return the seconds that a training and its test take."""
-        batch = self.fit.get("batch_size") or 128
-        ends = list_retrainings([], ["remove"], [], self.parallel)[::2]
-        short = replace(self.trainer, settings={**self.fit, "epochs": 1}, notes={})
-        seconds = []
-        for steps in (1, 1, 1 + _TRIAL_STEPS):  # the first one is not counted
-            trial = replace(short, stop=steps * batch)
-            seconds.append(sum(outcome.seconds for outcome in trial.run(ends)) / len(ends))
-        step = max(0.0, seconds[2] - seconds[1]) / _TRIAL_STEPS
-        return seconds[1] + step * self._count_steps(batch)
-
-    def _count_steps(self, batch: int) -> float:
-        """Return how many steps a training takes; a batch that is only measured is a third."""
-        epochs, sizes = self.fit["epochs"], {name: len(one) for name, one in self.splits.items()}
-        tests = 2 if self.protocol.masks_test else 1  # masked, and as they are
-        measured = tests * sizes["test"] + epochs * sizes.get("validation", 0)
-        return float(epochs * sizes["train"] + measured / 3) / batch
-
-
-def _describe_images(images: PlainImages) -> dict[str, Any]:
-    ends = images.load([0, len(images) - 1])
-    parts = [("labels", images.labels), ("first and last", ends)]
-    ids = "\n".join(images.ids).encode()
-    return {
-        "images": len(images),
-        "size": list(images.size),
-        "sha256": manifest.digest([ids, *manifest.iterate_bytes(parts)]),
-    }
+    def _check_transform(self, split: str) -> None:
+        """Refuse a transform that gives images far outside of [0, 1], from a few of them."""
+        whole = self.trainer.load_whole(split)
+        with random_states():
+            for index in range(min(_CHECKED, len(whole))):
+                seed_item("check", index)
+                image, *_ = read_item(whole, index, split)
+                if isinstance(image, Tensor):
+                    check_range(image, index, f"{split}, after its transform,", _SLACK)
 
 
 def locate_maps(folder: Path, labels: Iterable[str]) -> Path:

@@ -60,20 +60,24 @@ def write_maps(
         files.write_tensors(partial, tensors, _HEADER, header)
 
 
-def read_maps(path: Path) -> tuple[Tensor, Tensor]:
+def read_maps(path: Path, remedy: str = _REMEDY) -> tuple[Tensor, Tensor]:
     """Read what `write_maps` wrote: the maps, each divided by its scale, and the scales (B,).
 
     They map the file: what is not used takes no memory.
+
+    Args:
+        path: The file.
+        remedy: What to do with a damaged file; for the messages.
 
     Raises:
         FileNotFoundError: There is no such file.
         FileFormatError: It is damaged, or no file of maps.
     """
-    _, tensors = files.read_tensors(path, _HEADER, _FORMAT, _REMEDY)
+    _, tensors = files.read_tensors(path, _HEADER, _FORMAT, remedy)
     try:
         return tensors["maps"], tensors["scale"]
     except KeyError as error:
-        raise files.describe_damaged_header(path, error, _REMEDY) from error
+        raise files.describe_damaged_header(path, error, remedy) from error
 
 
 _Key: TypeAlias = tuple[str, "int | None"]  # an image's id, and the class if the map is of one

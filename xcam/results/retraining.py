@@ -34,6 +34,7 @@ _NUMBERS = [
     "seconds",
     "parallel",
 ]
+_DIGITS = 15  # of a fraction: 1 − 0.9 is 0.1
 _CURVE = ["model", "method", "control", "mode"]
 
 
@@ -47,13 +48,22 @@ class RetrainingResults:
         folder: Where the trainings are.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        """Open a folder that `roar` wrote, or is going to write.
+    def __init__(self, folder: str | Path, *, must_exist: bool = True) -> None:
+        """Open a folder that `roar` wrote.
+
+        Args:
+            folder: The folder.
+            must_exist: Refuse one that does not exist; otherwise it has no trainings.
 
         Raises:
+            FileNotFoundError: There is no such folder.
             FileFormatError: A training in it is damaged.
         """
         self.folder = Path(folder)
+        if must_exist and not self.folder.is_dir():
+            raise FileNotFoundError(
+                f"no folder at {str(self.folder)!r}; give the `out` of a call of xcam.roar"
+            )
         paths = sorted(self.folder.glob("trainings/**/repeat-*.json"))
         rows = [read_manifest(path, "retraining") for path in paths]
         found = pd.DataFrame(rows, columns=[*_KEYS, *_NUMBERS, "error"])
@@ -88,11 +98,12 @@ class RetrainingResults:
         return _summarize(self._expand(), _KEYS)
 
     def diff_roar(self) -> pd.DataFrame:
-        """Return DiffROAR: how much worse the loss of the highest elements is than of the lowest.
+        """Return DiffROAR: accuracy without the lowest elements minus accuracy without the highest.
 
-        The accuracy with the lowest f of the elements removed (the highest 1 − f kept) minus that
-        with the highest f removed, at every f for which both were measured: above 0, the map ranks
-        better than at random (Shah et al., 2021, arXiv:2102.12781). Repeats are paired.
+        It is of the same fraction f, wherever both were measured; without the lowest f are the
+        trainings that keep the highest 1 − f. Above 0, the map ranks better than at random (Shah et
+        al., 2021, arXiv:2102.12781). Repeats are paired. Both counts of elements are rounded down,
+        so that the two differ by one element removed where f of them is no whole number.
 
         Returns:
             A line for each model, method and fraction removed: columns as those of `table`.
@@ -103,7 +114,8 @@ class RetrainingResults:
         rows = self._expand()
         rows = rows[rows["fraction"].between(0, 1, inclusive="neither")]
         removed, kept = (rows[rows["mode"] == mode].copy() for mode in ("remove", "keep"))
-        kept["fraction"] = (1 - kept["fraction"]).round(6)
+        removed["fraction"] = removed["fraction"].round(_DIGITS)
+        kept["fraction"] = (1 - kept["fraction"]).round(_DIGITS)
         keys = ["model", "method", "control", "fraction", "repeat"]
         pairs = removed.merge(kept, on=keys, suffixes=("", "_kept"))
         if pairs.empty:
@@ -141,7 +153,7 @@ class RetrainingResults:
         for (model, mode), part in table.groupby(["model", "mode"], sort=False):
             title = escape(f"{model}: {mode}")
             lines += [r"\midrule", rf"\multicolumn{{{len(fractions) + 1}}}{{l}}{{{title}}} \\"]
-            for method, line in part.groupby("method", sort=False):
+            for method, line in part.groupby(_name_lines(part), sort=False):
                 cells = {row["fraction"]: row for row in line.to_dict("records")}
                 shown = (_format(cells.get(f), intervals, digits) for f in fractions)
                 lines.append(" & ".join([escape(str(method)), *shown]) + r" \\")
@@ -154,22 +166,38 @@ class RetrainingResults:
             path: Where to write the picture, in the format of its suffix.
 
         Raises:
-            ValueError: matplotlib does not write the format.
+            ValueError: No curve has a training yet, or matplotlib does not write the format.
             OSError: The folder is missing or cannot be written to.
         """
         table = self.table()
+        if table.empty:
+            raise ValueError(
+                f"there is nothing to draw: no curve in {str(self.folder)!r} has a training yet; "
+                "call roar with it as `out` first"
+            )
         several = table["model"].nunique() > 1
         panel = table["mode"] if not several else table["model"] + ": " + table["mode"]
-        points = table.rename(columns={"fraction": "x", "value": "y"}).assign(model=panel)
-        controls = table.loc[table["control"], "method"].unique()
+        points = table.rename(columns={"fraction": "x", "value": "y"}).assign(
+            model=panel,
+            method=_name_lines(table),
+            low=table["low"].clip(0, 1),
+            high=table["high"].clip(0, 1),
+        )
+        modes = sorted(table["mode"].unique(), reverse=True)
+        done = " or ".join({"remove": "removed", "keep": "kept"}[mode] for mode in modes)
         labels = CurveLabels(
-            "Accuracy after retraining", "fraction of pixels", "accuracy", controls=controls
+            "Accuracy after retraining",
+            f"fraction {done}",
+            "accuracy",
+            controls=points.loc[points["control"], "method"].unique(),
         )
         return draw_curves(points, labels, path)
 
     def __str__(self) -> str:
         """Return the means as a table with a column a fraction, the counts and the first error."""
-        return "\n".join([self._pivot().to_string(float_format="{:.3f}".format), self._count()])
+        wide = self._pivot()
+        shown = [] if wide.empty else [wide.to_string(float_format="{:.3f}".format)]
+        return "\n".join([*shown, self._count()])
 
     def __repr__(self) -> str:
         """Return the folder and what is in it; `print` shows the table."""
@@ -177,13 +205,15 @@ class RetrainingResults:
 
     def _repr_html_(self) -> str:
         """Return the table for notebooks."""
-        shown = self._pivot().to_html(float_format="{:.3f}".format)
+        wide = self._pivot()
+        shown = "" if wide.empty else wide.to_html(float_format="{:.3f}".format)
         return f"{shown}\n<p>{html.escape(self._count())}</p>"
 
     def _pivot(self) -> pd.DataFrame:
-        keys = ["model", "mode", "method"]
-        wide = self.table().pivot_table(index=keys, columns="fraction", values="value", sort=False)
-        return wide[sorted(wide.columns)]
+        table, keys = self.table(), ["model", "mode", "method"]
+        table = table.assign(method=_name_lines(table))
+        lines = pd.MultiIndex.from_frame(table[keys].drop_duplicates())
+        return table.pivot(index=keys, columns="fraction", values="value").reindex(lines)
 
     def _count(self) -> str:
         rows = self._rows
@@ -205,7 +235,7 @@ class RetrainingResults:
             if curve["mode"] == "keep":
                 own["fraction"] = 1 - own["fraction"]
             whole = pd.concat([whole, own])
-        return whole.assign(fraction=whole["fraction"].round(6))
+        return whole.assign(fraction=whole["fraction"].round(_DIGITS))
 
 
 def _summarize(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
@@ -236,6 +266,16 @@ def _iterate_lines(rows: pd.DataFrame, keys: list[str]) -> Iterator[dict[str, An
             "repeats": count,
             "errors": len(part) - count,
         }
+
+
+def _name_lines(table: pd.DataFrame) -> pd.Series[str]:
+    """Return the name of each line's method, told from a control of the same name."""
+    own = set(table.loc[~table["control"].astype(bool), "method"])
+    names = [
+        f"{method} (control)" if control and method in own else str(method)
+        for method, control in zip(table["method"], table["control"], strict=True)
+    ]
+    return pd.Series(names, index=table.index, dtype=object, name="method")
 
 
 def _format(line: dict[str, Any] | None, intervals: bool, digits: int) -> str:

@@ -30,6 +30,8 @@ CANNOT_LOCK = {
     errno.ENOTSUP,
     errno.EOPNOTSUPP,
 }
+# Entries of a manifest that tell whose it is.
+_KINDS = {"metrics": "an evaluation", "optimizer": "a training", "mask_eval": "a ROAR evaluation"}
 _PATIENCE = 0.1  # seconds; an owner that has just ended may still be removing its lock file
 
 
@@ -124,6 +126,16 @@ class RunFolder:
             FileFormatError: It is missing though it must be there, or damaged.
             OSError: The folder cannot be written to.
         """
+        if self.compare(settings, joining=joining, name=name):
+            self.write(name, encode_manifest(json.loads(json.dumps(settings))))
+
+    def compare(
+        self, settings: Mapping[str, Any], *, joining: bool = False, name: str = "manifest.json"
+    ) -> bool:
+        """Refuse a folder of another work; return whether its manifest is to be written.
+
+        See `settle` for arguments and errors.
+        """
         path = self.path / name
         new = json.loads(json.dumps(settings))
         old = read_manifest(path, self.work) if path.exists() else None
@@ -133,14 +145,19 @@ class RunFolder:
                 f"{str(self.path)!r} holds a begun {self.work} but no {name}; use another folder"
             )
         if old is None or (not is_begun and old != new and old.keys() == new.keys()):
-            self.write(name, encode_manifest(new))
-            return
+            return True
+        if 2 * len(old.keys() & new.keys()) < len(new):
+            kind = next((title for key, title in _KINDS.items() if key in old), "another work")
+            raise ValueError(
+                f"{str(self.path)!r} is the folder of {kind}, not of a {self.work}; use another one"
+            )
         found = list(list_differences(old, new))
         if found:
             raise ValueError(
                 f"{str(self.path)!r} holds another {self.work} ({'; '.join(found)}); use another "
                 "folder, or the settings that are there"
             )
+        return False
 
     def check_writable(self) -> None:
         """Refuse a folder that cannot be written to, before anything is computed for it.

@@ -13,13 +13,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
 from xcam.runs import files
 from xcam.runs.folder import CANNOT_LOCK
 
-__all__ = ["Job", "claim", "share_jobs"]
+__all__ = ["Job", "claim", "share_folder", "share_jobs"]
 
 J = TypeVar("J", bound="Job")
 
@@ -76,6 +77,45 @@ def claim(path: Path, timeout: float = 0.0) -> Iterator[bool]:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
             lock.release()
+
+
+@contextmanager
+def share_folder(
+    folder: Path, settle: Callable[[bool], None], jobs: Sequence[str]
+) -> Iterator[None]:
+    """Show others that somebody works in a folder until the block ends, or the process dies.
+
+    Who comes when nobody else is there removes what killed processes left.
+
+    Args:
+        folder: The folder, which exists.
+        settle: Called before the block, in one process at a time, with whether others work there.
+        jobs: The names of its folders in which jobs have their products.
+    """
+    with ExitStack() as stack:
+        with claim(folder / ".manifest.lock", timeout=-1):
+            is_shared = any(_is_locked(path) for path in folder.glob(".worker-*.lock"))
+            settle(is_shared)
+            if not is_shared:
+                files.clean(folder)
+                for name in jobs:
+                    _clean(folder / name)
+            stack.enter_context(claim(folder / f".worker-{uuid4().hex}.lock"))
+        yield
+
+
+def _is_locked(path: Path) -> bool:
+    """Return whether a process holds a lock file; one that nobody holds is removed."""
+    with claim(path) as is_free:
+        return not is_free
+
+
+def _clean(folder: Path) -> None:
+    """Remove partial files, and the locks of jobs, from a folder and all folders in it."""
+    for inner in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
+        files.clean(inner)
+        for lock in inner.glob(".*.lock"):
+            lock.unlink(missing_ok=True)
 
 
 def share_jobs(
