@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from xcam.engine.hints import LayoutHints, Size, misfit, read_hints
@@ -84,6 +85,19 @@ class Layout:
             return tensor.reshape(*tensor.shape[:2], *self.grid)
         patches = tensor[:, self.prefix :].transpose(1, 2)
         return patches.reshape(*patches.shape[:2], *self.grid)
+
+    def spread(self, mask: Tensor) -> Tensor:
+        """Return a mask (B, 1, h, w) in this layout, to be multiplied; it leaves prefix tokens."""
+        if self.order == "NCHW":
+            return mask
+        if self.order == "NHWC":
+            return mask.movedim(1, 3)
+        cells = mask.flatten(2)
+        if self.order == "NCL":
+            return cells
+        if self.positions is not None:
+            cells = cells[..., torch.tensor(self.positions).argsort().tolist()]
+        return torch.cat([cells.new_ones(len(cells), self.prefix, 1), cells.transpose(1, 2)], 1)
 
     def _arrange(self, cells: Tensor) -> Tensor:
         return cells.flatten(2)[..., list(self.positions or ())].reshape(cells.shape)

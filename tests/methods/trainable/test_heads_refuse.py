@@ -107,24 +107,34 @@ def swin():
     return Normalized(net, (0.5,), (0.5,), input_size=16)
 
 
+TOKENS = pytest.mark.parametrize(
+    ("net", "layer", "shape"),
+    [
+        (vit, None, r"\(1, 5, 8\)"),
+        (vit, "encoder.ln", r"\(1, 5, 8\)"),
+        (swin, "features", r"\(1, 2, 2, 16\)"),
+        (swin, "norm", r"\(1, 2, 2, 16\)"),
+    ],
+)
+
+
 class TestTransformers:
-    @LAYER
-    @pytest.mark.parametrize(
-        ("net", "layer", "shape"),
-        [
-            (vit, None, r"\(1, 5, 8\)"),
-            (vit, "encoder.ln", r"\(1, 5, 8\)"),
-            (swin, "features", r"\(1, 2, 2, 16\)"),
-            (swin, "norm", r"\(1, 2, 2, 16\)"),
-        ],
-    )
-    def test_layers_of_tokens(self, method, net, layer, shape):
+    @TOKENS
+    def test_lficam_refuses_tokens(self, net, layer, shape):
         sentence = (
             rf"needs a feature map \(B, C, h, w\) of .* has an output of shape {shape} .*; "
             "choose a convolutional net, or a layer that gives such a map"
         )
         with pytest.raises(LayerError, match=sentence):
-            method(layer=layer).attach(net())
+            LFICAM(layer=layer).attach(net())
+
+    @TOKENS
+    @pytest.mark.parametrize("method", [LCAMFm, CALM])
+    def test_heads_of_one_convolution_take_tokens(self, method, net, layer, shape):
+        attached = method(layer=layer).attach(net())
+        attached.fitted = True
+        side = attached.input_size[0]
+        assert xcam.explain(attached, pictures(size=side)).raw.shape == (2, 2, 2)
 
     @LAYER
     @pytest.mark.parametrize(("net", "layer"), [(vit, "conv_proj"), (swin, "permute")])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from xcam.core import Headed, TrainableMethod, check_headless
 from xcam.engine import Layer, eager, find_module, untouched, unwrap
 from xcam.engine.hints import read_hints
-from xcam.engine.layout import find_layout
+from xcam.engine.layout import Layout, find_layout
 from xcam.engine.stages import last_stage, reads_image
 from xcam.engine.trace import Trace, hooks, record_pass
 from xcam.errors import LayerError, UnknownNameError
@@ -118,12 +118,16 @@ class Backbone:
                 raise
             return find_module(net, given.removeprefix("model."))[0]
 
-    def shape(self, place: Place) -> torch.Size:
+    def shape(self, place: Place, any_layout: bool = False) -> torch.Size:
         """Return the shape (1, C, h, w) of the feature map at a place, for the blank image.
 
+        Args:
+            place: The output of a layer, or its first input.
+            any_layout: Whether tokens and maps with channels last will do.
+
         Raises:
-            LayerError: That is no map, channels first, of more than one cell, or one of several; or
-                it is the image that the layer takes.
+            LayerError: That is no such map of more than one cell, or one of several; or it is the
+                image that the layer takes.
         """
         layer, side = place
         module = self.net.get_submodule(layer)  # it may have several names, and a call has one
@@ -137,11 +141,14 @@ class Backbone:
         shape = None
         if call is not None:
             shape = call.output_shape if side == "output" else call.input_shape
-        if call is None or shape is None or self._order(shape) != "NCHW":
+        layout = None if call is None or shape is None else self._find_layout(shape, module)
+        if any_layout and layout is not None:
+            return layout.read(torch.empty(shape or (), device="meta")).shape
+        if call is None or shape is None or layout is None or layout.order != "NCHW":
             kind = "of no tensor" if shape is None else f"of shape {tuple(shape)}"
             got = "is not called" if call is None else f"has an {side} {kind}"
             remedy = "choose another layer, before pooling and flattening"
-            if shape is not None and self._order(shape) is not None:  # tokens, or channels last
+            if layout is not None:  # tokens, or channels last
                 remedy = "choose a convolutional net, or a layer that gives such a map"
             raise LayerError(
                 "a head needs a feature map (B, C, h, w) of more than one cell, and layer "
@@ -207,11 +214,9 @@ class Backbone:
             self.net(self.blank)
         return entered
 
-    def _order(self, shape: torch.Size) -> str | None:
-        """Return in which order a tensor holds a map, see `Layout`; None if it holds none."""
+    def _find_layout(self, shape: torch.Size, module: nn.Module) -> Layout | None:
         hints = read_hints(self.net, self.blank.shape[1])
-        layout = find_layout(shape, self.blank.shape, hints)
-        return None if layout is None else layout.order
+        return find_layout(shape, self.blank.shape, hints, module)
 
     def with_head(
         self, head: nn.Module, method: TrainableMethod, frozen: Sequence[str] = ()

@@ -40,7 +40,7 @@ from xcam.methods.trainable.calm_maps import (
 )
 from xcam.methods.trainable.heads import check_same_head, compute_slopes
 from xcam.methods.trainable.lagged import Lagged
-from xcam.methods.trainable.taps import Place, check_map, features
+from xcam.methods.trainable.taps import Place, features, read_features
 from xcam.models import Normalized
 from xcam.models.calm.initialization import initialize_kaiming
 from xcam.models.calm.vgg import CalmVGG
@@ -79,7 +79,8 @@ class CALM(TrainableMethod):
     Attributes:
         layer: Whose output is F, by its name in the classifier. None for the model's default layer,
             which gives more than one cell: of images of 32x32, for which `layer4` of torchvision's
-            ResNets gives one, it is `layer3` of resnet18 and `layer4.0.bn1` of resnet50.
+            ResNets gives one, it is `layer3` of resnet18 and `layer4.0.bn1` of resnet50. Of
+            transformers z are the patches; class and register tokens are left out.
         objective: The loss, which may be given as `loss=`, too: `"em"`, `"ml"`, or `"cam"` for the
             baseline that the authors train in the same frame: the cross-entropy of mean_z f, which
             are then the net's logits; g is not trained. None for `"em"`.
@@ -177,7 +178,10 @@ class CALM(TrainableMethod):
         backbone = Backbone(model, like)
         given = self.layer
         layer = backbone.default_layer() if given is None else backbone.layer(given)
-        channels, num_classes = backbone.shape(Place(layer))[1], backbone.num_classes
+        channels, num_classes = (
+            backbone.shape(Place(layer), any_layout=True)[1],
+            backbone.num_classes,
+        )
         objective, prior = self.objective or "em", self.prior or "softplus"
         filled = dataclasses.replace(
             self, layer=layer, objective=objective, prior=prior, map=cast(MapName, self._map_name())
@@ -272,8 +276,8 @@ def _read_features(headed: Headed, images: Tensor) -> Tensor:
     """Return F, (B, D, h, w), of normalized images."""
     place = Place(str(_own(headed).layer))
     found = features(headed, images, place)
-    check_map(found, place)
-    return found
+    channels = cast(CueHead, headed.head).conv_last.in_channels
+    return read_features(found, images, headed.classifier, place, channels)[0]
 
 
 def _pick(values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from xcam.core import MethodSpec, Target, TrainableMethod, extract_logits, find_headed
 from xcam.core.settings import NonNegative, Positive
 from xcam.engine import Layer
+from xcam.engine.layout import Layout
 from xcam.methods.cam.features import capture_activations
 from xcam.methods.trainable.backbone import Backbone
 from xcam.methods.trainable.heads import check_same_head, compute_slopes
 from xcam.methods.trainable.lcam_masks import area, make_masks, select, variation
-from xcam.methods.trainable.taps import Place, check_map, tapped
+from xcam.methods.trainable.taps import Place, read_features, tapped
 
 __all__ = ["LCAMFm", "LCAMImg"]
 
@@ -46,7 +47,7 @@ class LCAM(TrainableMethod):
         backbone = Backbone(model, like)
         given = self.layer
         layer = backbone.default_layer() if given is None else backbone.layer(given)
-        channels = backbone.shape(Place(layer))[1]
+        channels = backbone.shape(Place(layer), any_layout=True)[1]
         head = nn.Conv2d(channels, backbone.num_classes, kernel_size=1)
         if self.zero_init:
             nn.init.zeros_(head.weight)
@@ -70,8 +71,7 @@ class LCAM(TrainableMethod):
         place, found = _place(net), []
 
         def keep(features: Tensor) -> None:
-            check_map(features, place)
-            found.append(features)
+            found.append(_read_map(net, images, features)[0])
 
         with torch.no_grad():
             return tapped(net, images, {place: keep}), found[0]
@@ -122,7 +122,8 @@ class LCAMFm(LCAM):
             `features.30`, behind the last pooling, for maps of 7x7. None for the model's default
             layer, which gives more than one cell: of images of 32x32, for which `layer4` of
             torchvision's ResNets gives one, it is `layer3` of resnet18 and `layer4.0.bn1` of
-            resnet50.
+            resnet50. Of transformers F are the patches; class and register tokens are left as they
+            are.
         labels: Whether y is the class that the classifier predicts for the image that it is
             trained on, or the one `"given"` by the data, see `xcam.data.relabel`.
         mask_reg: Which maps V and the mean are taken over.
@@ -152,9 +153,9 @@ class LCAMFm(LCAM):
         head, place, found = find_headed(net).head, _place(net), []
 
         def mask(features: Tensor) -> Tensor:
-            check_map(features, place)
-            found.append(make_masks(head, features))
-            return features * select(found[0], labels).to(features.dtype)
+            maps, layout = _read_map(net, images, features)
+            found.append(make_masks(head, maps))
+            return features * layout.spread(select(found[0], labels)).to(features.dtype)
 
         logits = tapped(net, images, {place: mask})
         return self._weighted(found[0], logits, labels), clean
@@ -206,6 +207,13 @@ class LCAMImg(LCAM):
 
 def _place(net: nn.Module) -> Place:
     return Place(find_headed(net).method.parameters()["layer"])
+
+
+def _read_map(net: nn.Module, images: Tensor, features: Tensor) -> tuple[Tensor, Layout]:
+    """Return features of a pass as (B, C, h, w), and their layout."""
+    headed = find_headed(net)
+    channels = cast(nn.Conv2d, headed.head).in_channels
+    return read_features(features, images, headed.classifier, _place(net), channels)
 
 
 def _require_one_class(labels: Tensor) -> Tensor:

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from xcam.core import Headed
 from xcam.engine import eager, unwrap
+from xcam.engine.layout import Layout, require_layout
 from xcam.engine.trace import hooks
 from xcam.errors import LayerError
 from xcam.methods.trainable.logits import require_logits
 from xcam.models import Normalized
 
-__all__ = ["Change", "Place", "Side", "check_map", "features", "tapped"]
+__all__ = ["Change", "Place", "Side", "check_map", "features", "read_features", "tapped"]
 
 Side: TypeAlias = Literal["input", "output"]
 Change: TypeAlias = Callable[[Tensor], Tensor | None]
@@ -108,6 +109,28 @@ def check_map(found: Tensor, place: Place) -> None:
             f"the {place.side} of layer {place.layer!r} must be a map (B, C, h, w) of more than "
             f"one cell, got {tuple(found.shape)}; attach the head to another layer"
         )
+
+
+def read_features(
+    found: Tensor, images: Tensor, classifier: nn.Module, place: Place, channels: int
+) -> tuple[Tensor, Layout]:
+    """Return features as a map (B, C, h, w), with the layout that they have.
+
+    Args:
+        found: What a place gave: a map, channels first or last, or tokens.
+        images: (B, ·, H, W); only their shape is read.
+        classifier: The net, which may say how it lays out its features.
+        place: The output of a layer.
+        channels: C.
+
+    Raises:
+        LayerError: They are no map of more than one cell.
+    """
+    if found.ndim == 4 and found.shape[1] == channels != found.shape[3]:
+        check_map(found, place)
+        return found, Layout("NCHW", (found.shape[2], found.shape[3]))
+    layout = require_layout(found, images, classifier, place.layer)
+    return layout.read(found), layout
 
 
 class _Reached(BaseException):
