@@ -24,6 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # torch calls all of these de
 
 IMAGES = pictures(2, size=16)
 SETTINGS = {
+    "refinecam": {"layers": ("features.1", "features.3")},
     "rise": {"n_masks": 5},
     "integrated_gradients": {"n_steps": 3},
     "smoothgrad": {"n_samples": 2},
@@ -39,7 +40,7 @@ METHODS = [
 LAYERED = [name for name in METHODS if hasattr(xcam.get_method(name)(), "layer")]
 GUIDED = ["guided_backprop", "deconvnet"]
 # Run a copy whose activations are seen; read the gradients at all layers; run a CAM.
-RULED = ["deeplift", "deeplift_shap", "lrp", "fullgrad", "finercam"]
+RULED = ["deeplift", "deeplift_shap", "lrp", "fullgrad", "finercam", "refinecam", "sess"]
 CONTROLS = ["random", "sobel", "center_gaussian"]
 
 

@@ -46,7 +46,8 @@ POST_HOC = [
 @pytest.mark.parametrize("target", [None, 2, [0, 1, 2], lambda output, rows: output[:, 1]])
 def test_each_gives_what_it_gives_alone(target):
     net = GapNet(seed=2)
-    methods = [make(name) for name in POST_HOC]
+    # One refuses callables, which name no class to compare with others.
+    methods = [make(name) for name in POST_HOC if not (callable(target) and name == "finercam")]
     for chosen in (methods, methods[::-1]):
         several = xcam.explain(net, IMAGES, target, chosen)
         assert list(several) == [method.spec.name for method in chosen]

@@ -99,6 +99,53 @@ def test_grad_cam_gives_the_same_finer_cam(alpha, net):
     np.testing.assert_allclose(render(raw), expected, atol=2e-5)
 
 
+def test_grad_cam_gives_the_same_refinecam(net):
+    library = pytest.importorskip("pytorch_grad_cam")
+    targets = pytest.importorskip("pytorch_grad_cam.utils.model_targets")
+    image = pytest.importorskip("pytorch_grad_cam.utils.image")
+    with torch.no_grad():
+        net.fc.weight.mul_(1e3)  # they add constants to denominators and ranges
+    base = ("gradcam", {"relu": True})
+    raw = xcam.explain(net, IMAGES, CLASSES, "refinecam", base=base, layers=("first", "second")).raw
+    layers = [net.first, net.second]
+    theirs = library.RefineCAM(net, layers, base_method=library.GradCAM)
+    expected = theirs(IMAGES.clone(), [targets.ClassifierOutputTarget(each) for each in CLASSES])
+    for each in theirs.base_cam_per_layer:
+        each.activations_and_grads.release()
+    np.testing.assert_allclose(image.scale_cam_image(raw.numpy()), expected, atol=1e-4)
+
+
+def test_refinecam_takes_the_ends_of_the_stages():
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3, padding=1),
+        nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5),
+    ).eval()  # fmt: skip
+    found = xcam.explain(net, IMAGES, 1, "refinecam", base="gradcam").raw
+    several = xcam.explain(net, IMAGES, 1, "refinecam", base="gradcam", layers=("1", "4")).raw
+    torch.testing.assert_close(found, several)
+
+
+def test_refinecam_refuses_a_base_without_layers_and_the_remedy_applies(net):
+    with pytest.raises(TypeError, match="saliency has none; give a CAM, such as base='gradcam_plu"):
+        xcam.explain(net, IMAGES, 1, "refinecam", base="saliency")
+    assert xcam.explain(net, IMAGES, 1, "refinecam", base="gradcam_plusplus").raw.isfinite().all()
+
+
+@pytest.mark.parametrize("smooth", [True, False])
+def test_grad_cam_gives_the_same_sess(smooth, net):
+    library = pytest.importorskip("pytorch_grad_cam")
+    targets = pytest.importorskip("pytorch_grad_cam.utils.model_targets")
+    image = pytest.importorskip("pytorch_grad_cam.utils.image")
+    images = pictures(2, size=24)
+    with torch.no_grad():
+        net.fc.weight.mul_(1e3)  # they add constants to ranges
+    base = ("gradcam", {"layer": "second"})
+    raw = xcam.explain(net, images, CLASSES, "sess", base=base, n_scales=4, smooth=smooth).raw
+    with library.SESS(net, [net.second], num_scales=4, smooth=smooth) as cam:
+        expected = cam(images, [targets.ClassifierOutputTarget(each) for each in CLASSES])
+    np.testing.assert_allclose(image.scale_cam_image(raw.numpy()), expected, atol=2e-3)
+
+
 def test_finercam_refuses_a_callable_and_the_remedy_applies(net):
     def read(output, rows):
         return output[:, 1]

@@ -120,10 +120,12 @@ PASSES = {
     "ran": once,
     "random": once,
     "random_cam": once,
+    "refinecam": lambda method, live: 1 + 0.5 + 1,  # to find the stages by one image: one stage
     "rise": each("n_masks"),
     "saliency": once,
     "scorecam": each_channel,
     "seg_eigencam": once,
+    "sess": lambda method, live: 1 + 2 * (1 + 4),
     "shapleycam": once,
     "smooth_gradcam_plusplus": each("n_samples"),
     "sscam": lambda method, live: 1 + method.n_samples * live,

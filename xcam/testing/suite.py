@@ -24,6 +24,7 @@ R = TypeVar("R", bound=Settings)
 
 _FEW = {
     "n_masks": 16,
+    "n_scales": 2,
     "n_segments": 4,
     "n_samples": 3,
     "n_steps": 4,
@@ -177,9 +178,9 @@ def check_metric(
 def quick(settings: R) -> R:
     """Return the method or metric with few passes, if one of the usual fields sets their number.
 
-    These are `n_masks` (16), `n_segments` (4), `n_samples` (3), `n_steps` (4), `n_iterations` and
-    `iterations` (3): integers that are larger become as small. One with other expensive fields is
-    handed to `method_checks` or `metric_checks` with small values.
+    These are `n_masks` (16), `n_scales` (2), `n_segments` (4), `n_samples` (3), `n_steps` (4),
+    `n_iterations` and `iterations` (3): integers that are larger become as small. One with other
+    expensive fields is handed to `method_checks` or `metric_checks` with small values.
     """
     large = {
         name: few

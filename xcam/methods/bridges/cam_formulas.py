@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from xcam.core import Output, Target, extract_logits
 from xcam.engine import capture
 from xcam.engine.clean import bind_clean_pass
+from xcam.methods.bridges.refinecam import require_base
 from xcam.methods.cam.features import (
     capture_activations,
     capture_activations_and_gradients,
@@ -156,15 +157,9 @@ def explain_differences(method: Any, model: nn.Module, images: Tensor, target: T
             "finercam compares a class with others, and the target is a callable; give a class, "
             "or explain the callable by the base itself, such as 'gradcam'"
         )
-    base = method.base
-    if isinstance(base, str | tuple):
-        raise TypeError(
-            f"base {base!r} is only named: give a method object, or call xcam.explain, which makes "
-            "it"
-        )
+    base = require_base(method)
     from_clean = _Differences(method, model, images, target)
-    found: Tensor = base.maps(model, images, Target.of(from_clean, images))
-    return found
+    return base.maps(model, images, Target.of(from_clean, images))
 
 
 class _Differences:

@@ -18,7 +18,9 @@ from xcam.methods.bridges.cam_formulas import (
 )
 from xcam.methods.bridges.fullgrad import explain_biases
 from xcam.methods.bridges.masked_cams import explain_integrated, explain_smoothed
+from xcam.methods.bridges.refinecam import explain_product
 from xcam.methods.bridges.rows import Row, Setting
+from xcam.methods.bridges.sess import explain_windows
 from xcam.methods.bridges.settings import LAYER, N_SAMPLES, OUTPUT, SEED
 from xcam.methods.bridges.smooth_gradcam import explain_smooth_derivatives
 
@@ -32,6 +34,14 @@ _REST = {
     "takes_a_callable": "its score, the logit plus the log-probability, is no single reading of "
     "the output"
 }
+
+_BASE = Setting(
+    "base",
+    str | tuple | Method,
+    "gradcam",
+    "The method that explains: an object, its name, or name and settings, as in "
+    '`("gradcam", {"layer": "layer3"})`.',
+)
 
 CAMS: tuple[Row, ...] = (
     Row(
@@ -151,15 +161,62 @@ CAMS: tuple[Row, ...] = (
         (
             Setting("alpha", NonNegative, 1.0, "How much of the other logits is subtracted."),
             Setting("n_classes", Count, 3, "How many classes are compared with, at most."),
-            Setting(
-                "base",
-                str | tuple | Method,
-                "gradcam",
-                "The method that explains: an object, its name, or name and settings, as in "
-                '`("gradcam", {"layer": "layer3"})`.',
-            ),
+            _BASE,
         ),
         explain_differences,
+    ),
+    Row(
+        "RefineCAM",
+        MethodSpec(
+            name="refinecam",
+            title="RefineCAM",
+            paper="arXiv:2605.14641",
+            family="cam",
+            cost="2 forwards + those of the base for each layer",
+            signed=False,
+            normalized=True,
+        ),
+        "RefineCAM: the product of a CAM's maps at several layers.\n\n"
+        "M = Π_l N(up(N(max(M_l, 0)))), M_l being the base's map at layer l and N the min-max over "
+        "positions (arXiv:2605.14641), as grad-cam's `RefineCAM`.",
+        (
+            Setting(
+                "layers",
+                tuple[str, ...] | None,
+                None,
+                "Names of the layers; None for the end of the stem and of each stage of the net.",
+            ),
+            _BASE.replace("gradcam_plusplus"),
+        ),
+        explain_product,
+    ),
+    Row(
+        "SESS",
+        MethodSpec(
+            name="sess",
+            title="SESS",
+            paper="Tursun et al., 2022, arXiv:2207.01769",
+            family="cam",
+            cost="1 forward + windows × (1 forward + those of the base)",
+            signed=False,
+            exceptions={
+                "takes_a_callable": "windows count by the probability and are explained by the "
+                "logit, and a callable gives one score"
+            },
+        ),
+        "SESS: a CAM of windows of the enlarged image, put together, for small objects.\n\n"
+        "The image is enlarged to several scales and cut into windows of its own size; each "
+        "window's map, min-maxed, counts by the class's probability there, and a pixel has the "
+        "mean over the windows that see it (Tursun et al., 2022, arXiv:2207.01769), as grad-cam's "
+        "`SESS`.",
+        (
+            Setting("n_scales", Count, 12, "How many scales; the first is the image itself."),
+            Setting("growth", Positive, 2 / 7, "From scale to scale, as a share of the window."),
+            Setting("theta", NonNegative, 0.0, "Values up to this do not count in the mean."),
+            Setting("smooth", bool, True, "Whether to blur the result, by a Gaussian of 5 pixels."),
+            _BASE,
+        ),
+        explain_windows,
     ),
     Row(
         "FullGrad",
