@@ -30,6 +30,8 @@ def load_images(model: nn.Module, images: Images) -> Tensor:
     Raises:
         TypeError, ValueError, FileNotFoundError: See `xcam.imaging.pictures.read_picture`.
     """
+    if isinstance(images, Tensor) and images.is_floating_point():
+        return images
     net, pictures = unwrap(model), list_pictures(images)
     if pictures is None or not isinstance(net, Normalized) or net.input_size is None:
         return images  # type: ignore[return-value]  # what it is, is checked next

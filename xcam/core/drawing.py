@@ -84,6 +84,7 @@ def draw_explanation(
         cell=_CELL,
         dpi=dpi,
         scale=Scale(style.alpha, style.colors, _diverges(explanation, style.relu)),
+        wraps=True,
     )
 
 

@@ -56,10 +56,9 @@ def draw_grid(
     cell: float = 1.3,
     dpi: int = DPI,
     scale: Scale | None = None,
+    wraps: bool = False,
 ) -> Figure:
     """Draw a table of pictures: an image a row, the image itself and then a method a column.
-
-    More than eight images are drawn in several such tables side by side.
 
     Args:
         images: (B, C, H, W), C of 1 or 3, or B of (C, H, W); none, to draw the columns alone.
@@ -71,6 +70,7 @@ def draw_grid(
         cell: Width of a picture in inches.
         dpi: Pixels an inch.
         scale: Of the overlays' colors, to add; none by default.
+        wraps: Whether more than eight images are drawn in several such tables side by side.
 
     Raises:
         ValueError: Not B overlays, labels or lines of text; or matplotlib does not write the
@@ -86,7 +86,7 @@ def draw_grid(
         if lines
     }
     titles = {title: fit_text(title, cell) for title in pictures}
-    layout = Grid.of(pictures, rows, titles.values(), texts, cell, scale is not None)
+    layout = Grid.of(pictures, rows, titles.values(), texts, cell, scale is not None, wraps)
     figure = make_figure(layout.size, dpi)
     for row in range(count):
         drawn = [figure.add_axes(layout.place(row, column)) for column in range(layout.columns)]

@@ -53,6 +53,7 @@ class Grid:
         texts: Mapping[str, Sequence[tuple[str, float]]],
         cell: float,
         has_bar: bool,
+        wraps: bool,
     ) -> Grid:
         """Measure the texts, and lay out the pictures in as many blocks as they need."""
         batches = [*pictures.values()]
@@ -67,7 +68,7 @@ class Grid:
         heights = [max(cell * min(max(each), _TALLEST), least) for each in shapes]
         width = margin + len(batches) * (cell + _GAP)
         blocks = 1
-        while -(-count // blocks) > _ROWS and sum(heights) / blocks > blocks * width:
+        while wraps and -(-count // blocks) > _ROWS and sum(heights) / blocks > blocks * width:
             blocks += 1
         lines = -(-count // blocks)
         return cls(
