@@ -128,7 +128,8 @@ def explain(
     check_model(model)
     batch, settings = load_images(model, images), (batch_size, precision, progress)
     check_images(model, batch)
-    names = find_categories(model)
+    is_named = isinstance(target, Sequence) or isinstance(contrast, Sequence)
+    names = find_categories(model) if is_named else ()
     aim = Target.of(target, batch, categories=names)
     other = None if contrast is None else make_contrast(contrast, aim, batch, names)
     if method is None or isinstance(method, str | Method):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 
 from torch import nn
 
@@ -24,7 +25,7 @@ def find_categories(net: nn.Module, num_classes: int | None = None) -> tuple[str
         num_classes: The number of its logits, if it is known.
     """
     net = unwrap(net)
-    for owner in (net, *_list_normalized(net)):
+    for owner in chain((net,), _find_normalized(net)):
         for attribute in ("categories", "classes"):
             found = getattr(owner, attribute, ())
             named = isinstance(found, list | tuple) and all(isinstance(n, str) for n in found)
@@ -49,11 +50,11 @@ def name_outputs(names: Sequence[str], num_classes: int) -> tuple[str, ...]:
 def set_categories(net: nn.Module, names: Sequence[str]) -> None:
     """Name the classes of a net: in its first `Normalized`, or in itself where it has none."""
     net = unwrap(net)
-    owner = next(iter(_list_normalized(net)), net)
+    owner = next(_find_normalized(net), net)
     if isinstance(getattr(owner, "categories", ()), list | tuple):  # else something of its own
         with suppress(AttributeError):  # it is read-only
             owner.categories = tuple(names)  # type: ignore[assignment]  # of any module
 
 
-def _list_normalized(net: nn.Module) -> list[Normalized]:
-    return [module for module in net.modules() if isinstance(module, Normalized)]
+def _find_normalized(net: nn.Module) -> Iterator[Normalized]:
+    return (module for module in net.modules() if isinstance(module, Normalized))
