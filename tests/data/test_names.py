@@ -204,7 +204,7 @@ class TestColumns:
 
     def test_empty_column_is_no_label(self, pictures, write):
         pictures("a.png")
-        sentence = r"line 1 of .* from 0, and column 2 is empty: a separator too many"
+        sentence = r"line 1 of .* from 0, or its name, and column 2 is empty: a separator too many"
         for line in ("a.png,,1,2,3,4", "a.png\t\t1"):
             with pytest.raises(ValueError, match=sentence):
                 listed(write(line))
