@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from xcam import read_image
-from xcam.data import folder, imagenet_val, listed
+from xcam.data import folder, imagenet_val, listed, load
 from xcam.errors import UnknownNameError
 
 STRETCHED = v2.Compose([v2.Resize((32, 32)), v2.ToDtype(torch.float32, scale=True)])
@@ -208,6 +208,17 @@ class TestListed:
     def test_names_without_categories_are_numbered_in_order(self, write):
         data = listed(write("a.png,dog", "b.png,cat", "c.png,dog"))
         assert (data.labels, data.classes) == ((1, 0, 1), ("cat", "dog"))
+
+    def test_splits_number_names_alike(self, write, images):
+        train = write("a.png,dog", "b.png,cat").rename(images / "train.csv")
+        test = write("c.png,dog").rename(images / "test.csv")
+        numbers = write("c.png,1").rename(images / "numbers.csv")
+        splits = load("list", images, lists={"train": train, "test": test})
+        assert splits.classes == ("cat", "dog")
+        assert [label for _, label in splits.train] == [1, 0]
+        assert [label for _, label in splits.test] == [1]
+        with pytest.raises(ValueError, match=r"numbers.csv' are numbers, and those of another"):
+            load("list", images, lists={"train": train, "test": numbers})
 
     def test_missing_images_are_kept_if_asked_for(self, write):
         lines = ["z.png,dog", "a.png,cat"]

@@ -88,7 +88,19 @@ def _open_lists(root: Path, lists: Lists) -> Splits:
         )
     check_names("data by lists", lists, ["train", "validation", "test"])
     splits = {name: _drop_truth(listed(path, root)) for name, path in lists.items()}
-    return Splits(splits.get("train"), splits.get("validation"), splits.get("test"), ())
+    classes = tuple(sorted({one for images in splits.values() for one in images.classes}))
+    if classes:  # by name: a list may lack some, and all number them alike
+        numbered = [name for name, images in splits.items() if not images.classes]
+        if numbered:
+            raise ValueError(
+                f"the labels of {str(lists[numbered[0]])!r} are numbers, and those of another list "
+                "are names; give all labels as names, or all as numbers"
+            )
+        splits = {
+            name: _drop_truth(listed(path, root, categories=classes))
+            for name, path in lists.items()
+        }
+    return Splits(splits.get("train"), splits.get("validation"), splits.get("test"), classes)
 
 
 def _open_imagenet_v2(root: Path, _: Lists) -> Splits:
