@@ -137,7 +137,7 @@ TIMM: dict[str, tuple[str, tuple[int, int], Options]] = {
     "metaformer": ("poolformer_s12", (64, 96), {}),
     "mlp_mixer": ("mixer_s32_224", (64, 96), {"img_size": (64, 96)}),
     "mobilenetv3": ("mobilenetv3_small_050", (64, 96), {}),
-    "mobilenetv5": ("mobilenetv5_base", (64, 96), {"channel_multiplier": 0.25}),
+    "mobilenetv5": ("mobilenetv5_base", (64, 64), {"channel_multiplier": 0.25}),
     "mobilevit": ("mobilevit_xxs", (96, 128), {}),
     "mvitv2": ("mvitv2_tiny", (64, 64), {"img_size": 64}),
     "naflexvit": (
@@ -166,7 +166,7 @@ TIMM: dict[str, tuple[str, tuple[int, int], Options]] = {
     "resnet": ("test_resnet", (64, 96), {}),
     "resnetv2": ("resnetv2_18", (64, 96), {}),
     "rexnet": ("rexnet_100", (64, 96), {}),
-    "selecsls": ("selecsls42", (64, 96), {}),
+    "selecsls": ("selecsls42", (128, 192), {}),
     "senet": ("legacy_seresnet18", (64, 96), {}),
     "sequencer": ("sequencer2d_s", (64, 96), {"layers": (1, 1, 1, 1)}),
     "shvit": ("shvit_s1", (128, 192), {}),
@@ -206,7 +206,7 @@ TIMM: dict[str, tuple[str, tuple[int, int], Options]] = {
             "window_size": 2,
         },
     ),
-    "tiny_vit": ("tiny_vit_5m_224", (64, 96), {"depths": (1, 1, 1, 1)}),
+    "tiny_vit": ("tiny_vit_5m_224", (128, 192), {"depths": (1, 1, 1, 1)}),
     "tnt": ("tnt_s_patch16_224", (64, 64), {"img_size": 64, "depth": 2}),
     "tresnet": ("tresnet_m", (64, 96), {"layers": (1, 1, 1, 1)}),
     "twins": ("twins_svt_small", (64, 96), {"img_size": (64, 96), "depths": (1, 1, 1, 1)}),
@@ -227,8 +227,8 @@ TIMM: dict[str, tuple[str, tuple[int, int], Options]] = {
     "vitamin": ("vitamin_small_224", (64, 96), {"img_size": (64, 96), "depth": 2}),
     "volo": ("volo_d1_224", (64, 64), {"img_size": 64}),
     "vovnet": ("ese_vovnet19b_slim_dw", (64, 96), {}),
-    "xception": ("legacy_xception", (64, 96), {}),
-    "xception_aligned": ("xception41", (64, 96), {}),
+    "xception": ("legacy_xception", (128, 192), {}),
+    "xception_aligned": ("xception41", (128, 192), {}),
     "xcit": ("xcit_nano_12_p16_224", (64, 96), {"depth": 2, "img_size": (64, 96)}),
 }
 

@@ -78,13 +78,16 @@ def test_classifier_of_transformers_is_explained():
         assert found.raw.shape == (2, 4, 4)
         assert found.raw.any()
         assert_close(found.raw, xcam.explain(PixelValues(net), IMAGES, 1, method=method).raw)
+    config._attn_implementation = "eager"  # which returns its matrices
+    twin = transformers.ViTForImageClassification(config).eval()
+    twin.load_state_dict(net.state_dict())
     with torch.no_grad():
-        attentions = net(IMAGES, output_attentions=True).attentions
-    if attentions:
-        rollout = torch.eye(17)
-        for matrix in attentions:
-            rollout = (matrix.mean(1) / 2 + torch.eye(17) / 2) @ rollout
-        found = xcam.explain(net, IMAGES, 1, method="attention_rollout").raw
+        attentions = twin(IMAGES, output_attentions=True).attentions
+    rollout = torch.eye(17)
+    for matrix in attentions:
+        rollout = (matrix.mean(1) / 2 + torch.eye(17) / 2) @ rollout
+    for each in (net, twin):
+        found = xcam.explain(each, IMAGES, 1, method="attention_rollout").raw
         assert_close(found, rollout[:, 0, 1:].reshape(2, 4, 4))
 
 
