@@ -188,6 +188,43 @@ def test_deeplift_shap_takes_all_baselines():
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "theirs", "settings"),
+    [
+        ("deeplift", "LayerDeepLift", {}),
+        ("deeplift_shap", "LayerDeepLiftShap", {}),
+        ("lrp", "LayerLRP", {}),
+        ("gradient_shap", "LayerGradientShap", {"n_samples": 3}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_layers_are_explained_as_by_captums_layer_classes(name, theirs, settings):
+    model, image, baselines = Modules(), IMAGES[:1], pictures(3, size=8, seed=7)
+    given = {"baselines": baselines} if name.endswith("shap") else {}
+    method = xcam.get_method(name)(at="second", **given, **settings)
+    raw = xcam.explain(model, image, 1, method).raw
+    if name == "deeplift":
+        given = {"baselines": torch.zeros_like(image)}
+    torch.manual_seed(0)
+    np.random.seed(0)
+    leaf = image.clone().requires_grad_()
+    expected = getattr(captum.attr, theirs)(model, model.second).attribute(
+        leaf, target=1, **given, **settings
+    )
+    torch.testing.assert_close(raw, expected.sum(1).detach(), rtol=1e-4, atol=1e-6)
+    on_functions = xcam.explain(Functions(), image, 1, method).raw
+    torch.testing.assert_close(on_functions, raw, rtol=1e-4, atol=1e-6)
+
+
+def test_integrated_gradients_of_a_layer_are_captums():
+    model = Modules()
+    settings = {"layer": "second", "n_steps": 8, "path": "layer"}
+    raw = xcam.explain(model, IMAGES, 1, "internal_influence", **settings).raw
+    theirs = captum.attr.LayerIntegratedGradients(model, model.second)
+    expected = theirs.attribute(IMAGES, target=1, n_steps=8).sum(1).detach()
+    torch.testing.assert_close(raw, expected.float(), rtol=1e-4, atol=1e-6)
+
+
 def test_lrp_hands_back_the_whole_score_where_there_is_no_bias():
     for model in (Modules(), Functions(), Chained()):
         for part in (model.first, model.second, model.fc):

@@ -19,7 +19,6 @@ from xcam.engine.forward import current_runtime
 from xcam.engine.restore import rerun_overwritten
 from xcam.errors import LayerError
 from xcam.forks import importing
-from xcam.methods.bridges.linear import LinearModel
 from xcam.methods.bridges.repair import repaired, seeded
 from xcam.methods.bridges.scores import Scores
 from xcam.methods.bridges.unrolled import Route, Unrolled
@@ -42,10 +41,11 @@ class CaptumCall:
         library: The class in `captum.attr`, or what chooses it by the method's settings.
         arguments: From the method, an image (1, C, H, W), and how many rows go through the model at
             a time, to the arguments of `attribute`; a list for the mean of several calls.
-        options: From the method and the net to those of the class.
-        linear: From the method to the linear model to fit, for a class that takes none.
+        options: From the method to those of the class.
+        tune: Sets attributes of the object of captum, by the method and the net.
         gives: What comes back: a value for each `"element"`; one for each `"pixel"`, the same in
-            all channels; or a `"layer"`'s channels, which are summed.
+            all channels; or a `"layer"`'s channels, which are summed. With the setting `at`, it is
+            that layer's channels, by captum's `Layer…` class.
         differentiates: Whether captum asks for gradients.
         unrolls: Which functions captum must see as modules, for methods that have rules for them:
             it runs a copy of the net in which they are.
@@ -54,8 +54,8 @@ class CaptumCall:
 
     library: str | Callable[[Any], str]
     arguments: Callable[[Any, Tensor, int], Arguments | list[Arguments]]
-    options: Callable[[Any, nn.Module], Arguments] = lambda method, net: {}
-    linear: Callable[[Any], LinearModel] | None = None
+    options: Callable[[Any], Arguments] = lambda method: {}
+    tune: Callable[[Any, Any, nn.Module], None] = lambda explainer, method, net: None
     gives: Literal["element", "pixel", "layer"] = "element"
     differentiates: bool = False
     unrolls: Mapping[Any, Route] | None = None
@@ -65,17 +65,23 @@ class CaptumCall:
         """Return raw maps of images (B, C, H, W); see `Method.maps`."""
         net = unwrap(model)
         activation = None
-        if getattr(method, "times_activation", False):
+        if getattr(method, "times_activation", False) and method.path == "image":
             activation = capture_activations(model, images, target, method.layer)
         else:
             bind_clean_pass(model, images, target)
+        layer = self._find_layer(method, net)
         with self._set_grad_mode(net), eager(), repaired(net, "captum"):
+            run: nn.Module = net
             if self.unrolls is not None:
-                net = Unrolled(net, self.unrolls, images.detach(), target.logits)
+                run = Unrolled(net, self.unrolls, images.detach(), target.logits)
             found = torch.cat(
-                [self._explain(method, net, images, target, row) for row in range(len(images))]
+                [
+                    self._explain(method, run, layer, images, target, row)
+                    for row in range(len(images))
+                ]
             )
-        if self.gives == "layer":
+        if layer is not None:
+            found = read(found, images, net, layer)
             return (found if activation is None else found * activation).sum(1)
         return found[:, 0] if self.gives == "pixel" else found
 
@@ -101,9 +107,9 @@ class CaptumCall:
 
         rows = choose_batch_size(sys.maxsize, image, current_runtime())
         library = self.library if isinstance(self.library, str) else self.library(method)
-        explainer = getattr(attr, library)(function, *layer, **self.options(method, function))
-        if self.linear is not None:
-            explainer.interpretable_model = self.linear(method)
+        library = f"Layer{library}" if layer and self.gives != "layer" else library
+        explainer = getattr(attr, library)(function, *layer, **self.options(method))
+        self.tune(explainer, method, function)
         given = self.arguments(method, image, rows)
         found: list[Tensor] = [
             explainer.attribute(**{"inputs": image, **arguments, **more})[:1].detach()
@@ -115,6 +121,7 @@ class CaptumCall:
         self,
         method: Any,  # noqa: ANN401
         net: nn.Module,
+        layer: str | None,
         images: Tensor,
         target: Target,
         row: int,
@@ -122,21 +129,26 @@ class CaptumCall:
         exact = torch.promote_types(images.dtype, torch.float32)
         output: Output = getattr(method, "output", "logit")
         # Captum joins an image and its baselines, and reads a layer of the last pass that it sees.
-        together = self.unrolls is not None or self.gives == "layer"
+        together = self.unrolls is not None or layer is not None
         scores = Scores(net, target, row, output, images.dtype, together)
-        layer = () if self.gives != "layer" else (find_module(net, require_layer(method.layer))[1],)
+        within = net.net if isinstance(net, Unrolled) else net
+        modules = () if layer is None else (within.get_submodule(layer),)
 
         def run() -> Tensor:
             image = images[row : row + 1].detach().to(exact, copy=True)
             image.requires_grad_(self.differentiates)
             self.prepare(method, net)
             with seeded(getattr(method, "seed", 0), image.device):
-                return self.attribute(scores, method, image, layer)
+                return self.attribute(scores, method, image, modules)
 
-        found = self._run(run)
+        return self._run(run)
+
+    def _find_layer(self, method: Any, net: nn.Module) -> str | None:  # noqa: ANN401
+        """Return the name of the layer that is explained; None for the image."""
         if self.gives == "layer":
-            return read(found, images[row : row + 1], net, method.layer)
-        return found
+            return find_module(net, require_layer(method.layer))[0]
+        at = getattr(method, "at", None)
+        return None if at is None else find_module(net, at)[0]
 
     def _set_grad_mode(self, net: nn.Module) -> AbstractContextManager[object]:
         return gradients(net) if self.differentiates else torch.no_grad()

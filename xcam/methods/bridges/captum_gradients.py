@@ -13,6 +13,7 @@ from xcam.imaging import make_fill
 from xcam.methods.bridges.captum_calls import CaptumCall
 from xcam.methods.bridges.rows import Row, Setting
 from xcam.methods.bridges.settings import (
+    AT,
     BASELINE,
     BASELINES,
     LAYER,
@@ -54,6 +55,10 @@ def _find_least(net: nn.Module) -> float:
     half = current_runtime().precision == "fp16"
     half |= any(parameter.dtype == torch.float16 for parameter in net.parameters())
     return 1e-3 if half else 1e-10
+
+
+def _set_least(explainer: Any, method: object, net: nn.Module) -> None:  # noqa: ANN401
+    explainer.eps = _find_least(net)
 
 
 def _walk_path(method: Any, image: Tensor, rows: int) -> dict[str, Any]:  # noqa: ANN401
@@ -105,6 +110,7 @@ GRADIENTS: tuple[Row, ...] = (
             Setting("noise", NonNegative, 0.0, "σ of the noise that is added to the image."),
             SEED,
             OUTPUT,
+            AT,
             REDUCE,
         ),
         CaptumCall("GradientShap", _spread_samples, differentiates=True),
@@ -127,11 +133,11 @@ GRADIENTS: tuple[Row, ...] = (
         "y(x) − y(x'). Computed by captum's `DeepLift`, on a copy of the net in which each call of "
         "an activation is a module of its own: one that is a function, works in place or is called "
         "several times is propagated, too.",
-        (BASELINE.replace("zero"), REDUCE),
+        (BASELINE.replace("zero"), AT, REDUCE),
         CaptumCall(
             "DeepLift",
             _compare,
-            lambda method, net: {"eps": _find_least(net)},
+            tune=_set_least,
             differentiates=True,
             unrolls={**ACTIVATIONS, **MAX_POOLS},
         ),
@@ -150,11 +156,11 @@ GRADIENTS: tuple[Row, ...] = (
         "See `deeplift`; the mean over a distribution of baselines approximates SHAP values "
         "(Lundberg and Lee, 2017, arXiv:1705.07874). The mean of captum's "
         "`DeepLift` over them, one by one, as its `DeepLiftShap` takes it in one pass for all.",
-        (BASELINES, REDUCE),
+        (BASELINES, AT, REDUCE),
         CaptumCall(
             "DeepLift",
             _compare_with_several,
-            lambda method, net: {"eps": _find_least(net)},
+            tune=_set_least,
             differentiates=True,
             unrolls={**ACTIVATIONS, **MAX_POOLS},
         ),
@@ -184,6 +190,7 @@ GRADIENTS: tuple[Row, ...] = (
             ),
             Setting("epsilon", Positive, 1e-9, "ε of the ε-rule."),
             Setting("gamma", Positive, 0.25, "How much more the γ-rule favors positive weights."),
+            AT,
             REDUCE,
         ),
         CaptumCall(
@@ -212,9 +219,24 @@ GRADIENTS: tuple[Row, ...] = (
             N_STEPS,
             BASELINE.replace("zero"),
             Setting("times_activation", bool, True, "Whether to take the factor A_k."),
+            Setting(
+                "path",
+                Literal["image", "layer"],
+                "image",
+                'Where the path lies: `"image"`, between the images, or `"layer"`, between what '
+                "the layer gives for them, times their difference: captum's "
+                "`LayerIntegratedGradients`, whose map adds up to y(x) − y(x').",
+            ),
             OUTPUT,
         ),
-        CaptumCall("InternalInfluence", _walk_path, gives="layer", differentiates=True),
+        CaptumCall(
+            lambda method: (
+                "InternalInfluence" if method.path == "image" else "LayerIntegratedGradients"
+            ),
+            _walk_path,
+            gives="layer",
+            differentiates=True,
+        ),
     ),
     Row(
         "LayerConductance",

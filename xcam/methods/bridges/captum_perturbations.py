@@ -73,7 +73,11 @@ def _order_segments(method: Any, image: Tensor, rows: int) -> dict[str, Any]:  #
     return some if method.n_samples is None else {**some, "n_samples": method.n_samples}
 
 
-def _make_lime_options(method: Any, _: nn.Module) -> dict[str, Any]:  # noqa: ANN401
+def _fit_on_device(explainer: Any, method: object, net: nn.Module) -> None:  # noqa: ANN401
+    explainer.interpretable_model = LinearModel()
+
+
+def _make_lime_options(method: Any) -> dict[str, Any]:  # noqa: ANN401
     from captum.attr._core.lime import get_exp_kernel_similarity_function
 
     return {
@@ -177,7 +181,7 @@ PERTURBATIONS: tuple[Row, ...] = (
         "for the baseline (Lundberg and Lee, 2017, arXiv:1705.07874); M_ij = b_r of the region of "
         "(i, j). Computed by captum's `KernelShap`.",
         (N_SAMPLES.replace(500), *SEGMENTS, BASELINE, SEED, OUTPUT),
-        CaptumCall("KernelShap", _sample_segments, gives="pixel", linear=lambda _: LinearModel()),
+        CaptumCall("KernelShap", _sample_segments, gives="pixel", tune=_fit_on_device),
     ),
     Row(
         "Lime",

@@ -14,6 +14,7 @@ from xcam.imaging.superpixels import divide_into_grid, segment_by_slic
 from xcam.methods.bridges.rows import Setting
 
 __all__ = [
+    "AT",
     "BASELINE",
     "BASELINES",
     "LAYER",
@@ -31,6 +32,13 @@ Baselines: TypeAlias = tuple[Literal["zero", "mean", "blur"], ...] | Tensor
 
 OUTPUT = Setting("output", Output, "logit", "What of the output is explained.")
 LAYER = Setting("layer", Layer | None, None, "Name or module; None for the model's default layer.")
+AT = Setting(
+    "at",
+    Layer | None,
+    None,
+    "A layer, by name or module, whose positions are explained instead of pixels, its channels "
+    "summed; None for the image.",
+)
 REDUCE = Setting("reduce", Reduce, "sum", "How the channels become one.")
 SEED = Setting("seed", int, 0, "Of what is drawn, which is drawn again for every image.")
 N_SAMPLES = Setting("n_samples", Count, 200, "How many changed copies of an image are scored.")
