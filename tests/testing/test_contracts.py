@@ -71,11 +71,17 @@ def each(field):
     return lambda method, live: 1 + getattr(method, field)
 
 
+def searched(method, live):
+    return 1 + 0.5  # to find out how the net attends, by one of the two images
+
+
 # Images through the model for each image explained, from the method and how many channels of the
 # layer are live.
 PASSES = {
     "ablationcam": lambda method, live: 2 + live,  # the clean score, rounded as the others
     "abn": once,
+    "attention_gradient": searched,
+    "attention_rollout": searched,
     "aug_smooth": lambda method, live: 1 + 2 * len(method.factors),
     "calm": once,
     "castream": once,
@@ -112,6 +118,7 @@ PASSES = {
     "kpca_cam": once,
     "lcam_fm": once,
     "lcam_img": once,
+    "legrad": searched,
     "lficam": once,
     "lime": each("n_samples"),
     "lrp": lambda method, live: 2 + 2,
