@@ -12,6 +12,7 @@ from pathlib import Path
 import xcam
 from xcam.cli.catalog import write_catalog
 from xcam.core import Method, MethodSpec, Metric, MetricSpec
+from xcam.methods.bridges import counterparts
 
 FAMILIES = {
     "cam": "Class activation maps",
@@ -107,6 +108,28 @@ def make_metrics_page() -> str:
         parts.append(f"## {QUESTIONS.get(question, question)}")
         parts += [make_section(cls, list_claims(cls.spec)) for cls in classes]
     return "\n\n".join(parts) + "\n"
+
+
+def make_counterparts_page() -> str:
+    """Return the page of where each class of captum, grad-cam and torch-cam is."""
+    libraries = {
+        "captum": counterparts.CAPTUM,
+        "grad-cam": counterparts.GRAD_CAM,
+        "torch-cam": counterparts.TORCH_CAM,
+    }
+    parts = [
+        "# Coming from captum, grad-cam or torch-cam",
+        "Every method of the three is here by name, under the same contract: the model is left as "
+        "it was, and a map does not depend on the other images. Captum's `Layer…` classes are the "
+        "setting `at` of the method, or a CAM.",
+    ]
+    for library, classes in libraries.items():
+        rows = [f"## {library}\n", f"| {library} | xcam |", "|---|---|"]
+        rows += [f"| `{name}` | `{method}` |" for name, method in sorted(classes.items())]
+        parts.append("\n".join(rows))
+    rows = ["## Left out\n", "| class | reason |", "|---|---|"]
+    rows += [f"| `{name}` | {reason} |" for name, reason in counterparts.LEFT_OUT.items()]
+    return "\n\n".join([*parts, "\n".join(rows)]) + "\n"
 
 
 def make_section(cls: type[Method] | type[Metric], facts: list[str]) -> str:

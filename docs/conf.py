@@ -49,6 +49,7 @@ html_show_sphinx = False
 for name, page in (
     ("methods", catalogue.make_methods_page()),
     ("metrics", catalogue.make_metrics_page()),
+    ("counterparts", catalogue.make_counterparts_page()),
     ("recipes", recipe_pages.recipes_page()),
 ):
     (HERE / "generated" / f"{name}.md").write_text(page, encoding="utf-8")
