@@ -39,13 +39,13 @@ def given(tmp_path_factory):
     return root
 
 
-def words(root, out, *others):
+def words(root, out, *others, model=None):
     return ["roar", "--recipe", root / "digits.toml", "--root", root, "--out", out, "--model",
-            root / "net.safetensors", "--fractions", "0.5", "--repeats", "1", "--set", "epochs=1",
-            "--no-controls", *others]  # fmt: skip
+            model or root / "net.safetensors", "--fractions", "0.5", "--repeats", "1", "--set",
+            "epochs=1", "--no-controls", *others]  # fmt: skip
 
 
-def test_prints_the_estimate_then_the_table(given, tmp_path):
+def test_prints_the_estimate_then_the_table(given, tmp_path, monkeypatch):
     out = tmp_path / "run"
     files = ["--csv", tmp_path / "rows.csv", "--figure", tmp_path / "curves.png"]
     result = run(*words(given, out, "--methods", "gradcam", "--mode", "both", *files))
@@ -57,8 +57,19 @@ def test_prints_the_estimate_then_the_table(given, tmp_path):
     assert len(rows) == 4
     assert set(rows["seed"]) == {3}
     assert (tmp_path / "curves.png").exists()
-    again = run(*words(given, out, "--methods", "gradcam"))
+    assert set(rows["model"].dropna()) == {f"{given.name}/net.safetensors"}
+    monkeypatch.chdir(given)  # the same model, by another path
+    again = run(*words(given, out, "--methods", "gradcam", model="net.safetensors"))
     assert again.stdout.startswith("all trainings are done")
+
+
+def test_white_box_keeps_a_share_and_leaves_test_images_alone(given, tmp_path):
+    changes = ["--preset", "whitebox", "--mode", "keep", "--fractions", "0.1"]
+    result = run(*words(given, tmp_path / "run", *changes, "--csv", tmp_path / "rows.csv"))
+    assert result.exit_code == 0, result.output
+    row = pd.read_csv(tmp_path / "rows.csv").iloc[0]
+    assert (row["mode"], row["removed"], row["elements"]) == ("keep", 784 - 79, 784)
+    assert row["correct"] == row["correct_unmasked"]
 
 
 def test_dry_run_and_shards(given, tmp_path):

@@ -93,30 +93,6 @@ class TestTable:
         methods = whole[1].table()["method"].drop_duplicates().tolist()
         assert methods[0] == "saliency"
 
-    def test_diff_roar_pairs_repeats(self, whole):
-        keys = ["method", "mode", "fraction", "repeat"]
-        rows = whole[1].to_pandas().dropna(subset="method")
-        rows = rows.set_index(keys)["accuracy"].sort_index()
-        found = whole[1].diff_roar().set_index(["method", "fraction"])["value"]
-        assert set(found.index.get_level_values(1)) == {0.5}  # 1 − 0.25 was not measured
-        for method in ("saliency", "random"):
-            kept, removed = (rows[method, mode, 0.5] for mode in ("keep", "remove"))
-            assert found[method, 0.5] == pytest.approx((kept - removed).mean())
-
-    def test_forms(self, whole, tmp_path):
-        _, results = whole
-        results.to_csv(tmp_path / "rows.csv")
-        written = pd.read_csv(tmp_path / "rows.csv")
-        assert written["correct"].tolist() == results.to_pandas()["correct"].tolist()
-        latex = results.to_latex()
-        assert latex.count(r"\midrule") == 2
-        assert "saliency, blurred" in latex
-        results.plot(tmp_path / "curves.png")
-        assert (tmp_path / "curves.png").stat().st_size > 1000
-        assert "saliency" in str(results)
-        assert "36 trainings, 2 repeats, 0 errors" in repr(results)
-        assert "<table" in results._repr_html_()
-
     def test_a_folder_is_opened_again(self, whole):
         out, results = whole
         assert lines(xcam.RetrainingResults(out)).equals(lines(results))

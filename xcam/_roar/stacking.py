@@ -78,11 +78,14 @@ class Stack:
             name: torch.stack([dict(net.named_buffers())[name] for net in nets])
             for name, _ in nets[0].named_buffers()
         }
-        for name, parameter in nets[0].named_parameters():
-            values = torch.stack([dict(net.named_parameters())[name].detach() for net in nets])
-            stacked = nn.Parameter(values, requires_grad=parameter.requires_grad)
+        stacked: dict[nn.Parameter, nn.Parameter] = {}
+        for name, parameter in nets[0].named_parameters(remove_duplicate=False):
+            if parameter not in stacked:
+                values = torch.stack([net.get_parameter(name).detach() for net in nets])
+                stacked[parameter] = nn.Parameter(values, requires_grad=parameter.requires_grad)
             owner, _, last = name.rpartition(".")
-            setattr(self.module.get_submodule(owner), last, stacked)
+            # Weights that a net uses twice stay one parameter.
+            setattr(self.module.get_submodule(owner), last, stacked[parameter])
 
     def __call__(self, images: Tensor, training: bool) -> Tensor:
         """Return the logits (k, B, K) of each net for its images (k, B, C, H, W)."""
@@ -98,7 +101,8 @@ class Stack:
 
     def get_state(self, index: int) -> dict[str, Tensor]:
         """Return the state of one of the nets, as its own `state_dict` would have it."""
-        tensors = {**dict(self.module.named_parameters()), **self._buffers}
+        parameters = self.module.named_parameters(remove_duplicate=False)
+        tensors = {**dict(parameters), **self._buffers}
         names = self.template.state_dict()
         return {name: tensors[name][index].detach().clone() for name in names}
 
@@ -111,11 +115,12 @@ class Stack:
         """Refuse nets that a stack computes differently from one by one, by a pass in training.
 
         Args:
-            images: (k, B, C, H, W).
+            images: As many for each net, (k · B, C, H, W).
 
         Raises:
             StackError: They draw random numbers, or cannot be stacked.
         """
+        images = images.view(len(self.nets), -1, *images.shape[1:])
         before = {name: value.clone() for name, value in self._buffers.items()}
         try:
             with torch.no_grad():
@@ -179,8 +184,9 @@ def train_stack(
         runtime.make_scaler(),
     )
     optimization.check_length(epochs, order.steps)
-    firsts = [next(start.source.load([[(0, 0), (0, 1)]], start.settings.seed)) for start in starts]
-    stack.check(torch.stack([runtime.move(images) for images, _ in firsts]))
+    # Not of their own images: where these are all alike, batch norm leaves rounding errors alone.
+    shape, generator = starts[0].image.shape[1:], torch.Generator().manual_seed(0)
+    stack.check(runtime.move(torch.rand(2 * len(nets), *shape, generator=generator)))
     mixing = make_mixing(settings.mix, starts[0].num_classes)
     batches = [
         start.source.load(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -146,7 +147,7 @@ def roar(
         results = xcam.recipes.roar(
             xcam.recipes.read(recipe, parse_changes(changes)),
             root,
-            load_models(model, ["DEFAULT"], device),
+            _name_by_place(load_models(model, ["DEFAULT"], device), out),
             chosen,
             fit={"workers": workers} if workers else {},
             maps=label_folders(maps),
@@ -170,6 +171,26 @@ def roar(
             results.plot(figure)
             typer.echo(f"figure -> {figure}")
     team.disconnect()
+
+
+def _name_by_place(models: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Return models by the same name wherever and however their files' paths are typed.
+
+    A file is called by its path from the innermost folder that holds both it and the run.
+
+    Raises:
+        ValueError: Two have the same name.
+    """
+    named: dict[str, Any] = {}
+    for typed, net in models.items():
+        name, path = typed, Path(typed).resolve()
+        if path.is_file():
+            whole = Path(os.path.commonpath([path, out.resolve()]))
+            name = path.relative_to(whole).as_posix()
+        if name in named:
+            raise ValueError(f"--model gives two models called {name!r}; give each once")
+        named[name] = net
+    return named
 
 
 def _parse_fractions(text: str) -> list[float]:
