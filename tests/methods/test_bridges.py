@@ -69,6 +69,14 @@ class Chained(Modules):
         return self.fc(self.act3(self.act2(self.second(hidden))).mean((2, 3)))
 
 
+class Overlapping(Modules):
+    """Pools windows that have pixels in common, as ResNets do."""
+
+    def forward(self, images):
+        hidden = F.max_pool2d(self.act1(self.first(images)), 3, 2, 1)
+        return self.fc(self.second(hidden).mean((2, 3)))
+
+
 class Smooth(Modules):
     """Activations that captum has no rule for."""
 
@@ -167,7 +175,7 @@ def test_functions_are_explained_like_modules(method):
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("make", [Modules, Functions, Chained, Smooth])
+@pytest.mark.parametrize("make", [Modules, Functions, Chained, Overlapping, Smooth])
 def test_deeplift_adds_up_to_what_the_baseline_lacks(make):
     model = make()
     for baseline in ("zero", "mean"):
@@ -226,7 +234,7 @@ def test_integrated_gradients_of_a_layer_are_captums():
 
 
 def test_lrp_hands_back_the_whole_score_where_there_is_no_bias():
-    for model in (Modules(), Functions(), Chained()):
+    for model in (Modules(), Functions(), Chained(), Overlapping()):
         for part in (model.first, model.second, model.fc):
             part.bias.zero_()
         got = xcam.explain(model, IMAGES, 1, "lrp").raw

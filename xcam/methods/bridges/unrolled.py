@@ -176,8 +176,27 @@ def _max_pool(
 ) -> Any:  # noqa: ANN401
     if return_indices:
         return None
-    pool = nn.MaxPool2d(kernel_size, stride or None, padding, dilation, ceil_mode=ceil_mode)
-    return (values,), pool
+    kernel, steps, margins = (_pair(each) for each in (kernel_size, stride or kernel_size, padding))
+    if (kernel == steps and margins == (0, 0)) or ceil_mode or _pair(dilation) != (1, 1):
+        pool = nn.MaxPool2d(kernel, steps, margins, dilation, ceil_mode=ceil_mode)
+        return (values,), pool
+    return (_part_windows(values, kernel, steps, margins),), nn.MaxPool2d(kernel)
+
+
+def _pair(size: Any) -> tuple[int, int]:  # noqa: ANN401
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def _part_windows(
+    values: Tensor, kernel: tuple[int, int], steps: tuple[int, int], margins: tuple[int, int]
+) -> Tensor:
+    """Lay windows that overlap side by side: captum's rule loses what two share."""
+    (rows, columns), (top, left) = kernel, margins
+    lowest = torch.finfo(values.dtype).min / 2
+    padded = F.pad(values, (left, left, top, top), value=lowest)
+    windows = padded.unfold(2, rows, steps[0]).unfold(3, columns, steps[1])  # (B, C, h, w, r, c)
+    height, width = windows.shape[2] * rows, windows.shape[3] * columns
+    return windows.permute(0, 1, 2, 4, 3, 5).reshape(*values.shape[:2], height, width)
 
 
 def _add(first: Any, second: Any, **kwargs: Any) -> Any:  # noqa: ANN401
