@@ -1,6 +1,8 @@
 """The verb `roar`: curves, resumption, additions, sources of maps, presets and refusals."""
 
 import json
+import sys
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -172,6 +174,9 @@ class TestMaps:
         maps, _ = read_maps(folder / "batch-00000000.safetensors")
         assert maps.dtype == torch.float16
         assert maps.shape[1:] == (4, 4)  # of the layer
+        if sys.platform == "linux":  # what is not used takes no memory
+            path = (folder / "batch-00000000.safetensors").resolve()
+            assert str(path) in Path("/proc/self/maps").read_text()
 
     def test_what_evaluate_stored_can_be_taken(self, tmp_path):
         direct = roar(tmp_path / "direct", methods="gradcam", maps=None)

@@ -143,15 +143,17 @@ class TestFractions:
             assert Removal("pixel", "zero", "signed", False, 0).count(fraction, 64) == 63
 
 
-def test_trainable_methods_have_maps(tmp_path):
-    net = xcam.fit(GapNet(num_classes=2), TRAIN, method="calm", epochs=1, batch_size=10)
+@pytest.mark.parametrize("method", ["calm", "lcam_img", "lficam"])
+def test_trainable_methods_have_maps(tmp_path, method):
+    net = xcam.fit(GapNet(num_classes=2), TRAIN, method=method, epochs=1, batch_size=20)
     results = xcam.roar(
         lambda: GapNet(num_classes=2, seed=int(torch.randint(99, ()))), TRAIN, Bright(12, seed=1),
-        net, fit=FIT, fractions=(0.5,), repeats=1, controls=False, out=tmp_path,
+        net, fit={"epochs": 1, "batch_size": 20}, fractions=(0.5,), repeats=1, controls=False,
+        out=tmp_path,
     )  # fmt: skip
-    (path,) = tmp_path.glob("maps/*/calm/train/batch-*")
+    (path,) = tmp_path.glob(f"maps/*/{method}/train/batch-*")
     maps, _ = read_maps(path)
     explained = xcam.explain(net, TRAIN.images).reduced
     unit = explained / explained.flatten(1).abs().amax(1)[:, None, None]
     torch.testing.assert_close(maps.float(), unit, rtol=1e-3, atol=1e-3)
-    assert set(results.to_pandas()["method"].dropna()) == {"calm"}
+    assert set(results.to_pandas()["method"].dropna()) == {method}

@@ -10,7 +10,7 @@ import xcam
 from xcam._roar.removal import Removal
 
 STEP, MASK, RANK, MAP = 0.03, 0.02, 0.01, 0.1  # seconds an image
-FRACTIONS = (0.4, 0.5)  # the ranks of the second are there already
+FRACTIONS = (0.4, 0.5)
 
 
 @pytest.fixture
@@ -28,7 +28,13 @@ def clock(monkeypatch):
         monkeypatch.setattr(kind, name, timed)
 
     spend(Net, "forward", lambda net: STEP if net.training else STEP / 3, 0)
-    spend(Removal, "fill_in", lambda _: MASK, 0)
+    fill_in = Removal.fill_in
+
+    def fill(self, images, removed, channel_mean):
+        now[0] += 0 if removed.all() else MASK * len(images)
+        return fill_in(self, images, removed, channel_mean)
+
+    monkeypatch.setattr(Removal, "fill_in", fill)
     spend(Removal, "rank_elements", lambda _: RANK, 0)
     return now
 
@@ -49,8 +55,7 @@ def measure(clock, capsys, **arguments):
     begin = clock[0]
     rows = xcam.roar(*call, maps=mapped, **given).to_pandas()
     whole = timedelta(hours=hours[0], minutes=hours[1], seconds=hours[2]).total_seconds()
-    masked = rows.loc[rows["fraction"] == FRACTIONS[-1], "seconds"].item()
-    return float(each), masked, whole, clock[0] - begin
+    return float(each), rows["seconds"].mean(), whole, clock[0] - begin
 
 
 SCHEDULE = {"name": "OneCycleLR", "max_lr": 0.1, "total_steps": 2}
@@ -61,16 +66,18 @@ CASES = {
     "validation": {"fit": {**FIT, "epochs": 2}, "validation": Bright(30, seed=2)},
     "unmasked test images": {"mask_eval": False, "fit": {**FIT, "epochs": 3}},
     "a schedule": {"fit": {"epochs": 2, "schedule": SCHEDULE}},
-    # The second stack has masks alone.
+    # Two stacks of three.
     "a stack": {"parallel": 3, "fit": {**FIT, "epochs": 3}, "fractions": (0.2, 0.3, 0.4, 0.5)},
 }
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_it_holds_for_small_data_and_counts_masks(clock, capsys, name):
+def test_it_holds_for_small_data_and_counts_masks(clock, capsys, monkeypatch, name):
+    # Fitting ranks are counted with the maps; here they cost nothing.
+    monkeypatch.setattr("test_roar_estimate.RANK", 0.0)
     each, taken, whole, total = measure(clock, capsys, **CASES[name])
-    assert each == pytest.approx(taken, rel=0.12)
-    assert whole == pytest.approx(total, rel=0.25)
+    assert each == pytest.approx(taken, rel=0.12, abs=0.05)
+    assert whole == pytest.approx(total, rel=0.15, abs=1)
 
 
 def test_ranks_that_do_not_fit_into_memory_are_counted_each_time(clock, capsys, monkeypatch):
@@ -78,8 +85,8 @@ def test_ranks_that_do_not_fit_into_memory_are_counted_each_time(clock, capsys, 
     for module in ("images", "removal", "estimate"):
         monkeypatch.setattr(f"xcam._roar.{module}.CACHED_VALUES", 0)
     each, taken, *_ = measure(clock, capsys, fit={**FIT, "epochs": 3})
-    assert each == pytest.approx(taken, rel=0.12)
-    assert each > small + 0.8 * RANK * 3 * len(TRAIN)
+    assert each == pytest.approx(taken, rel=0.12, abs=0.05)
+    assert each > small + 0.5 * RANK * 3 * len(TRAIN)  # half of the trainings rank
 
 
 def test_a_few_images_are_timed(clock, capsys):

@@ -38,11 +38,13 @@ class Estimate:
     masked: Sequence[PlainImages]
     parallel: int
 
-    def describe(self, missing: int, every: int, makers: Sequence[MapMaker], curves: int) -> str:
+    def describe(
+        self, missing: Sequence[Retraining], every: int, makers: Sequence[MapMaker], curves: int
+    ) -> str:
         """Describe how long trainings, maps and their ranks take.
 
         Args:
-            missing: How many trainings are to be done.
+            missing: The trainings to be done.
             every: How many there are.
             makers: Of the maps that they need.
             curves: How many rankings of an image they need.
@@ -50,13 +52,15 @@ class Estimate:
         maps = sum(self._time_maps(maker, images) for maker in makers for images in self.masked)
         if self._keeps_ranks:
             maps += self._rank_seconds * curves * sum(map(len, self.masked))
-        one = self._time_training()
-        total = timedelta(seconds=math.ceil(maps + one * missing))
+        masked, end = self._time_trainings()
+        seconds = sum(end if one.curve is None else masked for one in missing)
+        total = timedelta(seconds=math.ceil(maps + seconds))
         at_once = f", {self.parallel} at once" if self.parallel > 1 else ""
+        steps = pluralize(math.ceil(self._size / self._batch), "step")
         return (
-            f"{pluralize(missing, 'training')} of {every}{at_once}: about {total} in one process "
-            f"({one:.1f} s each, and {maps:.0f} s for the maps), measured on "
-            f"{pluralize(math.ceil(self._size / self._batch), 'step')}"
+            f"{pluralize(len(missing), 'training')} of {every}{at_once}: about {total} in one "
+            f"process ({seconds / len(missing):.1f} s each, and {maps:.0f} s for the maps), "
+            f"measured on {steps}"
         )
 
     def _time_maps(self, maker: MapMaker, images: PlainImages) -> float:
@@ -71,28 +75,31 @@ class Estimate:
         maker.explain(images, range(count))
         return (time.perf_counter() - begin) / count * left
 
-    def _time_training(self) -> float:
-        """Return the seconds that a training and its test take.
+    def _time_trainings(self) -> tuple[float, float]:
+        """Return the seconds that a training and its tests take: of a curve, and of an end of it.
 
         The trials are short trainings on masked images, of one epoch and of two. What a split has
-        beyond them is added by the image: a pass without a gradient is a third of a step.
+        beyond them is added by the image: a pass without a gradient is a third of a step. An end
+        has no pixels to rank, and none to impute.
         """
         self._run(1)  # warms up
         first, both = self._run(1), self._run(2)
         masked, whole = self._time_loading(is_masked=True), self._time_loading(is_masked=False)
-        ranking = 0.0 if self._keeps_ranks else self._rank_seconds
         step = max(0.0, both - first) / self._size
         measure = max(0.0, step - masked) / 3
-        splits, epochs = self.trainer.splits, int(self.trainer.settings["epochs"])
-        test = len(splits["test"]) - min(self._size, len(splits["test"]))
-        masks_test = self.trainer.masks_test
-        seconds = first + step * (epochs * len(splits["train"]) - self._size)
-        seconds += ranking * epochs * len(splits["train"])
-        seconds += test * (measure + whole)
-        if masks_test:
-            seconds += test * (measure + masked) + ranking * len(splits["test"])
-        validation = epochs * len(splits.get("validation", ()))
-        return seconds + validation * (measure + (masked + ranking if masks_test else whole))
+        epochs = int(self.trainer.settings["epochs"])
+        train, test, validation = (
+            len(self.trainer.splits.get(name, ())) for name in ("train", "test", "validation")
+        )
+        passes = test - min(self._size, test)  # beyond those of the trials
+        seconds = first + step * (epochs * train - self._size) + passes * (measure + whole)
+        seconds += epochs * validation * (measure + whole)
+        changed = epochs * train
+        if self.trainer.masks_test:
+            seconds += passes * (measure + masked) + epochs * validation * (masked - whole)
+            changed += test + epochs * validation
+        end = max(0.0, seconds - changed * (masked - whole))
+        return seconds + (0.0 if self._keeps_ranks else self._rank_seconds * changed), end
 
     def _run(self, epochs: int) -> float:
         """Return the seconds of a short training, of so many epochs."""

@@ -185,7 +185,7 @@ class Work:
         pairs = dict.fromkeys((c.model, c.maps) for c in self.curves if c in used)
         estimate = Estimate(self.trainer, self._masked_splits, self.parallel)
         return estimate.describe(
-            len(missing),
+            missing,
             len(self.retrainings),
             [self.makers[pair] for pair in pairs],
             len(used - {None}),
