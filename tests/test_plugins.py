@@ -142,8 +142,8 @@ def test_example_is_found_by_the_library(installed_example, monkeypatch, forgetf
     monkeypatch.syspath_prepend(installed_example)
     registry, said = load(installed_example)
     assert (said, registry.failures) == ([], {})
-    assert registry.owners["occlusion"] == "xcam-example:example"
-    assert repr(registry.methods["occlusion"]()) == "Occlusion(cells=7, output='logit')"
+    assert registry.owners["hidden_cells"] == "xcam-example:example"
+    assert repr(registry.methods["hidden_cells"]()) == "HiddenCells(cells=7, output='logit')"
     assert repr(registry.methods["gate"]()) == "Gate(layer=None)"
     assert repr(registry.methods["elementwise_gradcam"]()).startswith("ElementwiseGradCAM(layer=")
     assert repr(registry.metrics["half_kept"]()) == "HalfKept(output='prob')"
@@ -155,8 +155,8 @@ def test_example_is_found_by_the_command_line(installed_example, monkeypatch, fo
     monkeypatch.syspath_prepend(installed_example)
     run = command_line(monkeypatch, installed_example)
     table = run("methods").stdout
-    (row,) = (line for line in table.splitlines() if line.startswith("occlusion "))
-    assert row.split()[:2] == ["occlusion", "Occlusion"]
+    (row,) = (line for line in table.splitlines() if line.startswith("hidden_cells "))
+    assert row.split()[:2] == ["hidden_cells", "Hidden"]
     assert row.endswith("xcam-example:example")
     assert any(line.startswith("gradcam ") for line in table.splitlines())
     table = run("metrics").stdout

@@ -3,7 +3,7 @@
 import dataclasses
 
 import torch
-from xcam_example import CellCorrelation, Occlusion
+from xcam_example import CellCorrelation, HiddenCells
 
 import xcam
 from xcam.models.toy import GapNet
@@ -12,7 +12,7 @@ from xcam.models.toy import GapNet
 def test_map_of_the_falls_themselves_correlates_fully():
     generator = torch.Generator().manual_seed(0)
     net, images = GapNet(), torch.rand(3, 3, 16, 16, generator=generator)
-    explanation = xcam.explain(net, images, method=Occlusion(cells=4))
+    explanation = xcam.explain(net, images, method=HiddenCells(cells=4))
     falls = explanation.raw.repeat_interleave(4, 1).repeat_interleave(4, 2)  # a block a cell
     for maps, wanted in ((falls, 1.0), (-2 * falls + 5, -1.0), (torch.ones_like(falls), 0.0)):
         made_by_hand = dataclasses.replace(explanation, raw=maps)

@@ -1,11 +1,11 @@
 """What the package brings keeps what everything in xcam promises, one test a promise."""
 
 import pytest
-from xcam_example import CellCorrelation, ElementwiseGradCAM, Gate, HalfKept, Occlusion
+from xcam_example import CellCorrelation, ElementwiseGradCAM, Gate, HalfKept, HiddenCells
 
 from xcam.testing import method_checks, metric_checks
 
-METHODS = [ElementwiseGradCAM(), Gate(), Occlusion(cells=4)]
+METHODS = [ElementwiseGradCAM(), Gate(), HiddenCells(cells=4)]
 METRICS = [CellCorrelation(), HalfKept()]
 CHECKS = [check for method in METHODS for check in method_checks(method)]
 CHECKS += [check for metric in METRICS for check in metric_checks(metric)]

@@ -11,7 +11,7 @@ from xcam_example.cell_correlation import CellCorrelation
 from xcam_example.elementwise_gradcam import ElementwiseGradCAM
 from xcam_example.gate import Gate
 from xcam_example.half_kept import HalfKept
-from xcam_example.occlusion import Occlusion
+from xcam_example.hidden_cells import HiddenCells
 from xcam_example.tiny_cnn import TinyCNN
 
 __all__ = [
@@ -19,7 +19,7 @@ __all__ = [
     "ElementwiseGradCAM",
     "Gate",
     "HalfKept",
-    "Occlusion",
+    "HiddenCells",
     "TinyCNN",
     "xcam_methods",
     "xcam_metrics",
@@ -30,7 +30,7 @@ __all__ = [
 @xcam.hookimpl
 def xcam_methods() -> list[type[xcam.Method]]:
     """Return the methods that this package brings."""
-    return [ElementwiseGradCAM, Gate, Occlusion]
+    return [ElementwiseGradCAM, Gate, HiddenCells]
 
 
 @xcam.hookimpl

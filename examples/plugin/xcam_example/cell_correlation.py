@@ -12,7 +12,7 @@ from xcam import Explanation, Metric, MetricSpec
 from xcam.core import Output
 from xcam.engine import untouched
 from xcam.metrics.inputs import read_maps, read_target
-from xcam_example.occlusion import Occlusion, cell_grid
+from xcam_example.hidden_cells import HiddenCells, cell_grid
 
 __all__ = ["CellCorrelation"]
 
@@ -58,7 +58,7 @@ class CellCorrelation(Metric):
         """See `Metric.score`; gives (B,) correlations."""
         maps, target = read_maps(explanation, images), read_target(explanation, images)
         with untouched(model), torch.no_grad():
-            falls = Occlusion(self.cells, self.output).maps(model, images, target)
+            falls = HiddenCells(self.cells, self.output).maps(model, images, target)
         places = cell_grid(images, self.cells).flatten()
         sums = maps.new_zeros(len(maps), self.cells**2).index_add(1, places, maps.flatten(1))
         return correlation(sums, falls.flatten(1))

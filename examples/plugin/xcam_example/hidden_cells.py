@@ -1,4 +1,4 @@
-"""Occlusion sensitivity."""
+"""How far the score falls when a cell of the image is hidden."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from xcam.core import Output
 from xcam.engine import forward
 from xcam.engine.chunks import chunks
 
-__all__ = ["Occlusion", "cell_grid"]
+__all__ = ["HiddenCells", "cell_grid"]
 
 
 @dataclass(frozen=True)
-class Occlusion(Method):
-    """Occlusion sensitivity: how far the score falls when a cell of the image is hidden.
+class HiddenCells(Method):
+    """Show how far the score falls when a cell of the image is hidden.
 
     M_ij = f(x) − f(x with cell ij in the image's mean colour), for a grid of cells (Zeiler and
     Fergus, 2014, arXiv:1311.2901, who slide a grey square).
@@ -32,8 +32,8 @@ class Occlusion(Method):
     output: Output = "logit"
 
     spec: ClassVar[MethodSpec] = MethodSpec(
-        name="occlusion",
-        title="Occlusion",
+        name="hidden_cells",
+        title="Hidden cells",
         paper="Zeiler and Fergus, 2014, arXiv:1311.2901",
         family="perturbation",
         cost="1 + cells² forwards",
@@ -58,7 +58,7 @@ class Occlusion(Method):
             hidden = self._hide(images[rows], pairs % count)
             return target.scores(forward.call(model, hidden), rows, output=self.output)
 
-        parts = chunks(len(images) * count, step, images, label="occlusion")
+        parts = chunks(len(images) * count, step, images, label="hidden_cells")
         scores = torch.cat([scores for _, scores in parts])
         return clean[:, None, None] - scores.view(-1, self.cells, self.cells)
 
