@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from xcam.core import Metric, MetricSpec
-from xcam.results.store import encode_part
+from xcam.results.parts import encode_part
 from xcam.runs.manifest import encode_manifest
 
 COUNT = 40

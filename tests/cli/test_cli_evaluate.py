@@ -29,7 +29,13 @@ def test_evaluate_prints_the_table_and_keeps_the_rows(nets, pictures, tmp_path):
     assert done.stdout == f"{expected.to_text(80)}\n"
     assert {row["image"] for row in rows(out)} == set(data.ids)
     assert len(list((out / "rows").iterdir())) == 3
-    assert run("evaluate", "--data", pictures, "--out", out, "--load", "3").exit_code == 2
+    again = "evaluate", "--data", pictures, "--out", out, "--methods", "gradcam", "--metrics"
+    assert run(*again, "sparseness", "--seed", "1").exit_code == 2
+    grown = run(*again, "complexity")
+    assert grown.exit_code == 0, grown.output
+    first, *lines = grown.stdout.splitlines()
+    assert ("complexity" in first, "sparseness" in first) == (True, True)
+    assert any(line.startswith("rise") and " -" in line for line in lines)
 
 
 def test_evaluate_passes_everything_on(nets, pictures, tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import numpy as np
 import peaks
 import pytest
 
-from xcam.results.store import encode_part
+from xcam.results.parts import encode_part
 from xcam.runs.manifest import encode_manifest
 
 pytestmark = pytest.mark.skipif(not peaks.STATUS.exists(), reason="needs Linux's /proc")

@@ -30,7 +30,7 @@ from xcam._evaluate.dry_run import format_estimate
 from xcam.engine import forward
 from xcam.errors import XcamWarning
 from xcam.models.toy import GapNet, SmallCNN
-from xcam.results.store import Row
+from xcam.results.parts import Row
 
 
 class TestRows:
@@ -341,5 +341,5 @@ def test_manifest_lists_what_the_rows_depend_on(tmp_path):
     assert said["methods"]["random"]["on"]["GapNet"]["parameters"] == {"seed": 3}
     assert said["metrics"]["sparseness"]["name"] == "sparseness"
     assert said["images"]["count"] == 6
-    assert (said["seed"], said["batch_size"], said["target"]) == (3, 4, "predicted")
+    assert (said["seed"], said["target"]) == (3, "predicted")
     assert len(said["models"]["GapNet"]["sha256"]) == 64

@@ -48,30 +48,26 @@ def changed(ids=None, labels=None, images=None, unlisted=None, truth=False):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"methods": ["gradcam", "hirescam"]}, "methods: gradcam, .* there, gradcam, hirescam, "),
         ({"methods": xcam.get_method("gradcam")(relu=True)}, r"methods, gradcam: .*relu=True"),
         (
             {"methods": xcam.get_method("gradcam")(layer="features.0")},
             r"features\.0.* on GapNet",
         ),
-        ({"metrics": "deletion"}, "metrics: deletion, sparseness there, deletion now"),
+        (
+            {"metrics": xcam.get_metric("deletion")(step=0.5)},
+            r"metrics, deletion: .*step=0\.03.* there, .*step=0\.5",
+        ),
         ({"model": GapNet(seed=1)}, "models, GapNet: "),
-        ({"model": {"mine": GapNet()}}, "models: GapNet there, mine now"),
         ({"target": "label"}, 'target: "predicted" there, "label" now'),
-        ({"batch_size": 3}, "batch_size: 2 there, 3 now"),
-        ({"controls": False}, "methods: gradcam, center_gaussian, random, sobel there, gradcam"),
-        ({"indices": [0, 1]}, "images, count: 6 there, 2 now"),
-        ({"data": Pictures(7)}, "images, count: 6 there, 7 now"),
+        ({"indices": [0, 1]}, r"images: 'class\d/2.png' and 3 more there, and not among those now"),
         ({"precision": "bf16"}, 'precision: "full" there, "bf16" now'),
         ({"seed": 1}, "seed: 0 there, 1 now"),
-        ({"save_maps": False}, "save_maps: true there, false now"),
-        ({"maps": {"mine": brightness}}, "maps: none there, mine now"),
-        ({"data": changed(ids="6")}, "images, sha256: "),
-        ({"data": changed(labels=3)}, "images, sha256: "),
-        ({"data": changed(images=0)}, "images, first and last: "),
-        ({"data": changed(images=5)}, "images, first and last: "),
-        ({"data": changed(unlisted=5)}, "images, first and last: "),
-        ({"data": changed(truth=True)}, "images, first and last: "),
+        ({"data": changed(ids="6")}, r"images: 'class\d/3.png' there, and not among those now"),
+        ({"data": changed(labels=3)}, r"image 'class\d/3.png': label \d there, \d now"),
+        ({"data": changed(images=0)}, r"contents, class\d/0.png: "),
+        ({"data": changed(images=5)}, r"contents, class\d/5.png: "),
+        ({"data": changed(unlisted=5)}, r"contents, class\d/5.png: "),
+        ({"data": changed(truth=True)}, r"contents, class\d/0.png: "),
     ],
 )
 def test_folder_of_another_evaluation_is_refused_with_the_difference(once, change, sentence):
@@ -100,7 +96,7 @@ def test_folder_of_other_data_is_refused(tmp_path, kind):
     run(one.images, one.labels)
     run(one.images, one.labels)
     for images, labels in ((other.images, one.labels), (one.images, other.labels)):
-        with pytest.raises(ValueError, match=r"images, first and last: .* there, .* now"):
+        with pytest.raises(ValueError, match=r"contents, 0: .* there, .* now"):
             run(images, labels)
 
 
@@ -180,6 +176,12 @@ def once(tmp_path_factory):
     out = tmp_path_factory.mktemp("once")
     evaluate(out, Pictures(6))
     return out
+
+
+def test_loader_may_have_another_batch_size_on_resume(once):
+    before = {path: path.stat().st_mtime_ns for path in once.rglob("*") if path.is_file()}
+    evaluate(once, Pictures(6), batch_size=4, controls=False, save_maps=False, metrics="deletion")
+    assert before == {path: path.stat().st_mtime_ns for path in once.rglob("*") if path.is_file()}
 
 
 def test_batch_size_may_change_on_resume(once):

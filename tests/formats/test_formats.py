@@ -71,6 +71,15 @@ def test_example_is_read(path, tmp_path):
     READERS[path.stem.partition("-")[0]](path, tmp_path)
 
 
+def test_evaluation_of_an_older_format_is_read_but_does_not_go_on(tmp_path):
+    shutil.copytree(HERE / "evaluation-1", tmp_path / "run")
+    before = (tmp_path / "run" / "manifest.json").read_bytes()
+    message = r"another evaluation \(format: 1 there, 2 now\), which this version of xcam reads"
+    with pytest.raises(ValueError, match=message):
+        write_examples.write_evaluation(tmp_path / "run")
+    assert (tmp_path / "run" / "manifest.json").read_bytes() == before
+
+
 @pytest.mark.parametrize("kind", READERS)
 def test_format_that_is_written_has_an_example(kind, tmp_path):
     written = write_examples.write(kind, tmp_path)

@@ -14,7 +14,7 @@ from xcam.core import MetricSpec
 from xcam.errors import XcamWarning
 from xcam.results import Results, rows
 from xcam.results.latex import escape
-from xcam.results.store import SCHEMA
+from xcam.results.parts import SCHEMA
 
 
 @pytest.fixture(scope="module")

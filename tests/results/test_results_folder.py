@@ -8,7 +8,7 @@ import pytest
 from recorded import METRICS, Area, records, write
 
 from xcam.errors import FileFormatError
-from xcam.results import Results, rows, store
+from xcam.results import Results, parts, rows
 from xcam.runs.manifest import encode_manifest
 
 
@@ -156,9 +156,9 @@ class TestFolder:
 
 
 def test_parts_from_before_a_column_are_read(tmp_path, monkeypatch):
-    fields = [field for field in store.SCHEMA if field.name not in store.ADDED]
+    fields = [field for field in parts.SCHEMA if field.name not in parts.ADDED]
     with monkeypatch.context() as context:
-        context.setattr(store, "SCHEMA", pa.schema(fields))
+        context.setattr(parts, "SCHEMA", pa.schema(fields))
         write(tmp_path, records(2))
     found = Results(tmp_path, METRICS).to_pandas()
     assert found["seconds_spent"].isna().all()

@@ -12,7 +12,8 @@ from xcam.errors import FileFormatError
 from xcam.explanations.folder import StoredMaps, write_maps
 from xcam.metrics import Sparseness
 from xcam.models.toy import GapNet, SmallCNN
-from xcam.results.store import SCHEMA, Row, Store
+from xcam.results.parts import SCHEMA, Row
+from xcam.results.store import Store
 from xcam.runs import manifest
 
 
@@ -49,10 +50,10 @@ class TestRows:
     def test_done_is_what_is_there_whole(self, tmp_path):
         store = Store(tmp_path)
         store.open({})
-        assert store.list_done() == set()
+        assert store.list_done() == []
         store.write(3, [row()])
         (tmp_path / "rows" / ".batch-00000004.parquet.123.part").write_bytes(b"PAR1")
-        assert store.list_done() == {3}
+        assert store.list_done() == [3]
 
     def test_clean_takes_its_own_temporary_files_alone(self, tmp_path):
         store = Store(tmp_path)

@@ -117,19 +117,15 @@ class Batches:
         """Return the number of selected images."""
         return sum(map(len, self.groups))
 
-    def load(self, numbers: Sequence[int]) -> Iterator[Batch]:
-        """Yield the batches of these numbers; nothing else is loaded."""
-        groups = [self.groups[number] for number in numbers]
-        for number, group, loaded in zip(numbers, groups, self.read(groups), strict=True):
+    def load(self, groups: Mapping[int, Sequence[int]]) -> Iterator[Batch]:
+        """Yield batches of these images by the batches' numbers; nothing else is loaded."""
+        loads = self.read([*groups.values()])
+        for (number, group), loaded in zip(groups.items(), loads, strict=True):
             yield _make_batch(loaded, number, group, tuple(self.ids[index] for index in group))
 
-    def describe(self) -> Iterator[str]:
-        """Yield position, id and label of each image, as far as known without reading it."""
-        for number, group in enumerate(self.groups):
-            for index in group:
-                label = "" if self.labels is None else self.labels[index]
-                # Batches that the caller made may hold the same images in other groups.
-                yield f"{0 if self.size else number} {index} {self.ids[index]} {label}"
+    def load_readable(self, index: int) -> Batch | None:
+        """Return an image alone in a batch; None if it cannot be read."""
+        return self._load_readable([index], [])
 
     def load_first_and_last(self) -> tuple[Batch, Batch]:
         """Return the first and the last image that can be read, each alone in a batch.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from xcam._evaluate.batches import Batch
+from xcam._evaluate.batches import Batch, Batches
 from xcam._evaluate.comparison import Comparison, MapSource
 from xcam._evaluate.scoring import move_to_model
 from xcam._explain.checks import check_pass
@@ -66,6 +66,21 @@ class Classes:
         if numbering is None or batch.labels is None:
             return batch
         return replace(batch, labels=numbering.translate(batch.labels))
+
+    def number_listed(self, batches: Batches) -> dict[str, dict[int, int]]:
+        """Return the labels that the data lists, by position, as each model numbers them."""
+        if batches.labels is None:
+            return {}
+        selected = [index for group in batches.groups for index in group]
+        try:
+            labels = torch.tensor([int(batches.labels[index]) for index in selected])  # type: ignore[call-overload]
+        except (TypeError, ValueError):  # of a kind that the data turns into numbers elsewhere
+            return {}
+        found = {}
+        for model, numbering in self.numberings.items():
+            numbers = labels if numbering is None else numbering.translate(labels)
+            found[model] = dict(zip(selected, numbers.tolist(), strict=True))
+        return found
 
     def check_several(self, labels: Tensor, comparison: Comparison, images: Tensor) -> None:
         """Refuse labels (B, K) bool that are numbers of a model's classes, and not one for each.

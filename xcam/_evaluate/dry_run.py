@@ -6,12 +6,11 @@ import math
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import timedelta
 
 from xcam._evaluate.work import Work
 from xcam.engine.forward import OutOfTime, limit_time
-from xcam.results.store import Row
+from xcam.results.parts import Row
 
 __all__ = ["format_estimate", "list_unmeasured", "measure"]
 
@@ -31,10 +30,9 @@ def measure(work: Work) -> tuple[list[Row], float]:
     for count in (_HANDFUL, 1):
         rows: list[Row] = []
         begin = time.perf_counter()
-        few = replace(batches, groups=(batches.groups[0][:count],))
         try:
             with limit_time(_SECONDS):
-                work.score(next(few.load([0])), rows=rows)
+                work.score(next(batches.load({0: batches.groups[0][:count]})), rows=rows)
             break
         except OutOfTime:
             continue

@@ -7,21 +7,21 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from xcam._evaluate.batches import Batch
 from xcam._evaluate.comparison import Comparison, MapSource
 from xcam._evaluate.failures import Outcome, StepRunner
+from xcam._evaluate.sources import Recalled, concatenate, group_by_resolution, wrap_maps
 from xcam._explain.checks import check_images
 from xcam._explain.prepared import Prepared, run
-from xcam.core import Explanation, Metric, Target, check_finite, check_logits
+from xcam.core import Explanation, Method, Metric, Target, check_finite, check_logits
 from xcam.engine import untouched
 from xcam.engine.clean import clean_logits
 from xcam.engine.shared import share_passes
 from xcam.imaging import is_flat
-from xcam.results.store import Row
+from xcam.results.parts import Row
 
 __all__ = ["BatchScorer", "KeepMaps", "move_to_model"]
 
@@ -39,7 +39,9 @@ class BatchScorer:
         images: The batch's images on the model's device.
         comparison: What is compared.
         prepared: The methods, prepared for this model.
+        wanted: The labels of the metrics that score each method, by its label.
         runner: Runs each step and records the images that it fails on.
+        recalled: The maps of methods that explained the batch before, by label.
         shared_scores: Collects, by label, the scores of metrics that read no maps.
         announce: Called with the label of each method before it explains.
     """
@@ -50,28 +52,31 @@ class BatchScorer:
     images: Tensor
     comparison: Comparison
     prepared: Mapping[str, Prepared]
+    wanted: Mapping[str, Sequence[str]]
     runner: StepRunner
+    recalled: Mapping[str, Recalled] = field(default_factory=dict)
     shared_scores: dict[str, Outcome[Tensor]] = field(default_factory=dict)
     announce: Callable[[str], None] | None = None
 
     def rows(self, keep: KeepMaps | None = None) -> Iterator[Row]:
-        """Yield a row for each image × method × metric, failures included.
+        """Yield a row for each image × method × wanted metric, failures included.
 
         Args:
             keep: Called with each method's label and explanations.
         """
         sources: dict[str, Prepared | MapSource] = {**self.prepared, **self.comparison.maps}
         with share_passes(self.images), share_passes(self._explained_images):
-            for label, source in sources.items():
+            for label, metrics in self.wanted.items():
+                source = sources[label]
                 if self.announce:
                     self.announce(label)
                 explained = self._explain(label, source)
-                if keep and isinstance(source, Prepared):
+                if keep and isinstance(source, Prepared) and label not in self.recalled:
                     keep(self, label, explained[0])
                 columns = _explanation_columns(explained)
                 with share_passes():  # of the masks of these maps, and all that is read from them
-                    for name, metric in self.comparison.metrics.items():
-                        scored = self._score(name, metric, explained)
+                    for name in metrics:
+                        scored = self._score(name, self.comparison.metrics[name], explained)
                         yield from self._make_rows(label, name, columns, scored)
 
     @cached_property
@@ -91,7 +96,8 @@ class BatchScorer:
 
         Where nothing reads them they have no classes, and the model does not run.
         """
-        needed = not self.comparison.explains_labels or bool(self.comparison.maps)
+        stored = self.recalled or self.comparison.maps
+        needed = not self.comparison.explains_labels or bool(stored)
 
         def step(rows: Sequence[int]) -> Tensor:
             images = _take(self.images, rows)
@@ -121,15 +127,35 @@ class BatchScorer:
         failed: Outcome[Explanation] = Outcome([], None, {}, clean.errors)
         if isinstance(source, Prepared):
             by_method = partial(self._explain_by_method, source)
-            return [self.runner.run(clean.rows, by_method, Explanation.cat), failed]
+            recalled = self._recall(label, source.method)
+            rest = [row for row in clean.rows if row not in recalled.rows]
+            return [self.runner.run(rest, by_method, Explanation.cat), recalled, failed]
         by_source = partial(self._explain_by_source, label, source)
-        outcome = self.runner.run(clean.rows, by_source, _concatenate)
-        return [*_group_by_resolution(outcome), failed]
+        outcome = self.runner.run(clean.rows, by_source, concatenate)
+        return [*group_by_resolution(outcome), failed]
 
     def _explain_by_method(self, prepared: Prepared, rows: Sequence[int]) -> Explanation:
         images = self._take_images(rows)
         # Classes that the host knows: those of a tensor on a GPU would be read to be checked.
         return run(prepared, images, Target.of([self.targets[row] for row in rows], images))
+
+    def _recall(self, label: str, method: Method) -> Outcome[Explanation]:
+        """Return the explanations of the images whose maps are stored, at their first cost."""
+        found, stored = {}, self.recalled.get(label)
+        for row in self._clean.rows if stored else ():
+            name, index = self.batch.ids[row], self.batch.indices[row]
+            one = stored.find(name, index, self.targets[row]) if stored else None
+            if one is not None:
+                found[row] = one
+        if not found or self._clean.result is None:
+            return Outcome([], None, {}, {})
+        rows = list(found)
+        logits = self._clean.result[[self._clean.rows.index(row) for row in rows]]
+        maps = torch.stack([one for one, _ in found.values()])
+        explanation = Explanation.of(
+            maps, self._take_images(rows), self._take_targets(rows), logits, method
+        )
+        return Outcome(rows, explanation, {row: cost for row, (_, cost) in found.items()}, {})
 
     def _explain_by_source(
         self, label: str, source: MapSource, rows: Sequence[int]
@@ -139,7 +165,7 @@ class BatchScorer:
             raise RuntimeError("maps are asked for only of images that the model has seen")
         logits = clean.result[[clean.rows.index(row) for row in rows]]
         maps = source(images, [self.batch.ids[row] for row in rows], targets)
-        return _wrap_maps(maps, label, images, targets, logits)
+        return wrap_maps(maps, label, images, targets, logits)
 
     def _take_targets(self, rows: Sequence[int]) -> Tensor:
         return torch.tensor([self.targets[row] for row in rows], device=self.images.device)
@@ -217,48 +243,6 @@ def move_to_model(images: Tensor, model: nn.Module) -> Tensor:
     """Return the images on the model's device; as they are for a model without parameters."""
     parameter = next(model.parameters(), None)
     return images if parameter is None else images.to(parameter.device)
-
-
-def _group_by_resolution(outcome: Outcome[list[Explanation]]) -> list[Outcome[Explanation]]:
-    """Join the explanations of single images where their maps have the same resolution."""
-    groups: dict[tuple[int, ...], dict[int, Explanation]] = {}
-    for row, single in zip(outcome.rows, outcome.result or (), strict=True):
-        groups.setdefault(tuple(single.raw.shape[1:]), {})[row] = single
-    failed: Outcome[Explanation] = Outcome([], None, {}, outcome.errors)
-    return [
-        Outcome(
-            [*group],
-            Explanation.cat([*group.values()]),
-            {row: outcome.costs[row] for row in group},
-            {},
-        )
-        for group in groups.values()
-    ] + [failed]
-
-
-def _wrap_maps(
-    maps: object, label: str, images: Tensor, targets: Tensor, logits: Tensor
-) -> list[Explanation]:
-    """Return an explanation of each image alone: maps from elsewhere may differ in resolution."""
-    count = len(images)
-    if isinstance(maps, Tensor | np.ndarray):
-        if maps.ndim not in (3, 4) or len(maps) != count:
-            raise ValueError(f"{label} must give ({count}, h, w) maps, got {tuple(maps.shape)}")
-    elif not isinstance(maps, list | tuple) or len(maps) != count:
-        raise TypeError(f"{label} must give a tensor of {count} maps, got {type(maps).__name__}")
-    explanations = []
-    for row, single in enumerate(maps):
-        if not isinstance(single, Tensor | np.ndarray):
-            raise TypeError(f"{label} must give tensors or arrays, got {type(single).__name__}")
-        one = slice(row, row + 1)
-        explanations.append(
-            Explanation.of(single[None], images[one], targets[one], logits[one], label)
-        )
-    return explanations
-
-
-def _concatenate(parts: list[list[Explanation]]) -> list[Explanation]:
-    return [single for part in parts for single in part]
 
 
 def _explanation_columns(

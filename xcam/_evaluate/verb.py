@@ -15,10 +15,12 @@ from torch.utils.data import DataLoader, Dataset
 from xcam._evaluate.batches import Batches
 from xcam._evaluate.comparison import Comparison, Maps, Methods, Metrics, Models, check_identity
 from xcam._evaluate.dry_run import format_estimate, list_unmeasured, measure
+from xcam._evaluate.identity import describe_work
 from xcam._evaluate.work import Work
 from xcam.engine.forward import Precision
 from xcam.errors import warn
 from xcam.results import Results
+from xcam.results.manifest import load_metrics
 from xcam.results.store import Store
 from xcam.runs.processes import Processes, get_processes
 
@@ -49,7 +51,9 @@ def evaluate(
     Every method explains a batch once, and all metrics score its maps. Three controls are scored
     beside the methods: random noise, a Gaussian in the center, edges. Rows go to Parquet parts in
     `out`, one part a batch. Called again with the same arguments after it was interrupted or
-    killed, `evaluate` loads and computes only the missing batches, and ends with the same rows. A
+    killed, `evaluate` loads and computes only the missing batches, and ends with the same rows.
+    Called again with more models, methods, maps, metrics or images it computes what is new and
+    keeps the rest, also what it is not given any more, and returns the results of all. A
     method or metric that fails on an image leaves a row with the error, and so does an image that
     cannot be read. Memory does not grow with the number of images. Under `accelerate launch
     --multi_gpu` (on CPUs, too) or `torchrun` the processes share the batches; another evaluation in
@@ -72,11 +76,16 @@ def evaluate(
         maps: Maps from elsewhere to score beside the methods: a folder (what `save_maps` wrote,
             explanations or `.npy` arrays by image id), a callable `(images, ids, target) -> maps`,
             or a dict that labels several.
-        out: The folder of the rows; None for one that lives as long as the result. A folder is
-            resumed if these are the same: the settings, the models' weights, the images' ids and
-            listed `labels`, and the content, labels and truth of the first and the last image; of
-            a folder of maps the files' names and sizes and the first one's content; of a callable
-            its name, so that lambdas are refused.
+        out: The folder of the rows; None for one that lives as long as the result. A folder that
+            holds rows is resumed, or grows, if what it shares with the call is the same: the
+            seed, target and precision; of each model by its name the weights, and of methods and
+            metrics by their labels the settings; the images that are there, found by their ids
+            wherever they are in the data now, with the labels that it lists, and the content,
+            labels and truth of those that were the first and the last; of a folder of maps the
+            files' names and sizes and the first one's content; of a callable its name, so that
+            lambdas are refused. A metric that is added reads the maps that `save_maps` stored, in
+            half precision, which may move a point of a removal curve by hundredths; without these,
+            or where it reads the channels of pixels, the methods explain the images again.
         controls: Whether to score the controls, too.
         fraction: The share of the images to use, in (0, 1], drawn by `seed`.
         indices: Positions of the images to use; None for all.
@@ -89,7 +98,8 @@ def evaluate(
         seed: The seed of `fraction`, of the random control, and of methods and metrics that are
             given by name; an object keeps its own.
         save_maps: Whether to write the methods' maps, in half precision at their own resolution, to
-            `out/maps/METHOD` (`out/maps/MODEL/METHOD` if there are several models).
+            `out/maps/METHOD` (`out/maps/MODEL/METHOD` if there are several models, also once a
+            second one is added). Maps that rows lack are made and written.
         dry_run: Measure a handful of images, for a minute at most, print passes and the estimated
             time, write nothing to `out`.
 
@@ -101,7 +111,8 @@ def evaluate(
         ValueError: An argument out of its range, a loader that shuffles, images of which the first
             16 cannot be read, labels or truth that are needed and missing, needed labels of
             classes that are not a model's, maps of such classes, or an `out` of another
-            evaluation, each difference named.
+            evaluation, each difference named: other weights under a name, other settings under a
+            label, another seed, images that are missing or different.
         UnknownNameError: No such method or metric.
         NotFittedError: A trainable method whose head a model lacks, or has untrained.
         FileFormatError: A damaged file in `out`, or among the maps.
@@ -130,7 +141,7 @@ def evaluate(
         results = _run_in_temporary_folder(run, comparison)
     else:
         run(Path(out))
-        results = Results(out, comparison.metrics)
+        results = Results(out, load_metrics(Path(out), comparison.metrics))
     for note in (*work.notes, *results.warnings):
         warn(note)
     return results
@@ -151,7 +162,7 @@ def _run_in_temporary_folder(run: Callable[[Path], None], comparison: Comparison
 
 def _measure(work: Work, store: Store, processes: Processes) -> None:
     """Write the rows of a handful of images and print what all of them would cost."""
-    store.open(work.describe())
+    store.open(describe_work(work, store))
     rows, seconds = measure(work)
     store.write(0, rows)
     if processes.is_main:

@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib.metadata import version
-from itertools import chain, product
-from pathlib import Path
-from typing import Any
+from itertools import product
+from typing import TypeAlias
 
-import torch
 from torch import nn
 
 from xcam._evaluate.batches import Batch, Batches
 from xcam._evaluate.classes import Classes
-from xcam._evaluate.comparison import Comparison, describe_source
+from xcam._evaluate.comparison import Comparison
 from xcam._evaluate.failures import Outcome, StepRunner
+from xcam._evaluate.growth import Plan
+from xcam._evaluate.identity import check_additions, describe_work
 from xcam._evaluate.scoring import BatchScorer, move_to_model
 from xcam._evaluate.several import has_several, spread_labels
+from xcam._evaluate.sources import recall
 from xcam._explain.checks import check_dtype, check_images
 from xcam._explain.prepared import Prepared, prepare
 from xcam.core import Explanation, Method, independent_classes
-from xcam.engine import unwrap
 from xcam.engine.forward import run_settings
 from xcam.errors import XcamError
 from xcam.explanations.folder import write_maps
 from xcam.models.categories import find_categories
-from xcam.results.store import Row, Store
-from xcam.runs import manifest
+from xcam.results.parts import Row
+from xcam.results.store import Store
 from xcam.runs.processes import Processes
 from xcam.runs.terminal import is_live, write_line
 
 __all__ = ["Work"]
+
+Missing: TypeAlias = "Mapping[tuple[str, str], Sequence[str]]"
+"""Metrics by model and method."""
 
 _LINE_SECONDS = 30  # between lines of progress in a file
 
@@ -46,7 +48,7 @@ class Work:
         comparison: What is compared.
         batches: The images that it is compared on.
         prepared: The methods by label, prepared for each model.
-        sample_digest: A hash of the first and the last image, their labels and truth.
+        ends: The first and the last image, each alone, by which the data is recognized.
         seed: The seed of all that is drawn.
         save_maps: Whether to keep the methods' maps.
         classes: How the models number the classes of the data and of the maps.
@@ -57,7 +59,7 @@ class Work:
     comparison: Comparison
     batches: Batches
     prepared: Mapping[str, Mapping[str, Prepared]]
-    sample_digest: str
+    ends: tuple[Batch, Batch]
     seed: int
     save_maps: bool
     classes: Classes
@@ -94,100 +96,105 @@ class Work:
             }
             for name, model in comparison.models.items()
         }
-        sample = _digest(first, last)
-        return cls(comparison, batches, prepared, sample, seed, save_maps, classes, is_spread)
+        ends = first, last
+        return cls(comparison, batches, prepared, ends, seed, save_maps, classes, is_spread)
 
     def run(self, store: Store, processes: Processes, progress: bool) -> None:
-        """Compute this process's share of the missing batches; return when all have theirs."""
-        from tqdm.auto import tqdm
-
+        """Compute this process's share of what is missing; return when all have theirs."""
         with store.run.lock() if processes.is_main else nullcontext():
             if processes.is_main:
-                store.open(self.describe())
-                store.clean()
+                plan = self._open(store)
             processes.wait()
             if not processes.is_main:
-                store.open(self.describe(), joining=True)
-            done = self._list_done(store)
-            missing = [number for number in range(len(self.batches.groups)) if number not in done]
-            share = missing[processes.rank :: processes.count]
+                plan = self._join(store)
+            missing = {number: found for number in plan.groups if (
+                found := self._list_missing(store, plan, number)
+            )}  # fmt: skip
+            share = [*missing][processes.rank :: processes.count]
             processes.wait()  # all must see the same folder before anybody writes
+            if len(missing) < len(plan.groups) and progress and processes.is_main:
+                done = len(plan.groups) - len(missing)
+                write_line(f"{done} of {len(plan.groups)} batches are done")
             shown = progress and processes.is_main
-            if done and shown:
-                sentence = f"{len(done)} of {len(self.batches.groups)} batches are done"
-                write_line(sentence)
-            images = sum(len(self.batches.groups[number]) for number in share)
-            # In a file a bar is a line at a time.
-            interval = 0.1 if is_live() else _LINE_SECONDS
-            bar = tqdm(total=images, unit="image", mininterval=interval, disable=not shown)
-            announce = partial(bar.set_postfix_str, refresh=is_live())
-            for batch in self.batches.load(share):
-                store.write(batch.number, self.score(batch, store, announce))
-                bar.update(len(self.batches.groups[batch.number]))
-            bar.close()
+            self._run_share(store, plan, {number: missing[number] for number in share}, shown)
             processes.wait()
 
-    def _list_done(self, store: Store) -> set[int]:
-        """List the batches that need nothing more: also not a file of maps that was removed."""
-        done = store.list_done()
-        if not self.save_maps:
-            return done
-        pairs = [(model, label) for model, known in self.prepared.items() for label in known]
-        missing = {
-            number: {pair for pair in pairs if not self._locate_maps(store, number, *pair).exists()}
-            for number in done
-        }
-        return {number for number in done if not missing[number] & store.list_explained(number)}
+    def _run_share(
+        self, store: Store, plan: Plan, missing: Mapping[int, Missing], shown: bool
+    ) -> None:
+        """Compute what is missing of some batches."""
+        from tqdm.auto import tqdm
 
-    def _locate_maps(self, store: Store, number: int, model: str, label: str) -> Path:
-        """Return where the maps of a method of a batch are kept."""
-        labels = [model, label] if len(self.comparison.models) > 1 else [label]
-        return store.maps_folder(*labels) / f"batch-{number:08d}.safetensors"
+        groups = {number: plan.groups[number] for number in missing}
+        # In a file a bar is a line at a time.
+        interval = 0.1 if is_live() else _LINE_SECONDS
+        images = sum(map(len, groups.values()))
+        bar = tqdm(total=images, unit="image", mininterval=interval, disable=not shown)
+        announce = partial(bar.set_postfix_str, refresh=is_live())
+        for batch in self.batches.load(groups):
+            wanted = missing[batch.number]
+            store.add(batch.number, self.score(batch, store, announce, wanted=wanted))
+            bar.update(len(groups[batch.number]))
+        bar.close()
 
-    def describe(self) -> dict[str, Any]:
-        """Return what the rows depend on, as JSON."""
-        comparison, batches = self.comparison, self.batches
-        lines = (line.encode() for line in batches.describe())
-        renumbered = self.classes.describe()
-        return {
-            "format": 1,
-            "versions": {"xcam": version("xcam"), "torch": str(torch.__version__)},
-            "models": {
-                name: manifest.describe_model(unwrap(net))
-                for name, net in comparison.models.items()
-            },
-            "methods": {
-                label: self._describe_method(label) for label in chain(*self.prepared.values())
-            },
-            "maps": {label: describe_source(source) for label, source in comparison.maps.items()},
-            "metrics": {
-                label: manifest.describe_settings(metric, metric.spec.name)
-                for label, metric in comparison.metrics.items()
-            },
-            "target": "label" if comparison.explains_labels else "predicted",
-            "images": {
-                "count": len(batches),
-                "sha256": manifest.digest(lines),
-                "first and last": self.sample_digest,
-            },
-            "batch_size": batches.size,
-            "precision": comparison.precision,
-            "seed": self.seed,
-            "save_maps": self.save_maps,
-            **({"labels": renumbered} if renumbered else {}),
-        }
+    def _open(self, store: Store) -> Plan:
+        """Begin the folder, or check and extend one that holds some of the evaluation."""
+        content = store.compare(describe_work(self, store))
+        check_additions(content, self.comparison.metrics)
+        plan = self._plan(store)
+        models = list(store.read_manifest().get("models", {}))
+        if len(models) == 1 and len(content["models"]) > 1:
+            store.move_maps(models[0])
+        store.open(describe_work(self, store))
+        store.clean()
+        for number, indices in plan.moved.items():
+            store.renumber(number, indices)
+        return plan
 
-    def _describe_method(self, label: str) -> dict[str, Any]:
-        """Return the method of a label on each model: a model's own may have other settings."""
-        methods = {
-            model: by_label[label].method
+    def _join(self, store: Store) -> Plan:
+        """Check a folder that another process has opened."""
+        store.open(describe_work(self, store), joining=True)
+        return self._plan(store)
+
+    def _plan(self, store: Store) -> Plan:
+        """Match the rows that are there with the images.
+
+        Raises:
+            ValueError: They are of images that are not here, or of other labels.
+        """
+        parts = {number: store.read_part(number) for number in store.list_done()}
+        try:
+            plan = Plan.of(self.batches, parts)
+            plan.check_labels(self.classes.number_listed(self.batches) if parts else {})
+        except ValueError as error:
+            raise ValueError(
+                f"{str(store.folder)!r} holds another evaluation ({error}); use another folder, or "
+                "the images that are there and more"
+            ) from error
+        return plan
+
+    def _list_missing(self, store: Store, plan: Plan, number: int) -> Missing:
+        """List the metrics that each model's methods lack on a batch.
+
+        There are none of a method that lacks but a file of maps.
+        """
+        part = plan.parts.get(number)
+        if part is None:
+            return {pair: [*self.comparison.metrics] for pair in self._list_pairs()}
+        missing = {}
+        for pair in self._list_pairs():
+            metrics = [name for name in self.comparison.metrics if (*pair, name) not in part.rows]
+            keeps = self.save_maps and pair in part.explained and pair[1] in self.prepared[pair[0]]
+            if metrics or (keeps and not store.locate_maps(number, *pair).exists()):
+                missing[pair] = metrics
+        return missing
+
+    def _list_pairs(self) -> list[tuple[str, str]]:
+        return [
+            (model, label)
             for model, by_label in self.prepared.items()
-            if label in by_label
-        }
-        settings = {
-            model: manifest.describe_settings(one, one.spec.name) for model, one in methods.items()
-        }
-        return {"name": next(iter(methods.values())).spec.name, "on": settings}
+            for label in (*by_label, *self.comparison.maps)
+        ]
 
     def score(
         self,
@@ -195,56 +202,66 @@ class Work:
         store: Store | None = None,
         announce: Callable[[str], object] | None = None,
         rows: list[Row] | None = None,
+        wanted: Missing | None = None,
     ) -> list[Row]:
-        """Return all rows of a batch; write its maps to the store, if there is one.
+        """Return rows of a batch; write its maps to the store, if there is one.
 
         Args:
             batch: The images.
             store: Where maps are kept.
             announce: Called with the model's name and the method's label before each.
             rows: A list to add to, which holds what is done if the work is cut short.
+            wanted: The metrics of each model and method; None for all.
         """
+        if wanted is None:
+            wanted = {pair: [*self.comparison.metrics] for pair in self._list_pairs()}
         rows = [] if rows is None else rows
-        rows += self._make_error_rows(batch)
+        rows += [
+            Row(one.index, one.id, model, None, None, label, metric, error=one.error)
+            for one, ((model, label), metrics) in product(batch.unreadable, wanted.items())
+            for metric in metrics
+        ]
         with independent_classes() if self.is_spread else nullcontext():
-            if batch.indices:
-                self._score_rows(batch, store, announce, rows)
+            for name in dict.fromkeys(model for model, _ in wanted) if batch.indices else ():
+                metrics = {
+                    label: found for (model, label), found in wanted.items() if model == name
+                }
+                scorer = self._make_scorer(batch, name, metrics, store, announce)
+                keep = partial(self._write_maps, store) if store and self.save_maps else None
+                rows.extend(scorer.rows(keep))
         return rows
 
-    def _score_rows(
+    def _make_scorer(
         self,
         batch: Batch,
+        name: str,
+        wanted: Mapping[str, Sequence[str]],
         store: Store | None,
         announce: Callable[[str], object] | None,
-        rows: list[Row],
-    ) -> None:
-        for name, model in self.comparison.models.items():
-            images = move_to_model(batch.images, model)
-            comparison = replace(self.comparison, maps=self.classes.maps[name])
-            settings = (comparison.batch_size, comparison.precision)
-            runner = StepRunner(images.device, *settings, self.notes)
-            scorer = BatchScorer(
-                self.classes.number_labels(batch, name),
-                name,
-                model,
-                images,
-                comparison,
-                self.prepared[name],
-                runner,
-                announce=partial(_announce, announce, name) if announce else None,
-            )
-            keep = partial(self._write_maps, store) if store and self.save_maps else None
-            rows.extend(scorer.rows(keep))
-
-    def _make_error_rows(self, batch: Batch) -> list[Row]:
-        """Return a row with the error for all that the unreadable images would have had."""
-        return [
-            Row(one.index, one.id, model, None, None, label, metric, error=one.error)
-            for one, (model, by_label) in product(batch.unreadable, self.prepared.items())
-            for label, metric in product(
-                [*by_label, *self.comparison.maps], self.comparison.metrics
-            )
+    ) -> BatchScorer:
+        model = self.comparison.models[name]
+        images = move_to_model(batch.images, model)
+        comparison = replace(self.comparison, maps=self.classes.maps[name])
+        settings = (comparison.batch_size, comparison.precision)
+        runner = StepRunner(images.device, *settings, self.notes)
+        stored = [
+            label
+            for label, names in wanted.items()
+            if label in self.prepared[name]
+            and not any(comparison.metrics[metric].reads_channels for metric in names)
         ]
+        return BatchScorer(
+            self.classes.number_labels(batch, name),
+            name,
+            model,
+            images,
+            comparison,
+            self.prepared[name],
+            wanted,
+            runner,
+            recall(store, batch.number, name, stored) if store else {},
+            announce=partial(_announce, announce, name) if announce else None,
+        )
 
     def _write_maps(
         self, store: Store, scorer: BatchScorer, label: str, explained: Outcome[Explanation]
@@ -255,7 +272,7 @@ class Work:
         logits = explained.result.logits
         names = () if logits is None else find_categories(scorer.model, logits.shape[1])
         write_maps(
-            self._locate_maps(store, scorer.batch.number, scorer.name, label),
+            store.locate_maps(scorer.batch.number, scorer.name, label),
             explained.result.reduced,
             [scorer.batch.ids[row] for row in explained.rows],
             targets,
@@ -266,16 +283,6 @@ class Work:
 
 def _announce(show: Callable[[str], object], model: str, method: str) -> None:
     show(f"{model}: {method}")
-
-
-def _digest(*batches: Batch) -> str:
-    parts = (
-        (name, part)
-        for batch in batches
-        for name, part in (("i", batch.images), ("l", batch.labels), ("t", batch.truth))
-        if part is not None
-    )
-    return manifest.digest(manifest.iterate_bytes(parts))
 
 
 def _check_truth(first: Batch, comparison: Comparison) -> None:

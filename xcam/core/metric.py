@@ -158,6 +158,11 @@ class Metric(Settings, ABC):
         return None
 
     @property
+    def reads_channels(self) -> bool:
+        """Return whether it reads the channels of `Explanation.raw`, which stored maps lack."""
+        return False
+
+    @property
     def curve_axes(self) -> tuple[str, str]:
         """Return what the abscissa and the ordinate of the curve are, for figures.
 

@@ -19,7 +19,7 @@ from xcam.explanations.loading import load_explanation
 from xcam.runs import files, manifest
 from xcam.sentences import escape_name
 
-__all__ = ["StoredMaps", "read_maps", "write_array", "write_maps"]
+__all__ = ["StoredMaps", "read_batch", "read_maps", "write_array", "write_maps"]
 
 _HEADER = "xcam.maps"
 _FORMAT = 2
@@ -89,6 +89,24 @@ class _Place:
 
     path: Path
     row: int | None = None
+
+
+def read_batch(path: Path) -> dict[tuple[str, int | None], Tensor]:
+    """Read the maps of a batch that `write_maps` wrote, (h, w) float32 each.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The maps by their image's id and class, None if they count for any.
+
+    Raises:
+        FileFormatError: It is damaged, or no file of maps.
+    """
+    keys = _read_keys(path)[0]
+    if keys is None:
+        raise FileFormatError(f"{str(path)!r} is no file of maps; {_REMEDY}")
+    return dict(zip(keys, _read_tensors(path)[0], strict=True))
 
 
 class StoredMaps:

@@ -11,19 +11,31 @@ from xcam.errors import FileFormatError
 from xcam.registry import get_metric, installed
 from xcam.runs.manifest import read_manifest
 
-__all__ = ["count_images", "load_controls", "load_metrics", "load_titles"]
+__all__ = ["count_images", "load_controls", "load_metrics", "load_titles", "make_metrics"]
 
 
-def load_metrics(folder: Path) -> dict[str, Metric]:
+def load_metrics(folder: Path, given: Mapping[str, Metric] | None = None) -> dict[str, Metric]:
     """Return the metrics by label, made again from their names and settings.
+
+    Args:
+        folder: Of the evaluation.
+        given: Metrics that need not be made.
 
     Raises:
         FileFormatError: The manifest is missing or damaged.
         UnknownNameError: A metric is not installed.
         ValueError: A setting that no file can hold, such as a tensor.
     """
+    return make_metrics(_read_part(folder, "metrics"), given or {})
+
+
+def make_metrics(
+    entries: Mapping[str, Mapping[str, Any]], given: Mapping[str, Metric]
+) -> dict[str, Metric]:
+    """Return the metrics of a manifest's entries by label; see `load_metrics`."""
     return {
-        label: _make_metric(label, entry) for label, entry in _read_part(folder, "metrics").items()
+        label: given[label] if label in given else _make_metric(label, entry)
+        for label, entry in entries.items()
     }
 
 

@@ -63,12 +63,20 @@ class Results:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Return a sentence for each model and method with flat maps."""
+        """Return a sentence for each model and method with flat maps, or without some images."""
         count, flat = len(self._rows.index), self._count_flat_maps()
-        return tuple(
+        sentences = [
             f"{number} of {count} maps of {method!r} are flat, they point nowhere ({model})"
             for (model, method), number in flat[flat > 0].items()
-        )
+        ]
+        lacking = self._rows.summary.assign(lacks=lambda x: count - x["rows"] - x["errors"])
+        lacking = lacking[lacking["lacks"] > 0]
+        for (model, method, number), lines in lacking.groupby(["model", "method", "lacks"]):
+            sentences.append(
+                f"{number} of {count} images have no row of {method!r} ({model}) by "
+                f"{', '.join(lines['metric'])}; name both when you call evaluate again"
+            )
+        return tuple(sentences)
 
     @property
     def first_errors(self) -> tuple[str, ...]:

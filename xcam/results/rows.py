@@ -21,7 +21,7 @@ from torch import Tensor
 
 from xcam.errors import FileFormatError
 from xcam.results.bootstrap import Sample
-from xcam.results.store import ADDED, SCHEMA, check_part
+from xcam.results.parts import ADDED, SCHEMA, check_part, describe_damaged_part
 
 __all__ = ["Batch", "Group", "Rows"]
 
@@ -73,10 +73,7 @@ class Rows:
             )
         for part in parts:
             if not check_part(part):
-                raise FileFormatError(
-                    f"{str(part)!r} is damaged, or not by xcam; remove it, and call the "
-                    "xcam.evaluate that wrote it again, which computes its images anew"
-                )
+                raise describe_damaged_part(part)
         with self._translate_errors():
             data = ds.dataset([str(part) for part in parts], format="parquet")
             self._data = data.replace_schema(SCHEMA)

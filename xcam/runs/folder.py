@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from xcam.errors import FileFormatError
 from xcam.runs import files
-from xcam.runs.manifest import encode_manifest, list_differences, read_manifest
+from xcam.runs.manifest import encode_manifest, extend, list_differences, read_manifest
 from xcam.sentences import escape_name
 
 __all__ = ["CANNOT_LOCK", "RunFolder"]
@@ -109,7 +109,13 @@ class RunFolder:
         return any(any(self.path.glob(pattern)) for pattern in self.products)
 
     def settle(
-        self, settings: Mapping[str, Any], *, joining: bool = False, name: str = "manifest.json"
+        self,
+        settings: Mapping[str, Any],
+        *,
+        joining: bool = False,
+        name: str = "manifest.json",
+        growing: Collection[str] = (),
+        free: Collection[str] = (),
     ) -> None:
         """Write the manifest, or compare it with the one that is there if the work has begun.
 
@@ -120,24 +126,34 @@ class RunFolder:
             settings: What must be the same for the work to be resumed: JSON.
             joining: Another process has written the manifest just now.
             name: Of the manifest's file.
+            growing: Entries by label, to which a work that goes on may add some and name others no
+                longer; those that are there are kept.
+            free: Entries that may change.
 
         Raises:
             ValueError: It holds something else; each difference is named.
             FileFormatError: It is missing though it must be there, or damaged.
             OSError: The folder cannot be written to.
         """
-        if self.compare(settings, joining=joining, name=name):
-            self.write(name, encode_manifest(json.loads(json.dumps(settings))))
+        content = self.compare(settings, joining=joining, name=name, growing=growing, free=free)
+        if content is not None:
+            self.write(name, encode_manifest(content))
 
     def compare(
-        self, settings: Mapping[str, Any], *, joining: bool = False, name: str = "manifest.json"
-    ) -> bool:
-        """Refuse a folder of another work; return whether its manifest is to be written.
+        self,
+        settings: Mapping[str, Any],
+        *,
+        joining: bool = False,
+        name: str = "manifest.json",
+        growing: Collection[str] = (),
+        free: Collection[str] = (),
+    ) -> dict[str, Any] | None:
+        """Refuse a folder of another work; return the manifest if it is to be written.
 
         See `settle` for arguments and errors.
         """
         path = self.path / name
-        new = json.loads(json.dumps(settings))
+        new: dict[str, Any] = json.loads(json.dumps(settings))
         old = read_manifest(path, self.work) if path.exists() else None
         is_begun = joining or self.is_begun
         if old is None and is_begun:
@@ -145,19 +161,26 @@ class RunFolder:
                 f"{str(self.path)!r} holds a begun {self.work} but no {name}; use another folder"
             )
         if old is None or (not is_begun and old != new and old.keys() == new.keys()):
-            return True
+            return new
         if 2 * len(old.keys() & new.keys()) < len(new):
             kind = next((title for key, title in _KINDS.items() if key in old), "another work")
             raise ValueError(
                 f"{str(self.path)!r} is the folder of {kind}, not of a {self.work}; use another one"
             )
-        found = list(list_differences(old, new))
+        if old.get("format") != new.get("format"):
+            raise ValueError(
+                f"{str(self.path)!r} holds another {self.work} (format: {old.get('format')} there, "
+                f"{new.get('format')} now), which this version of xcam reads and does not go on "
+                "with; use another folder"
+            )
+        there, now = extend(old, new, growing), extend(new, old, growing)
+        found = list(list_differences(*(_leave_out(one, free) for one in (there, now))))
         if found:
             raise ValueError(
                 f"{str(self.path)!r} holds another {self.work} ({'; '.join(found)}); use another "
                 "folder, or the settings that are there"
             )
-        return False
+        return None if there == old and now == old else now
 
     def check_writable(self) -> None:
         """Refuse a folder that cannot be written to, before anything is computed for it.
@@ -188,3 +211,7 @@ class RunFolder:
         """Remove what killed writers left in the folder and in subfolders; call it as the owner."""
         for folder in (self.path, *subfolders):
             files.clean(folder)
+
+
+def _leave_out(content: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in content.items() if key not in keys}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ __all__ = [
     "describe_settings",
     "digest",
     "encode_manifest",
+    "extend",
     "iterate_bytes",
     "list_differences",
     "read_manifest",
@@ -93,6 +94,29 @@ def iterate_bytes(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[bytes]:
         yield f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
         values = tensor.detach().cpu().contiguous()
         yield values.flatten().view(torch.uint8).numpy().tobytes()
+
+
+def extend(
+    one: Mapping[str, Any], other: Mapping[str, Any], growing: Collection[str]
+) -> dict[str, Any]:
+    """Return a manifest with what another has beside it, by label, in the entries that may grow.
+
+    The settings of a method on several models grow by model. Where both have a label it is `one`'s,
+    so that two works that extend each other in both ways to the same have nothing that differs.
+
+    Args:
+        one: A manifest.
+        other: Another of the same kind.
+        growing: The entries that grow.
+    """
+    extended = dict(one)
+    for key in (key for key in growing if key in one or key in other):
+        here, there = one.get(key, {}), other.get(key, {})
+        extended[key] = {**there, **here}
+        for label in here.keys() & there.keys():
+            if "on" in here[label] and "on" in there[label]:
+                extended[key][label] = extend(here[label], there[label], ("on",))
+    return extended
 
 
 def list_differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

@@ -141,6 +141,11 @@ class Selectivity(Metric):
         return torch.arange(self.steps + 1, device=mean.device), chosen
 
     @property
+    def reads_channels(self) -> bool:
+        """Return whether elements are removed."""
+        return self.unit == "element"
+
+    @property
     def curve_axes(self) -> tuple[str, str]:
         """Return what the axes of the curve are."""
         return "step", super().curve_axes[1]
