@@ -13,7 +13,6 @@ from recorded import COUNT, METHODS, METRICS, Plain, fail, records, spec, values
 from xcam.core import MetricSpec
 from xcam.errors import XcamWarning
 from xcam.results import Results, rows
-from xcam.results.latex import escape
 from xcam.results.parts import SCHEMA
 
 
@@ -275,22 +274,3 @@ class TestOtherViews:
         results = Results(write(tmp_path, found), METRICS)
         assert "<b>" not in results._repr_html_()
         assert r"<b>my\_cam\_x &" in results.to_latex()
-
-    def test_latex(self, results):
-        lines = results.to_latex(intervals=False, digits=2).splitlines()
-        table = results.table().set_index(["metric", "method"])["value"]
-        assert lines[0] == r"\begin{tabular}{lcccc}"
-        assert lines[2] == (
-            r"Method & area $\downarrow$ & best $\uparrow$ & neutral & plain $\uparrow$ \\"
-        )
-        area = rf"\textbf{{{table['area', 'gradcam']:.2f}}}"
-        others = " & ".join(
-            f"{table[name, 'gradcam']:.2f}" for name in ("best", "neutral", "plain")
-        )
-        assert lines[4] == rf"gradcam & {area} & {others} \\"
-        assert lines[6:8] == [r"\addlinespace", lines[7]]
-        assert lines[7].count("textbf") == 2
-        assert r"{\scriptsize [" in results.to_latex()
-
-    def test_latex_letters(self):
-        assert escape(r"a_b%\~^") == (r"a\_b\%\textbackslash{}\textasciitilde{}\textasciicircum{}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from xcam.results.sheet import LEGEND, Cell, Line, Sheet
 
 __all__ = ["escape", "render_table"]
 
 _ARROWS = {"higher": r" $\uparrow$", "lower": r" $\downarrow$", "neither": ""}
 _FLAT = r"$^\dagger$"
+_CLOSE = "$^*$"
 _SPECIAL = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -16,33 +17,30 @@ _SPECIAL = {
 }
 
 
-def render_table(results: pd.DataFrame, intervals: bool, digits: int) -> str:
+def render_table(sheet: Sheet) -> str:
     """Return a booktabs tabular: a line a method, a column a metric, the best of each in bold.
 
     Args:
-        results: What `Results.table` returns.
-        intervals: Print the interval behind each value.
-        digits: After the point.
+        sheet: What it shows.
     """
-    columns = results.drop_duplicates("metric")
-    heads = [
-        escape(metric) + _ARROWS[direction]
-        for metric, direction in zip(columns["metric"], columns["direction"], strict=True)
-    ]
+    heads = [escape(title) + _ARROWS[direction] for title, direction in sheet.metrics]
     lines = [
         rf"\begin{{tabular}}{{l{'c' * len(heads)}}}",
         r"\toprule",
         " & ".join(["Method", *heads]) + r" \\",
     ]
-    models = list(results.groupby("model"))
-    for model, part in models:
+    for model in sheet.models:
         lines.append(r"\midrule")
-        if len(models) > 1:
-            lines += [rf"\multicolumn{{{len(heads) + 1}}}{{l}}{{{escape(str(model))}}} \\"]
-        lines += _make_lines(part, list(columns["metric"]), intervals, digits)
+        if len(sheet.models) > 1:
+            lines += [rf"\multicolumn{{{len(heads) + 1}}}{{l}}{{{escape(model)}}} \\"]
+        lines += _make_lines([line for line in sheet.lines if line.model == model])
     lines.append(r"\bottomrule")
-    if results["flat"].any():
-        note = rf"{_FLAT} some of the maps are flat: they order no pixels"
+    notes = []
+    if sheet.has_close:
+        notes.append(f"{_CLOSE} {escape(LEGEND)}")
+    if any(line.has_flat for line in sheet.lines):
+        notes.append(rf"{_FLAT} some of the maps are flat: they order no pixels")
+    for note in notes:
         lines.append(rf"\multicolumn{{{len(heads) + 1}}}{{l}}{{\footnotesize {note}}} \\")
     return "\n".join([*lines, r"\end{tabular}", ""])
 
@@ -52,38 +50,22 @@ def escape(text: str) -> str:
     return "".join(_SPECIAL.get(letter, letter) for letter in text)
 
 
-def _make_lines(part: pd.DataFrame, metrics: list[str], intervals: bool, digits: int) -> list[str]:
-    """Return the lines of one model, the controls last."""
-    cells = {
-        (line["method"], line["metric"]): _format_cell(line, intervals, digits)
-        for line in _mark_best(part).to_dict("records")
-    }
-    flat = set(part.loc[part["flat"] > 0, "method"])
-    lines: list[str] = []
-    for control, methods in part.groupby("control")["method"]:
-        if control and lines:
-            lines.append(r"\addlinespace")
-        for method in sorted(methods.unique()):
-            name = escape(method) + (_FLAT if method in flat else "")
-            row = [name, *(cells.get((method, metric), "--") for metric in metrics)]
-            lines.append(" & ".join(row) + r" \\")
-    return lines
+def _make_lines(lines: list[Line]) -> list[str]:
+    """Return the lines of one model, the controls apart."""
+    found: list[str] = []
+    for before, line in zip([lines[0], *lines], lines, strict=False):
+        if line.is_control and not before.is_control:
+            found.append(r"\addlinespace")
+        name = escape(line.method) + (_FLAT if line.has_flat else "")
+        found.append(" & ".join([name, *map(_format_cell, line.cells)]) + r" \\")
+    return found
 
 
-def _mark_best(part: pd.DataFrame) -> pd.DataFrame:
-    """Add a column `best`: whether no other method has a better value of the metric."""
-    sign = part["direction"].map({"higher": 1.0, "lower": -1.0, "neither": float("nan")})
-    score = sign * part["value"]
-    return part.assign(best=score == score.groupby(part["metric"]).transform("max"))
-
-
-def _format_cell(line: dict[str, object], intervals: bool, digits: int) -> str:
-    value, low, high = (float(str(line[name])) for name in ("value", "low", "high"))
-    if value != value:
+def _format_cell(cell: Cell) -> str:
+    if not cell.value:
         return "--"
-    shown = f"{value:.{digits}f}"
-    if line["best"]:
-        shown = rf"\textbf{{{shown}}}"
-    if not intervals or low != low:
+    shown = rf"\textbf{{{cell.value}}}" if cell.is_best else cell.value
+    shown += _CLOSE if cell.is_close else ""
+    if not cell.interval:
         return shown
-    return rf"{shown} {{\scriptsize [{low:.{digits}f}, {high:.{digits}f}]}}"
+    return rf"{shown} {{\scriptsize [{', '.join(cell.interval)}]}}"

@@ -62,7 +62,9 @@ def load_titles(folder: Path) -> dict[str, str]:
     """
     known = installed().methods
     return {
-        label: known[label].spec.title for label in _read_part(folder, "methods") if label in known
+        label: known[label].spec.title
+        for label, entry in _read_part(folder, "methods").items()
+        if label in known and entry["name"] == label and known[label].spec.title
     }
 
 

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from xcam.core import Metric
-from xcam.results import latex, manifest, wide
+from xcam.results import latex, manifest, markdown, wide
 from xcam.results.bootstrap import Sample
 from xcam.results.contrasts import By, choose_pairs, tabulate_differences, tabulate_wins
 from xcam.results.curve_figures import CurveLabels, draw_curves, draw_image_curves
 from xcam.results.curves import tabulate_curves, tabulate_image_curves
 from xcam.results.estimates import tabulate
 from xcam.results.rows import Group, Rows
+from xcam.results.sheet import Sheet, make_sheet
+from xcam.runs import files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -258,16 +260,50 @@ class Results:
         """Return the rows of one metric, or all, unreduced: they may need much memory."""
         return self._rows.to_frame(metric)
 
-    def to_latex(self, intervals: bool = True, digits: int = 3) -> str:
+    def to_csv(self, path: str | Path | None = None) -> str:
+        """Return `table()` as CSV, numbers with all their digits.
+
+        Args:
+            path: Where to write it, too.
+        """
+        return _write(self.table().to_csv(index=False), path)
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """Return `table()` as JSON: a list of objects, null for NaN.
+
+        Args:
+            path: Where to write it, too.
+        """
+        return _write(f"{self.table().to_json(orient='records', indent=1)}\n", path)
+
+    def to_markdown(
+        self, intervals: bool = False, digits: int = 3, path: str | Path | None = None
+    ) -> str:
+        """Return the table in Markdown; see `to_latex`."""
+        return _write(markdown.render_table(self._make_sheet(intervals, digits)), path)
+
+    def to_latex(
+        self, intervals: bool = True, digits: int = 3, path: str | Path | None = None
+    ) -> str:
         """Return the table in LaTeX: a line a method, a column a metric, the best in bold.
 
-        It needs the package booktabs. A dagger marks methods with flat maps.
+        It needs the package booktabs. Methods and metrics have their titles, unless they were
+        given other labels. The best value is in bold, and so are those that print the same; a star
+        marks methods that are not significantly worse: on the same images, by the paired bootstrap
+        with Holm's correction, at 5 %. Controls are not marked, nor are results of a metric that
+        reads no maps or has no direction. A dagger marks methods with flat maps.
 
         Args:
             intervals: Print the 95 % interval behind each value.
             digits: After the point.
+            path: Where to write it, too.
         """
-        return latex.render_table(self.table(), intervals, digits)
+        return _write(latex.render_table(self._make_sheet(intervals, digits)), path)
+
+    def _make_sheet(self, intervals: bool, digits: int) -> Sheet:
+        table, titles = self.table(), manifest.load_titles(self.folder)
+        best = wide.find_best_groups(self._rows, self.metrics, table)
+        return make_sheet(table, best, self.metrics, titles, intervals, digits)
 
     def to_text(self, width: int | None = None) -> str:
         """Return the results as text: a line a method, a column a metric, then what failed.
@@ -346,3 +382,9 @@ def _choose_rows(
     if methods is None:
         return points
     return pd.concat([points[points["method"] == one] for one in chosen])
+
+
+def _write(text: str, path: str | Path | None) -> str:
+    if path is not None:
+        files.write(path, text.encode())
+    return text

@@ -10,7 +10,7 @@ from xcam.core import Metric
 from xcam.results.contrasts import tabulate_differences
 from xcam.results.rows import Rows
 
-__all__ = ["find_best_groups", "render_wide"]
+__all__ = ["find_best_groups", "order_methods", "render_wide"]
 
 _ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
 _LONGEST = 28  # letters of a method's label
@@ -81,24 +81,28 @@ def render_wide(table: pd.DataFrame, best: set[tuple[str, str, str]], width: int
     return "\n".join(parts)
 
 
+def order_methods(part: pd.DataFrame) -> list[str]:
+    """Return the methods of a model's results by their mean rank, then the controls."""
+    score = part["value"] * part["direction"].map({"higher": -1.0, "lower": 1.0})
+    ranks = score.groupby(part["metric"]).rank().groupby(part["method"]).mean()
+    controls = part.groupby("method")["control"].first()
+    return sorted(map(str, ranks.index), key=lambda name: (controls[name], ranks[name], name))
+
+
 def _fill_block(
     part: pd.DataFrame, model: str, metrics: Sequence[str], best: set[tuple[str, str, str]]
 ) -> list[list[str]]:
     """Return the cells of a model: the methods by their mean rank, then the controls."""
     values = {(line["method"], line["metric"]): line for line in part.to_dict("records")}
-    score = part["value"] * part["direction"].map({"higher": -1.0, "lower": 1.0})
-    ranks = score.groupby(part["metric"]).rank().groupby(part["method"]).mean()
-    controls = part.groupby("method")["control"].first()
-    methods = sorted(ranks.index, key=lambda name: (controls[name], ranks[name], name))
     return [
         [
-            _shorten(str(method)),
+            _shorten(method),
             *(
-                _format(values.get((method, metric)), (model, metric, str(method)) in best)
+                _format(values.get((method, metric)), (model, metric, method) in best)
                 for metric in metrics
             ),
         ]
-        for method in methods
+        for method in order_methods(part)
     ]
 
 
