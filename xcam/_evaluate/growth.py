@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from xcam._evaluate.batches import Batches
-from xcam.results.parts import Part
+from xcam.results.parts import Part, name_images
 
-__all__ = ["Plan", "name_images"]
-
-T = TypeVar("T")
+__all__ = ["Plan"]
 
 
 @dataclass(frozen=True)
@@ -85,20 +81,6 @@ class Plan:
                     raise ValueError(
                         f"image {part.images[index]!r}: label {label} there, {now} now"
                     )
-
-
-def name_images(pairs: Iterable[tuple[T, str]]) -> dict[T, str]:
-    """Return a name of each image: its id, with a number behind it from the second of that id on.
-
-    Args:
-        pairs: Something that is different for each image, and the image's id.
-    """
-    counts: Counter[str] = Counter()
-    names = {}
-    for image, name in pairs:
-        counts[name] += 1
-        names[image] = name if counts[name] == 1 else f"{name} ({counts[name]})"
-    return names
 
 
 def _group_rest(batches: Batches, taken: set[int]) -> Iterator[tuple[int, ...]]:

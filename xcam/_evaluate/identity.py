@@ -11,11 +11,11 @@ import torch
 
 from xcam._evaluate.batches import Batch
 from xcam._evaluate.comparison import describe_source
-from xcam._evaluate.growth import name_images
 from xcam.core import Metric
 from xcam.engine import unwrap
 from xcam.errors import UnknownNameError
 from xcam.results.manifest import make_metrics
+from xcam.results.parts import name_images
 from xcam.results.store import Store
 from xcam.runs import manifest
 

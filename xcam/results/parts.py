@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import re
 import zlib
-from collections.abc import Mapping, Set
+from collections import Counter
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +26,7 @@ __all__ = [
     "check_part",
     "describe_damaged_part",
     "encode_part",
+    "name_images",
     "read_part",
 ]
 
@@ -53,6 +55,8 @@ SCHEMA = pa.schema(
 )
 ADDED = ("seconds_spent", "explain_seconds_spent")
 """Columns that parts of the first versions lack; they are null there."""
+
+T = TypeVar("T")
 
 _UNSIGNED = b"crc32=--------"
 _SIGNED = re.compile(rb"crc32=[0-9a-f]{8}")
@@ -145,6 +149,20 @@ def read_part(path: Path) -> Part:
         {(x["model"], x["method"], x["metric"]) for x in groups},
         explained,
     )
+
+
+def name_images(pairs: Iterable[tuple[T, str]]) -> dict[T, str]:
+    """Return a name of each image: its id, with a number behind it from the second of that id on.
+
+    Args:
+        pairs: Something that is different for each image, and the image's id.
+    """
+    counts: Counter[str] = Counter()
+    names = {}
+    for image, name in pairs:
+        counts[name] += 1
+        names[image] = name if counts[name] == 1 else f"{name} ({counts[name]})"
+    return names
 
 
 def encode_part(records: list[dict[str, Any]]) -> bytes:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import html
+import shutil
+import tempfile
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +19,7 @@ from xcam.results.contrasts import By, choose_pairs, tabulate_differences, tabul
 from xcam.results.curve_figures import CurveLabels, draw_curves, draw_image_curves
 from xcam.results.curves import tabulate_curves, tabulate_image_curves
 from xcam.results.estimates import tabulate
+from xcam.results.merging import merge_folders
 from xcam.results.rows import Group, Rows
 from xcam.results.sheet import Sheet, make_sheet
 from xcam.runs import files
@@ -62,6 +66,39 @@ class Results:
         self._controls = manifest.load_controls(self.folder)
         self._images = manifest.count_images(self.folder)
         self._tables: dict[tuple[int, int], pd.DataFrame] = {}
+
+    def merge(self, *others: Results, out: str | Path | None = None) -> Results:
+        """Return the results of this evaluation and others together.
+
+        They may be of other methods, metrics, models or images, and were made with the same seed,
+        target and precision; what they share must be the same, as in a folder that
+        `xcam.evaluate` goes on with. Images are the same if their ids are. Of rows that several
+        have, the first's are taken. Intervals and comparisons are computed from all rows.
+
+        Args:
+            others: The other results.
+            out: The new folder of the rows, in which `xcam.evaluate` may go on; stored maps are
+                not copied. None for one that lives as long as the result.
+
+        Raises:
+            ValueError: They are different evaluations, each difference named, or `out` is not an
+                empty or new folder.
+        """
+        every = [self, *others]
+        metrics = {label: one for each in reversed(every) for label, one in each.metrics.items()}
+        folders = [each.folder for each in every]
+        if out is not None:
+            merge_folders(folders, Path(out))
+            return Results(out, metrics)
+        folder = Path(tempfile.mkdtemp(prefix="xcam-"))
+        try:
+            merge_folders(folders, folder)
+            merged = Results(folder, metrics)
+        except BaseException:
+            shutil.rmtree(folder)
+            raise
+        weakref.finalize(merged, shutil.rmtree, folder, ignore_errors=True)
+        return merged
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -21,11 +21,12 @@ from xcam.runs.folder import RunFolder
 from xcam.runs.manifest import read_manifest
 from xcam.sentences import name_folder
 
-__all__ = ["Store"]
+__all__ = ["FREE", "GROWING", "Store"]
 
 _ORDER = ("index", "model", "method", "metric")  # of the rows in a part
-_GROWING = ("models", "methods", "maps", "metrics", "labels", "contents")
-_FREE = ("images",)
+# Entries of the manifest that grow by label, and those that may change.
+GROWING = ("models", "methods", "maps", "metrics", "labels", "contents")
+FREE = ("images",)
 _PART_NAME = "batch-{:08d}.parquet"
 _PART = re.compile(r"batch-(\d{8})\.parquet")
 
@@ -60,14 +61,14 @@ class Store:
             FileFormatError: It holds rows without a manifest, or a damaged one.
         """
         files.create_folder(self._rows)
-        self.run.settle(content, joining=joining, growing=_GROWING, free=_FREE)
+        self.run.settle(content, joining=joining, growing=GROWING, free=FREE)
 
     def compare(self, content: Mapping[str, Any]) -> dict[str, Any]:
         """Refuse the folder of another evaluation; return what its manifest will be.
 
         See `open` for arguments and errors.
         """
-        changed = self.run.compare(content, growing=_GROWING, free=_FREE)
+        changed = self.run.compare(content, growing=GROWING, free=FREE)
         return self.read_manifest() if changed is None else changed
 
     def read_manifest(self) -> dict[str, Any]:
@@ -102,13 +103,22 @@ class Store:
         path = self._rows / _PART_NAME.format(number)
         return pq.read_table(path).to_pylist() if path.exists() else []
 
+    def write_records(self, number: int, records: list[dict[str, Any]]) -> None:
+        """Write the rows of a batch, by the names of `SCHEMA`.
+
+        Raises:
+            OSError: The folder cannot be written to.
+        """
+        ordered = sorted(records, key=lambda row: [row[name] for name in _ORDER])
+        files.write(self._rows / _PART_NAME.format(number), encode_part(ordered))
+
     def write(self, number: int, rows: Iterable[Row]) -> None:
         """Write all rows of a batch, sorted, which marks it as done.
 
         Raises:
             OSError: The folder cannot be written to.
         """
-        self._write(number, [vars(row) for row in rows])
+        self.write_records(number, [vars(row) for row in rows])
 
     def add(self, number: int, rows: Iterable[Row]) -> None:
         """Write rows of a batch beside those that are there.
@@ -116,7 +126,7 @@ class Store:
         Raises:
             OSError: The folder cannot be written to.
         """
-        self._write(number, [*self.read_rows(number), *map(vars, rows)])
+        self.write_records(number, [*self.read_rows(number), *map(vars, rows)])
 
     def renumber(self, number: int, indices: Mapping[int, int]) -> None:
         """Give the images of a batch the positions that they have in the data now.
@@ -126,11 +136,7 @@ class Store:
             indices: The new position by the old one.
         """
         rows = self.read_rows(number)
-        self._write(number, [{**row, "index": indices[row["index"]]} for row in rows])
-
-    def _write(self, number: int, records: list[dict[str, Any]]) -> None:
-        ordered = sorted(records, key=lambda row: [row[name] for name in _ORDER])
-        files.write(self._rows / _PART_NAME.format(number), encode_part(ordered))
+        self.write_records(number, [{**row, "index": indices[row["index"]]} for row in rows])
 
     def move_maps(self, model: str) -> None:
         """Move the maps of what was the only model so far to a folder of its own."""
