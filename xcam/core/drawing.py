@@ -24,7 +24,16 @@ if TYPE_CHECKING:
 
     from xcam.core.explanation import Explanation
 
-__all__ = ["Style", "draw_explanation", "draw_maps", "make_rows", "overlay"]
+__all__ = [
+    "Style",
+    "draw_explanation",
+    "draw_maps",
+    "list_photographs",
+    "list_titles",
+    "make_rows",
+    "overlay",
+    "shrink",
+]
 
 _CELL = 2.6  # inches
 _MOST_MAPS = 24  # of a batch that a notebook shows by itself
@@ -43,7 +52,7 @@ class Style:
 
 def overlay(explanation: Explanation, images: Tensor | Pictures, style: Style) -> Tensor:
     """Return images under maps, (B, 3, H, W); see `Explanation.overlay`."""
-    photographs = _list_photographs(explanation, images)
+    photographs = list_photographs(explanation, images)
     if photographs is None:
         shades, diverging = _shade(explanation, style.relu), _diverges(explanation, style.relu)
         return _lay_over(images, shades, style, diverging)  # type: ignore[arg-type]  # a tensor
@@ -65,14 +74,14 @@ def draw_explanation(
     dpi: int,
 ) -> Figure:
     """Draw each image beside its overlay; see `Explanation.plot`."""
-    photographs = _list_photographs(explanation, images)
+    photographs = list_photographs(explanation, images)
     shown: Tensor | list[Tensor]
     overlays: Tensor | list[Tensor]
     if photographs is None:
         shown, overlays = images, overlay(explanation, images, style)  # type: ignore[assignment]
     else:
         finest = math.ceil(_CELL * dpi)
-        shown = [_shrink(imaging.read_picture(one), finest) for one in photographs]
+        shown = [shrink(imaging.read_picture(one), finest) for one in photographs]
         overlays = [one[0] for one in _place(explanation, shown, style)]
     title = explanation.method.spec.title
     return draw_grid(
@@ -116,10 +125,7 @@ def make_rows(
     Raises:
         ValueError: Not a title, or a label, for each image.
     """
-    if not titles:
-        found = _list_photographs(explanation, images) or []
-        if found and all(isinstance(one, str | Path) for one in found):
-            titles = [Path(one).name for one in found]  # type: ignore[arg-type]
+    titles = titles or list_titles(explanation, images)
     if isinstance(titles, str):
         titles = [titles]
     known = labels.tolist() if isinstance(labels, Tensor) else labels
@@ -133,6 +139,13 @@ def make_rows(
         names = [one if isinstance(one, str) else name_class(int(one), categories) for one in known]
         rows = [f"{row}\n(label {name})" for row, name in zip(rows, names, strict=True)]
     return [f"{title}\n{row}" for title, row in zip(titles, rows, strict=True)] if titles else rows
+
+
+def list_titles(explanation: Explanation, images: Tensor | Pictures) -> list[str]:
+    """Return the names of the files, where the images are files; else none."""
+    found = list_photographs(explanation, images) or []
+    paths = [one for one in found if isinstance(one, str | Path)]
+    return [Path(one).name for one in paths] if len(paths) == len(found) else []
 
 
 def _is_of_pixels(explanation: Explanation) -> bool:
@@ -184,7 +197,7 @@ def _place(explanation: Explanation, photographs: Sequence[Tensor], style: Style
     return placed
 
 
-def _list_photographs(
+def list_photographs(
     explanation: Explanation, images: Tensor | Pictures
 ) -> list[imaging.Picture] | None:
     """Return photographs one by one; None for a batch of the images that were explained.
@@ -213,7 +226,7 @@ def _list_photographs(
     return None
 
 
-def _shrink(photograph: Tensor, longest: int) -> Tensor:
+def shrink(photograph: Tensor, longest: int) -> Tensor:
     """Resize a photograph (C, H, W) whose longer side is longer than that."""
     scale = longest / max(photograph.shape[1:])
     if scale >= 1:

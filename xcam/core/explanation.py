@@ -18,6 +18,7 @@ from xcam import imaging
 from xcam.core import drawing, figures
 from xcam.core.captions import make_captions
 from xcam.core.explanation_file import write_explanation
+from xcam.core.explanation_page import write_explanation_page
 from xcam.core.maps import check_maps, check_place, find_positions, reduce_channels
 from xcam.core.method import Method, SavedMethod
 from xcam.core.notes import Note, join_notes, map_notes, select_notes
@@ -315,6 +316,34 @@ class Explanation:
         figure = drawing.draw_explanation(self, images, rows, style, path, dpi)
         vars(self)["_figure"] = figure  # which a notebook shows from now on
         return figure
+
+    def to_html(
+        self,
+        path: str | Path,
+        images: Tensor | Pictures,
+        categories: Sequence[str] = (),
+        *,
+        titles: Sequence[str] = (),
+        labels: Sequence[int] | Sequence[str] | Tensor | None = None,
+    ) -> None:
+        """Write one page of HTML that holds all that it shows: each image beside its overlay.
+
+        Beside each image stand its class and its notes, below all of them the method with its
+        settings. Of more than 100 images the first 100 are shown, and the page says so.
+
+        Args:
+            path: The file, such as `"page.html"`; one that exists is replaced.
+            images: The images that were explained, or photographs; see `overlay`.
+            categories: See `plot`.
+            titles: See `plot`.
+            labels: See `plot`.
+
+        Raises:
+            ValueError: Other images than those explained, or not B titles or labels.
+            OSError: The folder is missing or cannot be written to.
+        """
+        rows = drawing.make_rows(self, images, categories or self.categories, titles, labels)
+        write_explanation_page(self, images, rows, titles, path)
 
     def _repr_png_(self) -> bytes:
         """Return the picture that was plotted last for notebooks, else the maps by themselves."""

@@ -19,7 +19,7 @@ from xcam.explanations.loading import load_explanation
 from xcam.runs import files, manifest
 from xcam.sentences import escape_name
 
-__all__ = ["StoredMaps", "read_batch", "read_maps", "write_array", "write_maps"]
+__all__ = ["StoredMaps", "find_map", "read_batch", "read_maps", "write_array", "write_maps"]
 
 _HEADER = "xcam.maps"
 _FORMAT = 2
@@ -78,6 +78,28 @@ def read_maps(path: Path, remedy: str = _REMEDY) -> tuple[Tensor, Tensor]:
         return tensors["maps"], tensors["scale"]
     except KeyError as error:
         raise files.describe_damaged_header(path, error, remedy) from error
+
+
+def find_map(path: Path, name: str, target: int) -> tuple[Tensor, str] | None:
+    """Find the map of an image and a class in a file that `write_maps` wrote.
+
+    Args:
+        path: The file.
+        name: The image's id.
+        target: The class.
+
+    Returns:
+        The map, (h, w) float32, and the name of the class, empty if the file has none; None if
+        there is no such map, or no file.
+
+    Raises:
+        FileFormatError: The file is damaged, or holds no maps.
+    """
+    if not path.exists():
+        return None
+    keys, names = _read_keys(path)
+    found = [row for row, key in enumerate(keys or ()) if key in ((name, target), (name, None))]
+    return (_read_tensors(path)[0][found[0]], names.get(target, "")) if found else None
 
 
 _Key: TypeAlias = tuple[str, "int | None"]  # an image's id, and the class if the map is of one

@@ -16,7 +16,7 @@ from xcam.results.estimates import Estimates, make_estimates, warn_undefined
 from xcam.results.rows import Group, Rows
 from xcam.results.significance import adjust_holm
 
-__all__ = ["By", "choose_pairs", "tabulate_differences", "tabulate_wins"]
+__all__ = ["By", "choose_pairs", "score_images", "tabulate_differences", "tabulate_wins"]
 
 By: TypeAlias = Literal["method", "model"]
 _COLUMNS = ["model", "method", "metric", "a", "b", "difference", "low", "high", "p", "n"]
@@ -86,7 +86,7 @@ def tabulate_wins(
     if metric.spec.higher_is_better is None:
         raise ValueError(f"{label!r} has no direction, so that no method wins by it")
     sign = 1 if metric.spec.higher_is_better else -1
-    values = {name: sign * _finish_each(label, metric, sample) for name, sample in samples}
+    values = {name: sign * score_images(label, metric, sample) for name, sample in samples}
     return pd.DataFrame(
         {b: {a: _compute_win_rate(values[a] - values[b]) for a in values} for b in values}
     )
@@ -148,7 +148,7 @@ def _choose_better(line: Mapping[str, Any], sign: int) -> str:
     return str(line["a"] if sign * line["difference"] > 0 else line["b"])
 
 
-def _finish_each(label: str, metric: Metric, sample: Sample) -> Tensor:
+def score_images(label: str, metric: Metric, sample: Sample) -> Tensor:
     """Return the result of each image, (C,), of a metric whose result is the mean of them.
 
     Raises:

@@ -8,7 +8,7 @@ import tempfile
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -20,6 +20,7 @@ from xcam.results.curve_figures import CurveLabels, draw_curves, draw_image_curv
 from xcam.results.curves import tabulate_curves, tabulate_image_curves
 from xcam.results.estimates import tabulate
 from xcam.results.merging import merge_folders
+from xcam.results.page import Findings, write_results_page
 from xcam.results.rows import Group, Rows
 from xcam.results.sheet import Sheet, make_sheet
 from xcam.runs import files
@@ -342,6 +343,59 @@ class Results:
         best = wide.find_best_groups(self._rows, self.metrics, table)
         return make_sheet(table, best, self.metrics, titles, intervals, digits)
 
+    def to_html(
+        self,
+        path: str | Path,
+        data: Any = None,  # noqa: ANN401 - what `evaluate` takes
+        *,
+        title: str = "",
+        seed: int = 0,
+        examples: int = 6,
+        worst: int = 6,
+    ) -> None:
+        """Write one page of HTML that holds all that it shows, to pass on or to print.
+
+        A section a model: the table, which sorts by a click, with intervals and the best group of
+        each metric marked; ranks; cost against quality; curves with their intervals; and, where
+        maps are stored (`evaluate(…, save_maps=True)`), images under the maps of the best twelve
+        methods. Then what each metric is, the settings of each method, facts of the run, the
+        command that made it and the same call in Python.
+
+        Args:
+            path: The file, such as `"report.html"`; one that exists is replaced.
+            data: The data set that was evaluated, or a loader of it, for the images below the
+                maps, found by their ids. Without it, maps are shown on gray.
+            title: Of the page.
+            seed: Draws the examples.
+            examples: How many images to draw.
+            worst: How many images to show on which the methods score worst.
+
+        Raises:
+            ValueError: The data lacks an image, or a count is negative.
+            FileFormatError: A damaged file in the folder.
+            OSError: The page cannot be written.
+        """
+        if min(examples, worst) < 0:
+            raise ValueError(f"examples and worst must be at least 0, got {examples} and {worst}")
+        table = self.table()
+        found = Findings(
+            folder=self.folder,
+            metrics=self.metrics,
+            controls=self._controls,
+            titles=manifest.load_titles(self.folder),
+            table=table,
+            ranks=self.ranks(),
+            costs=self.costs(),
+            curves={label: self.curves(label) for label in self.metrics if self._has_curve(label)},
+            best=wide.find_best_groups(self._rows, self.metrics, table),
+            summary=self._describe_counts(),
+            notices=[*self.warnings, *self.first_errors],
+            samples=self._read_samples,
+            images=self._rows.image_ids,
+        )
+        heading = title or f"Evaluation of {', '.join(table['model'].unique())}"
+        write_results_page(path, found, data, heading, seed, examples, worst)
+
     def to_text(self, width: int | None = None) -> str:
         """Return the results as text: a line a method, a column a metric, then what failed.
 
@@ -384,6 +438,14 @@ class Results:
     def _count_flat_maps(self) -> pd.Series[int]:
         """Count the flat maps of each model and method, the same in each metric's rows."""
         return self._rows.summary.groupby(["model", "method"])["flat"].max()
+
+    def _has_curve(self, label: str) -> bool:
+        """Return whether a metric has a curve, and a row to read it from."""
+        groups = self._rows.list_groups(label)
+        if not groups or type(self.metrics[label]).curve is Metric.curve:
+            return False
+        _, sample = next(self._read_samples(label, groups[0][0]))
+        return self.metrics[label].curve(sample.mean()) is not None
 
     def _find_metric(self, label: str) -> Metric:
         if label not in self.metrics:

@@ -96,6 +96,11 @@ class Rows:
         codes, ids = pd.factorize(self._ids)
         return None if len(ids) == len(codes) else torch.from_numpy(codes.astype(np.int64))
 
+    @cached_property
+    def image_ids(self) -> list[str]:
+        """Return the id of each image, in the order of the statistics of `Sample`."""
+        return [str(name) for name in pd.factorize(self._ids)[1]]
+
     def list_groups(self, metric: str) -> list[Group]:
         """List the models and methods that have a row of this metric without an error."""
         found = self.summary[(self.summary["metric"] == metric) & (self.summary["rows"] > 0)]
