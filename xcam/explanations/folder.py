@@ -97,9 +97,9 @@ def find_map(path: Path, name: str, target: int) -> tuple[Tensor, str] | None:
     """
     if not path.exists():
         return None
-    keys, names = _read_keys(path)
-    found = [row for row, key in enumerate(keys or ()) if key in ((name, target), (name, None))]
-    return (_read_tensors(path)[0][found[0]], names.get(target, "")) if found else None
+    maps = read_batch(path)
+    found = maps.get((name, target), maps.get((name, None)))
+    return None if found is None else (found, _read_keys(path)[1].get(target, ""))
 
 
 _Key: TypeAlias = tuple[str, "int | None"]  # an image's id, and the class if the map is of one
