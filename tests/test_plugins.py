@@ -387,7 +387,7 @@ NETS = """
     def trained(weights=None, scale=1.0):
         net = Tiny()
         nn.init.constant_(net.fc.weight, scale * len(weights or ""))
-        return xcam.models.Normalized(net, [0.5], [0.25], categories="abc", input_size=8)
+        return xcam.models.Normalized(net, [0.5], [0.25], categories=("a", "b", "c"), input_size=8)
 
     @xcam.hookimpl
     def xcam_models():
@@ -535,7 +535,7 @@ def test_nets_are_listed_and_found_by_any_spelling(site, monkeypatch):
 def test_command_line_finds_a_net_of_a_plugin(installed_example, tmp_path):
     Image.fromarray(np.zeros((16, 16, 3), dtype=np.uint8)).save(tmp_path / "black.png")
     arguments = ["-m", "xcam", "explain", tmp_path / "black.png", "--model", "example:tiny_cnn"]
-    arguments += ["--weights", "none", "--npy", tmp_path / "maps"]
+    arguments += ["--weights", "none", "--npy", tmp_path / "maps", "--out", tmp_path]
     done = run(arguments, installed_example, check=False)
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "maps").glob("*.npy"))

@@ -6,6 +6,7 @@ A kernel would take a process and ten more packages; it hands each result to the
 import atexit
 import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ NOTEBOOK = Path(__file__).parents[2] / "examples" / "notebook.ipynb"
 def shell(tmp_path, monkeypatch):
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     monkeypatch.setattr("sys.displayhook", print)
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])  # IPython sets its own
     interactive = pytest.importorskip("IPython.core.interactiveshell").InteractiveShell()
     interactive.history_manager.enabled = False
     yield interactive
