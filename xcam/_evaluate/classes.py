@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -92,9 +92,17 @@ class Classes:
             if comparison.explains_labels and self.numberings[name] is None:
                 check_num_labels(labels.shape[1], count_classes(model, images))
 
-    def describe(self) -> dict[str, list[int]]:
-        """Return, as JSON, the models that number the classes of the data in their own way."""
-        return {name: list(one.numbers) for name, one in self.numberings.items() if one}
+    def describe(self, categories: Sequence[str]) -> dict[str, dict[str, dict[str, int]]]:
+        """Return, as JSON, the models that number the classes of the data in their own way.
+
+        Args:
+            categories: The names of these classes.
+        """
+        return {
+            name: {"on": dict(zip(categories, one.numbers, strict=True))}
+            for name, one in self.numberings.items()
+            if one
+        }
 
 
 def _number(

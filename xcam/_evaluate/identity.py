@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import torch
 from xcam._evaluate.batches import Batch
 from xcam._evaluate.comparison import describe_source
 from xcam.core import Metric
+from xcam.data.categories import list_categories
 from xcam.engine import unwrap
 from xcam.errors import UnknownNameError
 from xcam.results.manifest import make_metrics
@@ -49,18 +51,19 @@ def describe_work(work: Work, store: Store) -> dict[str, Any]:
         "contents": _describe_contents(work, store, names),
         "precision": comparison.precision,
         "seed": work.seed,
-        "labels": work.classes.describe(),
+        "labels": work.classes.describe(list_categories(batches.dataset)),
     }
 
 
 def _describe_contents(work: Work, store: Store, names: Mapping[int, str]) -> dict[str, str]:
     """Return a hash of the first and the last image, and of those that the folder knows."""
-    contents = {names[batch.indices[0]]: _digest(batch) for batch in work.ends}
+    categories = list_categories(work.batches.dataset)
+    contents = {names[batch.indices[0]]: _digest(batch, categories) for batch in work.ends}
     known = store.read_manifest().get("contents", {}).keys() - contents.keys()
     for index in (index for index, name in names.items() if name in known):
         batch = work.batches.load_readable(index)
         if batch is not None:
-            contents[names[index]] = _digest(batch)
+            contents[names[index]] = _digest(batch, categories)
     return contents
 
 
@@ -101,7 +104,15 @@ def check_additions(
             ) from error
 
 
-def _digest(batch: Batch) -> str:
-    found = (("i", batch.images), ("l", batch.labels), ("t", batch.truth))
-    parts = ((name, part) for name, part in found if part is not None)
-    return manifest.digest(manifest.iterate_bytes(parts))
+def _digest(batch: Batch, categories: Sequence[str]) -> str:
+    """Hash an image, its truth, and its labels: by name, as numbers change with more classes."""
+    labels = batch.labels
+    if labels is not None and categories:
+        numbers = labels.nonzero()[:, 1] if labels.ndim == 2 else labels
+        known = [categories[number] for number in numbers.tolist() if number < len(categories)]
+        parts = [json.dumps(known).encode()]
+    else:
+        parts = [] if labels is None else [*manifest.iterate_bytes([("l", labels)])]
+    found = (("i", batch.images), ("t", batch.truth))
+    parts += manifest.iterate_bytes((name, part) for name, part in found if part is not None)
+    return manifest.digest(parts)

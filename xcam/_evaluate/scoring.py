@@ -56,7 +56,7 @@ class BatchScorer:
     runner: StepRunner
     recalled: Mapping[str, Recalled] = field(default_factory=dict)
     shared_scores: dict[str, Outcome[Tensor]] = field(default_factory=dict)
-    announce: Callable[[str], None] | None = None
+    announce: Callable[[str], object] | None = None
 
     def rows(self, keep: KeepMaps | None = None) -> Iterator[Row]:
         """Yield a row for each image × method × wanted metric, failures included.

@@ -106,17 +106,17 @@ class Work:
                 plan = self._open(store)
             processes.wait()
             if not processes.is_main:
-                plan = self._join(store)
-            missing = {number: found for number in plan.groups if (
-                found := self._list_missing(store, plan, number)
-            )}  # fmt: skip
+                store.open(describe_work(self, store), joining=True)
+                plan = self._plan(store)
+            missing = {number: self._list_missing(store, plan, number) for number in plan.groups}
+            missing = {number: found for number, found in missing.items() if found}
             share = [*missing][processes.rank :: processes.count]
             processes.wait()  # all must see the same folder before anybody writes
             if len(missing) < len(plan.groups) and progress and processes.is_main:
                 done = len(plan.groups) - len(missing)
                 write_line(f"{done} of {len(plan.groups)} batches are done")
-            shown = progress and processes.is_main
-            self._run_share(store, plan, {number: missing[number] for number in share}, shown)
+            wanted = {number: missing[number] for number in share}
+            self._run_share(store, plan, wanted, progress and processes.is_main)
             processes.wait()
 
     def _run_share(
@@ -132,29 +132,25 @@ class Work:
         bar = tqdm(total=images, unit="image", mininterval=interval, disable=not shown)
         announce = partial(bar.set_postfix_str, refresh=is_live())
         for batch in self.batches.load(groups):
-            wanted = missing[batch.number]
-            store.add(batch.number, self.score(batch, store, announce, wanted=wanted))
+            rows = self.score(batch, store, announce, wanted=missing[batch.number])
+            store.add(batch.number, rows)
             bar.update(len(groups[batch.number]))
         bar.close()
 
     def _open(self, store: Store) -> Plan:
         """Begin the folder, or check and extend one that holds some of the evaluation."""
-        content = store.compare(describe_work(self, store))
+        described = describe_work(self, store)
+        content = store.compare(described)
         check_additions(content, self.comparison.metrics)
         plan = self._plan(store)
         models = list(store.read_manifest().get("models", {}))
         if len(models) == 1 and len(content["models"]) > 1:
             store.move_maps(models[0])
-        store.open(describe_work(self, store))
+        store.open(described)
         store.clean()
         for number, indices in plan.moved.items():
             store.renumber(number, indices)
         return plan
-
-    def _join(self, store: Store) -> Plan:
-        """Check a folder that another process has opened."""
-        store.open(describe_work(self, store), joining=True)
-        return self._plan(store)
 
     def _plan(self, store: Store) -> Plan:
         """Match the rows that are there with the images.
@@ -260,7 +256,7 @@ class Work:
             wanted,
             runner,
             recall(store, batch.number, name, stored) if store else {},
-            announce=partial(_announce, announce, name) if announce else None,
+            announce=(lambda label: announce(f"{name}: {label}")) if announce else None,
         )
 
     def _write_maps(
@@ -279,10 +275,6 @@ class Work:
             scorer.prepared[label].method.spec.class_specific,
             [names[target] for target in targets] if names else (),
         )
-
-
-def _announce(show: Callable[[str], object], model: str, method: str) -> None:
-    show(f"{model}: {method}")
 
 
 def _check_truth(first: Batch, comparison: Comparison) -> None:

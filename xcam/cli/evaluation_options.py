@@ -71,7 +71,10 @@ Target = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option(help="Folder for the rows; the same command resumes what was stopped."),
+    typer.Option(
+        help="Folder for the rows: the same command resumes what was stopped, and one with more "
+        "methods, metrics, models or images adds what is new."
+    ),
 ]
 Root = Annotated[
     Path | None,

@@ -101,8 +101,9 @@ def extend(
 ) -> dict[str, Any]:
     """Return a manifest with what another has beside it, by label, in the entries that may grow.
 
-    The settings of a method on several models grow by model. Where both have a label it is `one`'s,
-    so that two works that extend each other in both ways to the same have nothing that differs.
+    What an entry holds under `"on"`, such as a method's settings on each model, grows likewise.
+    Where both have a label it is `one`'s, so that two works that extend each other in both ways to
+    the same have nothing that differs.
 
     Args:
         one: A manifest.
@@ -114,7 +115,9 @@ def extend(
         here, there = one.get(key, {}), other.get(key, {})
         extended[key] = {**there, **here}
         for label in here.keys() & there.keys():
-            if "on" in here[label] and "on" in there[label]:
+            if all(
+                isinstance(part[label], Mapping) and "on" in part[label] for part in (here, there)
+            ):
                 extended[key][label] = extend(here[label], there[label], ("on",))
     return extended
 
