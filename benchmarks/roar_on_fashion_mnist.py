@@ -154,7 +154,8 @@ def estimate(
         }
         drawn = [array[methods][:, columns[array.shape[1]]] for array in arrays]
         found.append(statistic(*drawn))
-    low, high = np.nanpercentile(found, [2.5, 97.5])
+    defined = [value for value in found if np.isfinite(value)]  # not where all methods are equal
+    low, high = np.percentile(defined or [np.nan], [2.5, 97.5])
     return f"{statistic(*arrays):.2f} [{low:.2f}, {high:.2f}]"
 
 
