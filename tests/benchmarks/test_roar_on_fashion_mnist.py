@@ -17,7 +17,13 @@ SCORES = pd.DataFrame([[0.1, 0.3], [0.2, 0.2], [0.4, 0.4], [0.3, 0.5]], index=["
 @pytest.fixture
 def script(monkeypatch):
     found = runpy.run_path(str(SCRIPT))
-    tiny = {"PLAIN": ("gradcam",), "HEADS": ("calm",), "FRACTIONS": (0.5,), "RESAMPLES": 30, "BATCH": 4}
+    tiny = {
+        "PLAIN": ("gradcam",),
+        "HEADS": ("calm",),
+        "FRACTIONS": (0.5,),
+        "RESAMPLES": 30,
+        "BATCH": 4,
+    }
     for name, value in tiny.items():
         monkeypatch.setitem(found["main"].__globals__, name, value)
     return found
