@@ -34,6 +34,7 @@ def test_help_imports_nothing_heavy():
         "evaluate",
         "fit",
         "recipes",
+        "report",
         "stability",
         "cues",
         "check",

@@ -40,6 +40,7 @@ def test_evaluate_prints_the_table_and_keeps_the_rows(nets, pictures, tmp_path):
 
 def test_evaluate_passes_everything_on(nets, pictures, tmp_path, monkeypatch):
     calls, listed = [], tmp_path / "list.txt"
+    (tmp_path / "out").mkdir()
     listed.write_text("".join(f"{name} 1\n" for name in xcam.data.folder(pictures).ids))
     monkeypatch.setattr(xcam, "evaluate", lambda *given, **named: calls.append((given, named)))
     done = run(

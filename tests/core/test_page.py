@@ -113,7 +113,7 @@ def test_photographs_keep_their_names_and_shapes(tmp_path):
 
 
 def test_many_images_are_cut_with_a_sentence(tmp_path, explanation, images, monkeypatch):
-    monkeypatch.setattr(explanation_page, "_MOST", 2)
+    monkeypatch.setattr(explanation_page, "MOST", 2)
     explanation.to_html(tmp_path / "page.html", images)
     page = read(tmp_path / "page.html")
     assert len(page.find("img")) == 4

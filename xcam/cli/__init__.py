@@ -5,7 +5,17 @@ Everything that imports torch is imported inside a command, so that `xcam --help
 
 from __future__ import annotations
 
-from xcam.cli import citing, comparing, cues, evaluating, explaining, fitting, listing, retraining
+from xcam.cli import (
+    citing,
+    comparing,
+    cues,
+    evaluating,
+    explaining,
+    fitting,
+    listing,
+    reporting,
+    retraining,
+)
 from xcam.cli.application import app
 
 __all__ = [
@@ -17,5 +27,6 @@ __all__ = [
     "explaining",
     "fitting",
     "listing",
+    "reporting",
     "retraining",
 ]

@@ -14,6 +14,7 @@ from xcam.cli.application import app
 from xcam.cli.literals import parse_calls, parse_indices
 from xcam.cli.nets import NetOptions, is_file, load_model
 from xcam.cli.pictures import make_loader
+from xcam.cli.reporting import describe_command
 from xcam.sentences import pluralize
 
 if TYPE_CHECKING:
@@ -202,6 +203,7 @@ def _run(
 ) -> None:
     """Evaluate, and report the results in the main process."""
     import xcam
+    from xcam.results.page_facts import add_command
     from xcam.runs.processes import get_processes
 
     try:
@@ -213,6 +215,8 @@ def _run(
         raise typer.Exit(130) from None
     team = get_processes()
     if team.is_main and not arguments["dry_run"]:
+        if arguments["out"]:
+            add_command(arguments["out"], describe_command())
         report(results)
     team.disconnect()
     if strict:

@@ -23,6 +23,7 @@ from xcam.cli.photos import (
     make_outputs,
 )
 from xcam.cli.reading import PictureReader
+from xcam.cli.reporting import PageWriter, check_page
 from xcam.cli.writing import ResultWriter
 
 if TYPE_CHECKING:
@@ -77,6 +78,10 @@ _Save = Annotated[
     Path | None,
     typer.Option(help="Also save the maps, with all that made them, to this .safetensors file."),
 ]
+_Report = Annotated[
+    Path | None,
+    typer.Option(help="Also write a page of HTML with the pictures and overlays, to pass on."),
+]
 _Npy = Annotated[
     Path | None, typer.Option(help="Also write each map to this folder, as PICTURE.npy.")
 ]
@@ -102,6 +107,7 @@ def explain(
     caption: _Caption = True,
     save: _Save = None,
     npy: _Npy = None,
+    report: _Report = None,
     batch_size: options.BatchSize = None,
     precision: options.Precision = "full",
     device: options.Device = "cpu",
@@ -115,6 +121,7 @@ def explain(
         raise ValueError("give pictures to explain: files, folders or patterns")
     for option, file in (("--save", save), ("--out", out / "file"), ("--npy", npy)):
         _check_folder(option, file)
+    check_page("--report", report)
     needs_labels = worst is not None or target == "label" or is_list(images or [])
     photos, classes = _find(images or [], root, needs_labels)
     total = len(photos)
@@ -135,7 +142,8 @@ def explain(
     if save and len(chosen) > 1:
         raise ValueError(f"--save writes the maps of one method, got {', '.join(chosen)}")
     outputs = make_outputs(photos, out, _name_suffixes(chosen))
-    writer = ResultWriter(net.categories, caption, resize is not None, npy, several=len(chosen) > 1)
+    several, page = len(chosen) > 1, PageWriter(report, len(photos))
+    writer = ResultWriter(net.categories, caption, resize is not None, npy, several, page)
     written = dict(zip(photos, outputs, strict=True))
     run: dict[str, Any] = {
         "contrast": None if contrast is None else _parse_class(contrast),
@@ -149,6 +157,7 @@ def explain(
         _save(writer.parts, save)
     if npy and writer.parts:
         typer.echo(f"maps -> {npy}")
+    page.write()
     _report_failures(failures, total)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from xcam.cli.photos import Photo
+from xcam.cli.reporting import PageWriter
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,6 +35,7 @@ class ResultWriter:
     cropped: bool
     npy: Path | None
     several: bool
+    page: PageWriter
     parts: list[Explanation] = field(default_factory=list)
     announced: bool = False
 
@@ -50,15 +52,18 @@ class ResultWriter:
         """Write the overlay and the map of a picture by each method, and print a line."""
         from xcam.explanations.folder import write_array
 
+        overlays = []
         for single, path in zip(singles, paths, strict=True):
             # What was resized in a way of its own cannot be put back on the photograph.
             (picture,) = single.overlay(image[None] if self.cropped else [photo.path])
             text = make_caption(single, self.categories, photo.label) if self.caption else None
             write_overlay(picture, text, path)
+            overlays.append(picture)
             if self.npy:
                 inside = self.npy / single.method.spec.name if self.several else self.npy
                 write_array(inside / photo.place.with_suffix(".npy"), single.maps[0])
         seen = describe_classes(singles[0], self.categories, photo.label)
+        self.page.add(photo, image if self.cropped else None, singles, overlays, seen)
         typer.echo(f"{photo.path}: {seen} -> {', '.join(map(str, paths))}")
 
 

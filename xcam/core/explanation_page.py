@@ -19,13 +19,14 @@ from xcam.sentences import pluralize
 if TYPE_CHECKING:
     from xcam.core.explanation import Explanation
 
-__all__ = ["IMAGE", "SIDE", "lay_over", "write_examples", "write_explanation_page"]
+__all__ = ["IMAGE", "MOST", "SIDE", "lay_over", "write_examples", "write_explanation_page"]
 
 IMAGE = "image"
 """The column of the images themselves."""
 SIDE = 440
 """Pixels of the longer side of a picture on a page."""
-_MOST = 100  # images on a page
+MOST = 100
+"""Images on a page."""
 _LEGEND = (
     "Overlays: the map in color where it is positive, from nothing through blue and green to red "
     "at its maximum, each map by itself. Maps of a signed value for each pixel, and those with a "
@@ -52,7 +53,7 @@ def write_explanation_page(
     if isinstance(titles, str):
         titles = [titles]
     titles = titles or drawing.list_titles(explanation, images)
-    shown = min(len(explanation), _MOST)
+    shown = min(len(explanation), MOST)
     photographs = drawing.list_photographs(explanation, images)
     title = explanation.method.spec.title
     examples = []
@@ -69,11 +70,7 @@ def write_explanation_page(
         notes = {title: " ".join(note.text for note in single.notes)}
         name = titles[place] if titles else f"image {place}"
         examples.append(Example(name, rows[place].removeprefix(f"{name}\n"), pictures, notes))
-    notices = []
-    if shown < len(explanation):
-        notices.append(f"The first {shown} of {len(explanation)} images are shown.")
-    heading = f"{title} of {pluralize(len(explanation), 'image')}"
-    write_examples(path, heading, examples, {title: explanation.method}, notices)
+    write_examples(path, examples, {title: explanation.method}, len(explanation))
 
 
 def lay_over(single: Explanation, image: Tensor | Pictures) -> Tensor:
@@ -85,27 +82,28 @@ def lay_over(single: Explanation, image: Tensor | Pictures) -> Tensor:
 
 def write_examples(
     path: str | Path,
-    title: str,
     examples: Sequence[Example],
     methods: Mapping[str, Method | SavedMethod],
-    notices: Sequence[str] = (),
+    count: int,
     command: str = "",
 ) -> None:
     """Write a page of images beside their overlays.
 
     Args:
         path: The file.
-        title: Of the page.
         examples: A row each.
         methods: What made the maps, by the title of the column.
-        notices: Sentences above all else.
+        count: How many images there are; if that is more than the examples, the page says so.
         command: What was typed, if that is known.
 
     Raises:
         OSError: The folder is missing or cannot be written to.
     """
+    notices = []
+    if len(examples) < count:
+        notices.append(f"The first {len(examples)} of {count} images are shown.")
     content = {
-        "title": title,
+        "title": f"{', '.join(methods)} of {pluralize(count, 'image')}",
         "columns": [IMAGE, *methods],
         "examples": examples,
         "methods": [

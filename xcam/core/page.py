@@ -22,7 +22,7 @@ from xcam.sentences import escape_name
 __all__ = ["Example", "encode_picture", "write_page"]
 
 _TEMPLATES = "templates"
-_QUALITY = 85  # of JPEG
+_QUALITY = 80  # of JPEG
 
 
 @dataclass(frozen=True)

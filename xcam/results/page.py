@@ -23,7 +23,8 @@ __all__ = ["Findings", "write_results_page"]
 
 _COLORS = 10
 _DASHES = ("", "6 2", "2 2", "8 2 2 2", "10 3 3 3 3 3")
-_MOST_METHODS = 12  # with pictures
+_MOST_METHODS = 12  # with pictures, of a model
+_MOST_COLUMNS = 24  # of all models
 _WORST = (
     "The images on which the methods, without controls, score worst: by the mean of their "
     "results over methods and metrics, each in standard deviations from the metric's mean. "
@@ -195,7 +196,8 @@ def _make_galleries(
     stored = pictures.list_folders(found.folder, model, ordered)
     if not stored:
         return []
-    folders = dict(list(stored.items())[:_MOST_METHODS])
+    most = min(_MOST_METHODS, max(1, _MOST_COLUMNS // found.table["model"].nunique()))
+    folders = dict(list(stored.items())[:most])
     names = _name_apart({method: found.titles.get(method, method) for method in folders})
     shown = pictures.Shown(folders, names, facts.make_methods(run, model))
     columns = pictures.list_columns(shown, source is not None)
