@@ -79,14 +79,14 @@ def explain_highest(method: Any, activation: Tensor) -> Tensor:  # noqa: ANN401
     """Weight channels by how many of their values lie k deviations above their mean."""
     deviation = activation.std((2, 3), unbiased=False, keepdim=True)
     highest = activation > activation.mean((2, 3), keepdim=True) + method.k * deviation
-    return weight_channels(activation, highest.to(activation.dtype).mean((2, 3)))
+    return weight_channels(activation, highest.to(activation.dtype).mean((2, 3))).sum(1)
 
 
 def weight_at_random(method: Any, activation: Tensor) -> Tensor:  # noqa: ANN401
     """Weight channels by numbers in [−1, 1] that are drawn, the same for all images."""
     generator = torch.Generator().manual_seed(method.seed)
     weights = 2 * torch.rand(activation.shape[1], generator=generator) - 1
-    return weight_channels(activation, weights.to(activation).expand(len(activation), -1))
+    return weight_channels(activation, weights.to(activation).expand(len(activation), -1)).sum(1)
 
 
 def project_by_kernel(method: Any, activation: Tensor) -> Tensor:  # noqa: ANN401
@@ -147,7 +147,7 @@ def explain_by_curvature(method: Any, model: nn.Module, images: Tensor, target: 
         weights = gradient.detach() - product / 2
         activation = tap.activation.detach()
     weights, activation = (read(each, images, model, layer) for each in (weights, activation))
-    return weight_channels(activation, weights.mean((2, 3)))
+    return weight_channels(activation, weights.mean((2, 3))).sum(1)
 
 
 def explain_differences(method: Any, model: nn.Module, images: Tensor, target: Target) -> Tensor:  # noqa: ANN401

@@ -73,4 +73,4 @@ def _weight_by_scores(
     )
     means = scores.view(-1, count).mean(1)
     filled_in = means.new_full(alive.shape, -torch.inf).masked_scatter(alive, means).softmax(1)
-    return weight_channels(activation, torch.where(alive, filled_in, 0))
+    return weight_channels(activation, torch.where(alive, filled_in, 0)).sum(1)

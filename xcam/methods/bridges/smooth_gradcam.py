@@ -46,4 +46,4 @@ def explain_smooth_derivatives(
     total = (third * activation).sum((2, 3), keepdim=True)
     divisor = 2 * second + total
     alpha = torch.where(divisor != 0, second / divisor.where(divisor != 0, 1), 0)
-    return weight_channels(activation, (alpha * first.relu()).sum((2, 3)))
+    return weight_channels(activation, (alpha * first.relu()).sum((2, 3))).sum(1)
