@@ -36,8 +36,10 @@ EXPLAIN_MORE = {
     "ablationcam": 1,  # the channels that are not dead
     "attention_gradient": 1,  # the tokens that the scores read
     "attention_rollout": 1,
+    "aug_smooth": 6,  # the logits of each of the six images
     "cam": 2,  # whether the head is affine, and the pooling that of CAM
     "eigencam": 1,  # whether the eigenvectors have converged
+    "eigen_smooth": 1,
     "eigengradcam": 1,
     "legrad": 1,
     "opticam": 3,  # the logits of each of the three images
