@@ -257,7 +257,8 @@ def test_missing_and_damaged_files_are_refused(tmp_path):
 
 
 def test_example_on_the_documentation_page_runs(tmp_path, monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    (code,) = [block for block in blocks if "import_lficam" in block]
     model, backbone, fin = cifar_resnet()  # a smaller one
     state = ALTERNATE.attach(model).state_dict().values()
     monkeypatch.chdir(tmp_path)

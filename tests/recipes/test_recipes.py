@@ -471,7 +471,7 @@ class TestPages:
                 recipes.read(*named or ["lcam_fm_vgg16"], fitting.parse_changes(changes))
             table = helps["fit" if words[0] == "--set" else words[1]]
             options = [word for word in words if word.startswith("--")]
-            assert all(re.search(rf"(  |/ ){option} ", table) for option in options)
+            assert all(re.search(rf"(  |[/,] ){option} ", table) for option in options)
         methods = {recipes.read(name)["fit"].get("method") for name in NAMES} - {None}
         assert methods == set(METHODS)
         assert all(f"--recipe {method}_" in text for method in methods)
