@@ -38,7 +38,9 @@ METHODS = [
 ]
 LAYERED = [name for name in METHODS if hasattr(xcam.get_method(name)(), "layer")]
 GUIDED = ["guided_backprop", "deconvnet"]
-WRAPPERS = [name for name in METHODS if hasattr(xcam.get_method(name)(), "base")]  # run a CAM
+WRAPPERS = [  # run a CAM
+    name for name in METHODS if getattr(xcam.get_method(name)(), "base", None) in LAYERED
+]
 # Run a copy whose activations are seen; read the gradients at all layers.
 RULED = ["deeplift", "deeplift_shap", "lrp", "fullgrad"]
 CONTROLS = ["random", "sobel", "center_gaussian"]
