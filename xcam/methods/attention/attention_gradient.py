@@ -42,7 +42,8 @@ class AttentionGradient(Method):
 
     spec: ClassVar[MethodSpec] = MethodSpec(
         name="attention_gradient",
-        title="Attention × gradient",
+        title="Attention x Gradient",
+        aliases=("attention_x_gradient",),
         paper="Chefer et al., 2021, arXiv:2103.15679",
         family="attention",
         cost="1 forward + backward",

@@ -51,6 +51,7 @@ class AugSmooth(Method):
     spec: ClassVar[MethodSpec] = MethodSpec(
         name="aug_smooth",
         title="Augmentation smoothing",
+        aliases=("augmentation_smoothing",),
         paper="Gildenblat et al., 2021, grad-cam",
         family="cam",
         cost="1 forward + 6 × (1 forward + tail backward)",

@@ -36,6 +36,7 @@ class EigenSmooth(Method):
     spec: ClassVar[MethodSpec] = MethodSpec(
         name="eigen_smooth",
         title="Eigen smoothing",
+        aliases=("eigen_smoothing",),
         paper="Gildenblat et al., 2021, grad-cam",
         family="cam",
         cost="1 forward + tail backward",
