@@ -31,7 +31,7 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --progress-bar on -e '.[demo,test,docs,timm,bench,train]'
 	@touch $@
 
-demo: $(READY) ## explain real photographs with a real classifier: demo-out/demo.png
+demo: $(READY) ## explain real photographs with a real classifier: demo-out/demo.png, report.html
 	@$(BIN)/python examples/demo.py --out demo-out
 
 test: $(READY) ## run all tests

@@ -7,16 +7,19 @@ EfficientNet-Lite0 with a package of its own, so nothing is downloaded at run ti
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 import xcam
 from xcam.core import figures
+from xcam.models import Normalized
 
 PHOTOGRAPHS = {
     "cat": ("skimage", "data/chelsea.png"),
@@ -33,14 +36,34 @@ METHODS: dict[str, dict[str, object]] = {
     "gradcam_plusplus": {},
     "layercam": {},
     "eigencam": {},
-    "scorecam": {},
+    "xgradcam": {},
     "opticam": {},
-    "rise": {"n_masks": 500, "estimator": "centered", "sampling": "balanced"},
-    "integrated_gradients": {},
+    "rise": {"n_masks": 200, "estimator": "centered", "sampling": "balanced"},
+    "integrated_gradients": {"n_steps": 16},
     "smoothgrad": {},
     "guided_backprop": {},
     "guided_gradcam": {},
 }
+
+
+# Those that take few passes are also scored, by metrics that do.
+SCORED = ("gradcam", "gradcam_plusplus", "xgradcam", "layercam", "eigencam", "guided_gradcam")
+METRICS = ("average_drop", "increase_in_confidence", "sparseness")
+
+
+class Photographs(Dataset[tuple[Tensor]]):
+    """The photographs as a data set, with their names as ids."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images, self.ids = images, list(PHOTOGRAPHS)
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor]:
+        """Return one of them."""
+        return (self.images[index],)
 
 
 def find_photograph(name: str) -> Path:
@@ -65,10 +88,27 @@ def print_predictions(logits: Tensor, categories: tuple[str, ...]) -> None:
         print(f"  {name:<11}", ", ".join(f"{categories[c]} {p:.0%}" for p, c in classes))
 
 
+def write_page(model: Normalized, images: Tensor, path: Path) -> None:
+    """Score some methods on the photographs, and write the results as a page."""
+    data = Photographs(images)
+    with tempfile.TemporaryDirectory() as folder:
+        results = xcam.evaluate(
+            {"EfficientNet-Lite0": model},
+            data,
+            [name for name in METHODS if name in SCORED],
+            METRICS,
+            out=folder,
+            save_maps=True,
+            progress=True,
+        )
+        print(results.to_text(100))
+        results.to_html(path, data, title="Six photographs", worst=0)
+
+
 def main() -> None:
-    """Explain every photograph by every method, and draw all of it as one picture."""
+    """Explain every photograph by every method, draw it as one picture, and write a page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("demo-out"), help="folder for the picture")
+    parser.add_argument("--out", type=Path, default=Path("demo-out"), help="folder of the results")
     out: Path = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
 
@@ -93,6 +133,8 @@ def main() -> None:
     rows = explanation.captions(model.categories)
     figures.draw_grid(images, overlays, rows, out / "demo.png")
     print(f"The picture: {out / 'demo.png'}")
+    write_page(model, images, out / "report.html")
+    print(f"The page: {out / 'report.html'}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 import demo
 import pytest
 import torch
+from browser import read
 
 import xcam
 
@@ -54,6 +55,7 @@ def test_demo_shows_at_least_ten_methods_with_valid_parameters():
 
 def test_demo_prints_and_draws(lite0, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "METHODS", {"gradcam": {}, "saliency": {}})
+    monkeypatch.setattr(demo, "METRICS", ["sparseness"])
     monkeypatch.setattr(xcam.models, "load", lambda *args, **kwargs: lite0)
     monkeypatch.setattr(sys, "argv", ["demo.py", "--out", str(tmp_path / "out")])
     demo.main()
@@ -67,6 +69,11 @@ def test_demo_prints_and_draws(lite0, tmp_path, monkeypatch, capsys):
     width, height = struct.unpack(">II", (tmp_path / "out" / "demo.png").read_bytes()[16:24])
     assert width > 3 * 100
     assert height > 6 * 100
+    page = read(tmp_path / "out" / "report.html")
+    assert [row[0] for row in page.tables[1][1:]] == [
+        f"{name}\n{seen}" for name, seen in SEEN.items()
+    ]
+    assert len(page.find("img")) == 6 * (1 + 1 + 3)  # the image, Grad-CAM and the controls
 
 
 def test_missing_packages_are_named(monkeypatch):
