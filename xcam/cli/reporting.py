@@ -44,8 +44,10 @@ def report(
     resize: Annotated[
         str | None, typer.Option(help="As --resize of the evaluation, if it had one.")
     ] = None,
-    title: Annotated[str, typer.Option(help="Of the page.", show_default="the models")] = "",
-    seed: Annotated[int, typer.Option(help="Draws the examples.")] = 0,
+    title: Annotated[
+        str, typer.Option(help="Write this at the top of the page.", show_default="the models")
+    ] = "",
+    seed: Annotated[int, typer.Option(help="Choose the examples by this seed.")] = 0,
     examples: Annotated[int, typer.Option(help="How many pictures to draw.")] = 6,
     worst: Annotated[
         int, typer.Option(help="How many of those to show on which the methods score worst.")
