@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -338,10 +339,14 @@ class Results:
         """
         return _write(latex.render_table(self._make_sheet(intervals, digits)), path)
 
+    @cached_property
+    def _best_groups(self) -> set[tuple[str, str, str]]:
+        """Return what every form of the table marks: the paired bootstrap is its largest part."""
+        return wide.find_best_groups(self._rows, self.metrics, self.table())
+
     def _make_sheet(self, intervals: bool, digits: int) -> Sheet:
         table, titles = self.table(), manifest.load_titles(self.folder)
-        best = wide.find_best_groups(self._rows, self.metrics, table)
-        return make_sheet(table, best, self.metrics, titles, intervals, digits)
+        return make_sheet(table, self._best_groups, self.metrics, titles, intervals, digits)
 
     def to_html(
         self,
@@ -387,7 +392,7 @@ class Results:
             ranks=self.ranks(),
             costs=self.costs(),
             curves={label: self.curves(label) for label in self.metrics if self._has_curve(label)},
-            best=wide.find_best_groups(self._rows, self.metrics, table),
+            best=self._best_groups,
             summary=self._describe_counts(),
             notices=[*self.warnings, *self.first_errors],
             samples=self._read_samples,
@@ -403,9 +408,8 @@ class Results:
         same images, by the paired bootstrap with Holm's correction, at 5 %. Columns beyond `width`
         letters are left out, and named.
         """
-        table = self.table()
-        best = wide.find_best_groups(self._rows, self.metrics, table)
-        return "\n".join([wide.render_wide(table, best, width), *self._describe_rest()])
+        shown = wide.render_wide(self.table(), self._best_groups, width)
+        return "\n".join([shown, *self._describe_rest()])
 
     def __str__(self) -> str:
         """Return the table, how many rows failed, which maps are flat, and first errors."""
