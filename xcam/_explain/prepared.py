@@ -90,8 +90,7 @@ def prepare(
     chosen = _fuse_layers(resolve_method(requested_method(model, method), params or {}))
     if isinstance(chosen, TrainableMethod):
         return Prepared(model, _fill_in(chosen, attached_method(model)))
-    layers = chosen.parameters().get("layers")
-    if isinstance(layers, tuple) and layers:  # of legrad it is a number
+    if layers := chosen.parameters().get("layers"):
         names = tuple(find_module(model, layer)[0] for layer in layers)
         return Prepared(model, dataclasses.replace(chosen, layers=names))  # type: ignore[type-var]
     base = chosen.parameters().get("base")

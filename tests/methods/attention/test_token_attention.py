@@ -139,7 +139,7 @@ def test_legrad_by_hand(by_hand, layers):
             )
             rows.append(np.maximum(gradient, 0).mean((0, 1)))
         expected.append(np.mean(rows, 0)[1:].reshape(2, 2))
-    compare(explain("legrad", layers=layers), expected)
+    compare(explain("legrad", n_layers=layers), expected)
 
 
 def make_torchvision_net():
@@ -299,7 +299,7 @@ def test_windows_are_refused(method):
 @pytest.mark.parametrize("layers", [0, 3])
 def test_legrad_refuses_layers_that_the_net_does_not_have(layers):
     with pytest.raises(ValueError, match="from 1 to 2, since the model has 2 layers"):
-        explain("legrad", layers=layers)
+        explain("legrad", n_layers=layers)
 
 
 class BareAttention(nn.Module):

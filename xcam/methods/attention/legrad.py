@@ -35,7 +35,7 @@ class LeGrad(Method):
     net gives for the mean of the tokens behind layer l in place of all tokens behind the last one.
 
     Attributes:
-        layers: How many of the last layers count; None for all.
+        n_layers: How many of the last layers count; None for all.
         output: What of the output is y_l.
 
     Raises:
@@ -44,7 +44,7 @@ class LeGrad(Method):
         ValueError: It has fewer layers.
     """
 
-    layers: int | None = None
+    n_layers: int | None = None
     output: Output = "logit"
 
     spec: ClassVar[MethodSpec] = MethodSpec(
@@ -60,10 +60,10 @@ class LeGrad(Method):
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """Return the maps, (B, h, w) at the size of the patches; see `Method.maps`."""
         net = find_token_net(model, images)
-        if self.layers is not None and not 0 < self.layers <= net.depth:
+        if self.n_layers is not None and not 0 < self.n_layers <= net.depth:
             raise ValueError(
-                f"layers must be from 1 to {net.depth}, since the model has {net.depth} layers "
-                f"that attend, or None for all, got {self.layers}"
+                f"n_layers must be from 1 to {net.depth}, since the model has {net.depth} layers "
+                f"that attend, or None for all, got {self.n_layers}"
             )
         blocks = [block for block in net.blocks if block is not None]
         if len(blocks) < net.depth:
@@ -72,7 +72,7 @@ class LeGrad(Method):
                 "legrad scores; use 'attention_gradient'"
             )
         sensitivity = _differentiate_blocks(
-            model, images, target, blocks, self.layers or net.depth, self.output
+            model, images, target, blocks, self.n_layers or net.depth, self.output
         )
         return read_tokens(net, sensitivity)
 
