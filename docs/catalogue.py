@@ -26,6 +26,9 @@ QUESTIONS = {
     "faithfulness": "Faithfulness: do the maps say what the model does?",
     "localization": "Localization: do they fall on the object?",
     "shape": "Shape: what do they look like?",
+    "sanity": "Sanity: do they depend on what the model has learned?",
+    "robustness": "Robustness: do they stay the same where the image hardly changes?",
+    "axioms": "Axioms: do they keep the rules that attributions should obey?",
 }
 NEEDS = {"none": "", "labels": "labels", "boxes": "boxes or masks", "masks": "boxes or masks"}
 

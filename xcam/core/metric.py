@@ -17,7 +17,7 @@ from xcam.core.settings import Settings
 __all__ = ["QUESTIONS", "Metric", "MetricSpec", "Truth"]
 
 Truth = Literal["none", "labels", "boxes", "masks"]
-QUESTIONS = ("faithfulness", "localization", "shape")
+QUESTIONS = ("faithfulness", "localization", "shape", "sanity", "robustness", "axioms")
 """The questions of xcam's own metrics, in the order of lists and tables; others come after."""
 
 
@@ -33,7 +33,9 @@ class MetricSpec:
         higher_is_better: The direction; None where neither is.
         bounds: The range of the result.
         question: What it asks: do the maps say what the model does (`"faithfulness"`),
-            do they fall on the object (`"localization"`), or what do they look like (`"shape"`)?
+            do they fall on the object (`"localization"`), what do they look like (`"shape"`), do
+            they depend on what was learned (`"sanity"`), do they stay the same where the image
+            hardly changes (`"robustness"`), or do they keep the rules of a definition (`"axioms"`)?
             A word of your own for another question.
         truth: What it needs beside the maps.
         cost: Images through the model for each one scored, and explanations of it, a sum in the
