@@ -9,6 +9,7 @@ from xcam.metrics.masked.accuracy import Accuracy, MaskedAccuracy
 from xcam.metrics.masked.adcc import ADCC, ARCC
 from xcam.metrics.masked.coherency import Coherency, Complexity
 from xcam.metrics.masked.confidence import AverageDrop, AverageGain, IncreaseInConfidence
+from xcam.metrics.randomization.random_logit import RandomLogit
 from xcam.metrics.removal.insertion_deletion import Deletion, Insertion
 from xcam.metrics.removal.irof import IROF
 from xcam.metrics.removal.perturbation_accuracy import NegativePerturbation, PositivePerturbation
@@ -44,6 +45,7 @@ __all__ = [
     "PxAP",
     "ROADLeRF",
     "ROADMoRF",
+    "RandomLogit",
     "RelevanceRank",
     "RemoveAndClassify",
     "Selectivity",
@@ -73,6 +75,7 @@ METRICS: list[type[Metric]] = [
     PointingGame,
     PositivePerturbation,
     PxAP,
+    RandomLogit,
     RelevanceRank,
     RemoveAndClassify,
     ROAD,

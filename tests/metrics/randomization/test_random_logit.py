@@ -1,0 +1,77 @@
+"""Random Logit: another class for each image, closed forms, shared passes."""
+
+import pytest
+import torch
+from by_hand import seeded
+from nets import unchanged
+from torch import nn
+from torch.testing import assert_close
+
+import xcam
+from xcam.engine.forward import run_settings
+from xcam.engine.shared import share_passes
+from xcam.metrics import RandomLogit
+from xcam.metrics.randomization.random_logit import draw_other_classes
+from xcam.metrics.similarity import compare_maps
+from xcam.models.toy import GapNet, LinearNet
+
+IMAGES = seeded(4, 3, 8, 8)
+TARGETS = [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("similarity", ["ssim", "spearman"])
+def test_map_that_knows_no_class_fails(similarity):
+    explanation = xcam.explain(GapNet(), IMAGES, TARGETS, "sobel")
+    scores = RandomLogit(similarity).score(GapNet(), IMAGES, explanation)
+    assert_close(scores, torch.ones(4))
+
+
+def test_linear_classes_of_opposite_weights():
+    """Of two classes with opposite weights, one map is the other's negative."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(192, 2, bias=False)).eval()
+    with torch.no_grad():
+        net[1].weight[1] = -net[1].weight[0]
+    explanation = xcam.explain(net, IMAGES, [0, 1, 0, 1], "input_x_gradient")
+    signed = RandomLogit("spearman").score(net, IMAGES, explanation)
+    assert_close(signed, -torch.ones(4))
+    unsigned = RandomLogit("spearman", absolute=True).score(net, IMAGES, explanation)
+    assert_close(unsigned, torch.ones(4))
+
+
+def test_plain_loop():
+    net = GapNet()
+    explanation = xcam.explain(net, IMAGES, TARGETS)
+    target = xcam.Target.of(TARGETS, IMAGES)
+    classes = draw_other_classes(net, IMAGES, explanation, target, 5)
+    assert all(a != b for a, b in zip(classes, TARGETS, strict=True))
+    with unchanged(net, IMAGES):
+        scores = RandomLogit(seed=5).score(net, IMAGES, explanation)
+    for index, other in enumerate(classes):
+        again = xcam.explain(net, IMAGES[index : index + 1], other)
+        wanted = compare_maps(explanation.maps[index : index + 1], again.maps, "ssim", False)
+        assert_close(scores[index : index + 1], wanted)
+
+
+def test_every_other_class_is_drawn():
+    many = seeded(64, 3, 8, 8)
+    explanation = xcam.explain(LinearNet(), many, 1, "saliency")
+    drawn = draw_other_classes(LinearNet(), many, explanation, xcam.Target.of(1, many), 0)
+    classes = explanation.logits.shape[1]
+    assert set(drawn) == set(range(classes)) - {1}
+
+
+def test_settings_share_the_explanation():
+    net = GapNet()
+    explanation = xcam.explain(net, IMAGES, TARGETS, "saliency")
+    with share_passes(IMAGES), run_settings() as runtime:
+        for similarity in ("ssim", "spearman"):
+            RandomLogit(similarity).score(net, IMAGES, explanation)
+    assert (runtime.passes, runtime.shared_passes) == (2 * len(IMAGES), len(IMAGES))
+
+
+def test_refuses_a_single_class():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(192, 1)).eval()
+    explanation = xcam.explain(net, IMAGES, 0, "saliency")
+    sentence = "^random_logit explains another class, and the model has a single one; leave it out$"
+    with pytest.raises(ValueError, match=sentence):
+        RandomLogit().score(net, IMAGES, explanation)

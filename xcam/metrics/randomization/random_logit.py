@@ -1,0 +1,97 @@
+"""Random Logit: the map of the class beside that of another class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from xcam.core import Explanation, Metric, MetricSpec, Range, Target
+from xcam.engine import untouched
+from xcam.engine.clean import clean_logits
+from xcam.imaging import hash_images
+from xcam.metrics.explaining import explain_again
+from xcam.metrics.inputs import read_maps, read_target, require_method
+from xcam.metrics.similarity import Similarity, compare_maps
+
+__all__ = ["RandomLogit"]
+
+
+@dataclass(frozen=True)
+class RandomLogit(Metric):
+    """Random Logit: how similar the map of the class is to that of another, random class.
+
+    s(e(x, c), e(x, c′)), with e the method that made the maps, c the class that was explained, and
+    c′ one of the others, drawn for each image from the seed and a hash of its pixels (Sixt et al.,
+    2020, arXiv:1912.09818). In [−1, 1], lower is better: a method that gives 1 does not explain a
+    class. What is compared are signed `Explanation.maps`, one value a pixel. The paper, and Quantus
+    with its defaults, take SSIM of maps that are divided by their largest magnitude, as is done
+    here; Quantus compares the channels, too, and draws all classes from one generator.
+
+    Attributes:
+        similarity: `"ssim"`, the structural similarity in windows of 7 pixels, or `"spearman"`, the
+            rank correlation over pixels.
+        absolute: Whether magnitudes are compared.
+        seed: Of the other class, beside the image.
+    """
+
+    similarity: Similarity = "ssim"
+    absolute: bool = False
+    seed: Annotated[int, Range(least=0)] = 0
+
+    spec: ClassVar[MetricSpec] = MetricSpec(
+        name="random_logit",
+        title="Random Logit",
+        paper="Sixt et al., 2020, arXiv:1912.09818",
+        formula="mean of s(e(x, c), e(x, c′)), c′ another class",
+        higher_is_better=False,
+        bounds=(-1.0, 1.0),
+        question="sanity",
+        cost="1 explanation",
+    )
+
+    def score(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        explanation: Explanation,
+        truth: Tensor | None = None,
+    ) -> Tensor:
+        """Return (B,) similarities; see `Metric.score`.
+
+        Raises:
+            ValueError: The model has a single class.
+        """
+        maps, target = read_maps(explanation, images), read_target(explanation, images)
+        method = require_method(explanation, self.spec.name)
+        others = draw_other_classes(model, images, explanation, target, self.seed)
+        again = explain_again(model, images, method, Target.of(others, images))
+        return compare_maps(maps, again, self.similarity, self.absolute)
+
+    def finish(self, mean: Tensor) -> Tensor:
+        """Return the mean itself."""
+        return mean
+
+
+def draw_other_classes(
+    model: nn.Module, images: Tensor, explanation: Explanation, target: Target, seed: int
+) -> list[int]:
+    """Draw a class for each image, any but that of the target, from a seed and its pixels.
+
+    Raises:
+        ValueError: The model has a single class.
+    """
+    logits = explanation.logits
+    if logits is None:
+        with untouched(model):
+            logits = clean_logits(model, images, "classes")
+    count = logits.shape[1]
+    if count < 2:
+        raise ValueError(
+            "random_logit explains another class, and the model has a single one; leave it out"
+        )
+    classes = torch.as_tensor(target.classes).tolist()
+    drawn = [state % (count - 1) for state in hash_images(images, seed)]
+    return [other + (other >= own) for other, own in zip(drawn, classes, strict=True)]
