@@ -1,4 +1,4 @@
-"""L-CAM's table on Fashion-MNIST over seeds, of what the commands in `docs/results.md` left.
+"""L-CAM's table on Fashion-MNIST over seeds, of what the docs' commands left.
 
     python benchmarks/lcam_on_fashion_mnist.py runs --root data
 

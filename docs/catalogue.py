@@ -105,7 +105,7 @@ def make_metrics_page() -> str:
         "This page is made from the registry: every metric by its name, with its formula, its "
         "settings and their defaults. A pass is one image through the model; an explanation takes "
         "those of the method that made the maps. How to score with them is told in "
-        "[Scoring](../metrics.md).",
+        "[Scoring](../howto/metrics.md).",
     ]
     for question, classes in group_by_question().items():
         parts.append(f"## {QUESTIONS.get(question, question)}")

@@ -1,8 +1,8 @@
 """The default layer in each family of torchvision's and timm's classifiers: a table of the docs.
 
-`python docs/families.py docs/families.md` builds a net of each family, untrained and of its usual
-size, and writes the table behind the page's marker (some minutes). The tests run the same check on
-small variants.
+`python docs/families.py docs/reference/families.md` builds a net of each family, untrained and of
+its usual size, and writes the table behind the page's marker (some minutes). The tests run the same
+check on small variants.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from xcam.models import default_layer
 
 Options = dict[str, Any]
 
-MARKER = "<!-- made by `python docs/families.py docs/families.md` -->"
+MARKER = "<!-- made by `python docs/families.py docs/reference/families.md` -->"
 
 # Of each file of torchvision's classifiers: a net, and the size of images in the tests.
 TORCHVISION: dict[str, tuple[str, tuple[int, int], Options]] = {

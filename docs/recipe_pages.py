@@ -17,8 +17,8 @@ def recipes_page() -> str:
     """Return a table of all recipes, then a section each."""
     parts = [
         "# The recipes that come along",
-        "This page is made from the recipes' files. [Recipes](../recipes.md) shows how to run, "
-        "change and write one.",
+        "This page is made from the recipes' files. [Recipes](../howto/recipes.md) shows how to "
+        "run, change and write one.",
         recipes_table(),
         *map(section, recipes.names()),
     ]

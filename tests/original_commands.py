@@ -1,10 +1,10 @@
-"""The commands of docs/originals.md."""
+"""The commands of docs/coming_from/originals.md."""
 
 import re
 import shlex
 from pathlib import Path
 
-PAGE = Path(__file__).parents[1] / "docs" / "originals.md"
+PAGE = Path(__file__).parents[1] / "docs" / "coming_from" / "originals.md"
 
 
 def read_commands(title):

@@ -1,4 +1,4 @@
-"""Hooks that a plugin implements; see `docs/plugins.md` for a complete package."""
+"""Hooks that a plugin implements; see `docs/howto/plugins.md` for a complete package."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from xcam.errors import FileFormatError
 from xcam.methods import LFICAM
 from xcam.models import Normalized
 
-PAGE = Path(__file__).parents[2] / "docs" / "originals.md"
+PAGE = Path(__file__).parents[2] / "docs" / "coming_from" / "originals.md"
 CONV = ["weight"]
 NORM = ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"]
 LINEAR = ["weight", "bias"]

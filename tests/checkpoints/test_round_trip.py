@@ -15,7 +15,7 @@ import xcam
 from xcam.checkpoints.tensors import copy_to_own_memory
 from xcam.models import Normalized
 
-PAGE = Path(__file__).parents[2] / "docs" / "checkpoints.md"
+PAGE = Path(__file__).parents[2] / "docs" / "howto" / "checkpoints.md"
 
 
 @pytest.fixture

@@ -220,7 +220,7 @@ def test_refusals(digits, recipe, tmp_path):
 
 
 def test_commands_on_the_recipes_page_are_valid(tmp_path, monkeypatch):
-    page = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text("utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "recipes.md").read_text("utf-8")
     shell = "".join(re.findall(r"```shell\n(.*?)```", page, re.DOTALL))
     shell = shell.replace("\\\n", " ")  # commands of two lines
     lines = [shlex.split(line, comments=True) for line in shell.splitlines() if " fit " in line]

@@ -1,4 +1,4 @@
-"""The examples of docs/data.md, on small copies of what they read."""
+"""The examples of docs/howto/data.md, on small copies of what they read."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ from torchvision import datasets
 
 import xcam
 
-GUIDE = Path(__file__).parents[2] / "docs" / "data.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "howto" / "data.md"
 
 
 def test_examples_run(tmp_path, monkeypatch):

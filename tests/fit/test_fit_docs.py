@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-PAGE = Path(__file__).parents[2] / "docs" / "training.md"
+PAGE = Path(__file__).parents[2] / "docs" / "howto" / "training.md"
 
 
 def test_examples_run(tmp_path, monkeypatch):

@@ -273,7 +273,7 @@ def test_flat_images_get_no_noise():
 
 def originals():
     """The methods and metrics that the page of original commands names for White Box."""
-    page = (Path(__file__).parents[2] / "docs" / "originals.md").read_text("utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "coming_from" / "originals.md").read_text("utf-8")
     section = page[page.index("## White Box") :].split("\n## ")[0]
     for option, make in (("--methods", make_method), ("--metrics", make_metric)):
         for text in re.findall(f'{option} "([^"]*)"', section):

@@ -15,7 +15,7 @@ pytest.importorskip("timm")
 import timm
 from families import TIMM, TORCHVISION, build, check_corners, make_corner_images, shows_corners
 
-PAGE = Path(__file__).parents[2] / "docs" / "families.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "families.md"
 
 
 @pytest.fixture(autouse=True)

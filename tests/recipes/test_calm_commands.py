@@ -1,4 +1,4 @@
-"""CALM's commands on docs/originals.md run, on small data in the published layouts."""
+"""CALM's commands on docs/coming_from/originals.md run, on small data in the published layouts."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""CA-Stream's commands on docs/originals.md: recipes are read, evaluations run on small data."""
+"""CA-Stream's commands on the page of originals: recipes read, evaluations run on small data."""
 
 import itertools
 

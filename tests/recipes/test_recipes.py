@@ -458,7 +458,7 @@ class TestPages:
 
     def test_commands_and_recipes_on_the_originals_page_exist(self):
         """Its commands have these options, its recipes and what is changed in them are there."""
-        text = (ROOT / "docs/originals.md").read_text("utf-8")
+        text = (ROOT / "docs/coming_from/originals.md").read_text("utf-8")
         lines = [shlex.split(line) for line in re.findall(r"`((?:xcam|--set) [^`]*)`", text)]
         assert len(lines) > 15
         commands = {words[1] for words in lines if words[0] == "xcam"}
@@ -478,7 +478,7 @@ class TestPages:
 
     def test_example_on_the_recipes_page_is_a_valid_recipe(self, tmp_path):
         (text,) = re.findall(
-            r"```toml\n(.*?)```", (ROOT / "docs/recipes.md").read_text(), re.DOTALL
+            r"```toml\n(.*?)```", (ROOT / "docs/howto/recipes.md").read_text(), re.DOTALL
         )
         (tmp_path / "mine.toml").write_text(text)
         recipe = recipes.read(tmp_path / "mine.toml")

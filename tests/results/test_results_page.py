@@ -10,7 +10,7 @@ import torch
 import xcam
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "results.md").read_text("utf-8")
+PAGE = (ROOT / "docs" / "numbers" / "results.md").read_text("utf-8")
 FIGURES = ROOT / "docs" / "figures"
 CUES = pd.read_csv(FIGURES / "attention_on_cues.csv")
 FASHION = pd.read_csv(FIGURES / "fashion_mnist_lcam.csv")
