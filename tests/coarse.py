@@ -5,7 +5,9 @@ import dataclasses
 import xcam
 from xcam.testing import quick
 
-SETTINGS = {"fractions": (0.1, 0.5, 0.9), "n_segments": 16, "step": 1 / 8, "steps": 4}
+SETTINGS = {
+    "fractions": (0.1, 0.5, 0.9), "n_segments": 16, "n_steps": 2, "step": 1 / 8, "steps": 4,
+}  # fmt: skip
 
 
 def make_coarse(name):

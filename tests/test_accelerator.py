@@ -57,6 +57,7 @@ SCORE = {
     "remove_and_classify": 4,
     "road": 10, "road_lerf": 6, "road_morf": 6,  # two orders; the solver looks
     "coherency": 6, "adcc": 8, "arcc": 16,  # explain again
+    "mprt": 2 + 2 * 4, "smooth_mprt": 2 + 2 * 5,  # and again: two looks at each explanation
     "pointing_game": 5, "energy_pointing_game": 4, "relevance_rank": 3, "pxap": 4,
     "max_box_acc": 4, "max_box_acc_v2": 4,  # OpenCV finds boxes on the host
 }  # fmt: skip

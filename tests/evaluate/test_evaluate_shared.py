@@ -166,7 +166,7 @@ class TestSameNumbers:
     def test_every_metric_scores_as_alone(self, net):
         """All of them on one map, after each other and in the other order."""
         data, names = Pictures(3), list_metrics()
-        quick = {"n_segments": 9, "step": 1 / 4, "steps": 4}
+        quick = {"n_samples": 2, "n_segments": 9, "n_steps": 2, "step": 1 / 4, "steps": 4}
         metrics = {}
         for name in names:
             metric = xcam.get_metric(name)

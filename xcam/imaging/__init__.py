@@ -15,6 +15,7 @@ from xcam.imaging.coloring import (
     shade,
     stretch,
 )
+from xcam.imaging.generators import make_generator
 from xcam.imaging.pictures import Picture, Pictures, list_pictures, read_picture
 from xcam.imaging.reading import read_image, read_pixels
 from xcam.imaging.tensors import (
@@ -50,6 +51,7 @@ __all__ = [
     "is_flat",
     "list_pictures",
     "make_fill",
+    "make_generator",
     "normalize",
     "normalize_signed",
     "outline",

@@ -2,6 +2,7 @@
 
 from xcam.core import Metric
 from xcam.hookspecs import hookimpl
+from xcam.metrics.agreement import Agreement
 from xcam.metrics.localization.boxes import MaxBoxAcc, MaxBoxAccV2
 from xcam.metrics.localization.pointing import EnergyPointingGame, PointingGame, RelevanceRank
 from xcam.metrics.localization.pxap import PxAP
@@ -9,6 +10,8 @@ from xcam.metrics.masked.accuracy import Accuracy, MaskedAccuracy
 from xcam.metrics.masked.adcc import ADCC, ARCC
 from xcam.metrics.masked.coherency import Coherency, Complexity
 from xcam.metrics.masked.confidence import AverageDrop, AverageGain, IncreaseInConfidence
+from xcam.metrics.randomization.input_invariance import InputInvariance
+from xcam.metrics.randomization.mprt import MPRT, EfficientMPRT, SmoothMPRT
 from xcam.metrics.randomization.random_logit import RandomLogit
 from xcam.metrics.removal.insertion_deletion import Deletion, Insertion
 from xcam.metrics.removal.irof import IROF
@@ -24,16 +27,20 @@ __all__ = [
     "ARCC",
     "IROF",
     "METRICS",
+    "MPRT",
     "ROAD",
     "Accuracy",
+    "Agreement",
     "AverageDrop",
     "AverageGain",
     "Coherency",
     "Complexity",
     "Deletion",
+    "EfficientMPRT",
     "EnergyPointingGame",
     "Entropy",
     "IncreaseInConfidence",
+    "InputInvariance",
     "Insertion",
     "MaskedAccuracy",
     "MaxBoxAcc",
@@ -49,6 +56,7 @@ __all__ = [
     "RelevanceRank",
     "RemoveAndClassify",
     "Selectivity",
+    "SmoothMPRT",
     "Sparseness",
     "xcam_metrics",
 ]
@@ -56,20 +64,24 @@ __all__ = [
 METRICS: list[type[Metric]] = [
     Accuracy,
     ADCC,
+    Agreement,
     ARCC,
     AverageDrop,
     AverageGain,
     Coherency,
     Complexity,
     Deletion,
+    EfficientMPRT,
     EnergyPointingGame,
     Entropy,
     IncreaseInConfidence,
+    InputInvariance,
     Insertion,
     IROF,
     MaskedAccuracy,
     MaxBoxAcc,
     MaxBoxAccV2,
+    MPRT,
     NegativePerturbation,
     PixelFlipping,
     PointingGame,
@@ -82,6 +94,7 @@ METRICS: list[type[Metric]] = [
     ROADLeRF,
     ROADMoRF,
     Selectivity,
+    SmoothMPRT,
     Sparseness,
 ]
 

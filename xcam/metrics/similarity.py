@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xcam.imaging import is_flat, normalize_signed
-from xcam.metrics.precision import find_finest_dtype, to_finest
+from xcam.metrics.precision import to_finest
 
 __all__ = ["Similarity", "compare_maps", "correlate_ranks", "measure_overlap", "measure_ssim"]
 
@@ -56,7 +56,7 @@ def _rank(maps: Tensor) -> Tensor:
     ascending = values.sort(1).values
     below = torch.searchsorted(ascending, values)
     up_to = torch.searchsorted(ascending, values, right=True)
-    ranks = (below + up_to).to(find_finest_dtype(maps.device))
+    ranks = to_finest(below + up_to)
     return ranks - ranks.mean(1, keepdim=True)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import InitVar, dataclass
 from typing import Annotated, ClassVar, Literal, TypeAlias, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +13,7 @@ from xcam.core import Count, Method, NonNegative, Output, Range, Reduce, Target
 from xcam.core.settings import OptionalPreset
 from xcam.engine.clean import bind_clean_pass
 from xcam.engine.shared import keep_nothing
+from xcam.imaging import make_generator
 from xcam.methods.gradient.input_gradients import (
     compute_input_gradients,
     iterate_copies,
@@ -165,6 +165,4 @@ class NoiseEnsemble(Method):
 
 def draw_noise(shape: torch.Size, seed: int, index: int) -> Tensor:
     """Return the standard normal noise of a copy, by its number."""
-    # Mixed by NumPy, so that sample 1 of seed 0 is not sample 0 of seed 1.
-    mixed = int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0] >> 1)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(mixed))
+    return torch.randn(shape, generator=make_generator(seed, index))

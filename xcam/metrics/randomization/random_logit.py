@@ -12,7 +12,7 @@ from xcam.core import Explanation, Metric, MetricSpec, Range, Target
 from xcam.engine import untouched
 from xcam.engine.clean import clean_logits
 from xcam.imaging import hash_images
-from xcam.metrics.explaining import explain_again
+from xcam.metrics.explaining import explain_again, read_contrast
 from xcam.metrics.inputs import read_maps, read_target, require_method
 from xcam.metrics.similarity import Similarity, compare_maps
 
@@ -67,7 +67,8 @@ class RandomLogit(Metric):
         maps, target = read_maps(explanation, images), read_target(explanation, images)
         method = require_method(explanation, self.spec.name)
         others = draw_other_classes(model, images, explanation, target, self.seed)
-        again = explain_again(model, images, method, Target.of(others, images))
+        contrast = read_contrast(explanation, images)
+        again = explain_again(model, images, method, Target.of(others, images), contrast)
         return compare_maps(maps, again, self.similarity, self.absolute)
 
     def finish(self, mean: Tensor) -> Tensor:
