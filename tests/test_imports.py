@@ -25,7 +25,7 @@ LAYERS = [
     {"explanations", "_explain"},
     {"methods", "metrics", "data"},
     {"checkpoints", "results"},
-    {"_fit", "_evaluate", "_roar"},
+    {"_fit", "_evaluate", "_roar", "pretrained"},
     {"testing", "recipes", "cli", ""},  # "" is `import xcam`, which loads any of its names
     {"__main__"},
 ]

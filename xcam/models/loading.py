@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -12,7 +12,14 @@ from torch import nn
 
 from xcam.core.categories import Categories, read_categories
 from xcam.errors import UnknownNameError, unknown
-from xcam.models.nets import IMAGENET_MEAN, IMAGENET_STD, import_extra, make_net, xcam_models
+from xcam.models.nets import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Builder,
+    import_extra,
+    make_net,
+    xcam_models,
+)
 from xcam.models.normalized import Normalized, check_size
 from xcam.models.state_dicts import load_state
 from xcam.registry import installed, simplify
@@ -44,8 +51,10 @@ def load(
     `xcam:simple_cnn`, `ran`, `warn`, `cifar_resnet`, `cifar_densenet`, `cifar_resnext` and
     `cifar_wide_resnet` are nets to train on small images; images are normalized as CIFAR-10, as
     MNIST with `in_channels=1`, and by 0.5 and 0.5 with other channels. `xcam:gap_net`,
-    `linear_net`, `small_cnn` and `token_net` are the seeded nets of `xcam.models.toy`. Random
-    weights of all others come from torch's global generator.
+    `linear_net`, `small_cnn` and `token_net` are the seeded nets of `xcam.models.toy`.
+    `xcam:fashion_mnist` and `fashion_mnist_abn`, `_calm`, `_castream`, `_lcam_fm`, `_lcam_img` and
+    `_lficam` come trained, with the head of the method that they are named after, for gray images
+    of 28 x 28 pixels. Random weights of all others come from torch's global generator.
 
     Args:
         name: `"provider:name"`, such as `"torchvision:resnet50"` or
@@ -111,7 +120,7 @@ def load(
     if mean is not None and std is not None:
         made_with = {**made_with, "mean": tuple(mean), "std": tuple(std)}
         net = Normalized(net.model, mean, std, categories=net.categories, input_size=net.input_size)
-    net.source = (name, made_with)
+    net.source = net.source or (name, made_with)  # a net from a file says what builds it
     net.categories, net.input_size = names or net.categories, size or net.input_size
     if file:
         load_state(net, file)
@@ -145,11 +154,17 @@ def _find_name(name: str) -> str:
         name = f"{provider.lower()}:{model}"
     if not colon or provider.lower() in _PROVIDERS:
         return name
-    # xcam's own are known without a look for plugins, which may fail.
-    nets = xcam_models() if name.startswith("xcam:") else installed().models
-    return (
-        name if name in nets else {simplify(each): each for each in nets}.get(simplify(name), name)
-    )
+    nets = {simplify(each): each for each in _find_nets(name)}
+    return nets.get(simplify(name), name)
+
+
+def _find_nets(name: str) -> Mapping[str, Builder]:
+    """Return the registered nets among which a name is looked up.
+
+    Those of `xcam.models` are known without a look for plugins, which may fail.
+    """
+    own = xcam_models()
+    return own if simplify(name) in map(simplify, own) else {**own, **installed().models}
 
 
 def _load_torchvision(name: str, weights: str | None, kwargs: dict[str, Any]) -> Normalized:
@@ -207,11 +222,9 @@ def _load_registered(
     provider: str, name: str, weights: str | None, kwargs: dict[str, Any]
 ) -> Normalized:
     """Return a net of xcam's, or of a plugin's."""
-    # xcam's own are known without a look for plugins, which may fail.
-    nets = xcam_models() if provider == "xcam" else installed().models
     known = {
         each.partition(":")[2]: build
-        for each, build in nets.items()
+        for each, build in _find_nets(f"{provider}:{name}").items()
         if each.startswith(f"{provider}:")
     }
     if not known:
@@ -227,7 +240,7 @@ def _takes_input_size(name: str) -> bool:
     provider = name.partition(":")[0]
     if provider in _PROVIDERS:
         return False
-    build = (xcam_models() if provider == "xcam" else installed().models).get(name)
+    build = _find_nets(name).get(name)
     return build is not None and "input_size" in inspect.signature(build).parameters
 
 
