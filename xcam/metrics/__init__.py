@@ -20,6 +20,14 @@ from xcam.metrics.removal.pixel_flipping import PixelFlipping
 from xcam.metrics.removal.remove_and_classify import RemoveAndClassify
 from xcam.metrics.removal.road import ROAD, ROADLeRF, ROADMoRF
 from xcam.metrics.removal.selectivity import Selectivity
+from xcam.metrics.robustness.continuity import Continuity
+from xcam.metrics.robustness.lipschitz import LocalLipschitz
+from xcam.metrics.robustness.relative_stability import (
+    RelativeInputStability,
+    RelativeOutputStability,
+    RelativeRepresentationStability,
+)
+from xcam.metrics.robustness.sensitivity import MaxSensitivity
 from xcam.metrics.shape import Entropy, Sparseness
 
 __all__ = [
@@ -35,6 +43,7 @@ __all__ = [
     "AverageGain",
     "Coherency",
     "Complexity",
+    "Continuity",
     "Deletion",
     "EfficientMPRT",
     "EnergyPointingGame",
@@ -42,9 +51,11 @@ __all__ = [
     "IncreaseInConfidence",
     "InputInvariance",
     "Insertion",
+    "LocalLipschitz",
     "MaskedAccuracy",
     "MaxBoxAcc",
     "MaxBoxAccV2",
+    "MaxSensitivity",
     "NegativePerturbation",
     "PixelFlipping",
     "PointingGame",
@@ -53,6 +64,9 @@ __all__ = [
     "ROADLeRF",
     "ROADMoRF",
     "RandomLogit",
+    "RelativeInputStability",
+    "RelativeOutputStability",
+    "RelativeRepresentationStability",
     "RelevanceRank",
     "RemoveAndClassify",
     "Selectivity",
@@ -70,6 +84,7 @@ METRICS: list[type[Metric]] = [
     AverageGain,
     Coherency,
     Complexity,
+    Continuity,
     Deletion,
     EfficientMPRT,
     EnergyPointingGame,
@@ -78,16 +93,21 @@ METRICS: list[type[Metric]] = [
     InputInvariance,
     Insertion,
     IROF,
+    LocalLipschitz,
     MaskedAccuracy,
     MaxBoxAcc,
     MaxBoxAccV2,
     MPRT,
+    MaxSensitivity,
     NegativePerturbation,
     PixelFlipping,
     PointingGame,
     PositivePerturbation,
     PxAP,
     RandomLogit,
+    RelativeInputStability,
+    RelativeOutputStability,
+    RelativeRepresentationStability,
     RelevanceRank,
     RemoveAndClassify,
     ROAD,
