@@ -11,10 +11,11 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def test_metrics_page_shows_the_values_of_the_csv_file():
+    """Of metrics that exist; those that were added since it was measured are not on it."""
     table = pd.read_csv(DOCS / "figures" / "metrics_on_photographs.csv")
     page = (DOCS / "numbers" / "metrics_on_photographs.md").read_text("utf-8")
     assert metrics_table.format_markdown(table) in page
-    assert set(table["metric"]) == set(xcam.list_metrics())
+    assert set(table["metric"]) <= set(xcam.list_metrics())
 
 
 def test_boxes_and_classes_are_of_the_photographs():
