@@ -27,13 +27,13 @@ def explain_again(
     contrast: Target | None = None,
 ) -> Tensor:
     """Return the maps (B, H, W) of images (B, C, H, W) by a method, as `Explanation.maps`."""
-    return explain_prepared(prepare(model, images, method), images, target, contrast)
+    return explain_prepared(prepare(model, images, method), images, target, contrast).maps
 
 
 def explain_prepared(
     prepared: Prepared, images: Tensor, target: Target, contrast: Target | None
-) -> Tensor:
-    """Return the maps (B, H, W) of images (B, C, H, W) by a method that is ready to explain."""
+) -> Explanation:
+    """Explain images (B, C, H, W) by a method that is ready to explain."""
     if contrast is None:
-        return run(prepared, images, target).maps
-    return explain_contrast(prepared, images, target, contrast).maps
+        return run(prepared, images, target)
+    return explain_contrast(prepared, images, target, contrast)

@@ -85,7 +85,7 @@ def explain_randomized(
 ) -> Tensor:
     """Return the maps (B, H, W) of images by a model of which the named layers are random."""
     with keep_nothing():  # since nobody else explains this copy
-        return explain_prepared(randomized.prepare(names), images, target, contrast)
+        return explain_prepared(randomized.prepare(names), images, target, contrast).maps
 
 
 def list_layers(net: nn.Module, images: Tensor) -> tuple[str, ...]:

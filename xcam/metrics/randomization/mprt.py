@@ -214,7 +214,7 @@ def _average_maps(
         noises = torch.stack(drawn).to(images)[places // count - first]
         other = None if contrast is None else contrast.select(rows)
         copies = images[rows] + sigma[rows] * noises
-        return rows, explain_prepared(prepared, copies, target.select(rows), other)
+        return rows, explain_prepared(prepared, copies, target.select(rows), other).maps
 
     with keep_nothing():
         for _, (rows, maps) in chunks(n_samples * count, step, images, "noisy copies"):

@@ -13,13 +13,13 @@ from typing import Literal, TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
-from xcam._explain.contrasting import explain_contrast
-from xcam._explain.prepared import prepare, run
-from xcam.core import Count, Explanation, Metric, Positive, Target
+from xcam._explain.prepared import prepare
+from xcam.core import Count, Explanation, Metric, Positive
 from xcam.engine import untouched
 from xcam.engine.chunks import collect
 from xcam.engine.shared import shareable
 from xcam.imaging import make_generator
+from xcam.metrics.explaining import explain_prepared, read_contrast
 from xcam.metrics.inputs import read_maps, read_target, require_method
 from xcam.metrics.precision import to_finest
 
@@ -173,18 +173,14 @@ def explain_copies(
     """
     method = require_method(explanation, "a metric of robustness")
     target = read_target(explanation, images)
-    other = explanation.contrast
-    contrast = None if other is None else Target.of(other.to(images.device), images)
+    contrast = read_contrast(explanation, images)
     with untouched(model):
         prepared = prepare(model, images, method)
 
         def step(part: slice) -> Tensor:
             rows, copies = copy(part)
-            aim = target.select(rows)
-            if contrast is None:
-                again = run(prepared, copies, aim)
-            else:
-                again = explain_contrast(prepared, copies, aim, contrast.select(rows))
+            other = None if contrast is None else contrast.select(rows)
+            again = explain_prepared(prepared, copies, target.select(rows), other)
             return measure(rows, copies, again)
 
         return collect(n_samples * len(images), step, images, "changed copies")
