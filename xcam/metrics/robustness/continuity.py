@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.linalg import vector_norm
 
 from xcam.core import Count, Explanation, Metric, MetricSpec
 from xcam.imaging import Fill, make_fill
@@ -73,11 +74,11 @@ class Continuity(Metric):
 
         def measure(rows: Tensor, copies: Tensor, again: Explanation) -> Tensor:
             change = (self._scale(again.maps) - own[rows]).flatten(1).abs().sum(1)
-            distance = to_finest(copies - images[rows]).flatten(1).norm(dim=1)
+            distance = vector_norm(to_finest(copies - images[rows]).flatten(1), dim=1)
             return torch.where(distance > 0, change / distance.where(distance > 0, 1), 0)
 
         found = explain_copies(model, images, explanation, self.n_steps, copy, measure)
-        return found.unflatten(0, (self.n_steps, count)).amax(0)
+        return found.view(self.n_steps, count).amax(0)
 
     def finish(self, mean: Tensor) -> Tensor:
         """Return the mean itself."""

@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
+from torch.linalg import vector_norm
 
 from xcam._explain.prepared import prepare
 from xcam.core import Count, Explanation, Metric, Positive
@@ -111,12 +112,12 @@ def compare_neighbors(
             moved,
             divide_elements(moved, to_finest(images[rows])),
         )
-        norms = torch.stack([one.flatten(1).norm(dim=1) for one in differences], 1)
+        norms = torch.stack([vector_norm(one.flatten(1), dim=1) for one in differences], 1)
         # A class was explained, so that the output holds logits.
         return torch.cat([norms, cast(Tensor, again.logits).to(norms)], 1)
 
     found = explain_copies(model, images, explanation, n_samples, copy, measure)
-    found = found.unflatten(0, (n_samples, count)).transpose(0, 1)
+    found = found.view(n_samples, count, -1).transpose(0, 1)
     return (*found[..., :5].unbind(-1), found[..., 5:])
 
 

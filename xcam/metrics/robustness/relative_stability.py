@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.linalg import vector_norm
 
 from xcam.core import Explanation, MetricSpec, has_independent_classes
 from xcam.engine import capture, find_module, untouched
@@ -140,7 +141,8 @@ class RelativeOutputStability(_RelativeStability):
     def _measure_change(
         self, model: nn.Module, images: Tensor, clean: Tensor, found: dict[str, Tensor]
     ) -> Tensor:
-        return (found["logits"] - to_finest(clean)[:, None]).norm(dim=2)
+        moved: Tensor = vector_norm(found["logits"] - to_finest(clean)[:, None], dim=2)
+        return moved
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -209,10 +211,11 @@ def _measure_representation(
         def measure(part: slice) -> Tensor:
             rows, copies = draw_neighbors(images, part, radius, noise, seed)
             change = represent(copies) - clean[rows]
-            return divide_elements(change, clean[rows]).norm(dim=1)
+            moved: Tensor = vector_norm(divide_elements(change, clean[rows]), dim=1)
+            return moved
 
         found = collect(n_samples * count, measure, images, layer)
-    return found.unflatten(0, (n_samples, count)).T
+    return found.view(n_samples, count).T
 
 
 def _is_same_decision(clean: Tensor, logits: Tensor, classes: Tensor | None) -> Tensor:

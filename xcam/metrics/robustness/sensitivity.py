@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
+from torch.linalg import vector_norm
 
 from xcam.core import Explanation, MetricSpec
 from xcam.metrics.inputs import read_maps
@@ -61,5 +62,5 @@ class MaxSensitivity(NeighborMetric):
         farthest = self.compare(model, images, explanation)["maps"].amax(1)
         if not self.relative:
             return farthest
-        size = to_finest(read_maps(explanation, images)).flatten(1).norm(dim=1)
+        size: Tensor = vector_norm(to_finest(read_maps(explanation, images)).flatten(1), dim=1)
         return farthest / size.where(size > 0, 1)
