@@ -35,6 +35,8 @@ SETTINGS = {
     "max_box_acc": {"step": 0.01},
     "max_box_acc_v2": {"step": 0.02},
     "masked_accuracy": {"muted": 0.5},
+    "faithfulness_correlation": {"n_samples": 20},
+    "sensitivity_n": {"n_samples": 10},
 }
 """Coarser than the defaults where those take long; and where this net is right on noise, too, the
 half of the pixels that is published beside all of them."""

@@ -10,11 +10,13 @@ from xcam.data.named import load
 from xcam.data.pascal import VOCFiles, voc
 from xcam.data.planted.cues import PlantedCues, planted_cues
 from xcam.data.splits import Splits
+from xcam.data.tiles import Mosaics, mosaics
 from xcam.data.wsol_metadata import wsol
 
 __all__ = [
     "CuePair",
     "ImageFiles",
+    "Mosaics",
     "PlantedCues",
     "Splits",
     "VOCFiles",
@@ -24,6 +26,7 @@ __all__ = [
     "imagenet_val",
     "listed",
     "load",
+    "mosaics",
     "planted_cues",
     "predict_labels",
     "relabel",

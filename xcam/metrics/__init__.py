@@ -3,8 +3,17 @@
 from xcam.core import Metric
 from xcam.hookspecs import hookimpl
 from xcam.metrics.agreement import Agreement
+from xcam.metrics.axioms.completeness import Completeness
+from xcam.metrics.axioms.non_sensitivity import NonSensitivity
 from xcam.metrics.localization.boxes import MaxBoxAcc, MaxBoxAccV2
-from xcam.metrics.localization.pointing import EnergyPointingGame, PointingGame, RelevanceRank
+from xcam.metrics.localization.pointing import (
+    AttributionLocalization,
+    EnergyPointingGame,
+    Focus,
+    PointingGame,
+    RelevanceRank,
+    TopKIntersection,
+)
 from xcam.metrics.localization.pxap import PxAP
 from xcam.metrics.masked.accuracy import Accuracy, MaskedAccuracy
 from xcam.metrics.masked.adcc import ADCC, ARCC
@@ -13,8 +22,14 @@ from xcam.metrics.masked.confidence import AverageDrop, AverageGain, IncreaseInC
 from xcam.metrics.randomization.input_invariance import InputInvariance
 from xcam.metrics.randomization.mprt import MPRT, EfficientMPRT, SmoothMPRT
 from xcam.metrics.randomization.random_logit import RandomLogit
+from xcam.metrics.removal.faithfulness import (
+    FaithfulnessCorrelation,
+    FaithfulnessEstimate,
+    SensitivityN,
+)
 from xcam.metrics.removal.insertion_deletion import Deletion, Insertion
 from xcam.metrics.removal.irof import IROF
+from xcam.metrics.removal.monotonicity import Monotonicity
 from xcam.metrics.removal.perturbation_accuracy import NegativePerturbation, PositivePerturbation
 from xcam.metrics.removal.pixel_flipping import PixelFlipping
 from xcam.metrics.removal.remove_and_classify import RemoveAndClassify
@@ -29,6 +44,7 @@ from xcam.metrics.robustness.relative_stability import (
 )
 from xcam.metrics.robustness.sensitivity import MaxSensitivity
 from xcam.metrics.shape import Entropy, Sparseness
+from xcam.metrics.sufficiency import Sufficiency
 
 __all__ = [
     "ADCC",
@@ -39,15 +55,20 @@ __all__ = [
     "ROAD",
     "Accuracy",
     "Agreement",
+    "AttributionLocalization",
     "AverageDrop",
     "AverageGain",
     "Coherency",
+    "Completeness",
     "Complexity",
     "Continuity",
     "Deletion",
     "EfficientMPRT",
     "EnergyPointingGame",
     "Entropy",
+    "FaithfulnessCorrelation",
+    "FaithfulnessEstimate",
+    "Focus",
     "IncreaseInConfidence",
     "InputInvariance",
     "Insertion",
@@ -56,7 +77,9 @@ __all__ = [
     "MaxBoxAcc",
     "MaxBoxAccV2",
     "MaxSensitivity",
+    "Monotonicity",
     "NegativePerturbation",
+    "NonSensitivity",
     "PixelFlipping",
     "PointingGame",
     "PositivePerturbation",
@@ -70,8 +93,11 @@ __all__ = [
     "RelevanceRank",
     "RemoveAndClassify",
     "Selectivity",
+    "SensitivityN",
     "SmoothMPRT",
     "Sparseness",
+    "Sufficiency",
+    "TopKIntersection",
     "xcam_metrics",
 ]
 
@@ -80,15 +106,20 @@ METRICS: list[type[Metric]] = [
     ADCC,
     Agreement,
     ARCC,
+    AttributionLocalization,
     AverageDrop,
     AverageGain,
     Coherency,
+    Completeness,
     Complexity,
     Continuity,
     Deletion,
     EfficientMPRT,
     EnergyPointingGame,
     Entropy,
+    FaithfulnessCorrelation,
+    FaithfulnessEstimate,
+    Focus,
     IncreaseInConfidence,
     InputInvariance,
     Insertion,
@@ -97,9 +128,11 @@ METRICS: list[type[Metric]] = [
     MaskedAccuracy,
     MaxBoxAcc,
     MaxBoxAccV2,
+    Monotonicity,
     MPRT,
     MaxSensitivity,
     NegativePerturbation,
+    NonSensitivity,
     PixelFlipping,
     PointingGame,
     PositivePerturbation,
@@ -114,8 +147,11 @@ METRICS: list[type[Metric]] = [
     ROADLeRF,
     ROADMoRF,
     Selectivity,
+    SensitivityN,
     SmoothMPRT,
     Sparseness,
+    Sufficiency,
+    TopKIntersection,
 ]
 
 

@@ -9,9 +9,24 @@ from example_maps import blocks, explanation_of, noise, scores
 from torch.testing import assert_close
 
 from xcam.errors import XcamWarning
-from xcam.metrics.localization.pointing import EnergyPointingGame, PointingGame, RelevanceRank
+from xcam.metrics.localization.pointing import (
+    AttributionLocalization,
+    EnergyPointingGame,
+    Focus,
+    PointingGame,
+    RelevanceRank,
+    TopKIntersection,
+)
 
-GAMES = [PointingGame(), PointingGame(per_class=False), EnergyPointingGame(), RelevanceRank()]
+GAMES = [
+    PointingGame(),
+    PointingGame(per_class=False),
+    EnergyPointingGame(),
+    RelevanceRank(),
+    AttributionLocalization(),
+    TopKIntersection(),
+    TopKIntersection(top=25, weighted=True),
+]
 
 
 def one_hot_maps(points, height=40, width=50):
@@ -146,6 +161,55 @@ class TestRelevanceRank:
         assert scores(RelevanceRank(), maps, boxes(1, 0, 0, 4, 1)).item() == 3 / 4
 
 
+class TestAttributionLocalization:
+    def test_share_of_the_mass_over_the_share_of_the_pixels(self):
+        maps = torch.tensor([[[1.0, 2, -8], [-1, 5, 0]]])
+        for corners, ratio in [((0, 0, 2, 1), 3 / 8 * 3), ((0, 1, 3, 2), 5 / 8 * 2)]:
+            found = scores(AttributionLocalization(), maps, boxes(1, *corners))
+            assert found.item() == pytest.approx(ratio)
+
+    def test_flat_map_is_one_for_any_object(self):
+        flat = torch.full((6, 20, 20), 0.3)
+        assert_close(scores(AttributionLocalization(), flat, blocks(6, 20)), torch.ones(6))
+
+    def test_without_weights_it_is_the_energy_pointing_game(self):
+        maps, masks = noise(6, 30, 30), blocks(6, 30)
+        plain = scores(AttributionLocalization(weighted=False), maps, masks)
+        assert plain.equal(scores(EnergyPointingGame(), maps, masks))
+
+
+def test_focus_is_the_mass_on_the_tiles_of_the_class():
+    maps = torch.tensor([[[1.0, 2, -8, 0], [3, 0, 4, -1]]])  # four tiles of 1×2
+    tiles = torch.tensor([[[1, 1, 0, 0], [0, 0, 1, 1]]], dtype=torch.uint8)
+    assert scores(Focus(), maps, tiles).item() == pytest.approx(7 / 10)
+    assert scores(Focus(), torch.ones(1, 2, 4), tiles).item() == 0.5
+
+
+class TestTopKIntersection:
+    def test_share_of_the_highest(self):
+        maps = torch.tensor([[[5.0, 1, -8], [-1, 4, 0]]])
+        for top, share in [(1, 1), (2, 1 / 2), (3, 2 / 3), (6, 1 / 3), (100, 1 / 3), (0.34, 1 / 2)]:
+            found = scores(TopKIntersection(top), maps, boxes(1, 0, 0, 2, 1))
+            assert found.item() == pytest.approx(share)
+
+    def test_of_the_size_of_the_object_it_is_the_relevance_rank(self):
+        maps, masks = noise(6, 30, 30), blocks(6, 30)
+        for one, mask in zip(maps, masks, strict=True):
+            k = int(mask.sum())
+            found = scores(TopKIntersection(top=k), one[None], mask[None])
+            assert_close(found, scores(RelevanceRank(), one[None], mask[None]))
+
+    def test_weighted_is_one_by_chance(self):
+        maps, masks = noise(200, 30, 30), blocks(200, 30)
+        found = scores(TopKIntersection(top=90, weighted=True), maps, masks)
+        assert float(found.mean()) == pytest.approx(1, abs=4 * float(found.std()) / 200**0.5)
+
+    def test_default_is_about_a_thousand_pixels_at_224(self):
+        maps = torch.arange(224 * 224.0).view(1, 224, 224)
+        found = scores(TopKIntersection(), maps, boxes(1, 0, 223, 224, 224))
+        assert found.item() == pytest.approx(224 / 1003)
+
+
 class TestAll:
     @pytest.mark.parametrize("metric", GAMES, ids=repr)
     def test_ignored_pixels_are_not_there(self, metric):
@@ -171,7 +235,9 @@ class TestAll:
         alone = [scores(metric, maps[i : i + 1], masks[i : i + 1], classes=[i]) for i in range(5)]
         assert together.equal(torch.cat(alone))
 
-    @pytest.mark.parametrize("metric", [PointingGame(per_class=False), RelevanceRank()], ids=repr)
+    @pytest.mark.parametrize(
+        "metric", [PointingGame(per_class=False), RelevanceRank(), TopKIntersection()], ids=repr
+    )
     def test_flat_map_is_noted(self, metric):
         with pytest.warns(XcamWarning, match="image 0: the map is flat, its pixels are taken row"):
             found = scores(metric, torch.ones(1, 20, 20), boxes(1, 0, 0, 20, 1))

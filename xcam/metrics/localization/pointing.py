@@ -6,18 +6,28 @@ Each takes boxes or masks; ignored pixels are left out, as if they were not ther
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xcam.core import Explanation, Metric, MetricSpec, Positive
+from xcam.core import Explanation, Metric, MetricSpec, Positive, Range
 from xcam.engine.forward import note
 from xcam.metrics.inputs import read_maps, read_target
 from xcam.metrics.localization.truth import find_objects
 
-__all__ = ["EnergyPointingGame", "PointingGame", "RelevanceRank"]
+__all__ = [
+    "AttributionLocalization",
+    "EnergyPointingGame",
+    "Focus",
+    "PointingGame",
+    "RelevanceRank",
+    "TopKIntersection",
+]
+
+Top: TypeAlias = Annotated[int, Range(least=1)] | Annotated[float, Range(above=0, most=1)]
+"""How many of the highest pixels; a float is their share of all pixels."""
 
 
 @dataclass(frozen=True)
@@ -123,13 +133,88 @@ class EnergyPointingGame(Metric):
     ) -> Tensor:
         """Return (B,) shares; see `Metric.score`."""
         maps = read_maps(explanation, images)
+        return _measure_mass(maps, *find_objects(truth, images))
+
+    def finish(self, mean: Tensor) -> Tensor:
+        """Return the mean itself."""
+        return mean
+
+
+def _measure_mass(maps: Tensor, objects: Tensor, ignored: Tensor) -> Tensor:
+    """Return the share (B,) of the positive mass of maps (B, H, W) that lies on the object."""
+    mass = maps.clamp(min=0).masked_fill(ignored, 0)
+    inside, total = (mass * objects).sum((1, 2)), mass.sum((1, 2))
+    for image, is_nowhere_positive in enumerate((total == 0).tolist()):
+        if is_nowhere_positive:
+            note(f"image {image}: no value of the map is positive, none of it is on the object")
+    return inside / total.where(total > 0, 1)
+
+
+@dataclass(frozen=True)
+class Focus(EnergyPointingGame):
+    """Focus: the share of a mosaic's positive mass that lies on tiles of the explained class.
+
+    Σ_tiles max(map, 0) / Σ max(map, 0) for mosaics of 2×2 images, two of the explained class and
+    two of others (Arias-Duart et al., 2022, arXiv:2109.15035), such as `xcam.data.mosaics` makes
+    with the tiles as masks. The formula is `EnergyPointingGame`'s, for truth of any kind. A map
+    that is the same everywhere gives 0.5. In [0, 1], higher is better.
+    """
+
+    spec: ClassVar[MetricSpec] = MetricSpec(
+        name="focus",
+        title="Focus",
+        paper="Arias-Duart et al., 2022, arXiv:2109.15035",
+        formula="Σ_tiles max(map, 0) / Σ max(map, 0) over a mosaic",
+        higher_is_better=True,
+        bounds=(0.0, 1.0),
+        question="localization",
+        truth="masks",
+    )
+
+
+@dataclass(frozen=True)
+class AttributionLocalization(Metric):
+    """Attribution localization: the object's share of the positive mass over its share of pixels.
+
+    μ_w = (R_in / R_tot) · (S_tot / S_in), with R the sum of the map's positive values and S the
+    number of pixels (Kohlbrenner et al., 2020, arXiv:1910.09840). A map that is the same everywhere
+    gives 1; higher is better. `weighted=False` gives the ratio R_in / R_tot alone, which is
+    `EnergyPointingGame` and Quantus' default, with `positive_attributions=True` there; Quantus'
+    weighted form multiplies by the object's share where the paper divides. A map without a positive
+    value gives 0, and a note.
+
+    Attributes:
+        weighted: Whether to divide by the object's share of the pixels.
+    """
+
+    weighted: bool = True
+
+    spec: ClassVar[MetricSpec] = MetricSpec(
+        name="attribution_localization",
+        title="Attribution localization",
+        aliases=("attribution_localisation",),
+        paper="Kohlbrenner et al., 2020, arXiv:1910.09840",
+        formula="(Σ_object max(map, 0) / Σ max(map, 0)) · (pixels / object pixels)",
+        higher_is_better=True,
+        bounds=(0.0, float("inf")),
+        question="localization",
+        truth="masks",
+    )
+
+    def score(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        explanation: Explanation,
+        truth: Tensor | None = None,
+    ) -> Tensor:
+        """Return (B,) ratios; see `Metric.score`."""
+        maps = read_maps(explanation, images)
         objects, ignored = find_objects(truth, images)
-        mass = maps.clamp(min=0).masked_fill(ignored, 0)
-        inside, total = (mass * objects).sum((1, 2)), mass.sum((1, 2))
-        for image, is_nowhere_positive in enumerate((total == 0).tolist()):
-            if is_nowhere_positive:
-                note(f"image {image}: no value of the map is positive, none of it is on the object")
-        return inside / total.where(total > 0, 1)
+        share = _measure_mass(maps, objects, ignored)
+        if not self.weighted:
+            return share
+        return share * (~ignored).sum((1, 2)) / objects.sum((1, 2))
 
     def finish(self, mean: Tensor) -> Tensor:
         """Return the mean itself."""
@@ -171,6 +256,59 @@ class RelevanceRank(Metric):
         found = objects.gather(1, order).cumsum(1)
         sizes = objects.sum(1)
         return found.gather(1, sizes[:, None] - 1)[:, 0] / sizes
+
+    def finish(self, mean: Tensor) -> Tensor:
+        """Return the mean itself."""
+        return mean
+
+
+@dataclass(frozen=True)
+class TopKIntersection(Metric):
+    """Top-k intersection: the share of the map's k highest pixels that lie on the object.
+
+    |top_k(map) ∩ object| / k (Theiner et al., 2022, arXiv:2104.14995). Of equal pixels the first
+    count, row after row. In [0, 1], higher is better; an object of fewer than k pixels keeps it
+    below 1, which `RelevanceRank` avoids. Quantus takes `top=1000`, about the default's share of
+    224×224 pixels; its `concept_influence` is `weighted=True`.
+
+    Attributes:
+        top: k; a float is its share of the pixels. Of fewer pixels all are taken.
+        weighted: Whether to divide by the object's share of the pixels, so that chance is 1.
+    """
+
+    top: Top = 0.02
+    weighted: bool = False
+
+    spec: ClassVar[MetricSpec] = MetricSpec(
+        name="top_k_intersection",
+        title="Top-k intersection",
+        aliases=("topk_intersection",),
+        paper="Theiner et al., 2022, arXiv:2104.14995",
+        formula="|top-k pixels on the object| / k",
+        higher_is_better=True,
+        bounds=(0.0, 1.0),
+        question="localization",
+        truth="masks",
+    )
+
+    def score(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        explanation: Explanation,
+        truth: Tensor | None = None,
+    ) -> Tensor:
+        """Return (B,) shares; see `Metric.score`."""
+        maps = read_maps(explanation, images, order=True)
+        objects, ignored = find_objects(truth, images)
+        maps, objects = maps.masked_fill(ignored, -torch.inf).flatten(1), objects.flatten(1)
+        pixels = (~ignored).sum((1, 2))
+        count = self.top
+        if isinstance(count, float):
+            count = max(1, int(count * maps.shape[1] + 1e-6))
+        order = maps.sort(dim=1, descending=True, stable=True).indices[:, :count]
+        share = objects.gather(1, order).sum(1) / pixels.clamp(max=count)
+        return share * pixels / objects.sum(1) if self.weighted else share
 
     def finish(self, mean: Tensor) -> Tensor:
         """Return the mean itself."""

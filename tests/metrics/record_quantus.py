@@ -1,0 +1,106 @@
+"""Record what Quantus 0.6 gives for small inputs, so that tests compare without having it.
+
+It brings packages that replace ours, so that it is no dependency. Into a folder of its own:
+
+    pip install --no-deps --target FOLDER quantus==0.6.0 cachetools
+    PYTHONPATH=FOLDER:tests python tests/metrics/record_quantus.py [section …]
+"""
+
+import json
+import sys
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+from by_hand import seeded
+from torch import nn
+
+from xcam.imaging import hash_images
+from xcam.metrics.removal.subsets import draw_ranks
+from xcam.models.toy import SmallCNN
+
+FILE = Path(__file__).with_name("quantus.json")
+QUIET = {"disable_warnings": True, "normalise": False, "abs": False}
+
+
+class Pixels:
+    """What the section of pixels that are removed is about: gray images, their lowest value 0."""
+
+    images = seeded(3, 1, 8, 8)
+    images[:, :, 3, 5] = 0
+    maps = seeded(3, 8, 8, seed=1) - 0.5
+    classes = torch.tensor([3, 1, 0])
+    net = SmallCNN(channels=1)
+    masks = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    masks[:, 2:7, 1:5] = 1
+    samples, size, step = 20, 10, 4
+
+    # Whole numbers, which add up exactly: weights and values from -2 to 2, some of them 0.
+    integers = (seeded(3, 1, 8, 8, seed=2) * 4).floor()
+    integers[:, :, 3, 5] = 0
+    weights = (seeded(2, 64, seed=3) * 5).floor() - 2
+    weights[:, 29] = 0  # of the pixel above, which stays when it is replaced
+
+    @classmethod
+    def linear(cls):
+        net = nn.Sequential(nn.Flatten(), nn.Linear(64, 2, bias=False)).eval()
+        net[1].weight.data.copy_(cls.weights)
+        return net.requires_grad_(False)
+
+    @classmethod
+    def shares(cls):
+        """What each pixel gives to the first logit of the linear net: complete."""
+        return (cls.weights[0] * cls.integers.flatten(1)).view(3, 8, 8)
+
+
+def record_pixels(quantus):
+    def measure(metric, net=Pixels.net, images=Pixels.images, maps=Pixels.maps, **more):
+        classes = more.pop("classes", Pixels.classes).numpy()
+        arrays = {"x_batch": images.numpy(), "y_batch": classes, "a_batch": maps[:, None].numpy()}
+        return [float(value) for value in metric(net, **arrays, device="cpu", **more)]
+
+    def draw(_, size, replace):
+        state, sample = next(draws)
+        return np.flatnonzero(draw_ranks(state, sample, 64).numpy() < size)
+
+    states = hash_images(Pixels.images, seed=0)
+    draws = iter([(state, sample) for sample in range(Pixels.samples) for state in states])
+    runs = {"nr_runs": Pixels.samples, "subset_size": Pixels.size, "return_aggregate": False}
+    with mock.patch("numpy.random.choice", draw):
+        correlation = measure(quantus.FaithfulnessCorrelation(**runs, **QUIET))
+    estimate = quantus.FaithfulnessEstimate(features_in_step=Pixels.step, **QUIET)
+    monotonicity = quantus.Monotonicity(features_in_step=Pixels.step, **QUIET)
+    linear = {"net": Pixels.linear(), "images": Pixels.integers, "classes": Pixels.classes * 0}
+    sparse = quantus.NonSensitivity(features_in_step=1, **{**QUIET, "abs": True})
+    mass = quantus.AttributionLocalisation(positive_attributions=True, **QUIET)
+    top = {"k": 9, **QUIET}
+    s_batch = Pixels.masks[:, None].numpy().astype(bool)
+    intersection = measure(quantus.TopKIntersection(**top), s_batch=s_batch)
+    weighted = quantus.TopKIntersection(concept_influence=True, **top)
+    return {
+        "faithfulness_correlation": correlation,
+        "faithfulness_estimate": measure(estimate),
+        "monotonicity": measure(monotonicity),
+        "complete": measure(quantus.Completeness(**QUIET), maps=Pixels.shares(), **linear),
+        "incomplete": measure(quantus.Completeness(**QUIET), maps=Pixels.shares() * 2, **linear),
+        "non_sensitivity": measure(sparse, maps=Pixels.integers[:, 0], softmax=False, **linear),
+        "attribution_localization": measure(mass, s_batch=s_batch),
+        "top_k_intersection": intersection,
+        "top_k_intersection_weighted": measure(weighted, s_batch=s_batch),
+    }
+
+
+SECTIONS = {"pixels": record_pixels}
+
+
+def main(*names):
+    import quantus
+
+    found = json.loads(FILE.read_text("utf-8")) if FILE.exists() else {}
+    found |= {name: SECTIONS[name](quantus) for name in names or SECTIONS}
+    FILE.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

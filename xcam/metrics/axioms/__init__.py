@@ -1,0 +1,1 @@
+"""Metrics that ask whether maps keep an axiom that their paper states."""
