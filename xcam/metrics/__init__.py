@@ -19,6 +19,7 @@ from xcam.metrics.masked.accuracy import Accuracy, MaskedAccuracy
 from xcam.metrics.masked.adcc import ADCC, ARCC
 from xcam.metrics.masked.coherency import Coherency, Complexity
 from xcam.metrics.masked.confidence import AverageDrop, AverageGain, IncreaseInConfidence
+from xcam.metrics.randomization.data import DataRandomization
 from xcam.metrics.randomization.input_invariance import InputInvariance
 from xcam.metrics.randomization.mprt import MPRT, EfficientMPRT, SmoothMPRT
 from xcam.metrics.randomization.random_logit import RandomLogit
@@ -62,6 +63,7 @@ __all__ = [
     "Completeness",
     "Complexity",
     "Continuity",
+    "DataRandomization",
     "Deletion",
     "EfficientMPRT",
     "EnergyPointingGame",
