@@ -73,7 +73,7 @@ def test_from_a_training_to_a_table(tmp_path):
 
 def test_refusals(weights):
     explanation = xcam.explain(GapNet(), IMAGES, TARGETS)
-    with pytest.raises(ValueError, match="^data_randomization needs the weights of the net that"):
+    with pytest.raises(ValueError, match=r"^data_randomization needs the weights of the net that"):
         DataRandomization().score(GapNet(), IMAGES, explanation)
     with pytest.raises(FileNotFoundError, match=r"no file of weights at 'none\.safetensors'"):
         DataRandomization("none.safetensors").score(GapNet(), IMAGES, explanation)
