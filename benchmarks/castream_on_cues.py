@@ -96,7 +96,7 @@ class Study:
 
         train, test = load(splits.train, images), load(splits.test, TEST)
         some = TensorDataset(*(part[:scored] for part in test))
-        return cls(TensorDataset(*train), TensorDataset(*test), some, 10, (3, 4), 0.02)
+        return cls(TensorDataset(*train), TensorDataset(*test), some, 10, (5, 4), 0.02)
 
 
 def new_net(num_classes: int, seed: int) -> nn.Module:
