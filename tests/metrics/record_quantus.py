@@ -91,7 +91,70 @@ def record_pixels(quantus):
     }
 
 
-SECTIONS = {"pixels": record_pixels}
+class Fixed:
+    """A layer that is made anew without chance, so that Quantus and xcam have the same weights."""
+
+    def reset_parameters(self):
+        with torch.no_grad():
+            for weight in self.parameters(recurse=False):
+                places = torch.arange(float(weight.numel())).view_as(weight)
+                weight.copy_(torch.cos(self.pace * places + 1) / 2)
+
+
+class First(Fixed, nn.Conv2d):
+    pace = 2.3
+
+
+class Second(Fixed, nn.Conv2d):
+    pace = 1.7
+
+
+class Last(Fixed, nn.Linear):
+    pace = 2.9
+
+
+class Randomization:
+    """What the section of random weights and classes is about: gray images and two classes."""
+
+    images = seeded(3, 1, 8, 8)
+    classes = torch.tensor([0, 1, 0])
+
+    @staticmethod
+    def build():
+        layers = [First(1, 4, 3), nn.ReLU(), Second(4, 4, 3, padding=1), nn.ReLU()]
+        net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), Last(4, 2)).eval()
+        for seed, weight in enumerate(net.parameters()):
+            weight.data.copy_(seeded(*weight.shape, seed=seed) - 0.4)
+        return net
+
+
+def record_randomization(quantus):
+    def explain(model, inputs, targets, **_):
+        images = torch.as_tensor(inputs).detach().float().clone().requires_grad_()
+        scores = model(images)[torch.arange(len(images)), torch.as_tensor(targets).long()]
+        return torch.autograd.grad(scores.sum(), images)[0].numpy()
+
+    def measure(metric, **given):
+        arrays = {"x_batch": Randomization.images.numpy(), "y_batch": Randomization.classes.numpy()}
+        net = Randomization.build()
+        return metric(net, **arrays, **given, explain_func=explain, device="cpu")
+
+    def by_layer(metric):
+        found = measure(metric)
+        return {layer: list(map(float, found[layer])) for layer in ("0", "2", "6")}
+
+    plain = {"disable_warnings": True}
+    orders = ("top_down", "bottom_up", "independent")
+    ranks = {"similarity_func": quantus.similarity_func.correlation_spearman, "num_classes": 2}
+    return {
+        **{f"mprt_{one}": by_layer(quantus.MPRT(layer_order=one, **plain)) for one in orders},
+        "smooth_mprt": by_layer(quantus.SmoothMPRT(nr_samples=1, **plain)),
+        "efficient_mprt": list(map(float, measure(quantus.EfficientMPRT(**plain)))),
+        "random_logit": list(map(float, measure(quantus.RandomLogit(**ranks, **plain)))),
+    }
+
+
+SECTIONS = {"pixels": record_pixels, "randomization": record_randomization}
 
 
 def main(*names):

@@ -24,7 +24,8 @@ class InputInvariance(Metric):
     ‖e(x, f) − e(x + s, f_s)‖ / max(‖e(x, f)‖, ‖e(x + s, f_s)‖), with f_s(x + s) = f(x): the model
     subtracts the shift, as it would by other biases in its first layer, and computes the same
     (Kindermans et al., 2017, arXiv:1711.00867). In [0, 2], lower is better, 0 for maps that are the
-    same. The paper shows pictures; Quantus counts the images of which no element differs by 1e-4.
+    same. The paper shows pictures; Quantus counts the images of which no element differs by 1e-4,
+    but its version 0.6 leaves the first element without the shift.
     What is compared are signed `Explanation.maps`, one value a pixel. Gradients are invariant;
     what multiplies them by the image, or hides pixels by a fixed value, is not.
 

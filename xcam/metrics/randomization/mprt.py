@@ -144,7 +144,8 @@ class SmoothMPRT(_LayerByLayer):
     method is read. Quantus leaves the last of the copies without noise.
 
     Attributes:
-        order: As in `MPRT`, like all up to the seed.
+        order: As in `MPRT`, like all up to the seed; published: `"bottom_up"`, since a cascade from
+            the scores keeps what the first layers tell of the image until its last step.
         n_steps: In how many steps the layers are randomized.
         similarity: `"spearman"` or `"ssim"`.
         absolute: Whether magnitudes, of the averages, are compared.
@@ -153,6 +154,7 @@ class SmoothMPRT(_LayerByLayer):
         noise: σ as a fraction of each image's range.
     """
 
+    order: Order = "bottom_up"
     n_samples: Count = 50
     noise: NonNegative = 0.1
 

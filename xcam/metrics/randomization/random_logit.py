@@ -26,9 +26,10 @@ class RandomLogit(Metric):
     s(e(x, c), e(x, c′)), with e the method that made the maps, c the class that was explained, and
     c′ one of the others, drawn for each image from the seed and a hash of its pixels (Sixt et al.,
     2020, arXiv:1912.09818). In [−1, 1], lower is better: a method that gives 1 does not explain a
-    class. What is compared are signed `Explanation.maps`, one value a pixel. The paper, and Quantus
-    with its defaults, take SSIM of maps that are divided by their largest magnitude, as is done
-    here; Quantus compares the channels, too, and draws all classes from one generator.
+    class. What is compared are signed `Explanation.maps`, one value a pixel, for SSIM divided by
+    their largest magnitude. Quantus takes the SSIM of the flattened map, in windows of 7 pixels of
+    a line, with its channels, and draws the classes of a batch from one generator; its rank
+    correlation is that of `similarity="spearman"`.
 
     Attributes:
         similarity: `"ssim"`, the structural similarity in windows of 7 pixels, or `"spearman"`, the
