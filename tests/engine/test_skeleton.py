@@ -18,7 +18,7 @@ class Many(nn.Module):
         self.tracking = nn.BatchNorm2d(8, track_running_stats=False)
         self.acts = nn.Sequential(
             nn.Hardswish(inplace=True), nn.SiLU(), nn.Hardsigmoid(), nn.SiLU(inplace=True),
-            nn.Mish(), nn.Hardswish(), nn.Sigmoid(), nn.ReLU6(), nn.ReLU(inplace=True),
+            nn.Mish(), nn.Hardswish(), nn.Sigmoid(), nn.ReLU6(), nn.ReLU(inplace=True), nn.ReLU(),
         )  # fmt: skip
         self.attend = nn.MultiheadAttention(8, 2, batch_first=True)
         self.last = nn.Sequential(nn.LayerNorm((9, 8)), nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 4))

@@ -1,11 +1,13 @@
 """Two processes in one folder: the second is refused, and a dead one holds nothing."""
 
 import errno
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,15 +19,6 @@ from xcam.models.toy import GapNet
 from xcam.runs.folder import RunFolder
 
 BUSY = r"another process works in '.*'; wait for its end, or give another folder"
-HOLDER = """
-import sys
-from pathlib import Path
-from xcam.runs.folder import RunFolder
-
-with RunFolder(Path(sys.argv[1]), "work", ()).lock():
-    print("locked", flush=True)
-    sys.stdin.read()
-"""
 FORKED = """
 import os, sys
 from pathlib import Path
@@ -38,20 +31,6 @@ with RunFolder(Path(sys.argv[1]), "work", ()).lock():
         print("locked", flush=True)
         sys.stdin.read()
 """
-FORKING_HOLDER = """
-import os, sys, time
-from pathlib import Path
-from xcam.runs.folder import RunFolder
-
-folder = RunFolder(Path(sys.argv[1]), "work", ())
-with folder.lock():
-    child = os.fork()
-    if not child:
-        os.close(1)
-        time.sleep(600)
-    print(child, flush=True)
-    sys.stdin.read()
-"""
 PROBE = "import sys, filelock; filelock.FileLock(sys.argv[1]).acquire(blocking=False)"
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
@@ -60,18 +39,42 @@ def locked(path):
     return RunFolder(path, "work", ()).lock()
 
 
-def start(path, code=HOLDER):
-    command = [sys.executable, "-c", code, str(path)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+def start(work, *arguments):
+    """Start another process, with all imports done where there are forks."""
+    context = multiprocessing.get_context("fork" if hasattr(os, "fork") else "spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=work, args=(theirs, *arguments), daemon=True)
+    process.start()
+    return process, ours
+
+
+def hold(connection, path):
+    with locked(path):
+        connection.send("locked")
+        connection.recv()
+
+
+def fork_and_hold(connection, path):
+    with locked(path):
+        child = os.fork()
+        if not child:
+            time.sleep(600)
+        connection.send(child)
+        connection.recv()
+
+
+def kill(process):
+    process.kill()
+    process.join()
 
 
 @pytest.fixture
 def holder(tmp_path):
-    """Another process that works in the folder."""
-    with start(tmp_path) as process:
-        assert process.stdout.readline() == b"locked\n"
-        yield process
-        process.kill()
+    """Another process that works in the folder, and ends when it is sent anything."""
+    process, connection = start(hold, tmp_path)
+    assert connection.recv() == "locked"
+    yield process, connection
+    kill(process)
 
 
 def fitted(folder, data):
@@ -96,15 +99,16 @@ def test_second_process_is_refused_before_it_does_anything(tmp_path, holder, ver
         verb(tmp_path, data)
     assert set(data.loaded) <= looked_at
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
-    holder.kill()
-    holder.wait()
+    kill(holder[0])
     verb(tmp_path, data)  # what a dead process has locked is free
     assert ".lock" not in [path.name for path in tmp_path.iterdir()]
 
 
 def test_normal_end_leaves_nothing(tmp_path, holder):
-    holder.stdin.close()
-    assert holder.wait() == 0
+    process, connection = holder
+    connection.send("end")
+    process.join()
+    assert process.exitcode == 0
     assert list(tmp_path.iterdir()) == []
     assert len(rows(evaluated(tmp_path, Pictures(6)).folder)) == 6
 
@@ -178,7 +182,8 @@ def test_one_of_several_threads_is_let_in(tmp_path):
 
 @needs_fork
 def test_forked_process_neither_holds_nor_releases_the_lock(tmp_path):
-    with start(tmp_path, FORKED) as process:
+    command = [sys.executable, "-c", FORKED, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"locked\n"
         assert (tmp_path / ".lock").exists()
         assert is_refused_elsewhere(tmp_path)
@@ -189,16 +194,15 @@ def test_forked_process_neither_holds_nor_releases_the_lock(tmp_path):
 
 @needs_fork
 def test_killed_owner_does_not_leave_its_lock_to_its_children(tmp_path):
-    with start(tmp_path, FORKING_HOLDER) as process:
-        child = int(process.stdout.readline())
-        try:
-            assert is_refused_elsewhere(tmp_path)
-            process.kill()
-            process.wait()
-            with locked(tmp_path):
-                pass
-        finally:
-            os.kill(child, signal.SIGKILL)
+    process, connection = start(fork_and_hold, tmp_path)
+    child = connection.recv()
+    try:
+        assert is_refused_elsewhere(tmp_path)
+        kill(process)
+        with locked(tmp_path):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
 
 
 def refuse_to_open(monkeypatch, number):

@@ -762,32 +762,33 @@ class RaisesAtLength(Method):
 
 
 def test_error_of_the_method_breaks_a_check_in_one_line():
-    assert broken(RaisesAtLength())["gives_maps"] == (
+    assert run_check(RaisesAtLength(), "gives_maps").message == (
         "RaisesAtLength raised RuntimeError: not now, and not here"
     )
 
 
-def find_result(method: Method, check: str) -> CheckResult:
-    return next(result for result in check_method(method) if result.check == check)
+def run_check(method: Method, name: str) -> CheckResult:
+    return next(check for check in method_checks(method) if check.name == name).result()
 
 
 def test_result_names_the_line_of_the_error():
     raising = inspect.getsourcelines(RaisesAtLength.maps)[1] + 1
-    assert find_result(RaisesAtLength(), "gives_maps").where.endswith(f"methods.py:{raising}")
+    assert run_check(RaisesAtLength(), "gives_maps").where.endswith(f"methods.py:{raising}")
     moving = inspect.getsourcelines(MovesToHostByCpu.maps)[1] + 1  # behind a check's own sentence
-    assert find_result(MovesToHostByCpu(), "stays_on_device").where.endswith(f":{moving}")
+    assert run_check(MovesToHostByCpu(), "stays_on_device").where.endswith(f":{moving}")
     whole = inspect.getsourcelines(LeaksHook)[1]  # no error: the class
-    assert find_result(LeaksHook(), "leaves_hooks").where.endswith(f":{whole}")
-    assert find_result(LeaksHook(), "gives_maps").where == ""
+    assert run_check(LeaksHook(), "leaves_hooks").where.endswith(f":{whole}")
+    assert run_check(LeaksHook(), "gives_maps").where == ""
 
 
 def test_errors_of_one_line_are_one_cause():
-    groups = group_by_cause(check_method(NeedsGradMode()))
+    results = check_method(NeedsGradMode())
+    groups = group_by_cause(results)
     broken = [group for group in groups if group[0].outcome == "broken"]
     assert [{result.check for result in group} for group in broken] == [
         {"same_under_no_grad", "same_under_inference_mode"}
     ]
-    assert sum(map(len, groups)) == len(check_method(NeedsGradMode()))
+    assert sum(map(len, groups)) == len(results)
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+
 import torch
 from torch import Tensor, nn
 
 from xcam.engine.skeleton import ShapeInference, skeleton
 from xcam.engine.structure import remember
-from xcam.engine.trace import output_tensors, record_pass
+from xcam.engine.trace import Call, output_tensors, record_pass
 from xcam.engine.wrappers import unwrap
 from xcam.forks import importing
 
-__all__ = ["measure_footprint"]
+__all__ = ["keep_footprint", "measure_footprint"]
 
 
 def measure_footprint(model: nn.Module, images: Tensor) -> int | None:
@@ -27,8 +29,22 @@ def measure_footprint(model: nn.Module, images: Tensor) -> int | None:
         None if the net cannot run without values, or gives none of its layers away.
     """
     net = unwrap(model)
-    key = ("footprint", images.shape[1:], images.dtype)
-    return remember(net, key, lambda: _measure(net, images.shape[1:], images.dtype))
+    return remember(net, _make_key(images), lambda: _measure(net, images.shape[1:], images.dtype))
+
+
+def keep_footprint(net: nn.Module, images: Tensor, calls: Sequence[Call]) -> None:
+    """Keep what a pass on the meta device has shown, so that `measure_footprint` needs none.
+
+    Args:
+        net: Without wrappers.
+        images: (B, C, H, W) of that pass.
+        calls: The layers' calls in it.
+    """
+    remember(net, _make_key(images), lambda: _find_largest(calls, len(images)))
+
+
+def _make_key(images: Tensor) -> Hashable:
+    return "footprint", images.shape[1:], images.dtype
 
 
 def _measure(net: nn.Module, shape: torch.Size, dtype: torch.dtype) -> int | None:
@@ -39,9 +55,13 @@ def _measure(net: nn.Module, shape: torch.Size, dtype: torch.dtype) -> int | Non
                 passed = record_pass(empty, torch.empty(1, *shape, dtype=dtype, device="meta"))
         except Exception:  # whatever the model does that needs values
             return None
+    return _find_largest(passed.calls, 1)
+
+
+def _find_largest(calls: Sequence[Call], rows: int) -> int | None:
     sizes = [
-        tensor.numel() * tensor.element_size()
-        for call in passed.calls
+        tensor.numel() * tensor.element_size() // rows
+        for call in calls
         for tensor in output_tensors(call.output)
     ]
     return max(sizes, default=None)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from xcam.engine import forward
 from xcam.engine.dataflow import GraphlessUse
+from xcam.engine.footprint import keep_footprint
 from xcam.engine.hints import LayoutHints, read_hints
 from xcam.engine.layout import Layout, describe_readings, find_layout, list_layouts
 from xcam.engine.paths import find_nan_gradient, find_scores, reach, reach_edges
@@ -113,9 +114,11 @@ def search_on_meta(net: nn.Module, images: Tensor, without: Collection[str] = ()
     with importing(), torch.inference_mode(False), torch.enable_grad(), eager():
         try:
             empty = skeleton(net)
-            return _search_pass(empty, empty, probe, read_hints(net, images.shape[1]), without)
+            search = _search_pass(empty, empty, probe, read_hints(net, images.shape[1]), without)
         except Exception:  # whatever the model does that needs values: `.item()`, numpy
             return None
+    keep_footprint(net, probe, search.calls)
+    return search
 
 
 def search_first_image(net: nn.Module, images: Tensor, without: Collection[str]) -> Search:

@@ -14,7 +14,9 @@ __all__ = ["ShapeInference", "infer", "skeleton"]
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 # Operations whose result has the shape and, of floating-point numbers, the type of the input.
-_ELEMENTWISE = frozenset({"gelu", "hardsigmoid", "hardswish", "mish", "relu6", "sigmoid", "silu"})
+_ELEMENTWISE = frozenset(
+    {"gelu", "hardsigmoid", "hardswish", "mish", "relu", "relu6", "sigmoid", "silu"}
+)
 _IN_PLACE = frozenset(f"{name}_" for name in _ELEMENTWISE)
 
 

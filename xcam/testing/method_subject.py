@@ -69,7 +69,7 @@ class MethodSubject(Subject[Method]):
         # Copies of one net have one layer for images of one shape: it is looked for once.
         is_usual = net is None and case.images.shape[1:] == self._images.shape[1:]
         method = self.placed if is_usual else self.settings
-        net = self.build_net(self.copy_net(case.images.shape[1]) if net is None else net)
+        net = self.lend_net(case.images) if net is None else self.build_net(net)
         chosen = list(case.classes) if isinstance(target, EllipsisType) else target
         return explain_quietly(method, net, case.images, chosen, batch_size)
 
@@ -87,7 +87,7 @@ class MethodSubject(Subject[Method]):
     ) -> Tensor:
         """Return what `maps` gives on a frozen net."""
         case = case or self.build_case()
-        net = self.build_net(self.copy_net(case.images.shape[1]) if net is None else net)
+        net = self.lend_net(case.images, frozen=True) if net is None else self.build_net(net)
         target = Target.of(list(case.classes), case.images)
         return (settings or self.placed).maps(net.requires_grad_(False), case.images, target)
 

@@ -70,7 +70,7 @@ class MetricSubject(Subject[Metric]):
         case = case or self.build_case()
         if case.explanation is None:
             raise ValueError("a metric scores explained images; build the case by build_case")
-        net = self.copy_net(case.images.shape[1]) if net is None else net
+        net = self.lend_net(case.images) if net is None else net
         with run_settings(batch_size=batch_size, precision=precision):
             metric = settings or self.settings
             return metric.score(net, case.images, case.explanation, case.truth)

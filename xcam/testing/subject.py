@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from xcam._explain.checks import check_dtype, check_images, check_model
 from xcam.core import Explanation, Method, MethodSpec, Metric, MetricSpec
 from xcam.testing.probe import CLASSES, ContractError, Fuse, build_probe, sample_images
+from xcam.testing.reuse import ReusedNet
 
 __all__ = ["TOLERANCE", "Case", "Subject"]
 
@@ -77,7 +78,8 @@ class Case:
 class Subject(ABC, Generic[S]):
     """A method or metric under test: the two suites differ in what this class leaves open.
 
-    Every net that it builds is a fresh copy, so that no check harms the next.
+    Every net that it builds is a fresh copy, and one that `lend_net` gave is given again only as
+    long as it is as it was, so that no check harms the next.
 
     Args:
         settings: The method or metric.
@@ -132,7 +134,7 @@ class Subject(ABC, Generic[S]):
         """Return the subject with other settings."""
         other = copy.copy(self)
         other.settings = dataclasses.replace(self.settings, **changes)
-        for name in ("placed", "reference"):
+        for name in ("placed", "reference", "_lent"):
             other.__dict__.pop(name, None)
         return other
 
@@ -150,6 +152,23 @@ class Subject(ABC, Generic[S]):
             fuse: To count the passes that are made from then on, and fail one.
         """
         return self.copy_net() if net is None else net
+
+    @cached_property
+    def _lent(self) -> dict[tuple[int, bool], ReusedNet]:
+        return {}
+
+    def lend_net(self, images: Tensor, frozen: bool = False) -> nn.Module:
+        """Return a net for such images that only calls of the method or metric see.
+
+        It is the one of the call before, unless that has left a trace: layers are looked for once.
+        """
+        channels = images.shape[1]
+
+        def build() -> nn.Module:
+            net = self.build_net(self.copy_net(channels))
+            return net.requires_grad_(False) if frozen else net
+
+        return self._lent.setdefault((channels, frozen), ReusedNet()).get(build)
 
     def build_case(self, images: Tensor | None = None) -> Case:
         """Return the images, or others, with all that the subject is given of them."""
