@@ -45,7 +45,7 @@ def no_host_copies(monkeypatch):
         monkeypatch.setattr(torch.Tensor, name, refuse)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module", autouse=True)
 def no_compiled_code_left():
     yield
     torch.compiler.reset()
@@ -84,7 +84,7 @@ class TestEveryMethod:
             assert correlation(maps, truth) > 0.9
 
     @pytest.mark.parametrize("wrap", ["compiled", "compiled in place", "parallel"])
-    def test_wrapped_model(self, name, wrap, no_compiled_code_left):
+    def test_wrapped_model(self, name, wrap):
         expected = plain(name)
         net = mixed(net_for(name))
         model = net
