@@ -6,8 +6,9 @@ WORKERS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
 
-# What the shell brings along must not reach the environment.
-unexport PYTHONPATH PYTHONHOME
+# What the shell brings along must not reach the environment, nor keep each process of the tests from
+# reading what another has compiled.
+unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 # A process a core: threads of several processes on the same cores slow each other down.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
