@@ -79,7 +79,7 @@ def test_every_section_runs_on_a_cpu():
         "rise", "gradcam", "chunks",
     ]  # fmt: skip
     assert re.findall(r"^\| (\w+) \| cpu \|$", printed, re.MULTILINE) == [
-        "max_box_acc", "max_box_acc_v2",
+        "aic", "max_box_acc", "max_box_acc_v2", "sic",
     ]  # fmt: skip
     assert "| 2 | 0.0e+00 |" in printed  # a resumed training ends with the same bits
     assert "passed" in printed

@@ -1,13 +1,15 @@
 """Record what Quantus 0.6 gives for small inputs, so that tests compare without having it.
 
-It brings packages that replace ours, so that it is no dependency. Into a folder of its own:
+It brings packages that replace ours, so that it is no dependency. Into a folder of its own, with
+PAIR's saliency, which the section of information curves takes:
 
-    pip install --no-deps --target FOLDER quantus==0.6.0 cachetools
+    pip install --no-deps --target FOLDER quantus==0.6.0 cachetools saliency==0.2.1
     PYTHONPATH=FOLDER:tests python tests/metrics/record_quantus.py [section …]
 """
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -16,7 +18,9 @@ import torch
 from by_hand import seeded
 from torch import nn
 
-from xcam.imaging import hash_images
+from xcam.imaging import blur, hash_images
+from xcam.metrics.removal.imputation import impute
+from xcam.metrics.removal.pic import draw_pixels
 from xcam.metrics.removal.subsets import draw_ranks
 from xcam.models.toy import SmallCNN
 
@@ -155,6 +159,65 @@ def record_randomization(quantus):
 
 
 SECTIONS = {"pixels": record_pixels, "randomization": record_randomization}
+
+
+class Information:
+    """What the section of information curves is about: the net looks at a square that varies."""
+
+    images = blur(seeded(3, 3, 32, 32), 1.0)
+    images[:, :, 8:20, 8:20] = 0.9 * seeded(3, 3, 12, 12, seed=1)
+    images = (images * 255).round() / 255
+    maps = 0.01 * seeded(3, 32, 32, seed=3)
+    maps[:, 8:20, 8:20] += seeded(3, 12, 12, seed=2)
+    fractions = tuple(pixels / 1024 for pixels in (20, 51, 102, 307, 614))
+    visible = 0.02
+
+    class Net(nn.Module):
+        def forward(self, images):
+            spread = images[:, :, 8:20, 8:20].var((1, 2, 3))
+            return torch.stack([torch.full_like(spread, 1.0), 40 * spread], 1)
+
+
+def record_information(_):
+    from saliency.metrics import pic
+
+    def interpolate(full_img, pixel_mask, method="linear"):
+        images = torch.tensor(full_img).permute(2, 0, 1)[None].float() / 255
+        shown = impute(images, torch.tensor(~pixel_mask)[None])[0]
+        return (shown * 255).round().byte().permute(1, 2, 0).numpy()
+
+    def predict(pictures, soft):
+        images = torch.tensor(pictures).permute(0, 3, 1, 2).float() / 255
+        logits = Information.Net()(images)
+        return (logits.softmax(1)[:, 1] if soft else logits.argmax(1).float()).numpy()
+
+    found = {}
+    states = hash_images(Information.images, seed=0)
+    for name, soft in (("sic", True), ("aic", False)):
+        for monotonic in (True, False):
+            with (
+                mock.patch.object(pic, "create_blurred_image", interpolate),
+                mock.patch("numpy.trapz", np.trapezoid, create=True),
+            ):
+                found[f"{name}_{monotonic}"] = [
+                    pic.compute_pic_metric(
+                        (image * 255).round().byte().permute(1, 2, 0).numpy(),
+                        map_.numpy(),
+                        draw_pixels(state, 1024, Information.visible).view(32, 32).numpy(),
+                        partial(predict, soft=soft),
+                        Information.fractions,
+                        min_pred_value=0,
+                        keep_monotonous=monotonic,
+                        num_data_points=100,
+                    ).auc
+                    for image, map_, state in zip(
+                        Information.images, Information.maps, states, strict=True
+                    )
+                ]
+    return found
+
+
+SECTIONS = {"pixels": record_pixels, "information": record_information}
 
 
 def main(*names):

@@ -5,9 +5,11 @@ import json
 import pytest
 import torch
 from by_hand import explained
-from record_quantus import FILE, Pixels
+from record_quantus import FILE, Information, Pixels
 
 from xcam.metrics import (
+    AIC,
+    SIC,
     AttributionLocalization,
     Completeness,
     FaithfulnessCorrelation,
@@ -17,7 +19,8 @@ from xcam.metrics import (
     TopKIntersection,
 )
 
-RECORDED = json.loads(FILE.read_text("utf-8"))["pixels"]
+EVERYTHING = json.loads(FILE.read_text("utf-8"))
+RECORDED = EVERYTHING["pixels"]
 CORRELATION = FaithfulnessCorrelation(size=Pixels.size, n_samples=Pixels.samples)
 ELEMENTS = NonSensitivity(n_segments=64, n_samples=1)
 
@@ -57,3 +60,14 @@ def test_quantus_monotonicity_is_one_for_every_map():
     assert RECORDED["monotonicity"] == [1, 1, 1]
     assert scores(Monotonicity(step=Pixels.step)) == [0, 0, 0]
     assert not torch.equal(Pixels.maps[0], Pixels.maps[1])
+
+
+@pytest.mark.parametrize("kind", [SIC, AIC])
+@pytest.mark.parametrize("monotonic", [True, False])
+def test_information_curves_are_those_of_saliency(kind, monotonic):
+    """But for bytes, to which their pictures are rounded before the net sees them."""
+    metric = kind(Information.fractions, Information.visible, monotonic=monotonic)
+    about = (Information.Net(), Information.images, explained(Information.maps, [1, 1, 1]))
+    areas = metric.finish(metric.score(*about)).tolist()
+    recorded = EVERYTHING["information"][f"{metric.spec.name}_{monotonic}"]
+    assert areas == pytest.approx(recorded, abs=0.005)

@@ -46,6 +46,7 @@ def test_few_metrics_need_exceptions():
     assert {check for exceptions in excused.values() for check in exceptions} <= {
         "stays_on_device",
         "refuses_maps_that_do_not_fit",
+        "follows_its_seed",
     }
     assert sum(map(bool, excused.values())) <= 5
 

@@ -32,6 +32,7 @@ from xcam.metrics.removal.insertion_deletion import Deletion, Insertion
 from xcam.metrics.removal.irof import IROF
 from xcam.metrics.removal.monotonicity import Monotonicity
 from xcam.metrics.removal.perturbation_accuracy import NegativePerturbation, PositivePerturbation
+from xcam.metrics.removal.pic import AIC, SIC
 from xcam.metrics.removal.pixel_flipping import PixelFlipping
 from xcam.metrics.removal.remove_and_classify import RemoveAndClassify
 from xcam.metrics.removal.road import ROAD, ROADLeRF, ROADMoRF
@@ -49,11 +50,13 @@ from xcam.metrics.sufficiency import Sufficiency
 
 __all__ = [
     "ADCC",
+    "AIC",
     "ARCC",
     "IROF",
     "METRICS",
     "MPRT",
     "ROAD",
+    "SIC",
     "Accuracy",
     "Agreement",
     "AttributionLocalization",
@@ -107,6 +110,7 @@ METRICS: list[type[Metric]] = [
     Accuracy,
     ADCC,
     Agreement,
+    AIC,
     ARCC,
     AttributionLocalization,
     AverageDrop,
@@ -150,6 +154,7 @@ METRICS: list[type[Metric]] = [
     ROADMoRF,
     Selectivity,
     SensitivityN,
+    SIC,
     SmoothMPRT,
     Sparseness,
     Sufficiency,

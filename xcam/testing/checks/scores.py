@@ -62,7 +62,7 @@ def finishes_any_number_of_means(subject: MetricSubject) -> None:
                 f"{tuple(results.shape)}"
             )
         reference = torch.stack(each).view(2, 2).to(results.dtype)
-        if not torch.allclose(results, reference, rtol=1e-5, atol=1e-6):
+        if not torch.allclose(results, reference, rtol=1e-5, atol=1e-6, equal_nan=True):
             raise ContractError(
                 f"{subject.name} finishes several means otherwise than each of them"
             )
