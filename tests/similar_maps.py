@@ -1,7 +1,10 @@
-"""A method whose maps are a linear function of the image."""
+"""Maps, and logits, that are linear functions of the image."""
 
 from dataclasses import dataclass
 from typing import ClassVar
+
+import torch
+from torch import nn
 
 from xcam.core import Method, MethodSpec
 
@@ -17,3 +20,16 @@ class Multiple(Method):
 
     def maps(self, model, images, target):
         return self.factor * images.sum(1) + self.added
+
+
+class Linear(nn.Module):
+    """Two logits that are linear in the image."""
+
+    def __init__(self, image):
+        super().__init__()
+        self.register_buffer(
+            "weight", torch.linspace(-1, 1, 2 * image.numel()).view(2, *image.shape)
+        )
+
+    def forward(self, images):
+        return torch.einsum("bchw,kchw->bk", images, self.weight) + 1.0

@@ -37,6 +37,7 @@ SETTINGS = {
     "masked_accuracy": {"muted": 0.5},
     "faithfulness_correlation": {"n_samples": 20},
     "sensitivity_n": {"n_samples": 10},
+    "infidelity": {"n_samples": 16},
 }
 """Coarser than the defaults where those take long; and where this net is right on noise, too, the
 half of the pixels that is published beside all of them."""

@@ -38,6 +38,7 @@ from xcam.metrics.removal.remove_and_classify import RemoveAndClassify
 from xcam.metrics.removal.road import ROAD, ROADLeRF, ROADMoRF
 from xcam.metrics.removal.selectivity import Selectivity
 from xcam.metrics.robustness.continuity import Continuity
+from xcam.metrics.robustness.infidelity import Infidelity
 from xcam.metrics.robustness.lipschitz import LocalLipschitz
 from xcam.metrics.robustness.relative_stability import (
     RelativeInputStability,
@@ -75,6 +76,7 @@ __all__ = [
     "FaithfulnessEstimate",
     "Focus",
     "IncreaseInConfidence",
+    "Infidelity",
     "InputInvariance",
     "Insertion",
     "LocalLipschitz",
@@ -127,6 +129,7 @@ METRICS: list[type[Metric]] = [
     FaithfulnessEstimate,
     Focus,
     IncreaseInConfidence,
+    Infidelity,
     InputInvariance,
     Insertion,
     IROF,
