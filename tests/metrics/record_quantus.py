@@ -22,6 +22,7 @@ from xcam.imaging import blur, hash_images
 from xcam.metrics.removal.imputation import impute
 from xcam.metrics.removal.pic import draw_pixels
 from xcam.metrics.removal.subsets import draw_ranks
+from xcam.metrics.robustness.neighbors import draw_neighbors
 from xcam.models.toy import SmallCNN
 
 FILE = Path(__file__).with_name("quantus.json")
@@ -158,7 +159,68 @@ def record_randomization(quantus):
     }
 
 
-SECTIONS = {"pixels": record_pixels, "randomization": record_randomization}
+class Neighbors:
+    """What the section of robustness is about: gradients of images' copies, as xcam draws them."""
+
+    images = Pixels.images + 0.1
+    net = SmallCNN(channels=1)
+    classes = net(images).detach().argmax(1)
+    samples, radius, layer = 5, 0.05, "features.0"
+
+    @staticmethod
+    def explain(model, inputs, targets, **_):
+        inputs = torch.as_tensor(inputs, dtype=torch.float32).requires_grad_()
+        scores = model(inputs).gather(1, torch.as_tensor(targets)[:, None])
+        return torch.autograd.grad(scores.sum(), inputs)[0].numpy()
+
+
+def record_robustness(quantus):
+    samples, images = Neighbors.samples, Neighbors.images
+    few = {"nr_samples": samples, **QUIET}
+
+    def measure(metric, images=images, classes=Neighbors.classes, **more):
+        arrays = {"x_batch": images.numpy(), "y_batch": classes.numpy()}
+        # One by one: it divides the maps of a batch by the largest value of them all.
+        more = {"explain_func": Neighbors.explain, "softmax": False, "batch_size": 1, **more}
+        return [float(value) for value in metric(Neighbors.net, **arrays, device="cpu", **more)]
+
+    def draw(noise, radius=Neighbors.radius):
+        """Return what takes the next of our copies, whatever Quantus asks for."""
+        _, copies = draw_neighbors(images, slice(0, samples * len(images)), radius, noise, 0)
+        rest = iter(copies.view(samples, len(images), 1, -1).transpose(0, 1).flatten(0, 1).numpy())
+        return lambda arr, **_: next(rest).copy()
+
+    whole = quantus.Infidelity(perturb_patch_sizes=[8], n_perturb_samples=1, **QUIET)
+    black = {"images": Pixels.images, "classes": Pixels.classes}
+    relative = {
+        "relative_input_stability": (quantus.RelativeInputStability, {}),
+        "relative_output_stability": (quantus.RelativeOutputStability, {}),
+        "relative_representation_stability": (
+            quantus.RelativeRepresentationStability,
+            {"layer_names": [Neighbors.layer]},
+        ),
+    }
+    return {
+        "max_sensitivity": measure(quantus.MaxSensitivity(perturb_func=draw("uniform"), **few)),
+        "local_lipschitz": measure(
+            quantus.LocalLipschitzEstimate(
+                perturb_func=draw("gaussian", 0.1), **{**few, "normalise": True}
+            )
+        ),
+        "continuity": measure(quantus.Continuity(nr_steps=4, **QUIET), **black),
+        "infidelity": measure(whole, a_batch=Pixels.maps[:, None].numpy(), **black),
+        **{
+            name: measure(kind(perturb_func=draw("uniform"), **few, **more))
+            for name, (kind, more) in relative.items()
+        },
+    }
+
+
+SECTIONS = {
+    "pixels": record_pixels,
+    "randomization": record_randomization,
+    "robustness": record_robustness,
+}
 
 
 class Information:

@@ -26,10 +26,10 @@ class Continuity(Metric):
     max over shifts x' of ‖R(x) − R(x')‖₁ / ‖x − x'‖₂, with R the map at the image's size (Montavon
     et al., 2018, arXiv:1706.07979). The image moves from −W + 2W/n_steps to W pixels to the right,
     from almost out of sight to wholly; where it leaves its place, x' is unchanged and left out. The
-    authors name no domain for x' and show an image moved like this. Quantus also divides each map
-    by its largest magnitude, `normalize=True`, and takes magnitudes; its steps are these where
-    n_steps divides 2W. Lower is better. A map that follows the image is not continuous in this
-    sense: constant maps alone get 0.
+    authors name no domain for x' and show an image moved like this. Quantus also takes magnitudes,
+    divided by the largest (in a batch, by that of all its maps: `normalize=True` for one image),
+    and fills with the lowest value; its steps are these where n_steps divides 2W. Lower is better.
+    A map that follows the image is not continuous in this sense: constant maps alone get 0.
 
     Attributes:
         n_steps: How many shifts there are.

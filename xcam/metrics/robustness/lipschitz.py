@@ -21,11 +21,11 @@ class LocalLipschitz(NeighborMetric):
     max over n copies x' of ‖φ(x) − φ(x')‖ / ‖x − x'‖, with φ the map at the image's size, signed,
     and each element of x' − x uniform in [−radius, radius] (Alvarez-Melis and Jaakkola, 2018,
     arXiv:1806.08049). The authors search for the x' that is worst, here the worst of a sample is
-    taken, which is a lower bound. Quantus divides each map by its largest magnitude and draws 200
-    copies with σ = 0.1: `normalize=True, noise="gaussian", radius=0.1, n_samples=200`. Without
-    `normalize` the units of a map are part of the number, so that it compares settings of one
-    method, or methods of the same units. Lower is better; a method that does not look at the image
-    gets 0.
+    taken, which is a lower bound. Quantus draws 200 copies with σ = 0.1 and divides maps by their
+    largest magnitude (in a batch, by that of all its maps): `normalize=True, noise="gaussian",
+    radius=0.1, n_samples=200`. Without `normalize` the units of a map are part of the number, so
+    that it compares settings of one method, or methods of the same units. Lower is better; a method
+    that does not look at the image gets 0.
 
     Attributes:
         radius: Of the noise, in units of the images; with `noise="gaussian"` its σ.
