@@ -11,6 +11,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 import catalogue  # noqa: E402
+import choices  # noqa: E402
 import recipe_pages  # noqa: E402
 
 import xcam  # noqa: E402
@@ -53,6 +54,8 @@ for name, page in (
     ("recipes", recipe_pages.recipes_page()),
 ):
     (HERE / "generated" / f"{name}.md").write_text(page, encoding="utf-8")
+
+choices.write_tables(HERE / "generated" / "tables")
 
 
 def keep_bars(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]):
