@@ -216,13 +216,6 @@ def record_robustness(quantus):
     }
 
 
-SECTIONS = {
-    "pixels": record_pixels,
-    "randomization": record_randomization,
-    "robustness": record_robustness,
-}
-
-
 class Information:
     """What the section of information curves is about: the net looks at a square that varies."""
 
@@ -279,7 +272,12 @@ def record_information(_):
     return found
 
 
-SECTIONS = {"pixels": record_pixels, "information": record_information}
+SECTIONS = {
+    "pixels": record_pixels,
+    "randomization": record_randomization,
+    "robustness": record_robustness,
+    "information": record_information,
+}
 
 
 def main(*names):
