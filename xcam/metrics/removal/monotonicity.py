@@ -71,7 +71,7 @@ class Monotonicity(Metric):
         cost="1/step + 1",
         known_failures=dict.fromkeys(
             ("oracle above random", "random above inverse"),
-            "hardly any curve of a net rises at each of many steps",
+            "hardly any curve of a net rises at each of many steps, and single steps favor noise",
         ),
     )
 
