@@ -1,5 +1,7 @@
 """Failures on single images are recorded in rows; fatal errors abort."""
 
+import inspect
+import multiprocessing
 import warnings
 from dataclasses import dataclass
 from itertools import product
@@ -20,6 +22,7 @@ from evaluations import (
     rows,
 )
 from nets import SharedReLU
+from torch.utils.data import DataLoader
 from torchvision.utils import save_image
 
 import xcam
@@ -261,3 +264,17 @@ class TestUnreadableImages:
         assert row["image"] == "1.png"
         assert "1.png' is not a picture that can be read" in row["error"]
         assert results.table()["n"].tolist() == [7]
+
+
+def test_interrupted_evaluation_ends_its_workers():
+    class Stopping(GapNet):
+        def forward(self, images):
+            if any(frame.function == "_run_share" for frame in inspect.stack()):
+                raise KeyboardInterrupt
+            return super().forward(images)
+
+    data = DataLoader(Pictures(8), 1, num_workers=1)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        xcam.evaluate(Stopping(), data, "saliency", "sparseness", controls=False)
+    assert stopped.traceback
+    assert multiprocessing.active_children() == []

@@ -1,12 +1,14 @@
 """Ctrl-C is for the training alone: what loads its images does not hear it."""
 
+import multiprocessing
 import signal
 import threading
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
-from trainings import train
+from trainings import Noisy, plain, train
 
 from xcam._fit.source import Source, block_sigint
 
@@ -31,6 +33,19 @@ def test_workers_ignore_sigint_from_their_first_moment(context):
     (found,) = list(source.load([[(0, index) for index in range(4)]], seed=0))
     assert found[1].tolist() == [0, 0, 0, 0]
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+class Failing(nn.Module):
+    def forward(self, logits, labels):
+        raise ZeroDivisionError
+
+
+def test_failed_step_ends_the_workers():
+    """Its traceback keeps what reads them, and they would be waited for as that is collected."""
+    with pytest.raises(ZeroDivisionError) as failed:
+        plain(Noisy(8), batch_size=2, workers=2, criterion=Failing())
+    assert "_run_steps" in [entry.name for entry in failed.traceback]
+    assert multiprocessing.active_children() == []
 
 
 def press():

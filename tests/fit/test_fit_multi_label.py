@@ -1,5 +1,7 @@
 """Training on images that show several classes: the loss, the mAP, resuming, refusals."""
 
+import multiprocessing
+
 import pandas as pd
 import pytest
 import torch
@@ -221,6 +223,7 @@ class Mixed(Colors):
 def test_labels_of_both_kinds_are_refused(workers):
     with pytest.raises(ValueError, match=r"image 5 of data: the label is an integer, and the firs"):
         xcam.fit(ColorNet(), Mixed(8, listed=False), epochs=1, batch_size=4, workers=workers)
+    assert multiprocessing.active_children() == []
 
 
 def test_validation_of_one_label_is_refused():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, SequentialSampler
 from xcam._evaluate.failures import TolerantCollate, TolerantDataset
 from xcam.core import is_multi_label
 from xcam.data import datasets
+from xcam.data.items import ending_workers
 from xcam.data.joining import number_parts_alike
 
 __all__ = ["Batch", "Batches", "Groups", "Loaded", "Unreadable", "split_batch"]
@@ -109,7 +110,9 @@ class Batches:
         groups = tuple(chosen[i : i + size] for i in range(0, len(chosen), size))
 
         def read(groups: Groups) -> Iterator[Loaded]:
-            return iter(_regroup(loader, dataset, groups, seed))
+            items = iter(_regroup(loader, dataset, groups, seed))
+            with ending_workers(items):
+                yield from items
 
         return cls(groups, ids, datasets.list_labels(dataset), dataset, size, read)
 
@@ -117,7 +120,7 @@ class Batches:
         """Return the number of selected images."""
         return sum(map(len, self.groups))
 
-    def load(self, groups: Mapping[int, Sequence[int]]) -> Iterator[Batch]:
+    def load(self, groups: Mapping[int, Sequence[int]]) -> Generator[Batch, None, None]:
         """Yield batches of these images by the batches' numbers; nothing else is loaded."""
         loads = self.read([*groups.values()])
         for (number, group), loaded in zip(groups.items(), loads, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
@@ -128,14 +128,14 @@ class Work:
         groups = {number: plan.groups[number] for number in missing}
         # In a file a bar is a line at a time.
         interval = 0.1 if is_live() else _LINE_SECONDS
-        images = sum(map(len, groups.values()))
-        bar = tqdm(total=images, unit="image", mininterval=interval, disable=not shown)
+        total = sum(map(len, groups.values()))
+        bar = tqdm(total=total, unit="image", mininterval=interval, disable=not shown)
         announce = partial(bar.set_postfix_str, refresh=is_live())
-        for batch in self.batches.load(groups):
-            rows = self.score(batch, store, announce, wanted=missing[batch.number])
-            store.add(batch.number, rows)
-            bar.update(len(groups[batch.number]))
-        bar.close()
+        with bar, closing(self.batches.load(groups)) as batches:
+            for batch in batches:
+                rows = self.score(batch, store, announce, wanted=missing[batch.number])
+                store.add(batch.number, rows)
+                bar.update(len(groups[batch.number]))
 
     def _open(self, store: Store) -> Plan:
         """Begin the folder, or check and extend one that holds some of the evaluation."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -143,8 +144,8 @@ def count_correct(
     unreadable = torch.full((), len(source), device=runtime.device)
     is_cheap = processes.count == 1 and runtime.device.type == "cpu"
     bar = tqdm(total=len(batches), leave=False, disable=not (progress and processes.is_main))
-    with untouched(net), torch.no_grad(), bar:
-        loaded = source.load(batches, seed=0, pin_memory=runtime.pins_memory)
+    loading = source.load(batches, seed=0, pin_memory=runtime.pins_memory)
+    with untouched(net), torch.no_grad(), bar, closing(loading) as loaded:
         for keys, (images, labels) in zip(batches, loaded, strict=True):
             check_labels(labels, num_classes)
             images, labels = runtime.move(images), labels.to(runtime.device)

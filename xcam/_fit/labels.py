@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 
 import torch
@@ -79,8 +79,9 @@ def check_all_labels(
     if (check_listed_labels(source, num_classes) and _lists_first(source)) or is_begun:
         return
     batches = list_evaluation_batches(len(source), batch_size, processes.rank, processes.count)
-    for keys, (_, labels) in zip(batches, source.load(batches, seed=0), strict=True):
-        _check([index for _, index in keys], labels, num_classes, source.name)
+    with closing(source.load(batches, seed=0)) as loaded:
+        for keys, (_, labels) in zip(batches, loaded, strict=True):
+            _check([index for _, index in keys], labels, num_classes, source.name)
 
 
 def check_shown(validation: Source) -> None:

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from types import FrameType
@@ -74,8 +74,10 @@ class Training:
         """
         progress, order, runtime = self.progress, self.learner.order, self.learner.runtime
         keys = order.iterate(progress.epoch, progress.step, self.epochs)
-        with _noting_interrupts() as is_interrupted:
-            batches = self.source.load(keys, order.seed, runtime.pins_memory)
+        with (
+            _noting_interrupts() as is_interrupted,
+            closing(self.source.load(keys, order.seed, runtime.pins_memory)) as batches,
+        ):
             while progress.epoch < self.epochs:
                 self._run_steps(batches, is_interrupted)
                 self._end_epoch()

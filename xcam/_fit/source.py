@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,13 +25,14 @@ from xcam._fit.order import Key
 from xcam.core import is_multi_label
 from xcam.data import datasets
 from xcam.data.categories import Numbering, list_categories, number_classes
-from xcam.data.items import append_path, collate_items
+from xcam.data.items import append_path, collate_items, ending_workers
 from xcam.data.joining import number_parts_alike
 from xcam.runs import manifest
 
 __all__ = ["Images", "Source", "block_sigint", "check_loader"]
 
 Images: TypeAlias = DataLoader[Any] | Dataset[Any]
+Loaded: TypeAlias = Generator[tuple[Tensor, Tensor], None, None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,10 +89,10 @@ class Source:
         """Return the number of images."""
         return len(self.dataset)
 
-    def load(
-        self, batches: Iterable[list[Key]], seed: int, pin_memory: bool = False
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def load(self, batches: Iterable[list[Key]], seed: int, pin_memory: bool = False) -> Loaded:
         """Load the images (B, C, H, W) and labels, (B,) int64 or (B, K) bool, of each batch.
+
+        Close what it returns where it may not be read to its end: that ends the workers.
 
         Args:
             batches: Keys of the images that are loaded together.
@@ -106,7 +107,11 @@ class Source:
         )
         with block_sigint() if loader.num_workers else nullcontext():
             items = iter(loader)  # starts the workers
-        return map(self._read_batch, items)
+        return self._read_batches(items)
+
+    def _read_batches(self, items: Iterator[object]) -> Loaded:
+        with ending_workers(items):
+            yield from map(self._read_batch, items)
 
     def load_one(self, seed: int, index: int = 0) -> tuple[Tensor, Tensor]:
         """Load a batch of one image alone, in this process."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import bisect
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import ConcatDataset, Subset, get_worker_info
 
-__all__ = ["append_path", "collate_items", "find_path", "read_item"]
+__all__ = ["append_path", "collate_items", "ending_workers", "find_path", "read_item"]
 
 # Where this package and torchvision hold the file of each item, alone or first of a tuple.
 _FILES = (
@@ -97,3 +98,18 @@ def _has_items(found: object, dataset: object) -> bool:
         return hasattr(found, "__getitem__") and len(found) == len(dataset)  # type: ignore[arg-type]
     except TypeError:
         return False
+
+
+@contextmanager
+def ending_workers(batches: Iterator[object]) -> Iterator[None]:
+    """End the workers of a `DataLoader`'s iterator with the block, also after an error.
+
+    The error's traceback holds the iterator. Once both are collected as garbage, the queues that
+    tell workers to end may be closed already, and the process waits five seconds for each worker.
+    """
+    try:
+        yield
+    finally:
+        end = getattr(batches, "_shutdown_workers", None)  # there is no public way
+        if end is not None:
+            end()

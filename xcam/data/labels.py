@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from xcam.core import check_logits, extract_logits
-from xcam.data.items import collate_items, read_item
+from xcam.data.items import collate_items, ending_workers, read_item
 from xcam.engine import untouched
 from xcam.engine.forward import call
 
@@ -58,13 +58,16 @@ def predict_labels(
             num_workers=workers,
             collate_fn=partial(collate_items, default_collate),
         )
-        for batch in loader:
-            if isinstance(batch, ValueError):
-                raise batch
-            images = batch[0]
-            logits = extract_logits(call(model, images.to(device), may_overwrite=True), len(images))
-            numbers = torch.arange(len(logits)) + sum(map(len, labels))
-            labels.append(check_logits(logits, numbers).argmax(1).cpu())
+        batches = iter(loader)
+        with ending_workers(batches):
+            for batch in batches:
+                if isinstance(batch, ValueError):
+                    raise batch
+                images = batch[0]
+                output = call(model, images.to(device), may_overwrite=True)
+                logits = extract_logits(output, len(images))
+                numbers = torch.arange(len(logits)) + sum(map(len, labels))
+                labels.append(check_logits(logits, numbers).argmax(1).cpu())
     return torch.cat(labels)
 
 
