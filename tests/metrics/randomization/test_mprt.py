@@ -9,14 +9,16 @@ from nets import mixed, unchanged
 from scipy.stats import entropy, spearmanr
 from torch import nn
 from torch.testing import assert_close
+from trained import Pointwise, fitted
 
 import xcam
 from xcam.engine.forward import run_settings
 from xcam.engine.shared import share_passes
 from xcam.imaging import make_generator
 from xcam.metrics import MPRT, EfficientMPRT, SmoothMPRT
-from xcam.metrics.randomization.layers import RandomizedModel
+from xcam.metrics.randomization.layers import RandomizedModel, list_layers
 from xcam.metrics.randomization.mprt import measure_histogram_entropy
+from xcam.metrics.similarity import correlate_ranks
 from xcam.models.toy import GapNet
 
 IMAGES = seeded(3, 3, 8, 8)
@@ -78,6 +80,24 @@ def test_curve_is_the_similarity_after_each_step():
     assert y is mean
     assert MPRT().finish(mean).tolist() == [0.25]
     assert MPRT("independent").curve_axes[0] == "layer randomized, independent"
+
+
+def test_trained_head_is_randomized_too():
+    net = fitted(Pointwise(), GapNet())
+    explanation = xcam.explain(net, IMAGES, TARGETS)
+    layers = list_layers(net, IMAGES)
+    rows = MPRT("independent", None).score(net, IMAGES, explanation)
+    # The map is the head's, which sees the image: no other layer changes it.
+    changed = [name for name, row in zip(layers[::-1], rows.T, strict=True) if row.max() < 0.99]
+    assert changed == ["head"]
+
+
+def test_maps_with_a_contrast():
+    net = GapNet()
+    explanation = xcam.explain(net, IMAGES, TARGETS, contrast=4)
+    rows = MPRT("bottom_up", absolute=False).score(net, IMAGES, explanation)
+    again = xcam.explain(randomize(net, LAYERS), IMAGES, TARGETS, contrast=4)
+    assert_close(rows[:, -1], correlate_ranks(explanation.maps, again.maps))
 
 
 def test_smooth_mprt_by_a_loop():

@@ -41,8 +41,7 @@ def test_linear_classes_of_opposite_weights():
 def test_plain_loop():
     net = GapNet()
     explanation = xcam.explain(net, IMAGES, TARGETS)
-    target = xcam.Target.of(TARGETS, IMAGES)
-    classes = draw_other_classes(net, IMAGES, explanation, target, 5)
+    classes = draw_other_classes(net, IMAGES, explanation, 5)
     assert all(a != b for a, b in zip(classes, TARGETS, strict=True))
     with unchanged(net, IMAGES):
         scores = RandomLogit(seed=5).score(net, IMAGES, explanation)
@@ -55,9 +54,19 @@ def test_plain_loop():
 def test_every_other_class_is_drawn():
     many = seeded(64, 3, 8, 8)
     explanation = xcam.explain(LinearNet(), many, 1, "saliency")
-    drawn = draw_other_classes(LinearNet(), many, explanation, xcam.Target.of(1, many), 0)
-    classes = explanation.logits.shape[1]
-    assert set(drawn) == set(range(classes)) - {1}
+    drawn = draw_other_classes(LinearNet(), many, explanation, 0)
+    assert set(drawn) == {0, 2, 3, 4}
+    contrasted = xcam.explain(LinearNet(), many, 1, "saliency", contrast=3)
+    assert set(draw_other_classes(LinearNet(), many, contrasted, 0)) == {0, 2, 4}
+
+
+def test_maps_with_a_contrast_are_compared_with_such():
+    net, explanation = GapNet(), xcam.explain(GapNet(), IMAGES, TARGETS, contrast=4)
+    scores = RandomLogit().score(net, IMAGES, explanation)
+    for index, other in enumerate(draw_other_classes(net, IMAGES, explanation, 0)):
+        again = xcam.explain(net, IMAGES[index : index + 1], other, contrast=4)
+        wanted = compare_maps(explanation.maps[index : index + 1], again.maps, "ssim", False)
+        assert_close(scores[index : index + 1], wanted)
 
 
 def test_settings_share_the_explanation():
@@ -72,6 +81,6 @@ def test_settings_share_the_explanation():
 def test_refuses_a_single_class():
     net = nn.Sequential(nn.Flatten(), nn.Linear(192, 1)).eval()
     explanation = xcam.explain(net, IMAGES, 0, "saliency")
-    sentence = "^random_logit explains another class, and the model has a single one; leave it out$"
+    sentence = "^random_logit explains another class, and the model has 1 class; leave it out$"
     with pytest.raises(ValueError, match=sentence):
         RandomLogit().score(net, IMAGES, explanation)

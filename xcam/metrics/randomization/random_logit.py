@@ -15,6 +15,7 @@ from xcam.imaging import hash_images
 from xcam.metrics.explaining import explain_again, read_contrast
 from xcam.metrics.inputs import read_maps, read_target, require_method
 from xcam.metrics.similarity import Similarity, compare_maps
+from xcam.sentences import pluralize
 
 __all__ = ["RandomLogit"]
 
@@ -63,12 +64,13 @@ class RandomLogit(Metric):
         """Return (B,) similarities; see `Metric.score`.
 
         Raises:
-            ValueError: The model has a single class.
+            ValueError: The model has no other class, or the method is not at hand.
         """
-        maps, target = read_maps(explanation, images), read_target(explanation, images)
+        maps = read_maps(explanation, images)
+        read_target(explanation, images)  # refuses maps of no class
         method = require_method(explanation, self.spec.name)
-        others = draw_other_classes(model, images, explanation, target, self.seed)
         contrast = read_contrast(explanation, images)
+        others = draw_other_classes(model, images, explanation, self.seed)
         again = explain_again(model, images, method, Target.of(others, images), contrast)
         return compare_maps(maps, again, self.similarity, self.absolute)
 
@@ -78,22 +80,29 @@ class RandomLogit(Metric):
 
 
 def draw_other_classes(
-    model: nn.Module, images: Tensor, explanation: Explanation, target: Target, seed: int
+    model: nn.Module, images: Tensor, explanation: Explanation, seed: int
 ) -> list[int]:
-    """Draw a class for each image, any but that of the target, from a seed and its pixels.
+    """Draw a class for each image, none that was explained or contrasted, from its pixels.
 
     Raises:
-        ValueError: The model has a single class.
+        ValueError: There is none.
     """
     logits = explanation.logits
     if logits is None:
         with untouched(model):
             logits = clean_logits(model, images, "classes")
-    count = logits.shape[1]
-    if count < 2:
+    known = [one for one in (explanation.target, explanation.contrast) if one is not None]
+    taken = [sorted({*classes}) for classes in torch.stack(known, 1).tolist()]
+    count = logits.shape[1] - len(known)
+    if count < 1:
         raise ValueError(
-            "random_logit explains another class, and the model has a single one; leave it out"
+            "random_logit explains another class, and the model has "
+            f"{pluralize(logits.shape[1], 'class')}; leave it out"
         )
-    classes = torch.as_tensor(target.classes).tolist()
-    drawn = [state % (count - 1) for state in hash_images(images, seed)]
-    return [other + (other >= own) for other, own in zip(drawn, classes, strict=True)]
+    drawn = []
+    for state, classes in zip(hash_images(images, seed), taken, strict=True):
+        other = state % count
+        for one in classes:
+            other += other >= one
+        drawn.append(other)
+    return drawn
