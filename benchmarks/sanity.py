@@ -17,6 +17,7 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import captum.metrics
 import numpy as np
 import torch
 from explain import median, net, pictures, rows, title
@@ -25,7 +26,17 @@ from torch import Tensor, nn
 
 import xcam
 from xcam.core import Metric
-from xcam.metrics import MPRT, EfficientMPRT, RandomLogit
+from xcam.metrics import (
+    MPRT,
+    Continuity,
+    EfficientMPRT,
+    Infidelity,
+    LocalLipschitz,
+    MaxSensitivity,
+    RandomLogit,
+    RelativeInputStability,
+    RelativeOutputStability,
+)
 
 Candidate = Callable[[], object]
 CLASS = 3
@@ -62,11 +73,18 @@ class Subject:
         self, model: nn.Module, inputs: np.ndarray, targets: np.ndarray, **_: object
     ) -> np.ndarray:
         """Return the gradients as quantus wants them, (B, 1, H, W)."""
-        images = torch.as_tensor(inputs).float().to(self.device).detach().clone().requires_grad_()
+        images = torch.as_tensor(inputs).float().to(self.device)
         classes = torch.as_tensor(targets).long().to(self.device)
+        return differentiate(model, images, classes).cpu().numpy()
+
+
+def differentiate(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
+    """Return the gradients at images of a class each, summed over channels, (B, 1, H, W)."""
+    with torch.enable_grad():
+        images = images.detach().clone().requires_grad_()
         scores = model(images).gather(1, classes[:, None])
         (gradients,) = torch.autograd.grad(scores.sum(), images)
-        return gradients.sum(1, keepdim=True).cpu().numpy()
+    return gradients.sum(1, keepdim=True)
 
 
 Pairs = Iterator[tuple[str, Candidate, Candidate]]
@@ -90,7 +108,57 @@ def randomization(subject: Subject) -> Pairs:
     yield "Random Logit", ranks, theirs("RandomLogit", num_classes=1000)
 
 
-SECTIONS: dict[str, Callable[[Subject], Pairs]] = {"randomization": randomization}
+def neighbors(subject: Subject) -> Pairs:
+    """Yield Max-Sensitivity and infidelity beside captum's, each of ten copies."""
+    model, images = subject.model, subject.images
+    classes = torch.full((len(images),), CLASS, device=images.device)
+
+    def explain(inputs: tuple[Tensor, ...] | Tensor, target: Tensor) -> object:
+        # The clean images come as a tuple of one, the copies as they are; so must their maps.
+        if isinstance(inputs, Tensor):
+            return differentiate(model, inputs, target)
+        return (differentiate(model, inputs[0], target),)
+
+    def measure_sensitivity() -> Tensor:
+        return captum.metrics.sensitivity_max(explain, images, target=classes)
+
+    def perturb(inputs: Tensor) -> tuple[Tensor, Tensor]:
+        noise = 0.2 * torch.randn_like(inputs)
+        return noise, inputs - noise
+
+    def measure_infidelity() -> Tensor:
+        maps = differentiate(model, images, classes).expand_as(images)
+        settings = {"target": classes, "n_perturb_samples": 10, "normalize": True}
+        return captum.metrics.infidelity(model, perturb, images, maps, **settings)
+
+    ours = subject.score(MaxSensitivity(n_samples=10, radius=0.02))
+    yield "Max-Sensitivity (captum)", ours, measure_sensitivity
+    ours = subject.score(Infidelity(perturbation="noise", n_samples=10))
+    yield "Infidelity (captum)", ours, measure_infidelity
+
+
+def robustness(subject: Subject) -> Pairs:
+    """Yield the metrics of ten noisy copies, or of eight shifts."""
+    if importlib.util.find_spec("quantus") is None:
+        return
+    few, samples = {"n_samples": 10, "radius": 0.02}, {"nr_samples": 10}
+    gaussian = LocalLipschitz(noise="gaussian", radius=0.1, n_samples=10, normalize=True)
+    stability = RelativeInputStability(**few), RelativeOutputStability(**few)
+    for what, metric, name, settings in (
+        ("Max-Sensitivity", MaxSensitivity(**few), "MaxSensitivity", samples),
+        ("Local Lipschitz estimate", gaussian, "LocalLipschitzEstimate", samples),
+        ("Relative input stability", stability[0], "RelativeInputStability", samples),
+        ("Relative output stability", stability[1], "RelativeOutputStability", samples),
+        ("Continuity", Continuity(n_steps=8), "Continuity", {"nr_steps": 8}),
+    ):
+        yield what, subject.score(metric), subject.ask_quantus(name, **settings)
+
+
+SECTIONS: dict[str, Callable[[Subject], Pairs]] = {
+    "randomization": randomization,
+    "neighbors": neighbors,
+    "robustness": robustness,
+}
 
 
 def main() -> None:
