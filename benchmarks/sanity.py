@@ -6,7 +6,7 @@ an accelerator. Each library explains by the plain gradient and makes as many pa
 
 quantus is no extra of the package: its opencv-python and our headless build share their files.
 What it is compared with is left out unless a folder on the path has it:
-`pip install --no-deps --target FOLDER quantus==0.6.0 cachetools`.
+`pip install --no-deps --target FOLDER quantus==0.6.0 cachetools`, and PAIR's `saliency==0.2.1`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import datetime
 import importlib.util
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import captum.metrics
@@ -28,8 +29,11 @@ import xcam
 from xcam.core import Metric
 from xcam.metrics import (
     MPRT,
+    SIC,
     Continuity,
     EfficientMPRT,
+    FaithfulnessCorrelation,
+    FaithfulnessEstimate,
     Infidelity,
     LocalLipschitz,
     MaxSensitivity,
@@ -37,6 +41,7 @@ from xcam.metrics import (
     RelativeInputStability,
     RelativeOutputStability,
 )
+from xcam.metrics.removal.pic import draw_pixels
 
 Candidate = Callable[[], object]
 CLASS = 3
@@ -154,10 +159,58 @@ def robustness(subject: Subject) -> Pairs:
         yield what, subject.score(metric), subject.ask_quantus(name, **settings)
 
 
+def pixels(subject: Subject) -> Pairs:
+    """Yield correlations of removed pixels, and an information curve.
+
+    Quantus' NonSensitivity fails but for single elements, thousands of passes an image.
+    """
+    size = subject.images.shape[-1]
+    if importlib.util.find_spec("quantus") is not None:
+        theirs = subject.ask_quantus
+        yield (
+            "Faithfulness correlation, 28 subsets",
+            subject.score(FaithfulnessCorrelation(size=224, n_samples=28)),
+            theirs("FaithfulnessCorrelation", nr_runs=28, subset_size=224),
+        )
+        # quantus takes numbers of elements, of three channels, that divide the number of pixels.
+        yield (
+            "Faithfulness estimate, 96 parts",
+            subject.score(FaithfulnessEstimate(step=1 / 96)),
+            theirs("FaithfulnessEstimate", features_in_step=size**2 // 32),
+        )
+    if importlib.util.find_spec("saliency") is not None:
+        yield "Softmax information curve", subject.score(SIC()), _ask_saliency(subject)
+
+
+def _ask_saliency(subject: Subject) -> Candidate:
+    """Return what explains the images by the gradient, and makes PAIR's curves of them."""
+    from saliency.metrics import pic
+
+    vars(np).setdefault("trapz", np.trapezoid)  # which NumPy has no more, and PAIR calls
+    scaled = (subject.images.clamp(0, 1) * 255).round().byte()
+    pictures_of_bytes = scaled.permute(0, 2, 3, 1).cpu().numpy()
+    size = subject.images.shape[-1]
+
+    def predict(batch: np.ndarray) -> np.ndarray:
+        images = torch.tensor(batch, device=subject.device).permute(0, 3, 1, 2).float() / 255
+        with torch.no_grad():
+            return subject.model(images).softmax(1)[:, CLASS].cpu().numpy()
+
+    def run() -> None:
+        maps = subject.explain(subject.model, subject.images, np.full(len(subject.images), CLASS))
+        for picture, (one,) in zip(pictures_of_bytes, maps, strict=True):
+            seen = draw_pixels(0, size * size, 0.01).view(size, size).numpy()
+            with suppress(pic.ComputePicMetricError):  # without a curve, before most of the work
+                pic.compute_pic_metric(picture, one, seen, predict, SIC().fractions, 0)
+
+    return run
+
+
 SECTIONS: dict[str, Callable[[Subject], Pairs]] = {
     "randomization": randomization,
     "neighbors": neighbors,
     "robustness": robustness,
+    "pixels": pixels,
 }
 
 
