@@ -107,7 +107,8 @@ def load(*folders, own=("xcam.methods",)):
 def command_line(monkeypatch, folder):
     """What runs commands of xcam in this process, as if it had found the packages in the folder."""
     registry, _ = load(folder, own=("xcam.methods", "xcam.metrics"))
-    monkeypatch.setattr(xcam.registry, "installed", lambda: registry)
+    for module in (xcam.registry, loading):
+        monkeypatch.setattr(module, "installed", lambda: registry)
     return commands.run
 
 
@@ -532,12 +533,13 @@ def test_nets_are_listed_and_found_by_any_spelling(site, monkeypatch):
     assert xcam.models.load("xcam:gapnet").source[0] == "xcam:gap_net"
 
 
-def test_command_line_finds_a_net_of_a_plugin(installed_example, tmp_path):
+def test_command_line_finds_a_net_of_a_plugin(installed_example, monkeypatch, forgetful, tmp_path):
+    monkeypatch.syspath_prepend(installed_example)
     Image.fromarray(np.zeros((16, 16, 3), dtype=np.uint8)).save(tmp_path / "black.png")
-    arguments = ["-m", "xcam", "explain", tmp_path / "black.png", "--model", "example:tiny_cnn"]
-    arguments += ["--weights", "none", "--npy", tmp_path / "maps", "--out", tmp_path]
-    done = run(arguments, installed_example, check=False)
-    assert done.returncode == 0, done.stderr
+    run = command_line(monkeypatch, installed_example)
+    arguments = [tmp_path / "black.png", "--model", "example:tiny_cnn", "--weights", "none"]
+    done = run("explain", *arguments, "--npy", tmp_path / "maps", "--out", tmp_path)
+    assert done.exit_code == 0, done.stderr
     assert list((tmp_path / "maps").glob("*.npy"))
 
 
