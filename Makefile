@@ -29,7 +29,10 @@ $(READY): pyproject.toml
 	(Debian, Ubuntu: python3-venv)" >&2; exit 1; }
 	@echo "Making .venv: this downloads PyTorch, once."
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --progress-bar on -e '.[demo,test,docs,timm,bench,train]'
+	$(BIN)/python -m pip install --no-compile --progress-bar on \
+	  -e '.[demo,test,docs,timm,bench,train]'
+# On all cores, while pip compiles on one; some packages hold files that are not for this Python.
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 	@touch $@
 
 demo: $(READY) ## explain real photographs with a real classifier: demo-out/demo.png, report.html
