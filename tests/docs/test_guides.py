@@ -99,3 +99,24 @@ def test_page_offers_names_that_there_are(page):
     names = {name for cell in cells for name in re.findall(r"`([a-z]\w+)(?:\(.*?\))?`", cell)}
     assert len(names) > 8
     assert names <= {*xcam.list_methods(), *xcam.list_metrics()}
+
+
+@pytest.mark.parametrize(
+    ("section", "ours"),
+    [
+        ("Stability of attention: LFI-CAM and ABN", ["0.670", "0.502", "0.74", "0.50"]),
+        ("CALM on planted cues", ["0.49", "0.45"]),
+    ],
+)
+def test_numbers_of_ours_among_published_ones_are_those_of_the_results(section, ours):
+    results = (DOCS / "numbers" / "results.md").read_text("utf-8")
+    measured = results.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    published = (DOCS / "numbers" / "published.md").read_text("utf-8")
+    assert all(number in measured and number in published for number in ours)
+
+
+def test_commands_that_measure_again_name_files_that_there_are():
+    page = (DOCS / "explanation" / "numbers.md").read_text("utf-8")
+    scripts = re.findall(r"`python (\S+\.py)", page)
+    assert len(scripts) > 6
+    assert all((DOCS.parent / script).exists() for script in scripts)
