@@ -192,10 +192,12 @@ class Quantizable(GapNet):
         return self.dequant(self.fc(means))
 
 
+@functools.cache
 def quantize_dynamically():
     return torch.ao.quantization.quantize_dynamic(GapNet(), {nn.Linear}, dtype=torch.qint8)
 
 
+@functools.cache
 def quantize_statically():
     net = Quantizable().eval()
     engine = torch.backends.quantized.engine

@@ -48,11 +48,12 @@ def test_each_gives_what_it_gives_alone(target):
     net = GapNet(seed=2)
     # One refuses callables, which name no class to compare with others.
     methods = [make(name) for name in POST_HOC if not (callable(target) and name == "finercam")]
+    each = {method.spec.name: xcam.explain(net, IMAGES, target, method) for method in methods}
     for chosen in (methods, methods[::-1]):
         several = xcam.explain(net, IMAGES, target, chosen)
         assert list(several) == [method.spec.name for method in chosen]
-        for method in chosen:
-            alone, found = xcam.explain(net, IMAGES, target, method), several[method.spec.name]
+        for name, found in several.items():
+            alone = each[name]
             assert_close(found.raw, alone.raw, atol=1e-6, rtol=1e-6)
             assert_close(found.logits, alone.logits, atol=1e-6, rtol=1e-6)
             assert (found.target is None) == (alone.target is None)
