@@ -212,6 +212,10 @@ def refuses_bad_images(library: str) -> bool:
     images = make_images()
     images[0, 0, 0, 0] = torch.nan
     try:
+        if library == "torchcam":
+            from torchcam.explain import explain  # its extractors take it
+
+            explain(toy.SmallCNN(), images[:1], target_layer="features")
         EXPLAIN[library](toy.SmallCNN(), "features", images, [3, 1])
     except ValueError:
         return True
