@@ -1,5 +1,6 @@
 """What many tests share: the real photographs, and the trained net that recognises them."""
 
+import gc
 import signal
 
 import pytest
@@ -33,6 +34,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.stem in SLOW:
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what lasts as long as the tests out of each search for garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=["pretend", pytest.param("cuda", marks=CUDA)])
