@@ -56,6 +56,7 @@ def photos(tmp_path, monkeypatch):
 def test_code_of_the_page_runs(page, photos, monkeypatch):
     code, module = read_code(page), ModuleType("page")
     monkeypatch.setitem(sys.modules, "page", module)  # its classes are looked up there
+    monkeypatch.syspath_prepend(DOCS.parent / "examples" / "plugin")
     assert "xcam." in code
     with torch.random.fork_rng():
         torch.manual_seed(0)
