@@ -22,10 +22,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 SLOW = {
     "test_ablationcam", "test_calm_nets", "test_cli_fit", "test_demo", "test_docs",
     "test_evaluate_processes", "test_evaluate_resume", "test_families", "test_fit_processes",
-    "test_fit_resume", "test_gpu", "test_memory", "test_metrics_table", "test_ordering",
-    "test_plugins", "test_published_calm", "test_published_lficam", "test_run_folder_lock",
-    "test_roar_cues", "test_roar_on_fashion_mnist", "test_roar_processes", "test_second_inputs",
-    "test_stability_example", "test_train_lcam", "test_train_on_cues", "test_writing",
+    "test_fit_resume", "test_five_papers", "test_gpu", "test_memory", "test_metrics_table",
+    "test_ordering", "test_plugins", "test_published_calm", "test_published_lficam",
+    "test_run_folder_lock", "test_roar_cues", "test_roar_on_fashion_mnist", "test_roar_processes",
+    "test_second_inputs", "test_stability_example", "test_train_lcam", "test_train_on_cues",
+    "test_writing",
 }  # fmt: skip
 
 
