@@ -134,11 +134,8 @@ def tabulate(
     yield table.assign(judge=judge, method=table[by])
     if reference in set(table[by]):
         pairs = results.compare(reference=reference, by=by, resamples=resamples)
-        yield (
-            pairs[["metric", "n", "low", "high", "p", *names]]
-            .rename(columns=names)
-            .assign(judge=judge)
-        )
+        pairs = pairs[["metric", "n", "low", "high", "p", *names]].rename(columns=names)
+        yield pairs.assign(judge=judge)
     if by == "method":
         costs = results.costs().groupby(["model", "method"])[["explain_seconds", "explain_passes"]]
         made = costs.first().query("explain_passes > 0")  # others are stored maps
@@ -146,7 +143,9 @@ def tabulate(
         yield long.assign(judge=judge, direction="lower")
 
 
-def retrain(nets: Mapping[str, nn.Module], part: Part, out: Path, sizes: Sizes) -> pd.DataFrame:
+def retrain(
+    nets: Mapping[str, nn.Module], part: Part, out: Path, sizes: Sizes, seed: int
+) -> pd.DataFrame:
     """Measure accuracies after retraining without the highest pixels of maps (ROAR)."""
     train = Subset(part.train, range(sizes.retrained))
     for title, net in nets.items():
@@ -158,7 +157,8 @@ def retrain(nets: Mapping[str, nn.Module], part: Part, out: Path, sizes: Sizes) 
             {title: HEADS[title][0]} if title in HEADS else make_post_hoc(sizes),
             fit=make_settings(FROZEN, sizes.retrained, sizes.epochs),
             fractions=sizes.fractions,
-            repeats=1,  # a seed of the study each
+            repeats=1,  # with each seed of the study
+            seed=seed,
             out=out,
         )
     table = results.table().query("0 < fraction < 1")
@@ -212,7 +212,7 @@ def measure(data: str, seed: int, options: argparse.Namespace, sizes: Sizes) -> 
     tables = [
         *tabulate(accuracy, "own", sizes.resamples, by="model"),
         *score(nets, part.scored, out / "scored", sizes, metrics, EXPLAINING_AGAIN),
-        retrain(nets, part, out / "roar", sizes),
+        retrain(nets, part, out / "roar", sizes, seed),
     ]
     if part.two is not None:
         found = score(nets, part.two, out / "two", sizes, {"preference": Preference()}, {})
@@ -220,6 +220,7 @@ def measure(data: str, seed: int, options: argparse.Namespace, sizes: Sizes) -> 
     if seed == SEEDS[0]:
         tables.append(pd.DataFrame(vary_settings(part, out / "settings", sizes)))
     table = pd.concat(tables).assign(data=data, seed=seed)
+    table = table.drop_duplicates(["judge", "model", "method", "metric", "minus"])  # costs
     table[five_papers_report.COLUMNS].to_csv(out / "results.csv", index=False)
 
 

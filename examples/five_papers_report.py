@@ -37,7 +37,8 @@ def report(out: Path, figures: Path = FIGURES) -> None:
     """Print the tables of all data sets and seeds in a folder; write the rows and the figure."""
     rows = pd.concat([pd.read_csv(path) for path in sorted(out.glob("*/*/results.csv"))])
     rows["p_holm"] = adjust_holm(rows["p"].tolist())
-    rows.to_csv(figures / "five_papers.csv", index=False, float_format="%.4g")
+    kept = rows.drop(columns=["direction", "errors"])
+    kept.to_csv(figures / "five_papers.csv", index=False, float_format="%.4g")
     settings = rows["judge"] == "settings"
     print(f"{render_table(rows[~settings])}\n\n{render_settings(rows[settings])}\n")
     tests, errors = int(rows["p"].notna().sum()), int(rows["errors"].sum())
