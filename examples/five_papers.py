@@ -36,8 +36,7 @@ from five_papers_nets import (
     make_settings,
     train_nets,
 )
-from stability_of_attention import SETTINGS as VARIED
-from stability_of_attention import compute_agreements, compute_chance, make_untrained
+from stability_of_attention import SETTINGS, compute_agreements, compute_chance, make_untrained
 from torch import Tensor, nn
 from torch.utils.data import Subset, TensorDataset
 
@@ -61,6 +60,7 @@ EXPLAINING_AGAIN: dict[str, Metric] = {
     "mprt": xcam.get_metric("mprt")(n_steps=3),
     "max_sensitivity": xcam.get_metric("max_sensitivity")(n_samples=5),
 }
+VARIED = {title: HEADS.get(title, ("gradcam", {})) for title in ("LFI-CAM", "ABN", "Grad-CAM")}
 
 
 @dataclass(frozen=True)
@@ -169,11 +169,10 @@ def retrain(
 def vary_settings(part: Part, out: Path, sizes: Sizes) -> Iterator[dict[str, object]]:
     """Measure how far maps of nets agree that were trained by different settings, pair by pair."""
     images, labels = part.scored.tensors[:2]
-    for title in ("LFI-CAM", "ABN", "Grad-CAM"):
-        name, given = HEADS.get(title, ("gradcam", {}))
-        head = {"method": name, **given} if title in HEADS else {}
+    for title, (name, given) in VARIED.items():
+        head = {} if name == "gradcam" else {"method": name, **given}
         maps: dict[str, list[Tensor]] = {title: [], f"{title}, untrained": []}
-        for number, varied in enumerate(VARIED[: sizes.settings]):
+        for number, varied in enumerate(SETTINGS[: sizes.settings]):
             optimizer = {"name": "SGD", "momentum": 0.9, "nesterov": True}
             settings = {
                 "optimizer": {
