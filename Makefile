@@ -12,7 +12,7 @@ unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 # A process a core: threads of several processes on the same cores slow each other down.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help setup demo test test-fast lint format docs readme bench clean
+.PHONY: help setup demo test test-fast lint format docs docs-full readme bench clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -55,6 +55,12 @@ format: $(READY) ## apply ruff's automatic fixes
 
 docs: $(READY) ## build the site: docs/_build/index.html
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
+	$(BIN)/python docs/links.py docs/_build
+
+docs-full: $(READY) ## draw the methods' pictures, run the gallery, build the site: some minutes
+	$(BIN)/python docs/pictures.py
+	$(BIN)/python docs/gallery.py
+	$(MAKE) docs
 
 readme: $(READY) ## update the tables of methods and metrics, in the README and of the command line
 	$(BIN)/python docs/catalogue.py README.md

@@ -1,4 +1,4 @@
-"""Markdown of the registered methods and metrics: tables of the README, pages of the site.
+"""Markdown of the registered methods and metrics: tables of the README, lists of the site.
 
 `python docs/catalogue.py README.md` writes the tables between their markers, and what the command
 line lists without torch.
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import xcam
 from xcam.cli.catalog import write_catalog
-from xcam.core import Method, MethodSpec, Metric, MetricSpec
+from xcam.core import Method, Metric
 from xcam.methods.bridges import counterparts
 
 FAMILIES = {
@@ -85,32 +85,49 @@ def make_metrics_table() -> str:
 
 
 def make_methods_page() -> str:
-    """Return the page of methods, a section with the docstring for each."""
+    """Return the page that lists the methods; each has a page of its own."""
     parts = [
         "# Methods",
-        "This page is made from the registry: every method that `xcam.explain` takes by name, with "
-        "its parameters and their defaults. "
-        "A pass is one image through the model, forward or forward and back.",
+        "Every method that `xcam.explain` takes by name, from the registry. A pass is one image "
+        "through the model, forward or forward and back; *tail* is the part of the model behind "
+        "the layer that is read.",
     ]
     for family, classes in group_by_family().items():
-        parts.append(f"## {FAMILIES.get(family, family)}")
-        parts += [make_section(cls, [cls.spec.cost, *list_traits(cls.spec)]) for cls in classes]
-    return "\n\n".join(parts) + "\n"
+        rows = ["| method | name | passes an image |", "|---|---|---|"]
+        for spec in (cls.spec for cls in classes):
+            rows.append(f"| [{spec.title}](methods/{spec.name}.md) | `{spec.name}` | {spec.cost} |")
+        parts += [f"## {FAMILIES.get(family, family)}", "\n".join(rows)]
+    names = [cls.spec.name for classes in group_by_family().values() for cls in classes]
+    return "\n\n".join([*parts, make_toctree("methods", names)]) + "\n"
 
 
 def make_metrics_page() -> str:
-    """Return the page of metrics, a section with the docstring for each."""
+    """Return the page that lists the metrics; each has a page of its own."""
     parts = [
         "# Metrics",
-        "This page is made from the registry: every metric by its name, with its formula, its "
-        "settings and their defaults. A pass is one image through the model; an explanation takes "
-        "those of the method that made the maps. How to score with them is told in "
-        "[Scoring](../howto/metrics.md).",
+        "Every metric by its name, from the registry. A pass is one image through the model; an "
+        "explanation takes those of the method that made the maps. How to score with them is told "
+        "in [Scoring](../howto/metrics.md).",
     ]
     for question, classes in group_by_question().items():
-        parts.append(f"## {QUESTIONS.get(question, question)}")
-        parts += [make_section(cls, list_claims(cls.spec)) for cls in classes]
-    return "\n\n".join(parts) + "\n"
+        rows = [
+            "| metric | name | better | range | needs | passes an image |",
+            "|---|---|---|---|---|---|",
+        ]
+        for spec in (cls.spec for cls in classes):
+            rows.append(
+                f"| [{spec.title}](metrics/{spec.name}.md) | `{spec.name}` | {spec.direction} "
+                f"| {spec.interval} | {NEEDS[spec.truth]} | {spec.cost} |"
+            )
+        parts += [f"## {QUESTIONS.get(question, question)}", "\n".join(rows)]
+    names = [cls.spec.name for classes in group_by_question().values() for cls in classes]
+    return "\n\n".join([*parts, make_toctree("metrics", names)]) + "\n"
+
+
+def make_toctree(folder: str, names: list[str]) -> str:
+    """Return the list of pages below one, for the navigation alone."""
+    pages = "\n".join(f"{folder}/{name}" for name in names)
+    return f"```{{toctree}}\n:hidden:\n\n{pages}\n```"
 
 
 def make_counterparts_page() -> str:
@@ -133,48 +150,6 @@ def make_counterparts_page() -> str:
     rows = ["## Left out\n", "| class | reason |", "|---|---|"]
     rows += [f"| `{name}` | {reason} |" for name, reason in counterparts.LEFT_OUT.items()]
     return "\n\n".join([*parts, "\n".join(rows)]) + "\n"
-
-
-def make_section(cls: type[Method] | type[Metric], facts: list[str]) -> str:
-    """Return the section of one method or metric: name, source and facts, then the docstring."""
-    line = [f"`{cls.spec.name}`", link_paper(cls.spec.paper), *facts]
-    return "\n".join(
-        [
-            f"### {cls.spec.title}",
-            "",
-            " · ".join(fact for fact in line if fact),
-            "",
-            "```{eval-rst}",
-            f".. autoclass:: {cls.__module__}.{cls.__qualname__}",
-            "   :no-index-entry:",
-            "```",
-        ]
-    )
-
-
-def list_claims(spec: MetricSpec) -> list[str]:
-    """Return a metric's formula, direction, range, truth, passes and known failures."""
-    return [
-        spec.formula,
-        "neither is better" if spec.direction == "neither" else f"{spec.direction} is better",
-        spec.interval,
-        f"needs {NEEDS[spec.truth]}" if NEEDS[spec.truth] else "",
-        f"passes an image: {spec.cost}",
-        *(f"does not put {pair}: {reason}" for pair, reason in spec.known_failures.items()),
-    ]
-
-
-def list_traits(spec: MethodSpec) -> list[str]:
-    """Return the properties in which a method differs from most others."""
-    traits = {
-        "the same map for every class": not spec.class_specific,
-        "random, by its seed": spec.stochastic,
-        "never negative": not spec.signed,
-        "works on a changed copy of the model": spec.alters_model,
-        "in [0, 1]": spec.normalized,
-        "of nets with such attention alone": bool(spec.net),
-    }
-    return [trait for trait, applies in traits.items() if applies]
 
 
 def link_paper(paper: str) -> str:

@@ -13,11 +13,11 @@ from commands import run
 from launches import LAUNCH
 
 import xcam
-from xcam.core import MethodSpec
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
     "README.md",
+    "docs/start/first_map.md",
     "docs/howto/explain.md",
     "docs/howto/models.md",
     "docs/howto/targets.md",
@@ -94,25 +94,15 @@ def test_readme_table_is_up_to_date():
 
 
 @pytest.mark.parametrize("name", xcam.list_methods())
-def test_every_method_is_on_its_page_and_in_the_readme(name):
-    cls = xcam.get_method(name)
-    page, table = catalogue.make_methods_page(), catalogue.make_methods_table()
-    assert f"\n### {cls.spec.title}\n\n`{name}`" in page
-    assert f".. autoclass:: {cls.__module__}.{cls.__qualname__}\n" in page
-    assert f"\n| `{name}` | {cls.spec.title} | {cls.spec.cost} |" in table
+def test_every_method_is_in_the_readme(name):
+    spec = xcam.get_method(name).spec
+    assert f"\n| `{name}` | {spec.title} | {spec.cost} |" in catalogue.make_methods_table()
 
 
 @pytest.mark.parametrize("name", xcam.list_metrics())
-def test_every_metric_is_on_its_page_and_in_the_readme(name):
-    cls = xcam.get_metric(name)
-    page, table = catalogue.make_metrics_page(), catalogue.make_metrics_table()
-    assert f"\n### {cls.spec.title}\n\n`{name}`" in page
-    assert f" · {cls.spec.formula} · " in page
-    assert all(
-        f"does not put {pair}: {why}" in page for pair, why in cls.spec.known_failures.items()
-    )
-    assert f".. autoclass:: {cls.__module__}.{cls.__qualname__}\n" in page
-    assert f"\n| `{name}` | {cls.spec.title} | {cls.spec.direction} | " in table
+def test_every_metric_is_in_the_readme(name):
+    spec = xcam.get_metric(name).spec
+    assert f"\n| `{name}` | {spec.title} | {spec.direction} | " in catalogue.make_metrics_table()
 
 
 def test_every_family_and_question_has_a_heading():
@@ -124,18 +114,10 @@ def test_every_family_and_question_has_a_heading():
     )
 
 
-def test_traits_and_links():
-    plain = MethodSpec("x", "X", "A, 2020, arXiv:2001.00001", "cam", "1 forward")
-    assert catalogue.list_traits(plain) == []
+def test_papers_become_links():
     link = "A, 2020, [arXiv:2001.00001](https://arxiv.org/abs/2001.00001)"
-    assert catalogue.link_paper(plain.paper) == link
+    assert catalogue.link_paper("A, 2020, arXiv:2001.00001") == link
     assert catalogue.link_paper("B, WACV 2020") == "B, WACV 2020"
-    odd = MethodSpec(
-        "x", "X", "", "control", "none", class_specific=False, stochastic=True, signed=False
-    )
-    assert catalogue.list_traits(odd) == [
-        "the same map for every class", "random, by its seed", "never negative"
-    ]  # fmt: skip
 
 
 def test_links_between_pages_lead_somewhere():
