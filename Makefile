@@ -54,6 +54,7 @@ format: $(READY) ## apply ruff's automatic fixes
 	$(BIN)/ruff format .
 
 docs: $(READY) ## build the site: docs/_build/index.html
+	rm -rf docs/_build
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
 	$(BIN)/python docs/links.py docs/_build
 

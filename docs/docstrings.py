@@ -16,6 +16,7 @@ from xcam.core.settings import Settings
 
 PAPER = re.compile(r"(?<![/\w`])(?:arXiv:(\d{4}\.\d{4,5})|doi:(10\.\d+/[\w./()-]*\w))")
 WIDE = 40  # characters of a formula that gets a line of its own
+EQUATION = re.compile(r"(?:[=←]|^.{20})(?!.*= [a-z]+$)", re.DOTALL)
 PUNCTUATION = re.compile(r"\s*([.,;:]?)\s*")
 
 
@@ -87,7 +88,7 @@ def write_paragraph(text: str, is_body: bool) -> str:
     spans = find_formulas(text)
     is_body = is_body and not is_field
     shown, at = "", 0
-    if is_body and spans and spans[0][0] == 0 and re.search("[=←]|.{20}", text[: spans[0][1]]):
+    if is_body and spans and spans[0][0] == 0 and EQUATION.search(text[: spans[0][1]]):
         shown, at, spans = show_first(text, spans)
     parts = [shown]
     for begin, end in spans:

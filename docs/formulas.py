@@ -11,16 +11,24 @@ import unicodedata
 
 SYMBOLS = {
     **{sign: "\\" + unicodedata.name(sign).split()[-1].lower() for sign in "αβγδζηθκλμνξπρστφχψω"},
-    "ε": r"\varepsilon",
+    **{"ε": r"\varepsilon", "Δ": r"\Delta", "Φ": r"\Phi", "Ω": r"\Omega"},
     **{"Σ": r"\sum", "∫": r"\int", "∂": r"\partial", "∇": r"\nabla", "∞": r"\infty"},
     **{"·": r"\cdot", "×": r"\times", "⊙": r"\odot", "∩": r"\cap", "∈": r"\in", "~": r"\sim"},
     **{"←": r"\leftarrow", "→": r"\to", "≥": r"\geq", "≤": r"\leq", "≠": r"\neq", "−": "-"},
-    **{"‖": r"\|", "#": r"\#", "%": r"\%", "½": r"\frac{1}{2}", "{": r"\{", "}": r"\}"},
+    **{
+        "‖": r"\|",
+        "#": r"\#",
+        "%": r"\%",
+        "½": r"\frac{1}{2}",
+        "…": r"\ldots",
+        "{": r"\{",
+        "}": r"\}",
+    },
     **{sign: sign for sign in "=+-/<>|,:;.!'()[]"},
 }
 NAMED = {name: rf"\{name}" for name in ("max", "min", "exp", "log", "ln", "tanh")}
 CLOSING = {"(": ")", "[": "]", "{": "}"}
-RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-", strict=True))
+RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ᵀ*", "0123456789+-T*", strict=True))
 LOWERED = dict(zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True))
 WORDY = re.compile(r"in|out|[A-Za-z]{4,}")  # subscripts that are words, not several indices
 
@@ -89,7 +97,7 @@ class Formula:
         if sign not in SYMBOLS:
             raise ValueError(f"{sign!r} in {self.text}")
         latex = SYMBOLS[sign]
-        scripts = self.read_scripts() if sign.isalpha() or sign in "∫)" else ""
+        scripts = self.read_scripts() if sign.isalpha() or sign in "∫)|‖" else ""
         return latex + (scripts or " " * (latex[-1].isalpha()))
 
     def write_word(self, word: str) -> str:
@@ -113,7 +121,7 @@ class Formula:
                     run += table[self.peek()]
                     self.at += 1
                 scripts += f"{mark}{{{run}}}"
-            elif sign == "'":
+            elif sign in "'′":
                 self.at += 1
                 scripts += "'"
             else:
@@ -134,7 +142,8 @@ def write_script(inside: str) -> str:
     """Return a subscript or superscript: a word upright, indices in italics."""
     if WORDY.fullmatch(inside):
         return rf"\text{{{inside}}}"
-    return "".join(SYMBOLS.get(sign, sign) for sign in inside)
+    signs = [SYMBOLS.get(sign, sign) for sign in inside]
+    return "".join(sign + " " * (sign[0] == "\\") for sign in signs).strip()
 
 
 def drop_brackets(latex: str) -> str:
@@ -167,13 +176,15 @@ TOKENS = re.compile(
     | (?:max|min|exp|log|ln|argmax)(?![A-Za-z])
     | [A-Za-z][A-Za-z0-9]+(?:-[A-Za-z]+)?(?=[(_])          # functions
     | \|\w+\|
+    | (?<=Σ)_\w+
     | (?<![A-Za-z])[A-Za-zḡ](?![A-Za-z])                   # letters that stand alone
-    | [α-ωΣ∫∂∇∞·×⊙∩∈~←→≥≤≠−‖#½=+/<>|√⁰-⁺⁻²³¹₀-₉()\[\]{},']
+    | [α-ωΔΣΦΩ∫∂∇∞·×⊙∩∈~←→≥≤≠−‖#½…=+/<>|√⁰-⁺⁻²³¹ᵀ*₀-₉()\[\]{},'′]
     )+""",
     re.VERBOSE,
 )
 STRONG = re.compile(
-    r"[=←Σ∂∇√∫⊙·½∈∩]|[\w)][²³⁰-⁺⁻]|\b[A-Za-zα-ω]_\w|(?<=[\w)]) [−+/<≥] (?=[\w(‖])|\b\w/\w|\w\|\w"
+    r"[=←Σ∂∇√∫⊙·½∈∩‖]|[\w)][²³⁰-⁺⁻ᵀ]|\b[A-Za-zα-ω]_\w|(?<=[\w)]) [−+/<≥] (?=[\w(‖])|\b\w/\w"
+    r"|\w\|\w|(?<![A-Za-zα-ω])[A-Za-zα-ω]\(\w"
 )
 INFIX = re.compile(r"(?:^|[\s(])[=←⊙<>≥·+−∩~/]$")
 ALONE = re.compile(r"\(?([b-zB-HJ-Zα-ω]'?)[.,;:)]*")
@@ -209,7 +220,8 @@ def find_formulas(text: str) -> list[tuple[int, int]]:
     while at < len(words):
         start = at
         word, before_equals = words[at][0], is_equals(words, at + 1)
-        if before_equals and re.fullmatch(r"[A-Za-z]{2,}", word):
+        before_sign = before_equals or (at + 1 < len(words) and words[at + 1][0] in "·⊙")
+        if before_sign and re.fullmatch(r"[A-Za-z]{2,}", word):
             at += 1
         elif not is_math(word) or (word in ("A", "a", "I") and not before_equals):
             at += 1  # a letter alone is an article, unless a sign follows
@@ -227,7 +239,9 @@ def find_formulas(text: str) -> list[tuple[int, int]]:
 
 
 def is_readable(formula: str) -> bool:
-    """Return whether all of a formula can be written."""
+    """Return whether all of a formula can be written, and its brackets match."""
+    if measure_depth(formula) != 0:
+        return False
     try:
         write_latex(formula)
     except ValueError:
@@ -248,7 +262,7 @@ def continues(formula: str, word: str) -> bool:
         return True
     if depth < 0 or END.search(formula):
         return False
-    if INFIX.search(formula):
+    if INFIX.search(formula) or re.search(r"Σ(_\w+)?$", formula):
         return word not in ("the", "a")
     return is_math(word) or ("∫" in formula and bool(re.fullmatch("d[a-z]", word)))
 

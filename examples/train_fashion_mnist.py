@@ -2,7 +2,7 @@
 
     python examples/train_fashion_mnist.py DATA
 
-reads Fashion-MNIST from DATA (see `docs/data.md`), trains a ResNet of eight layers on 12,000
+reads Fashion-MNIST from DATA (see `docs/howto/data.md`), trains a ResNet of eight layers on 12,000
 images, then each head on it, and writes `xcam/pretrained/*.safetensors`, in some ten
 minutes on one core. It prints the accuracy of each net on the 10,000 test images.
 """

@@ -69,7 +69,7 @@ def test_formulas_are_found_within_sentences(sentence, found):
 def count_symbols(text):
     """The letters, digits and signs of a formula, but for brackets and bars, which may go."""
     plain = unicodedata.normalize("NFKD", text).translate(
-        str.maketrans({"−": "-", "Σ": "∑", "⁄": None, "ˉ": "\u0304", "⋅": "·", "∼": "~"})
+        str.maketrans({"−": "-", "Σ": "∑", "⁄": None, "ˉ": "\u0304", "⋅": "·", "∼": "~", "′": "'"})
     )
     return Counter(re.sub(r"[\s()/|_^{},\[\]√\u2061\u00a0]", "", plain))
 
