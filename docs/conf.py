@@ -11,7 +11,6 @@ from sphinx.application import Sphinx
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-import choices  # noqa: E402
 import generate  # noqa: E402
 import inventories  # noqa: E402
 
@@ -53,6 +52,8 @@ html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = f"xcam {version}"
 html_show_sphinx = False
+html_show_copyright = False
+smartquotes = False  # docstrings quote values
 html_copy_source = False
 html_static_path = ["static"]
 html_css_files = ["site.css"]
@@ -66,8 +67,6 @@ copybutton_prompt_is_regexp = True
 intersphinx_mapping = inventories.write_inventories(HERE / "generated" / "inventories")
 
 generate.write_pages(HERE / "generated")
-
-choices.write_tables(HERE / "generated" / "tables")
 
 
 def linkcode_resolve(domain: str, info: dict[str, str]) -> str | None:

@@ -8,15 +8,16 @@ from collections.abc import Iterator
 
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
-from formulas import ALONE, PROTECTED, find_formulas, write_latex
+from formulas import ALONE, PROTECTED, WIDE, find_formulas, write_latex
 from sphinx.application import Sphinx
 
 from xcam.core import Method, Metric
 from xcam.core.settings import Settings
 
 PAPER = re.compile(r"(?<![/\w`])(?:arXiv:(\d{4}\.\d{4,5})|doi:(10\.\d+/[\w./()-]*\w))")
-WIDE = 40  # characters of a formula that gets a line of its own
 EQUATION = re.compile(r"(?:[=←]|^.{20})(?!.*= [a-z]+$)", re.DOTALL)
+CHECKED = re.compile(r"~?(?:typing\.)?Annotated\[([^\[\],]+), ~?[\w.]*Range\([^()]*\)\]")
+INIT_ONLY = re.compile(r"~?(?:dataclasses\.)?InitVar\[(.*)\]")
 PUNCTUATION = re.compile(r"\s*([.,;:]?)\s*")
 
 
@@ -24,6 +25,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Connect the changes below, and show formulas as MathML, which needs no script."""
     app.connect("autodoc-process-docstring", call_settings_parameters, priority=100)
     app.connect("autodoc-process-docstring", process_docstring, priority=900)  # napoleon is 500
+    app.connect("object-description-transform", simplify_types, priority=900)  # merged at 500
     app.add_html_math_renderer(
         "mathml",
         inline_renderers=(lambda page, node: show_math(page, node, block=False), None),
@@ -41,6 +43,17 @@ def show_math(page: object, node: nodes.Node, block: bool) -> None:
     html = re.sub(r">\s+<", "><", str(tex2mathml(node.astext(), as_block=block)))
     page.body.append(f'<div class="math">{html}</div>' if block else html)  # type: ignore[attr-defined]
     raise nodes.SkipNode
+
+
+def simplify_types(app: Sphinx, domain: str, kind: str, content: nodes.Element) -> None:
+    """Leave out of the types of parameters how dataclasses check them."""
+    for field in content.findall(nodes.field):
+        if field[0].astext().startswith(("type ", "rtype")):
+            for text in list(field[1].findall(nodes.Text)):
+                plain = INIT_ONLY.sub(r"\1", CHECKED.sub(r"\1", text.astext()))
+                if "Literal[" in plain:  # beside which Sphinx does not read ~ as a short name
+                    plain = plain.replace("~", "")
+                text.parent.replace(text, nodes.Text(plain))
 
 
 def call_settings_parameters(

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import catalogue
-from formulas import find_formulas, write_latex
+from choices import needs_gradients
+from formulas import WIDE, find_formulas, write_latex
 
 import xcam
 from xcam.cli.catalog import make_catalog
@@ -124,7 +125,7 @@ def list_method_facts(cls: type[Method]) -> dict[str, str]:
         "Name": list_names(spec),
         "Family": catalogue.FAMILIES.get(spec.family, spec.family),
         "Passes an image": spec.cost,
-        "Takes gradients": "yes" if "backward" in spec.cost else "no",
+        "Takes gradients": "yes" if needs_gradients(cls) else "no",
         "Depends on the class": "yes"
         if spec.class_specific
         else "no: the same map for every class",
@@ -191,9 +192,16 @@ def write_formula(formula: str) -> str:
     """Return a formula as math: a block, or within its sentence where it has words around it."""
     spans = find_formulas(formula)
     if spans == [(0, len(formula))]:
-        return f"```{{math}}\n{write_latex(formula)}\n```"
+        return show_block(write_latex(formula)).strip()
     parts, at = [], 0
     for begin, end in spans:
-        parts += [formula[at:begin], f"{{math}}`{write_latex(formula[begin:end])}`"]
+        latex = write_latex(formula[begin:end])
+        wide = end - begin > WIDE  # inline, it would not break on a narrow screen
+        parts += [formula[at:begin], show_block(latex) if wide else f"{{math}}`{latex}`"]
         at = end
-    return "".join([*parts, formula[at:]])
+    return "".join([*parts, formula[at:].lstrip(" ,") if spans and wide else formula[at:]]).strip()
+
+
+def show_block(latex: str) -> str:
+    """Return a formula in lines of its own."""
+    return f"\n\n```{{math}}\n{latex}\n```\n\n"

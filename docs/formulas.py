@@ -32,6 +32,8 @@ RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ᵀ*", "0123456789+-T*", str
 LOWERED = dict(zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True))
 WORDY = re.compile(r"in|out|[A-Za-z]{4,}")  # subscripts that are words, not several indices
 
+WIDE = 40  # characters of a formula that gets lines of its own
+
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-?\d+)?")
 WORD = re.compile(r"[A-Za-z][A-Za-z0-9]+(?:['-][A-Za-z0-9]+)*")
 SCRIPT = re.compile(r"\{([^{}]*)\}|(\d+\.\d+|[A-Za-z0-9α-ω]+(?:,[A-Za-z0-9]+)*)")

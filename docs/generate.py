@@ -6,6 +6,7 @@ from pathlib import Path
 
 import api_pages
 import catalogue
+import choices
 import command_line
 import entries
 import gallery
@@ -32,3 +33,4 @@ def write_pages(folder: Path) -> None:
         if not path.exists() or path.read_text("utf-8") != text:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, "utf-8")
+    choices.write_tables(folder / "tables")
