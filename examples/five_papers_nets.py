@@ -124,6 +124,9 @@ def load_fashion_mnist(root: Path, seed: int, sizes: Sizes) -> Part:
     generator = torch.Generator().manual_seed(seed)
 
     def load(split: Dataset[Any], *counts: int) -> Iterator[TensorDataset]:
+        if len(split) < sum(counts):
+            found = f"{sum(counts)} images are drawn of {len(split)} in {str(root)!r}"
+            raise ValueError(f"{found}; give --root a folder with all of Fashion-MNIST")
         order = torch.randperm(len(split), generator=generator).tolist()
         for count in counts:
             chosen, order = order[:count], order[count:]

@@ -195,3 +195,10 @@ def test_post_hoc_methods_take_the_sizes():
     assert methods["RISE"].n_masks == 2
     assert methods["Integrated Gradients"].n_steps == methods["SmoothGrad"].n_samples == 1
     assert len(methods) == 6
+
+
+def test_too_few_images_are_refused(tmp_path):
+    write_mnist(tmp_path, train=40, test=20)
+    (tmp_path / "MNIST").rename(tmp_path / "FashionMNIST")
+    with pytest.raises(ValueError, match=r"48 images are drawn of 40 in .*; give --root"):
+        nets.load_fashion_mnist(tmp_path, 0, nets.Sizes(images=48, test=8, scored=8))
