@@ -26,6 +26,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-process-docstring", call_settings_parameters, priority=100)
     app.connect("autodoc-process-docstring", process_docstring, priority=900)  # napoleon is 500
     app.connect("object-description-transform", simplify_types, priority=900)  # merged at 500
+    app.connect("doctree-read", set_dashes)
     app.add_html_math_renderer(
         "mathml",
         inline_renderers=(lambda page, node: show_math(page, node, block=False), None),
@@ -54,6 +55,13 @@ def simplify_types(app: Sphinx, domain: str, kind: str, content: nodes.Element) 
                 if "Literal[" in plain:  # beside which Sphinx does not read ~ as a short name
                     plain = plain.replace("~", "")
                 text.parent.replace(text, nodes.Text(plain))
+
+
+def set_dashes(app: Sphinx, doctree: nodes.document) -> None:
+    """Set the hyphens between a parameter and its description as a dash, without smartquotes."""
+    for text in list(doctree.findall(nodes.Text)):
+        if text.astext() == " -- ":
+            text.parent.replace(text, nodes.Text(" – "))
 
 
 def call_settings_parameters(
