@@ -1,5 +1,7 @@
 """What counts as the model's decision: one rule, wherever a metric asks for it."""
 
+import dataclasses
+
 import pytest
 import torch
 from by_hand import explained, seeded
@@ -8,16 +10,24 @@ from torch import nn
 from xcam.core import Explanation
 from xcam.metrics import (
     Accuracy,
+    Completeness,
+    FaithfulnessCorrelation,
+    FaithfulnessEstimate,
+    Infidelity,
     MaskedAccuracy,
+    Monotonicity,
     NegativePerturbation,
+    NonSensitivity,
     PositivePerturbation,
     RemoveAndClassify,
     ROADLeRF,
     ROADMoRF,
     Selectivity,
+    SensitivityN,
 )
 from xcam.metrics.inputs import read_target
 from xcam.metrics.reading import is_among_top, make_hit_reader
+from xcam.models.toy import LinearNet
 
 CLASSES = torch.arange(5)
 ONE_OF = torch.tensor([1.0, 0, 0, 0, 0])
@@ -117,3 +127,34 @@ def test_constant_model_is_right_about_one_class_of_five(metric):
     rows = metric.score(Silent(), seeded(5, 3, 12, 12), explanation, truth)
     decided = rows[..., 1] if metric.spec.name.startswith(("road", "selectivity")) else rows
     assert decided.reshape(5, -1).mean(1).equal(ONE_OF)
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        Completeness(1e-3),
+        Infidelity(scaled=False, n_samples=5, values="contribution"),
+        FaithfulnessCorrelation(size=0.2, n_samples=5),
+        FaithfulnessEstimate(step=1, output="logprob"),
+        SensitivityN((0.1, 0.5), n_samples=5),
+        Monotonicity(step=1, output="logit"),
+        NonSensitivity(n_segments=64),
+    ],
+    ids=lambda metric: metric.spec.name,
+)
+def test_difference_of_scores_is_read_for_a_contrast(metric):
+    """(W − W')·x of a linear net, whose contributions are right for it and wrong for W·x."""
+    net, images, classes, contrast = LinearNet((1, 8, 8)), seeded(3, 1, 8, 8), [0, 3, 1], [4, 4, 0]
+    with torch.no_grad():
+        net.fc.weight[:, :20] = -1  # where no difference depends on the image
+        if metric.spec.name == "monotonicity":  # no pixel speaks for the contrast
+            net.fc.weight[[1, 3]] = net.fc.weight.amax(0)
+            net.fc.weight[4] = net.fc.weight.amin(0)
+            classes, contrast = [1, 3, 1], [4, 4, 4]
+    difference = (net.fc.weight[classes] - net.fc.weight[contrast]).detach().view(3, 8, 8)
+    alone = explained(difference * images[:, 0], classes)
+    contrasted = dataclasses.replace(alone, contrast=torch.tensor(contrast))
+    best = float(metric.spec.higher_is_better)
+    scores = metric.score(net, images, contrasted)
+    torch.testing.assert_close(scores, torch.full_like(scores, best), atol=1e-4, rtol=0)
+    assert not scores.allclose(metric.score(net, images, alone), atol=1e-3)

@@ -60,13 +60,20 @@ def is_among_top(logits: Tensor, classes: Tensor, top: int = 1) -> Tensor:
     return (ahead.sum(1) < top) & readable
 
 
-def make_score_reader(target: Target, output: Output) -> Read:
-    """Make a reader of the explained class's score: (R,), NaN where logits are unreadable."""
+def make_score_reader(target: Target, output: Output, contrast: Target | None = None) -> Read:
+    """Make a reader of the explained class's score: (R,), NaN where logits are unreadable.
+
+    With a contrast, it is the score less that of the contrasted class, as the map is the one's less
+    the other's.
+    """
     checked = _make_logits_reader(target)
+    if contrast is not None:
+        less = make_score_reader(contrast, output)
 
     def read(prediction: object, rows: Tensor) -> Tensor:
         logits, _ = checked(prediction, rows)
-        return mark_unreadable(target.scores(logits, rows, output=output), logits)
+        score = mark_unreadable(target.scores(logits, rows, output=output), logits)
+        return score if contrast is None else score - less(logits, rows)
 
     return read
 

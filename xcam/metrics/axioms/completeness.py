@@ -14,6 +14,7 @@ from xcam.engine.clean import clean_logits
 from xcam.engine.masking import masked_passes
 from xcam.engine.shared import shareable
 from xcam.imaging import Fill
+from xcam.metrics.explaining import read_contrast
 from xcam.metrics.inputs import read_maps, read_target
 from xcam.metrics.precision import to_finest
 from xcam.metrics.reading import check_changed, make_score_reader
@@ -33,6 +34,8 @@ class Completeness(Metric):
     construction do not add up to a difference, whatever else they are worth. Baseline and output
     must be the method's own; the defaults are those of `integrated_gradients`. Quantus asks for
     equality, `tolerance=0`, after dividing the map by its maximum. In [0, 1], higher is better.
+
+    For a map with a contrast, f is the score of the class less that of the contrast.
 
     Attributes:
         tolerance: How far the sum may be off, as a share of the difference.
@@ -67,8 +70,8 @@ class Completeness(Metric):
         """Return (B,), 1 where the sum is right; see `Metric.score`."""
         read_maps(explanation, images)  # refuses maps of other images
         total = to_finest(explanation.raw.to(images.device).flatten(1)).sum(1)
-        target = read_target(explanation, images)
-        rise = _measure_rise(model, images, target, self.output, self.fill, self.space)
+        target, contrast = read_target(explanation, images), read_contrast(explanation, images)
+        rise = _measure_rise(model, images, target, self.output, self.fill, self.space, contrast)
         return ((total - rise).abs() <= self.tolerance * rise.abs()).to(images.dtype)
 
     def finish(self, mean: Tensor) -> Tensor:
@@ -83,12 +86,18 @@ class Completeness(Metric):
 
 @shareable
 def _measure_rise(
-    model: nn.Module, images: Tensor, target: Target, output: Output, fill: Fill, space: Space
+    model: nn.Module,
+    images: Tensor,
+    target: Target,
+    output: Output,
+    fill: Fill,
+    space: Space,
+    contrast: Target | None,
 ) -> Tensor:
     """Return how far the score of each image is above that of its baseline, (B,)."""
     rows = torch.arange(len(images), device=images.device)
     hidden = images.new_zeros(1, *images.shape[2:])
-    read = make_score_reader(target, output)
+    read = make_score_reader(target, output, contrast)
     with untouched(model), torch.no_grad():
         clean = read(clean_logits(model, images, "completeness"), rows)
         net, shown = enter_space(model, images, space)

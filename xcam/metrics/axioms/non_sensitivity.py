@@ -15,6 +15,7 @@ from xcam.engine.masking import masked_passes
 from xcam.engine.shared import shareable
 from xcam.imaging import hash_images
 from xcam.imaging.superpixels import divide_into_grid
+from xcam.metrics.explaining import read_contrast
 from xcam.metrics.inputs import read_maps, read_target
 from xcam.metrics.reading import check_changed, make_score_reader
 from xcam.models.normalized import Space, enter_space
@@ -73,7 +74,7 @@ class NonSensitivity(Metric):
     ) -> Tensor:
         """Return (B,) shares; see `Metric.score`."""
         values = read_maps(explanation, images).abs()
-        target = read_target(explanation, images)
+        target, contrast = read_target(explanation, images), read_contrast(explanation, images)
         changes = _measure_changes(
             model,
             images,
@@ -83,6 +84,7 @@ class NonSensitivity(Metric):
             self.seed,
             self.output,
             self.space,
+            contrast,
         )
         scale, changes = changes[:, :1], changes[:, 1:]
         ignored = changes <= self.tolerance * (scale + changes.amax(1, keepdim=True))
@@ -114,11 +116,12 @@ def _measure_changes(
     seed: int,
     output: Output,
     space: Space,
+    contrast: Target | None,
 ) -> Tensor:
     """Return the score's magnitude, and its largest change for each cell: (B, 1 + cells)."""
     cells, count = _divide(images, n_segments)
     states = hash_images(images, seed)
-    read, label = make_score_reader(target, output), "non_sensitivity"
+    read, label = make_score_reader(target, output, contrast), "non_sensitivity"
     rows = torch.arange(len(images), device=images.device)
 
     def masks(part: slice) -> tuple[Tensor, Tensor]:

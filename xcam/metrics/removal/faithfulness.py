@@ -12,6 +12,7 @@ from xcam.core import Explanation, Metric, MetricSpec, Output, Range
 from xcam.engine import untouched
 from xcam.engine.masking import masked_passes
 from xcam.imaging import Fill
+from xcam.metrics.explaining import read_contrast
 from xcam.metrics.inputs import read_maps, read_target
 from xcam.metrics.precision import to_finest
 from xcam.metrics.reading import check_changed, make_score_reader
@@ -212,7 +213,8 @@ class FaithfulnessEstimate(Metric):
             rows = pairs // parts
             return rows, part_of_pixel[rows] != (pairs % parts)[:, None, None]
 
-        read = make_score_reader(read_target(explanation, images), self.output)
+        target, contrast = read_target(explanation, images), read_contrast(explanation, images)
+        read = make_score_reader(target, self.output, contrast)
         with untouched(model), torch.no_grad():
             net, shown = enter_space(model, images, self.space)
             label = self.spec.name
@@ -245,6 +247,13 @@ def _correlate_subsets(
     maps, target = level(read_maps(explanation, images)), read_target(explanation, images)
     draws = (sizes, metric.n_samples, metric.seed)
     without = score_without_subsets(
-        model, images, target, *draws, metric.output, metric.fill, metric.space
+        model,
+        images,
+        target,
+        *draws,
+        metric.output,
+        metric.fill,
+        metric.space,
+        read_contrast(explanation, images),
     )
     return correlate_samples(sum_over_subsets(maps, images, *draws), -without).to(images.dtype)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from xcam.core import Explanation, Metric, MetricSpec, Output
 from xcam.engine import untouched
 from xcam.imaging import Fill
+from xcam.metrics.explaining import read_contrast
 from xcam.metrics.inputs import read_target
 from xcam.metrics.reading import make_score_reader
 from xcam.metrics.removal.pixels import (
@@ -87,10 +88,8 @@ class Monotonicity(Metric):
         pixels = lowest_first[0].numel()
         ranks = rank_values(lowest_first, draw_order(images, pixels, self.ties, self.seed))
         counts = count_by_step(self.step, pixels)
-        read, name = (
-            make_score_reader(read_target(explanation, images), self.output),
-            "monotonicity",
-        )
+        target, contrast = read_target(explanation, images), read_contrast(explanation, images)
+        read, name = make_score_reader(target, self.output, contrast), "monotonicity"
         with untouched(model), torch.no_grad():
             net, shown = enter_space(model, images, self.space)
             curves = remove_progressively(net, shown, ranks, counts, read, self.fill, True, name)

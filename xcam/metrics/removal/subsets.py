@@ -36,6 +36,7 @@ def score_without_subsets(
     output: Output,
     fill: Fill,
     space: Space,
+    contrast: Target | None = None,
 ) -> Tensor:
     """Return the explained class's scores without random subsets of pixels, (B, P, N).
 
@@ -49,6 +50,7 @@ def score_without_subsets(
         output: What of the output is read.
         fill: What replaces pixels.
         space: Where they are replaced.
+        contrast: The classes whose scores are subtracted.
 
     Raises:
         ModelOutputError: A score is not finite.
@@ -68,7 +70,7 @@ def score_without_subsets(
 
     with untouched(model), torch.no_grad():
         net, shown = enter_space(model, images, space)
-        read, count = make_score_reader(target, output), batch * n_samples * points
+        read, count = make_score_reader(target, output, contrast), batch * n_samples * points
         found = masked_passes(net, shown, count, masks, read, fill, "subsets of pixels")
     return check_changed(found.view(batch, n_samples, points).mT)
 

@@ -24,6 +24,7 @@ from xcam.engine.chunks import collect
 from xcam.engine.clean import clean_logits
 from xcam.engine.shared import shareable
 from xcam.imaging import Fill
+from xcam.metrics.explaining import read_contrast
 from xcam.metrics.inputs import read_maps, read_target
 from xcam.metrics.precision import to_finest
 from xcam.metrics.reading import check_changed, make_score_reader
@@ -98,7 +99,8 @@ class Infidelity(Metric):
         perturbation = Perturbation(
             self.perturbation, self.size, self.sigma, self.fill, self.n_samples, self.seed
         )
-        read = make_score_reader(read_target(explanation, images), self.output)
+        target, contrast = read_target(explanation, images), read_contrast(explanation, images)
+        read = make_score_reader(target, self.output, contrast)
         rows = torch.arange(len(images), device=images.device)
         with untouched(model):
             changed = _read_changed(model, images, perturbation)
