@@ -18,7 +18,11 @@ from xcam.results.tables import castream
 
 COLUMNS = ["data", "seed", "model", "metric", "method", "minus", "value", "low", "high", "n"]
 LAYOUT = castream().columns
-JUDGES = {"own": "each judged by its own net", "GAP": "all judged by the net with average pooling"}
+JUDGES = {
+    "own": "each judged by its own net",
+    "GAP": "all judged by the net with average pooling",
+    "CA": "all judged by the net with cross-attention",
+}
 
 
 def report(out: Path, figures: Path = FIGURES) -> None:

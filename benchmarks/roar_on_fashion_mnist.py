@@ -7,9 +7,10 @@ trains White Box's SimpleCNN and, on it, L-CAM-Img, LFI-CAM and CALM, then retra
 without, and with only, what each of eight methods and two controls marks. Each of these nets is
 also tested on test images that are not masked, as White Box has it: the same trainings as with
 `mask_eval=False`. Kendall's tau says how far that changes the order of the methods, beside how far
-other seeds do. Its own preset is trained beside it. Started again, it goes on; several that run at
+other seeds do. Its own preset is trained after it. Started again, it goes on; several that run at
 a time share the trainings. `--report` alone prints the tables, and writes the rows and a figure
-into `docs/figures`. `--dry-run` prints how many trainings there are, and about how long they take.
+into `docs/figures`, those of the preset once it has trainings. `--dry-run` prints how many
+trainings there are, and about how long they take.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from torch.utils.data import Dataset, Subset
 import xcam
 from xcam.models import Normalized
 from xcam.models.whitebox.simple_cnn import SimpleCNN
+from xcam.results.curve_figures import CurveLabels, draw_curves
 
 FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 PLAIN = ("gradcam", "integrated_gradients", "smoothgrad", "smoothgrad_squared", "rise")
@@ -90,8 +92,9 @@ def run(arguments: argparse.Namespace) -> None:
     splits = xcam.data.load("fashion_mnist", arguments.root)
     train = Subset(splits.train, range(min(arguments.images, len(splits.train))))
     test = Subset(splits.test, range(min(arguments.test_images, len(splits.test))))
-    for name, net, methods in list(explained_nets(arguments, train)):
-        for protocol, given in protocols(arguments).items():
+    nets = list(explained_nets(arguments, train))
+    for protocol, given in protocols(arguments).items():
+        for name, net, methods in nets:
             print(f"{protocol}, {name}", flush=True)
             xcam.roar(
                 make_net,
@@ -159,17 +162,19 @@ def estimate(
     return f"{statistic(*arrays):.2f} [{low:.2f}, {high:.2f}]"
 
 
-def report_orders(roar: xcam.RetrainingResults, whitebox: xcam.RetrainingResults) -> None:
+def report_orders(roar: xcam.RetrainingResults, whitebox: xcam.RetrainingResults | None) -> None:
     """Print how far an unmasked test set, White Box's preset and other seeds change the order."""
-    masked, unmasked, preset = score(roar), score(roar, "accuracy_unmasked"), score(whitebox)
-    orders = pd.DataFrame(
-        {"masked": masked.mean(axis=1), "unmasked": unmasked.mean(axis=1), "whitebox": preset[0]}
-    )
+    masked, unmasked = score(roar), score(roar, "accuracy_unmasked")
+    orders = pd.DataFrame({"masked": masked.mean(axis=1), "unmasked": unmasked.mean(axis=1)})
+    preset = None if whitebox is None else score(whitebox)
+    if preset is not None:
+        orders["whitebox"] = preset[0]
     print(f"\nmean accuracy over fractions\n{orders.sort_values('masked').round(3)}")
     print("\nKendall's tau of the order of methods; intervals resample methods and repeats:")
     print(f"masked and unmasked test images: {estimate(kendall, masked, unmasked)}")
-    print(f"masked, and White Box's preset: {estimate(kendall, masked, preset)}")
-    print(f"unmasked, and White Box's preset: {estimate(kendall, unmasked, preset)}")
+    if preset is not None:
+        print(f"masked, and White Box's preset: {estimate(kendall, masked, preset)}")
+        print(f"unmasked, and White Box's preset: {estimate(kendall, unmasked, preset)}")
     print("between single repeats, a mean over pairs; intervals resample methods:")
     within = estimate(kendall_between_repeats, masked, masked, repeats=False)
     across = estimate(kendall_between_repeats, masked, unmasked, repeats=False)
@@ -182,17 +187,32 @@ def report_orders(roar: xcam.RetrainingResults, whitebox: xcam.RetrainingResults
     print(f"the first minus the second: {estimate(subtract, masked, unmasked, repeats=False)}")
 
 
+def draw(results: xcam.RetrainingResults, path: Path) -> None:
+    """Draw the methods of all nets beside each other, a panel a mode, without the endpoints."""
+    table = results.table()
+    inner = table[table["fraction"].isin(FRACTIONS)]
+    points = inner.drop_duplicates(["mode", "method", "fraction"]).rename(
+        columns={"fraction": "x", "value": "y"}
+    )
+    controls = points.loc[points["control"], "method"].unique()
+    labels = CurveLabels("", "fraction of pixels", "accuracy", controls=controls)
+    draw_curves(points.assign(model=points["mode"]), labels, path)
+
+
 def report(arguments: argparse.Namespace) -> None:
     """Print the tables, and write rows and a figure."""
     arguments.figures.mkdir(parents=True, exist_ok=True)
     results = {}
     for name in protocols(arguments):
+        if not any((arguments.out / name / "trainings").glob("*/*/*/*.json")):
+            print(f"{name} has no trainings yet")
+            continue
         results[name] = xcam.RetrainingResults(arguments.out / name)
         results[name].to_csv(arguments.figures / f"{name}_fashion_mnist.csv")
         print(f"\n{name}\n{results[name]}")
-    results["roar"].plot(arguments.figures / "roar_fashion_mnist.png")
+    draw(results["roar"], arguments.figures / "roar_fashion_mnist.png")
     print(f"\nDiffROAR\n{results['roar'].diff_roar().to_string(index=False)}")
-    report_orders(results["roar"], results["whitebox"])
+    report_orders(results["roar"], results.get("whitebox"))
 
 
 def main() -> None:

@@ -51,7 +51,8 @@ def draw_curves(
     """Draw curves with their intervals as bands, a model a panel, controls dashed in gray.
 
     The legend, beside the panels, gives the area under each curve by the trapezoidal rule, over
-    the width of its abscissa; of several models one after the other, in the panels' order.
+    the width of its abscissa; of several models one after the other, in the panels' order, with a
+    dash where a method has no curve.
 
     Args:
         points: Columns `model`, `method`, `x`, `y`, `low` and `high`; see `Results.curves`.
@@ -156,6 +157,9 @@ def _describe_areas(points: pd.DataFrame, models: Sequence[str], method: str) ->
     for model in models:
         curve = points[(points["model"] == model) & (points["method"] == method)]
         x, y = curve["x"].to_numpy(), curve["y"].to_numpy()
-        area = ((y[1:] + y[:-1]) / 2 * np.diff(x)).sum() / (x[-1] - x[0]) if len(x) > 1 else np.nan
+        if len(x) < 2:
+            areas.append("–")
+            continue
+        area = ((y[1:] + y[:-1]) / 2 * np.diff(x)).sum() / (x[-1] - x[0])
         areas.append(f"{area:.3f}")
     return ", ".join(areas)
