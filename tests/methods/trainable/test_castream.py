@@ -211,6 +211,8 @@ class TestOtherNets:
             ({"frozen": "bn"}, "frozen must be True or False, 'weights' or None, got 'bn'"),
             ({"layers": ()}, "layers must name at least one"),
             ({"variant": "v3", "heads": 2}, "'v3' learns keys for one head, got heads=2"),
+            ({"variant": "final", "layers": ("a", "b")}, "'final' has no more blocks than 1, got"),
+            ({"variant": "v2", "layers": ("a", "b", "c")}, "'v2' has no more blocks than 2, got"),
         ):
             with pytest.raises((TypeError, ValueError), match=sentence):
                 CAStream(**settings)
@@ -226,6 +228,30 @@ class TestOtherNets:
         net.stage = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(16, 6, 3), nn.ReLU())
         with pytest.raises(LayerError, match=r"'shared' needs .* 4 channels .* to the 6 of"):
             CAStream(variant="shared").attach(net, torch.zeros(1, 3, 33, 33))
+
+    def test_layers_and_placement_that_contradict_are_refused(self):
+        sentence = r"'released' has the layers \('maxpool', .*\), got layers=\('layer4',\); give"
+        with pytest.raises(ValueError, match=sentence):
+            attach("resnet18", layers=("layer4",), placement="released")
+        assert attach("resnet18", layers=RESNET, placement="released").method.layers == RESNET
+        assert attach("resnet18", layers=("layer4",)).method.placement is None
+
+    def test_released_blocks_of_another_convnext_are_refused(self):
+        net = type("ConvNeXt", (Hidden,), {})()
+        with pytest.raises(LayerError, match=r"torchvision's .* got a ConvNeXt of .*='stages'"):
+            CAStream(placement="released").attach(net)
+        assert CAStream(placement="stages").attach(net).method.layers == ("stem", "stage")
+
+    @pytest.mark.parametrize(
+        ("name", "layer"),
+        [
+            ("convnext_tiny", "features.1.0.block.3"),
+            ("efficientnet_b0", "features.1.0.block.1.fc1"),
+        ],
+    )
+    def test_net_with_more_than_convolutions_shares_none(self, name, layer):
+        with pytest.raises(LayerError, match=rf"'shared' .* layer {layer!r} is linear, or reads"):
+            attach(name, variant="shared")
 
 
 class TestFrozen:
@@ -336,6 +362,10 @@ class TestNet:
     def test_setting_of_another_stream_is_refused(self):
         with pytest.raises(ValueError, match="head of castream was made with heads=1, got heads=2"):
             xcam.explain(self.net(), pictures(size=16), method=CAStream(heads=2))
+        for changed in ({"placement": "released"}, {"frozen": False}, {"frozen": "weights"}):
+            with pytest.raises(ValueError, match=f"was made with {next(iter(changed))}="):
+                xcam.explain(self.net(), pictures(size=16), **changed)
+        assert xcam.explain(self.net(), pictures(size=16), placement="stages", frozen=True)
 
     @pytest.mark.parametrize(
         ("method", "count"),

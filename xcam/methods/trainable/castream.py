@@ -41,6 +41,8 @@ __all__ = ["CAStream"]
 
 Placement = Literal["stages", "released"]
 
+_MOST_BLOCKS = {"final": 1, "v2": 2}
+
 
 @dataclass(frozen=True)
 class CAStream(TrainableMethod):
@@ -52,11 +54,12 @@ class CAStream(TrainableMethod):
         s = F^T q / √d,   a = softmax(s) over the positions,   q' = W F a + b
 
     The last q' goes to the classifier in place of the pooled features. With q = 0 that is average
-    pooling, followed by W. No block has a learned key or value, a residual or a norm, but in
-    variants. Only the token, drawn from N(1, 1), and the projections W, b are trained, by the
-    cross-entropy, or by `xcam.fit`'s `criterion`; the classifier keeps its weights, its statistics
-    and its mode. A Grad-CAM, or any other map, of the net explains the new prediction; the map of
-    this method is a, of whatever class: `target` is accepted and makes no difference.
+    pooling, followed by W. Blocks have no learned keys or values, no residuals and no norms,
+    except in some variants. Only the token, drawn from N(1, 1), and the projections W, b are
+    trained, by the cross-entropy, or by `xcam.fit`'s `criterion`; the classifier keeps its weights,
+    its statistics and its mode. A Grad-CAM, or any other map, of the net explains the new
+    prediction; the map of this method is a, of whatever class: `target` is accepted and makes no
+    difference.
 
     A net's blocks follow from the shapes of its maps: one at the stem, and one at the last module
     of each shape (channels, height, width) before the next module changes it. ResNets and ConvNeXts
@@ -65,28 +68,32 @@ class CAStream(TrainableMethod):
     Attributes:
         layers: The modules whose outputs are attended to, by their names in the classifier, in the
             order in which they run. None for those of the placement.
-        placement: `"stages"`, the stem and each stage, or `"released"`: in ConvNeXts the published
-            code attends to the stem, behind the first two downsamplings and to the last stage, and
-            loses a block to an error that it hides. Other nets have the same either way. None for
-            `"stages"`.
-        variant: Of the published ablations: `"final"`, one block, at the last stage (of ConvNeXts
-            with learned keys and values, and a layer norm instead of W); `"shared"`, W is made of
-            the next stage's convolutions, averaged over their kernels; `"v2"`, blocks at the last
-            two stages, each followed by a feed-forward net; `"v3"`, with learned keys and values;
-            `"v4"`, with these, queries of one width, a layer norm instead of W and feed-forward
-            nets. None for the stream as above.
-        heads: Into how many parts the channels are split for the attention, of which the map is the
-            mean. None for 1.
+        placement: `"stages"`, the stem and each stage, or `"released"`: in torchvision's ConvNeXts
+            the published code attends to the stem, behind the first two downsamplings and to the
+            last stage, and loses a block to an error that it hides; other ConvNeXts are refused.
+            Other nets have the same either way. None for `"stages"`, unless layers are named.
+        variant: Of the published ablations: `"final"`, one block, at the last stage (of
+            torchvision's ConvNeXts with learned keys and values, and a layer norm instead of W);
+            `"shared"`, W is made of the next stage's convolutions, averaged over their kernels,
+            where these alone lead there, as in ResNets, and not in ConvNeXts and EfficientNets;
+            `"v2"`, blocks at the last two stages, each followed by a feed-forward net; `"v3"`, with
+            learned keys and values; `"v4"`, with these, queries of one width, a layer norm instead
+            of W and feed-forward nets. None for the stream as above.
+        heads: Into how many parts the channels are split; each has an attention of its own, and the
+            map is their mean. None for 1.
         frozen: What of the classifier does not learn: `True`, everything; `"weights"`, as in the
             published code, whose batch norms still update their statistics, and whose dropout is
             active; `False`, nothing. None for `True`.
         map: `"attention"`, a, or `"scores"`, s, which is what the published code stores.
-        block: Whose attention the map is: from 0, at the stem, or from the end, -1 being the last.
+        block: The block whose attention is the map: from 0, at the stem, or from the end, -1 being
+            the last.
 
     Raises:
-        LayerError: A layer gives no map, or the classifier has no pooled features: it has one value
-            a channel nowhere, behind the last map, that everything passes.
-        ValueError: A parameter out of its range, or heads that do not divide the channels.
+        LayerError: A layer gives no map; the classifier has no pooled features, one value for each
+            channel behind the last map, as all that its logits depend on; or the net does not have
+            what the variant or the placement needs.
+        ValueError: A parameter out of its range, heads that do not divide the channels, or layers
+            that are not those of the variant or the placement.
     """
 
     layers: tuple[str, ...] | None = None
@@ -120,6 +127,12 @@ class CAStream(TrainableMethod):
             )
         if self.layers == ():
             raise ValueError("castream: layers must name at least one layer, got none")
+        most = _MOST_BLOCKS.get(self.variant or "")
+        if most and len(self.layers or ()) > most:
+            raise ValueError(
+                f"castream: variant={self.variant!r} has no more blocks than {most}, got layers="
+                f"{self.layers}; name no more layers, or leave the variant out"
+            )
         if self.map == "scores":  # for this object alone
             flagged = dataclasses.replace(type(self).spec, signed=True, normalized=False)
             object.__setattr__(self, "spec", flagged)
@@ -129,7 +142,7 @@ class CAStream(TrainableMethod):
         backbone = Backbone(model, like)
         filled = dataclasses.replace(
             self,
-            placement=self.placement or "stages",
+            placement=self.placement or (None if self.layers else "stages"),
             heads=self.heads or 1,
             frozen=True if self.frozen is None else self.frozen,
         )
@@ -137,6 +150,7 @@ class CAStream(TrainableMethod):
             layers = choose_layers(backbone, filled.placement == "released", self.variant)
         else:
             layers = _sort(backbone, self.layers)
+            _check_placement(backbone, filled, layers)
         widths = [backbone.shape(Place(layer))[1] for layer in layers]
         pooled, last = find_pooled(backbone, layers[-1])
         _check_heads(self.heads or 1, layers, widths)
@@ -162,7 +176,7 @@ class CAStream(TrainableMethod):
 
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """Return the attention of a block, (B, h, w), at its map's size; see `Method.maps`."""
-        check_same_head(self, model, free=self.parameters().keys() - {"layers", "variant", "heads"})
+        check_same_head(self, model, free={"map", "block"})
         blocks = cast(Stream, find_headed(model).head).blocks
         if not -len(blocks) <= self.block < len(blocks):
             raise ValueError(
@@ -210,6 +224,17 @@ def _sort(backbone: Backbone, given: Sequence[str]) -> list[str]:
         backbone.shape(Place(layer))
     order = [call.module for call in backbone.trace.calls]
     return sorted(layers, key=lambda layer: order.index(backbone.net.get_submodule(layer)))
+
+
+def _check_placement(backbone: Backbone, method: CAStream, layers: list[str]) -> None:
+    if method.placement != "released":
+        return
+    wanted = choose_layers(backbone, is_released=True, variant=method.variant)
+    if layers != wanted:
+        raise ValueError(
+            f"castream: placement='released' has the layers {tuple(wanted)}, got layers="
+            f"{tuple(layers)}; give the one or the other"
+        )
 
 
 def _check_heads(heads: int, layers: Sequence[str], widths: Sequence[int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import cast
@@ -36,7 +37,8 @@ def choose_layers(backbone: Backbone, is_released: bool, variant: Variant | None
     """Return the layers that a stream attends to where none are named.
 
     Raises:
-        LayerError: No layer gives a map, channels first, of more than one cell.
+        LayerError: No layer gives a map, channels first, of more than one cell; or the net is a
+            ConvNeXt that the published code does not have.
     """
     stages, between = list_stages(backbone.net, backbone.trace)
     if not stages:
@@ -47,6 +49,12 @@ def choose_layers(backbone: Backbone, is_released: bool, variant: Variant | None
         )
     if is_released and read_family(backbone.net) == "ConvNeXt":
         stages = [stages[0], *between[:-1], stages[-1]]
+    elif is_released and "convnext" in type(backbone.net).__name__.lower():
+        raise LayerError(
+            "placement='released' is known of torchvision's ConvNeXts alone, got a "
+            f"{type(backbone.net).__name__} of {type(backbone.net).__module__}; give "
+            "placement='stages'"
+        )
     return stages[{"final": -1, "v2": -2}.get(variant or "", 0) :]
 
 
@@ -77,14 +85,26 @@ def find_pooled(backbone: Backbone, layer: str) -> tuple[Place, int]:
 
 
 def find_convolutions(backbone: Backbone, layers: Sequence[str]) -> list[list[str]]:
-    """Return the names of the convolutions that run between each layer and the next."""
+    """Return the names of the convolutions that run between each layer and the next.
+
+    Raises:
+        LayerError: Something else with weights runs there too, or convolutions of pooled features.
+    """
     net, calls = backbone.net, backbone.trace.calls
     modules = [net.get_submodule(layer) for layer in layers]
     ends = [i for module in modules for i, call in enumerate(calls) if call.module is module]
     spans = zip(ends, [*ends[1:], ends[-1]], strict=True)
+    between = [calls[start + 1 : end + 1] for start, end in spans]
+    for call in itertools.chain.from_iterable(between):
+        if isinstance(call.module, nn.Linear) or _reads_vector(call):
+            raise LayerError(
+                "variant='shared' projects by the convolutions between two maps, one after "
+                f"another, and in {type(net).__name__} that would not be what leads from one to "
+                f"the next: layer {call.name!r} is linear, or reads pooled features; leave the "
+                "variant out"
+            )
     return [
-        [call.name for call in calls[start + 1 : end + 1] if isinstance(call.module, nn.Conv2d)]
-        for start, end in spans
+        [call.name for call in calls if isinstance(call.module, nn.Conv2d)] for calls in between
     ]
 
 
@@ -94,6 +114,12 @@ def _reads_map(call: Call) -> bool:
     if not isinstance(convolution, nn.Conv2d):
         return False
     return math.prod(convolution.kernel_size) > 1 or shape is None or math.prod(shape[2:]) > 1
+
+
+def _reads_vector(call: Call) -> bool:
+    """Return whether a call is a convolution of one cell, as in squeeze-and-excitation."""
+    shape = call.input_shape
+    return isinstance(call.module, nn.Conv2d) and shape is not None and math.prod(shape[2:]) == 1
 
 
 def _weighs_positions(call: Call) -> bool:
