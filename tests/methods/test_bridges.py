@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import xcam
-from xcam.errors import LayerError
+from xcam.errors import LayerError, XcamWarning
 from xcam.imaging import make_fill
 from xcam.methods.bridges import BRIDGES, ROWS
 from xcam.methods.bridges.captum_calls import CaptumCall
@@ -83,6 +83,34 @@ class Smooth(Modules):
     def forward(self, images):
         hidden = F.gelu(self.first(images), approximate="tanh")
         return self.fc(F.silu(self.second(F.hardswish(hidden))).mean([-2, -1]))
+
+
+ELEMENTWISE = {
+    "prelu": lambda hidden: F.prelu(hidden, torch.full((4,), 0.3)),
+    "PReLU": nn.PReLU(4, 0.3).requires_grad_(False),
+    "clamp": lambda hidden: hidden.clamp(min=0, max=0.2),
+    "leaky_relu_": lambda hidden: F.leaky_relu_(hidden, 0.3),
+    "elu_": F.elu_,
+    "tanh_": torch.Tensor.tanh_,
+    "rrelu": F.rrelu,
+    "threshold": lambda hidden: F.threshold(hidden, 0.1, 0.0),
+    "selu": torch.selu,
+    "hardshrink": F.hardshrink,
+    "softshrink": lambda hidden: F.softshrink(hidden, 0.1),
+    "ceil_mode": lambda hidden: F.max_pool2d(hidden, 3, 2, ceil_mode=True),
+    "dilation": lambda hidden: F.max_pool2d(hidden, (2, 3), 1, (1, 0), dilation=2),
+}
+
+
+class Middle(Modules):
+    """A function between two convolutions."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, images):
+        return self.fc(self.second(self.function(self.first(images))).mean((2, 3)))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -183,6 +211,21 @@ def test_deeplift_adds_up_to_what_the_baseline_lacks(make):
         reference = make_fill(IMAGES, baseline).contiguous()
         missing = (model(IMAGES) - model(reference))[:, 1]
         torch.testing.assert_close(got.sum((1, 2, 3)), missing, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_deeplift_adds_up_whatever_the_activation_or_pooling(name):
+    model = Middle(ELEMENTWISE[name])
+    found = xcam.explain(model, IMAGES, 1, "deeplift")
+    expected = (model(IMAGES) - model(torch.zeros_like(IMAGES)))[:, 1]
+    torch.testing.assert_close(found.raw.sum((1, 2, 3)), expected, rtol=1e-3, atol=1e-5)
+    assert not found.warnings
+
+
+@pytest.mark.parametrize("method", ["deeplift", "deeplift_shap"])
+def test_maps_that_do_not_add_up_are_noted(method):
+    with pytest.warns(XcamWarning, match="do not add up to the change of the score"):
+        xcam.explain(Middle(torch.square), IMAGES, 1, method)
 
 
 def test_deeplift_shap_takes_all_baselines():

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from xcam.core import Output, Target
-from xcam.engine import eager, find_module, gradients, unwrap
+from xcam.engine import eager, find_module, forward, gradients, unwrap
 from xcam.engine.chunks import choose_batch_size
 from xcam.engine.clean import bind_clean_pass
-from xcam.engine.forward import current_runtime
 from xcam.engine.restore import rerun_overwritten
 from xcam.errors import LayerError
 from xcam.forks import importing
@@ -50,6 +49,9 @@ class CaptumCall:
         unrolls: Which functions captum must see as modules, for methods that have rules for them:
             it runs a copy of the net in which they are.
         prepare: Sets the rules of that copy by the method's settings, before each image.
+        adds_up: Whether captum is called with pairs of an image and a baseline, and what it gives
+            should add up to the difference of their scores; it is noted where it does not, but in
+            half precision.
     """
 
     library: str | Callable[[Any], str]
@@ -60,6 +62,7 @@ class CaptumCall:
     differentiates: bool = False
     unrolls: Mapping[Any, Route] | None = None
     prepare: Callable[[Any, nn.Module], None] = lambda method, net: None
+    adds_up: bool = False
 
     def __call__(self, method: Any, model: nn.Module, images: Tensor, target: Target) -> Tensor:  # noqa: ANN401
         """Return raw maps of images (B, C, H, W); see `Method.maps`."""
@@ -105,16 +108,17 @@ class CaptumCall:
         with importing():
             from captum import attr
 
-        rows = choose_batch_size(sys.maxsize, image, current_runtime())
+        rows = choose_batch_size(sys.maxsize, image, forward.current_runtime())
         library = self.library if isinstance(self.library, str) else self.library(method)
         library = f"Layer{library}" if layer and self.gives != "layer" else library
         explainer = getattr(attr, library)(function, *layer, **self.options(method))
         self.tune(explainer, method, function)
         given = self.arguments(method, image, rows)
-        found: list[Tensor] = [
-            explainer.attribute(**{"inputs": image, **arguments, **more})[:1].detach()
-            for arguments in (given if isinstance(given, list) else [given])
-        ]
+        found: list[Tensor] = []
+        for arguments in given if isinstance(given, list) else [given]:
+            found.append(explainer.attribute(**{"inputs": image, **arguments, **more})[:1].detach())
+            if self.adds_up and not layer and isinstance(function, Scores):
+                _check_sum(found[-1], function.last, method.spec.name)
         return torch.stack(found).mean(0)
 
     def _explain(
@@ -169,6 +173,20 @@ class CaptumCall:
             if "no rule defined" not in str(error):
                 raise
             raise _make_rule_error(self.library, error) from error
+
+
+def _check_sum(found: Tensor, scores: Tensor | None, method: str) -> None:
+    """Note that values do not add up to the difference of the two scores."""
+    if scores is None or len(scores) != 2:
+        return
+    change = scores[0] - scores[1]
+    scale = torch.maximum(change.abs(), 0.05 * found.abs().sum())
+    if (found.sum() - change).abs() > 0.05 * scale:
+        forward.note(
+            f"the maps of {method} do not add up to the change of the score: the model has "
+            "operations without a rule in it, such as products of features; 'integrated_gradients' "
+            "needs no rules"
+        )
 
 
 def _make_rule_error(library: object, error: Exception) -> LayerError:

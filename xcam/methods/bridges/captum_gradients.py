@@ -129,10 +129,11 @@ GRADIENTS: tuple[Row, ...] = (
         "own.\n\n"
         "M = (x − x') ⊙ m, m being propagated like a gradient, with Δout / Δin in place of the "
         "derivative of each activation and max-pooling (the Rescale rule; Shrikumar et al., 2017, "
-        "arXiv:1704.02685). Where a net has no products of features, the map adds up to "
-        "y(x) − y(x'). Computed by captum's `DeepLift`, on a copy of the net in which each call of "
-        "an activation is a module of its own: one that is a function, works in place or is called "
-        "several times is propagated, too.",
+        "arXiv:1704.02685). The map adds up to y(x) − y(x') if all else in the net is linear; "
+        "where it does not, as with products of features, a warning says so. Computed by captum's "
+        "`DeepLift`, on a copy of the net in which each call of an activation is a module of its "
+        "own: one that is a function, works in place or is called several times is propagated, "
+        "too.",
         (BASELINE.replace("zero"), AT, REDUCE),
         CaptumCall(
             "DeepLift",
@@ -140,6 +141,7 @@ GRADIENTS: tuple[Row, ...] = (
             tune=_set_least,
             differentiates=True,
             unrolls={**ACTIVATIONS, **MAX_POOLS},
+            adds_up=True,
         ),
     ),
     Row(
@@ -163,6 +165,7 @@ GRADIENTS: tuple[Row, ...] = (
             tune=_set_least,
             differentiates=True,
             unrolls={**ACTIVATIONS, **MAX_POOLS},
+            adds_up=True,
         ),
     ),
     Row(

@@ -23,6 +23,9 @@ class Scores(nn.Module):
         output: What of the model's output is the score.
         dtype: What the model takes.
         together: Whether all copies go through the model in one pass, whatever the batch size.
+
+    Attributes:
+        last: Of the last call that was to be differentiated, (R,); None in half precision.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class Scores(nn.Module):
         self.model = model
         self._target, self._row, self._output, self._dtype = target, row, output, dtype
         self._together = together
+        self.last: Tensor | None = None
         self.training = False  # of itself alone: exported models refuse `eval()`
 
     def forward(self, images: Tensor) -> Tensor:
@@ -53,6 +57,10 @@ class Scores(nn.Module):
         scores = torch.cat([self._score(part) for part in torch.split(images, size)])
         if not scores.requires_grad:
             raise make_no_gradient_error()
+        dtypes = {self._dtype, *(weight.dtype for weight in self.model.parameters())}
+        half = forward.current_runtime().precision != "full"
+        half |= not dtypes.isdisjoint((torch.float16, torch.bfloat16))
+        self.last = None if half else scores.detach()
         return scores
 
     def _score(self, images: Tensor) -> Tensor:

@@ -145,6 +145,8 @@ def _elementwise(function: Callable[..., Tensor], values: Any, *args: Any, **kwa
     """Make a function of each element a module of a type that has the rule of a ReLU."""
     if not isinstance(values, Tensor) or not values.is_floating_point():
         return None
+    if any(isinstance(each, Tensor) and each.ndim > 1 for each in (*args, *kwargs.values())):
+        return None  # features, perhaps of one pass only
     settings = {name: value for name, value in kwargs.items() if name != "inplace"}
     module = nn.ReLU()
     # An instance's own forward: libraries find the rule of a module by its exact type.
@@ -176,27 +178,33 @@ def _max_pool(
 ) -> Any:  # noqa: ANN401
     if return_indices:
         return None
-    kernel, steps, margins = (_pair(each) for each in (kernel_size, stride or kernel_size, padding))
-    if (kernel == steps and margins == (0, 0)) or ceil_mode or _pair(dilation) != (1, 1):
-        pool = nn.MaxPool2d(kernel, steps, margins, dilation, ceil_mode=ceil_mode)
-        return (values,), pool
-    return (_part_windows(values, kernel, steps, margins),), nn.MaxPool2d(kernel)
+    kernel, steps, margins, gaps = (
+        _pair(each) for each in (kernel_size, stride or kernel_size, padding, dilation)
+    )
+    if (kernel, margins, gaps) == (steps, (0, 0), (1, 1)) and not ceil_mode:
+        return (values,), nn.MaxPool2d(kernel)
+    empty = torch.empty(values.shape, device="meta")
+    counts = F.max_pool2d(empty, kernel, steps, margins, gaps, ceil_mode).shape[-2:]
+    for axis in (0, 1):
+        settings = (kernel[axis], steps[axis], margins[axis], gaps[axis])
+        values = _part_windows(values, axis - 2, counts[axis], *settings)
+    return (values,), nn.MaxPool2d(kernel)
 
 
 def _pair(size: Any) -> tuple[int, int]:  # noqa: ANN401
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[-1]))
 
 
 def _part_windows(
-    values: Tensor, kernel: tuple[int, int], steps: tuple[int, int], margins: tuple[int, int]
+    values: Tensor, axis: int, count: int, length: int, step: int, margin: int, gap: int
 ) -> Tensor:
     """Lay windows that overlap side by side: captum's rule loses what two share."""
-    (rows, columns), (top, left) = kernel, margins
+    starts = step * torch.arange(count, device=values.device) - margin
+    places = (starts[:, None] + gap * torch.arange(length, device=values.device)).flatten()
+    outside = (places < 0) | (places >= values.shape[axis])
+    laid = values.index_select(axis, places.clamp(0, values.shape[axis] - 1))
     lowest = torch.finfo(values.dtype).min / 2
-    padded = F.pad(values, (left, left, top, top), value=lowest)
-    windows = padded.unfold(2, rows, steps[0]).unfold(3, columns, steps[1])  # (B, C, h, w, r, c)
-    height, width = windows.shape[2] * rows, windows.shape[3] * columns
-    return windows.permute(0, 1, 2, 4, 3, 5).reshape(*values.shape[:2], height, width)
+    return laid.masked_fill(outside if axis == -1 else outside[:, None], lowest)
 
 
 def _add(first: Any, second: Any, **kwargs: Any) -> Any:  # noqa: ANN401
@@ -228,17 +236,29 @@ def _mean(values: Any, dim: Any = None, keepdim: bool = False, **kwargs: Any) ->
 
 _INPLACE: dict[Any, int] = {
     F.leaky_relu: 1, F.elu: 1, F.celu: 1, F.selu: 0, F.relu6: 0, F.hardtanh: 2, F.silu: 0,
-    F.mish: 0, F.hardswish: 0, F.hardsigmoid: 0,
+    F.mish: 0, F.hardswish: 0, F.hardsigmoid: 0, F.rrelu: 3, F.threshold: 2,
 }  # fmt: skip
 _ELEMENTWISE = (
     F.gelu, F.softplus, F.logsigmoid, F.tanhshrink, F.softsign, torch.sigmoid, torch.tanh,
-    Tensor.sigmoid, Tensor.tanh,
+    Tensor.sigmoid, Tensor.tanh, F.prelu, Tensor.prelu, torch.selu, torch.celu, torch.threshold,
+    F.hardshrink, Tensor.hardshrink, F.softshrink, torch.clamp, torch.clip, torch.clamp_min,
+    torch.clamp_max, Tensor.clamp, Tensor.clip, Tensor.clamp_min, Tensor.clamp_max,
 )  # fmt: skip
+_TWINS: dict[Any, Callable[..., Tensor]] = {
+    F.leaky_relu_: F.leaky_relu, F.elu_: F.elu, F.hardtanh_: F.hardtanh,
+    torch.selu_: torch.selu, torch.celu_: torch.celu, torch.threshold_: torch.threshold,
+    torch.rrelu_: torch.rrelu, torch.sigmoid_: torch.sigmoid, Tensor.sigmoid_: torch.sigmoid,
+    torch.tanh_: torch.tanh, Tensor.tanh_: torch.tanh, torch.clamp_: torch.clamp,
+    torch.clip_: torch.clip, Tensor.clamp_: torch.clamp, Tensor.clip_: torch.clip,
+    Tensor.clamp_min_: torch.clamp_min, Tensor.clamp_max_: torch.clamp_max,
+}  # fmt: skip
+"""Functions that work in place, and what does the same out of place."""
 
 ACTIVATIONS: Mapping[Any, Route] = {
     **dict.fromkeys((F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_), _rectify),
     **{function: _out_of_place(function, places) for function, places in _INPLACE.items()},
     **{function: partial(_elementwise, function) for function in _ELEMENTWISE},
+    **{function: partial(_elementwise, twin) for function, twin in _TWINS.items()},
 }
 MAX_POOLS: Mapping[Any, Route] = {
     **dict.fromkeys((F.max_pool2d, torch.max_pool2d), _max_pool),
