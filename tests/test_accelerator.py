@@ -6,6 +6,7 @@ host has thought about it.
 """
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -161,7 +162,10 @@ def evaluate_both(accelerator, folder, methods, metrics):
         values = [torch.tensor(row["values"]) for row in (found, expected)]
         for row in (found, expected):  # tensors without memory of their own share no passes
             del row["passes_spent"], row["explain_passes_spent"]
-        accelerator.assert_close(*values, equal_nan=True)
+        # It correlates differences of nearly equal scores, of which few digits are left.
+        few_digits = found["metric"] == "faithfulness_correlation"
+        tolerance = accelerator.tolerance * (10 if few_digits else 1)
+        replace(accelerator, tolerance=tolerance).assert_close(*values, equal_nan=True)
         assert found | {"values": None} == expected | {"values": None}
     return there
 

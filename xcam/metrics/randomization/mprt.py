@@ -204,7 +204,8 @@ def _average_maps(
     prepared = randomized.prepare(names)
     low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
     sigma, count = noise * (high - low), len(images)
-    total = to_finest(torch.zeros_like(images[:, 0]))
+    # In the same precision on every device: ranks of nearly equal pixels turn on the last bits.
+    total = torch.zeros_like(images[:, 0], dtype=torch.float32)
 
     def step(part: slice) -> tuple[Tensor, Tensor]:
         places = torch.arange(part.start, part.stop, device=images.device)
@@ -221,7 +222,7 @@ def _average_maps(
     with keep_nothing():
         for _, (rows, maps) in chunks(n_samples * count, step, images, "noisy copies"):
             total.index_add_(0, rows, maps.to(total))
-    return (total / n_samples).float()
+    return total / n_samples
 
 
 @dataclass(frozen=True)
