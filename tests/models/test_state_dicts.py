@@ -128,13 +128,24 @@ def test_other_objects_are_named_in_the_error_and_not_created(tmp_path, content,
 
 @pytest.mark.parametrize(
     "content",
-    [[1, 2], torch.ones(2), {"state_dict": [1]}, {"epoch": 3}, np.float64(1)],
-    ids=["list", "tensor", "list in it", "numbers", "numpy's number"],
+    [[1, 2], torch.ones(2), {"state_dict": [1]}, {"model": {"a": 1}}, {"epoch": 3}, np.float64(1)],
+    ids=["list", "tensor", "list in it", "number in it", "numbers", "numpy's number"],
 )
 def test_weights_without_names_are_refused(tmp_path, content):
     torch.save(content, tmp_path / "a.pth")
-    with pytest.raises(FileFormatError, match="holds no state dict, alone or under 'state_dict'; "):
+    with pytest.raises(FileFormatError, match="holds no state dict, alone or under 'state_dict', "):
         read_state_dict(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("entry", ["state_dict", "model_state_dict", "model"])
+def test_state_dict_is_found_in_what_a_training_saves(tmp_path, entry):
+    state = {"fc.weight": torch.rand(2, 3), "model": torch.ones(1)}
+    torch.save({"epoch": 3, entry: state, "optimizer": {"lr": 0.1}}, tmp_path / "a.pth")
+    torch.save(state, tmp_path / "b.pth")  # alone, with a tensor of such a name
+    for name in ("a.pth", "b.pth"):
+        found = read_state_dict(tmp_path / name)
+        assert found.keys() == state.keys()
+        assert all(torch.equal(found[key], state[key]) for key in state)
 
 
 def test_missing_file_is_refused(tmp_path):

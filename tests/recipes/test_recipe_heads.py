@@ -7,6 +7,7 @@ from torchvision.utils import save_image
 
 import xcam
 from xcam import recipes
+from xcam.errors import XcamWarning
 
 MODEL = {"name": "xcam:cifar_resnet", "depth": 8, "num_classes": 5}
 
@@ -105,6 +106,23 @@ def test_stream_is_trained_from_lists(files, own, monkeypatch):
     images = torch.rand(1, 3, 32, 32)
     assert torch.equal(net.classifier(images), model(images))
     assert net.method.spec.name == "castream"
+
+
+def test_frozen_classifier_of_other_classes_than_the_list_is_told_of(own, monkeypatch):
+    """As of ImageNet, beside a list of MIT-67: every label is one of its classes."""
+    folder, _ = own
+    files = sorted((folder / "train").rglob("*.png"))[:2]
+    lines = "".join(f"{file.name},{label}\n" for file, label in zip(files, (2, 0), strict=True))
+    (folder / "train.csv").write_text(lines)
+    monkeypatch.chdir(folder)
+    changes = {f"model.{name}": value for name, value in MODEL.items()}
+    changes |= {"model.weights": str(folder / "net.safetensors"), "data.name": "list"}
+    changes |= {"data.lists": {"train": "train.csv"}, "data.train": [], "data.test": []}
+    changes |= {"data.validation": None, "batch_size": 2, "epochs": 1}
+    recipe = recipes.read("castream_imagenet_resnet50", changes)
+    sentence = r"classifier of 5 classes is frozen, .* none beyond class 2; .* model.num_classes"
+    with pytest.warns(XcamWarning, match=sentence):
+        recipes.fit(recipe, files[0].parent)
 
 
 def test_stream_is_trained_on_several_labels_of_voc(tmp_path):

@@ -31,6 +31,9 @@ class _Skipped:
         pass
 
 
+# Where trainings keep the state dict in what they save.
+_ENTRIES = ("state_dict", "model_state_dict", "model")
+
 # Under the names of numpy's own classes, so that no code of numpy sees the bytes of a file.
 _NUMPY: list[Any] = [
     type(name, (_Skipped,), {"__module__": module})
@@ -48,9 +51,9 @@ _NUMPY: list[Any] = [
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Return a file's state dict, on the CPU, without running code in the file.
 
-    The file is a state dict, or has one under `state_dict` beside other entries of a training, such
-    as epochs and accuracies; numpy's numbers and arrays there are skipped. The prefix that
-    `DataParallel` adds to names is removed.
+    The file is a state dict, or has one under `state_dict`, `model_state_dict` or `model` beside
+    other entries of a training, such as epochs and accuracies; numpy's numbers and arrays there are
+    skipped. The prefix that `DataParallel` adds to names is removed.
 
     Args:
         path: A `.safetensors` file, or one that `torch.save` wrote.
@@ -66,11 +69,14 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             content = _read_safetensors(path) if path.suffix == ".safetensors" else _unpickle(file)
         except Exception as error:  # damaged bytes may raise any error
             raise FileFormatError(_describe_error(str(path), error)) from error
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else content
+    state: Any = content
+    if isinstance(content, Mapping):
+        inner = (content[name] for name in _ENTRIES if isinstance(content.get(name), Mapping))
+        state = next(inner, content)
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise FileFormatError(
-            f"{str(path)!r} holds no state dict, alone or under 'state_dict'; "
-            "torch.save(model.state_dict(), path) writes one"
+            f"{str(path)!r} holds no state dict, alone or under 'state_dict', 'model_state_dict' "
+            "or 'model'; torch.save(model.state_dict(), path) writes one"
         )
     prefix = "module." if all(str(name).startswith("module.") for name in state) else ""
     return {str(name).removeprefix(prefix): tensor for name, tensor in state.items()}

@@ -14,6 +14,8 @@ from torch import nn
 import xcam
 from xcam._fit.progress import make_folder
 from xcam._roar.training import OWN_SETTINGS
+from xcam.data.datasets import list_labels
+from xcam.errors import warn
 from xcam.recipes.reading import check, read
 from xcam.registry import get_method
 from xcam.runs.folder import RunFolder
@@ -63,6 +65,8 @@ def fit(
     predicted = _learns_predictions(chosen, arguments)
     net = _make_model(chosen, splits, arguments.get("seed", 0), predicted)
     train = _require_part(splits.train, "training", chosen, root)
+    if not splits.classes:
+        _compare_labels(chosen, arguments, train)
     folder = make_folder(out) if out and get_processes().is_main else None
     with folder.lock() if folder else nullcontext():
         if folder:
@@ -165,6 +169,31 @@ def _load_splits(recipe: Mapping[str, Any], root: str | Path, download: bool) ->
     return xcam.data.load(root=root, download=download, **recipe["data"])
 
 
+def _compare_labels(
+    recipe: Mapping[str, Any], arguments: Mapping[str, Any], train: Dataset[Any]
+) -> None:
+    """Warn if images without names of classes lack the last classes of a frozen classifier.
+
+    It may have been trained on other data, and every label be a class all the same.
+    """
+    outputs, labels = recipe["model"].get("num_classes"), list_labels(train)
+    if not outputs or not labels or not all(isinstance(label, int) for label in labels):
+        return
+    last = max(labels)  # type: ignore[type-var]  # integers
+    if _has_frozen_classifier(arguments) and last < outputs - 1:
+        warn(
+            f"the classifier of {outputs} classes is frozen, and the training images show none "
+            f"beyond class {last}; if it was trained on others than these, change model.weights to "
+            f"one that was trained on these, and model.num_classes to theirs"
+        )
+
+
+def _has_frozen_classifier(arguments: Mapping[str, Any]) -> bool:
+    method = arguments.get("method")
+    kind = get_method(method) if isinstance(method, str) else method
+    return hasattr(kind, "frozen") and arguments.get("frozen") is not False
+
+
 def _learns_predictions(recipe: Mapping[str, Any], arguments: Mapping[str, Any]) -> bool:
     """Return whether a head is trained on what its frozen classifier predicts, not on labels.
 
@@ -177,7 +206,7 @@ def _learns_predictions(recipe: Mapping[str, Any], arguments: Mapping[str, Any])
         return False
     kind = get_method(method) if isinstance(method, str) else method
     predicted: bool = arguments.get("labels", getattr(kind, "labels", None)) == "predicted"
-    frozen = hasattr(kind, "frozen") and arguments.get("frozen") is not False
+    frozen = _has_frozen_classifier(arguments)
     if (predicted or frozen) and recipe["model"].get("weights") in (None, "none"):
         what = "what a trained classifier predicts" if predicted else "on a frozen classifier"
         raise ValueError(

@@ -38,10 +38,12 @@ def import_castream(
     """Read a net from a checkpoint of the published CA-Stream code.
 
     The weights of classifier and stream are in the file. What is not in it is the structure: that
-    of the classifier, which `model` gives, and the variant of the stream. `placement="released"` is
-    taken if no other is given: in ConvNeXts the published code has four blocks. The file is read as
-    weights alone, no code in it runs. The published code is under the MIT licence; its authors have
-    published no weights.
+    of the classifier, which `model` gives, and the variant and the heads of the stream. All weights
+    fit any number of heads, and give other logits: if the net was trained with `--heads 2`, give
+    `heads=2`. `placement="released"` is taken if no other is given: in ConvNeXts the published code
+    has four blocks. The file is read as weights alone, no code in it runs. The published code is
+    under the MIT licence; its authors have published no weights, and the names in files of
+    EfficientNets and MobileNetV2 are unverified.
 
         model = xcam.models.load("torchvision:resnet50", num_classes=1000)
         net, report = import_castream("best_model.pth", model)

@@ -107,7 +107,8 @@ def check_map(found: Tensor, place: Place) -> None:
     if found.ndim != 4 or math.prod(found.shape[2:]) < 2:
         raise LayerError(
             f"the {place.side} of layer {place.layer!r} must be a map (B, C, h, w) of more than "
-            f"one cell, got {tuple(found.shape)}; attach the head to another layer"
+            f"one cell, got {tuple(found.shape)}; give larger images, or attach "
+            "the head to another layer"
         )
 
 
