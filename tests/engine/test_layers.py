@@ -273,6 +273,35 @@ def test_pooling_dropout_and_identity_are_not_chosen():
     assert default_layer(net, IMAGES) == "0.1"
 
 
+class _Backbone(nn.Module):
+    """Returns its features and their mean, as the backbones of Hugging Face's convnets do."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.ReLU())
+
+    def forward(self, images):
+        features = self.encoder(images)
+        return {"last_hidden_state": features, "pooler_output": features.mean((2, 3))}
+
+
+class _ReadsPooled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone, self.head = _Backbone(), nn.Linear(4, 3)
+
+    def forward(self, images):
+        return self.head(self.backbone(images)["pooler_output"])
+
+
+def test_backbone_is_not_chosen_where_the_head_reads_another_of_its_outputs():
+    net = _ReadsPooled().eval()
+    assert default_layer(net, IMAGES) == "backbone.encoder"
+    assert xcam.explain(net, IMAGES, 1, "gradcam").raw.any()
+    with pytest.raises(LayerError, match=r"choose another layer, such as 'backbone\.encoder'"):
+        xcam.explain(net, IMAGES, 1, "gradcam", layer="backbone")
+
+
 def test_zero_weights_in_the_head_make_no_difference():
     net = TokenNet()
     nn.init.zeros_(net.head.weight)

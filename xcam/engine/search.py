@@ -20,7 +20,7 @@ from xcam.engine.layout import Layout, describe_readings, find_layout, list_layo
 from xcam.engine.paths import find_nan_gradient, find_scores, reach, reach_edges
 from xcam.engine.restore import gradients, rerun_overwritten, untouched
 from xcam.engine.skeleton import skeleton
-from xcam.engine.trace import Call, Edge, Trace, get_edge, record_pass
+from xcam.engine.trace import Call, Edge, Trace, get_edge, output_tensors, record_pass
 from xcam.engine.wrappers import eager, select_first
 from xcam.forks import importing
 
@@ -210,6 +210,8 @@ def _list_candidates(
         channels = tensor.shape[1 if layout.order == "NCHW" else -1]
         class_maps = index >= last_weights and channels == num_classes and not ends_in_norm
         second_choice = class_maps or _projects_tokens(call.module, layout)
+        if id(tensor) in candidates and len([*output_tensors(call.output)]) > 1:
+            continue  # of what it returns, another tensor may be the one that is read
         candidates.pop(id(tensor), None)  # the last, outermost module that returns it names it
         candidates[id(tensor)] = Candidate(call, tensor, layout, second_choice)
     return list(candidates.values())
