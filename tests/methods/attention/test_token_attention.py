@@ -292,8 +292,30 @@ def test_windows_are_refused(method):
         **{"img_size": 32, "window_size": 2, "embed_dim": 8},
         **{"num_heads": (1, 2), "depths": (1, 1)},
     ).eval()
-    with pytest.raises(LayerError, match="a layer has 16 windows, 4 queries and 4 keys"):
+    with pytest.raises(LayerError, match="a layer has 16 windows of 4 queries and 4 keys"):
         explain(method, net, pictures(1, 3, 32, 32))
+
+
+class PoolsBeside(TokenNet):
+    """Pools its tokens by attention, and does not read what that gives, as SigLIP's classifier."""
+
+    def __init__(self):
+        super().__init__(width=6, heads=2, num_classes=3)
+        self.load_state_dict(NET.state_dict())
+        self.pooling = nn.MultiheadAttention(6, 2, batch_first=True)
+
+    def forward(self, images):
+        taken = []
+        with self.norm.register_forward_hook(lambda _, __, tokens: taken.append(tokens)):
+            logits = super().forward(images)
+        (tokens,) = taken
+        self.pooling(tokens[:, :1], tokens, tokens)
+        return logits
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_attention_that_the_scores_do_not_read_is_left_out(method):
+    assert_close(explain(method, PoolsBeside().eval()), explain(method), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("layers", [0, 3])

@@ -54,7 +54,8 @@ class AttentionGradient(Method):
     def maps(self, model: nn.Module, images: Tensor, target: Target) -> Tensor:
         """Return the maps, (B, h, w) at the size of the patches; see `Method.maps`."""
         net = find_token_net(model, images)
-        pairs = differentiate_attention(model, images, target, self.output)
+        count = net.depth + net.pools
+        pairs = differentiate_attention(model, images, target, self.output, count)
         steps = [average_heads((gradient * matrix).relu()) for matrix, gradient in pairs]
         relevance = torch.eye(steps[0].shape[-1], device=images.device, dtype=steps[0].dtype)
         relevance = relevance.expand(len(images), -1, -1)

@@ -35,7 +35,8 @@ class TokenNet:
 
     Attributes:
         depth: The number of attentions of all tokens to all tokens, each a matrix (T, T).
-        pools: Whether one more attention follows, by which a query of its own reads the tokens.
+        pools: Whether one more attention follows, by which a query of its own reads the tokens for
+            the scores.
         rows: The tokens that the scores read behind the last attention, all if it pools: the class
             token, or the patches.
         layout: Where the patches are among the tokens.
@@ -91,13 +92,16 @@ def _search_pass(net: nn.Module, image: Tensor) -> TokenNet:
         stack.enter_context(recorder)
         output = forward.call(net, image)
     sizes = [_read_size(matrix) for matrix in recorder.matrices]
+    scores = find_scores(output, len(image))
     pools = len(sizes) > 1 and sizes[-1][1] == 1 < sizes[-1][2]
+    if pools and _is_unread(scores, recorder):
+        pools, sizes = False, sizes[:-1]
     depth = len(sizes) - pools
     _check_sizes(sizes, pools)
     tokens = sizes[0][2]
     layout = _find_layout(net, image, tokens)
-    scores = find_scores(output, len(image))
-    rows = tuple(range(tokens)) if pools else _find_rows(scores, recorder, tokens)
+    last = recorder.nodes[depth - 1]
+    rows = tuple(range(tokens)) if pools else _find_rows(scores, last, tokens)
     blocks = tuple(_find_block(around, number, shapes, tokens) for number in range(depth))
     return TokenNet(depth, pools, rows, layout, blocks)
 
@@ -118,12 +122,12 @@ def _check_sizes(sizes: Sequence[tuple[int, int, int]], pools: bool) -> None:
     expected = [(1, tokens, tokens)] * (len(sizes) - pools) + [(1, 1, tokens)] * pools
     for size, fits in zip(sizes, expected, strict=True):
         if size != fits:
+            queries = "1 query" if size[1] == 1 else f"{size[1]} queries"
             raise LayerError(
                 f"the model does not attend from all tokens of the image to all, so that its "
-                f"attention cannot be followed: for one image a layer has "
-                f"{pluralize(size[0], 'window')}, {size[1]} queries and "
-                f"{pluralize(size[2], 'key')} each; use a method that reads a layer, such as "
-                "'gradcam'"
+                "attention cannot be followed: for one image a layer has "
+                f"{pluralize(size[0], 'window')} of {queries} and {pluralize(size[2], 'key')}; "
+                "use a method that reads a layer, such as 'gradcam'"
             )
 
 
@@ -139,12 +143,17 @@ def _find_layout(net: nn.Module, image: Tensor, tokens: int) -> Layout:
     )
 
 
-def _find_rows(
-    scores: Sequence[Tensor], recorder: AttentionRecorder, tokens: int
-) -> tuple[int, ...]:
+def _is_unread(scores: Sequence[Tensor], recorder: AttentionRecorder) -> bool:
+    """Return whether the scores depend on the attention before the last, and not on the last."""
+    with explain_checkpoints():
+        before, last = (find_nan_gradient(scores, node) for node in recorder.nodes[-2:])
+    return before is not None and last is None
+
+
+def _find_rows(scores: Sequence[Tensor], last: Tensor, tokens: int) -> tuple[int, ...]:
     """Return the tokens of the last attention on which the scores depend."""
     with explain_checkpoints():
-        gradient = find_nan_gradient(scores, recorder.nodes[-1])
+        gradient = find_nan_gradient(scores, last)
     if gradient is None:
         return (0,)
     read = gradient.view(-1, tokens, tokens).isnan().any(2).any(0)

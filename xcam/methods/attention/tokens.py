@@ -35,7 +35,7 @@ __all__ = [
 def attend(model: nn.Module, images: Tensor, target: Target) -> tuple[Tensor, ...]:
     """Return the mean of the heads of each attention, (B, T, T), and bind the target.
 
-    Where the net pools by attention, the last one is (B, 1, T).
+    One by which the net pools is (B, 1, T).
     """
     matrices, logits = _attend(model, images, target)
     if not target.bound:  # since another method has made this pass
@@ -53,10 +53,13 @@ def _attend(
 
 
 def differentiate_attention(
-    model: nn.Module, images: Tensor, target: Target, output: Output
+    model: nn.Module, images: Tensor, target: Target, output: Output, count: int
 ) -> list[tuple[Tensor, Tensor]]:
-    """Return each attention (B, heads, T, T) with the score's gradient there; bind the target."""
-    matrices, found, logits = _differentiate(model, images, target, output)
+    """Return each attention (B, heads, T, T) with the score's gradient there; bind the target.
+
+    The first `count` of them: others are not read by the scores.
+    """
+    matrices, found, logits = _differentiate(model, images, target, output, count)
     if not target.bound:
         target.bind(logits)
     return [*zip(matrices, found, strict=True)]
@@ -64,14 +67,14 @@ def differentiate_attention(
 
 @shareable
 def _differentiate(
-    model: nn.Module, images: Tensor, target: Target, output: Output
+    model: nn.Module, images: Tensor, target: Target, output: Output, count: int
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Tensor | None]:
     with gradients(model), recording(model, grad=True) as (recorder, run):
         prediction = forward.call(run, images)
         target.bind(prediction)
         scores = target.scores(prediction, output=output)
-        found = differentiate(scores, recorder.nodes)
-        matrices = tuple(_widen(matrix.detach()) for matrix in recorder.matrices)
+        found = differentiate(scores, recorder.nodes[:count])
+        matrices = tuple(_widen(matrix.detach()) for matrix in recorder.matrices[:count])
         pairs = zip(found, matrices, strict=True)
         return matrices, tuple(one.view_as(matrix) for one, matrix in pairs), target.logits
 
