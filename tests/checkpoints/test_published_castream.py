@@ -1,4 +1,4 @@
-"""Nets of CA-Stream's published code: files in the form that it saves, and what they compute."""
+"""Nets of CA-Stream's published code: files in the form that it saves."""
 
 import pytest
 import torch
@@ -62,7 +62,8 @@ def make_file(path, name, variant=None):
         ("efficientnet_b0", None),
     ],
 )
-def test_net_computes_what_the_published_one_does(name, variant, tmp_path):
+def test_every_tensor_of_a_file_goes_to_its_place(name, variant, tmp_path):
+    """By names written down from the published modules; what they compute is not compared here."""
     file = tmp_path / "best_model.pth"
     published, state = make_file(file, name, variant)
     model = getattr(zoo, name)()
@@ -90,6 +91,14 @@ def test_saved_net_of_processes_is_read(tmp_path):
     torch.save({f"module.{name}": tensor for name, tensor in state.items()}, tmp_path / "net.pth")
     net, _ = import_castream(tmp_path / "net.pth", zoo.resnet18())
     assert torch.equal(net(IMAGES), published(IMAGES))
+
+
+def test_heads_leave_no_trace_in_the_file(tmp_path):
+    """So that they must be given, as the guides say."""
+    make_file(tmp_path / "net.pth", "resnet18", "final")
+    settings = ({"variant": "final"}, {"variant": "final", "heads": 2})
+    one, two = (import_castream(tmp_path / "net.pth", zoo.resnet18(), **s)[0] for s in settings)
+    assert not torch.allclose(one(IMAGES), two(IMAGES))
 
 
 def test_other_nets_and_placements_are_refused(tmp_path):

@@ -158,6 +158,26 @@ class Hidden(nn.Module):
         return self.mlp(self.stage(self.stem(images)).mean((2, 3)))
 
 
+class Written(nn.Module):
+    """A `Hidden` with a stream, written down as an ordinary net."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.classifier, (self.first, self.last) = net.classifier, net.head.blocks
+        self.token = net.head.token
+
+    def forward(self, images):
+        features = self.classifier.stem(images)
+        query = self.attend(features, self.token[:, 0].expand(len(images), -1), self.first)
+        query = self.attend(self.classifier.stage(features), query, self.last)
+        return self.classifier.mlp(query)
+
+    def attend(self, features, query, block):
+        cells = features.flatten(2)
+        weights = ((query[:, None] @ cells) / query.shape[1] ** 0.5).softmax(2)
+        return F.linear((cells * weights).sum(2), block.project.weight, block.project.bias)
+
+
 class TestOtherNets:
     @pytest.mark.parametrize("name", ["vgg11", "squeezenet1_1", "vit_b_16"])
     def test_nets_without_pooled_features_are_refused(self, name):
@@ -306,6 +326,12 @@ class TestFrozen:
         net = CAStream().attach(model).train()
         assert torch.equal(net(IMAGES), net(IMAGES))
 
+    def test_dropout_and_stochastic_depth_are_active_as_released(self):
+        net = CAStream(frozen="weights").attach(zoo.efficientnet_b0(num_classes=3)).train()
+        off = [module for module in net.classifier.modules() if not module.training]
+        assert not off
+        assert not torch.equal(net(IMAGES), net(IMAGES))
+
 
 def test_label_smoothing_is_that_of_the_formula():
     """−(1 − s) log p_y − s mean_k log p_k."""
@@ -394,7 +420,9 @@ class TestNet:
                 xcam.explain(net, images, 1, method)
             return
         explanation = xcam.explain(net, images, 1, method)
-        assert explanation.raw.isfinite().all()
+        plain = xcam.explain(Written(net).eval(), images, 1, explanation.method)
+        torch.testing.assert_close(explanation.logits, plain.logits)
+        torch.testing.assert_close(explanation.raw, plain.raw, rtol=1e-4, atol=1e-6)
         reads = getattr(explanation.method, "base", explanation.method)  # a layer, or by its base
         assert reads.layer == "classifier.stage"
 
