@@ -61,7 +61,7 @@ SCORE = {
     "mprt": 2 + 2 * 4, "smooth_mprt": 2 + 2 * 5,  # and again: two looks at each explanation
     "pointing_game": 5, "energy_pointing_game": 4, "relevance_rank": 3, "pxap": 4,
     "faithfulness_correlation": 5, "sensitivity_n": 5, "faithfulness_estimate": 3,
-    "monotonicity": 3, "completeness": 3, "non_sensitivity": 4, "sufficiency": 2,
+    "monotonicity": 3, "completeness": 3, "non_sensitivity": 5, "sufficiency": 2,
     "aic": 9, "sic": 9,  # the solver looks; Pillow compresses on the host
     "attribution_localization": 4, "focus": 4, "top_k_intersection": 3,
     "max_box_acc": 4, "max_box_acc_v2": 4,  # OpenCV finds boxes on the host

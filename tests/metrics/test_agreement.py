@@ -47,3 +47,11 @@ def test_refuses_what_is_no_method():
     explanation = xcam.explain(NET, IMAGES, TARGETS, "saliency")
     with pytest.raises(UnknownNameError, match="gradcam"):
         Agreement("gradcamm").score(NET, IMAGES, explanation)
+
+
+def test_reference_that_knows_no_class_is_refused_for_a_contrast():
+    net, images = GapNet(), seeded(2, 3, 8, 8)
+    explanation = xcam.explain(net, images, 1, "gradcam", contrast=4)
+    Agreement("saliency").score(net, images, explanation)
+    with pytest.raises(ValueError, match=r"the reference of agreement, center_gaussian, gives the"):
+        Agreement("center_gaussian").score(net, images, explanation)

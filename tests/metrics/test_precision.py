@@ -8,7 +8,8 @@ from torch.utils._pytree import tree_leaves
 
 import xcam
 from xcam.metrics import precision
-from xcam.metrics.precision import find_finest_dtype, to_finest
+from xcam.metrics.precision import find_finest_dtype, to_finest, to_result
+from xcam.models.toy import LinearNet
 from xcam.testing import quick
 from xcam.testing.metric_subject import MetricSubject
 
@@ -50,3 +51,13 @@ def test_no_metric_needs_it(name, monkeypatch):
     assert rows.dtype == result.dtype == torch.float32
     size = expected.abs().amax().item() if expected.numel() else 0
     assert_close(rows, expected.float(), atol=1e-5 * max(1, size), rtol=1e-4)
+
+
+def test_results_are_no_coarser_than_float32():
+    net, images = LinearNet((1, 8, 8)).bfloat16(), torch.rand(2, 1, 8, 8).bfloat16()
+    explanation = xcam.explain(net, images, 1, "saliency")
+    correlations = ("faithfulness_correlation", "sensitivity_n", "faithfulness_estimate")
+    for name in (*correlations, "sic", "completeness", "non_sensitivity", "monotonicity"):
+        rows = quick(xcam.get_metric(name)()).score(net, images, explanation)
+        assert rows.dtype == torch.float32
+    assert to_result(torch.ones(1), images.double()).dtype == torch.float64

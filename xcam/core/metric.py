@@ -97,6 +97,9 @@ class Metric(Settings, ABC):
     ) -> Tensor:
         """Return the result on these images: `finish` of the mean of `score`; see there.
 
+        A metric that explains again, such as `mprt`, does so in full precision, also if the maps
+        were made in another one; `xcam.evaluate(precision=)` makes both alike.
+
         Returns:
             A scalar on the CPU, from a mean in float64, as `xcam.evaluate` computes it.
 

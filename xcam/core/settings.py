@@ -12,6 +12,7 @@ import numbers
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from types import NoneType, SimpleNamespace, UnionType
 from typing import (
     TYPE_CHECKING,
@@ -106,8 +107,8 @@ class _InitSignature:
 class Settings:
     """A frozen dataclass of settings, which are checked against their annotations.
 
-    Checked are int, float, bool, str, None, Tensor, `Literal`, `tuple[…, ...]`, `Annotated` with a
-    `Range`, and unions of these; other annotations accept anything. A class that has presets
+    Checked are int, float, bool, str, Path, None, Tensor, `Literal`, `tuple[…, ...]`, `Annotated`
+    with a `Range`, and unions of these; other annotations accept anything. A class that has presets
     declares them, and the field `preset: InitVar[str | None] = None`.
 
     Attributes:
@@ -148,7 +149,7 @@ class Settings:
             object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
-        """Return all settings; a tensor appears as its shape and a hash of its values."""
+        """Return all settings; of tensors the shape and of files the path, with their hashes."""
         values = (f"{name}={_show(value)}" for name, value in self.parameters().items())
         return f"{type(self).__name__}({', '.join(values)})"
 
@@ -159,6 +160,10 @@ class Settings:
 
 
 def _show(value: object) -> str:
+    if isinstance(value, Path):
+        if not value.is_file():
+            return repr(str(value))
+        return f"{str(value)!r}#{hashlib.sha256(value.read_bytes()).hexdigest()[:8]}"
     if not isinstance(value, Tensor):
         return repr(value)
     content = value.detach().float().cpu().numpy().tobytes()
@@ -256,6 +261,7 @@ _WORDS: dict[Any, str] = {
     bool: "True or False",
     str: "a string",
     NoneType: "None",
+    Path: "a path",
     Tensor: "a tensor",
 }
 

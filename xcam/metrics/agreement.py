@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
+from xcam._explain.prepared import prepare
 from xcam.core import Explanation, Method, Metric, MetricSpec, Share
 from xcam.metrics.explaining import explain_again, read_contrast
 from xcam.metrics.inputs import read_maps, read_target
@@ -68,10 +69,19 @@ class Agreement(Metric):
 
         Raises:
             UnknownNameError: There is no such reference.
+            ValueError: The map has a contrast, and the reference knows no class.
         """
         is_overlap = self.similarity == "overlap"
         maps = read_maps(explanation, images, order=is_overlap)
         target, contrast = read_target(explanation, images), read_contrast(explanation, images)
+        if contrast is not None:
+            reference = prepare(model, images, self.reference).method
+            if not reference.spec.class_specific:
+                raise ValueError(
+                    "the maps are those of a contrast, and the reference of agreement, "
+                    f"{reference.spec.name}, gives the same map for every class; give a reference "
+                    "that is class-specific, such as 'gradcam'"
+                )
         again = explain_again(model, images, self.reference, target, contrast)
         if self.similarity != "overlap":
             return compare_maps(maps, again, self.similarity, self.absolute)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["find_finest_dtype", "to_finest"]
+__all__ = ["find_finest_dtype", "to_finest", "to_result"]
 
 
 def find_finest_dtype(device: torch.device) -> torch.dtype:
@@ -16,3 +16,8 @@ def find_finest_dtype(device: torch.device) -> torch.dtype:
 def to_finest(values: Tensor) -> Tensor:
     """Return the values in the finest floating-point type of their device."""
     return values.to(find_finest_dtype(values.device))
+
+
+def to_result(values: Tensor, images: Tensor) -> Tensor:
+    """Return statistics in the images' floating-point type, or in float32 where that is coarser."""
+    return values.to(torch.promote_types(images.dtype, torch.float32))

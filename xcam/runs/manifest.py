@@ -161,6 +161,8 @@ def _show(value: Any) -> str:  # noqa: ANN401 - whatever JSON holds
 def _plain(value: object) -> object:
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, Path):
+        return str(value)
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return type(value).__name__  # tensors and objects: the repr tells them apart

@@ -5,6 +5,7 @@ import torch
 from by_hand import explained, seeded
 from nets import unchanged
 
+from xcam.engine.forward import run_settings
 from xcam.engine.shared import share_passes
 from xcam.metrics import NonSensitivity
 from xcam.models.toy import LinearNet
@@ -55,3 +56,12 @@ def test_several_maps_share_their_passes():
         for columns in [(0,), (1,)]:
             PIXELS.score(NET, IMAGES, explained(maps_without(*columns), [3, 1]))
     assert sum(seen) == 2 * (2 * 64 + 1)
+
+
+def test_image_of_one_value_is_noted():
+    images = IMAGES.clone()
+    images[1] = torch.tensor([0.2, 0.5, 0.7])[:, None, None]
+    with run_settings() as runtime:
+        found = PIXELS.score(NET, images, explained(maps_without(0, 1, 2), [3, 1]))
+    assert found.tolist() == pytest.approx([0, 5 / 8])
+    assert runtime.notes == ["image 1: its values are all the same, none was drawn that differs"]

@@ -81,3 +81,19 @@ def test_refusals(weights):
     explanation = xcam.explain(other, IMAGES, TARGETS)
     with pytest.raises(FileFormatError, match="are not those of this GapNet: they have another"):
         DataRandomization(weights).score(other, IMAGES, explanation)
+
+
+def test_evaluation_knows_the_file_by_its_content(tmp_path):
+    def evaluate():
+        metric = {"permuted": DataRandomization(path)}
+        data = loader(Pictures(4))
+        return xcam.evaluate(GapNet(), data, ["saliency"], metric, controls=False, out=tmp_path)
+
+    path = tmp_path / "permuted.safetensors"
+    xcam.save(GapNet(seed=1), path)
+    first = evaluate().table()["value"].tolist()
+    assert evaluate().table()["value"].tolist() == first
+    assert DataRandomization(path) == DataRandomization(str(path))
+    xcam.save(GapNet(seed=7), path)
+    with pytest.raises(ValueError, match=r"permuted\.safetensors'#\w{8}.* there, .*'#\w{8}"):
+        evaluate()

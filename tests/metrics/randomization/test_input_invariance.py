@@ -63,3 +63,12 @@ def test_zero_maps_are_alike():
         net.fc.weight.zero_()
     explanation = xcam.explain(net, IMAGES, TARGETS, "saliency")
     assert InputInvariance().score(net, IMAGES, explanation).tolist() == [0, 0, 0]
+
+
+def test_inside_inference_mode():
+    net = mixed(GapNet())
+    expected = InputInvariance().score(net, IMAGES, xcam.explain(net, IMAGES, TARGETS, "saliency"))
+    with torch.inference_mode():
+        explanation = xcam.explain(net, IMAGES, TARGETS, "saliency")
+        found = InputInvariance().score(net, IMAGES, explanation)
+    assert_close(found, expected, atol=1e-4, rtol=0)

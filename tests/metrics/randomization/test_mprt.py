@@ -199,3 +199,10 @@ def test_guided_backprop_fails_where_saliency_passes(trained):
     assert found["sobel"] == pytest.approx(1)
     assert found["saliency"] < 0.4
     assert found["guided_backprop"] > 0.6
+
+
+def test_rounding_is_no_content():
+    flat = torch.full((2, 8, 8), 0.3)
+    noise = flat * (1 + 1e-7 * torch.sign(seeded(2, 8, 8) - 0.5))
+    assert not noise.equal(flat)
+    assert measure_histogram_entropy(noise, 100).tolist() == [0, 0]

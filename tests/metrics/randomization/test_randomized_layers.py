@@ -132,5 +132,32 @@ def test_refuses_a_model_without_weights():
 def test_refuses_a_model_that_cannot_be_copied():
     net = GapNet()
     net.kept = net.fc.weight * 2  # no leaf, as the old weight_norm has it
-    with pytest.raises(ModelOutputError, match=r"^the weights of a copy .* fails on GapNet: Only"):
+    with pytest.raises(ModelOutputError, match=r"^the weights of a copy .* fails on GapNet .Only"):
         randomize(net, ("fc",))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_weight_norm_of_old_is_refused_until_it_is_removed():
+    net = nn.Sequential(GapNet(), nn.utils.weight_norm(nn.Linear(5, 5)))
+    with pytest.raises(ModelOutputError, match=r", or the weights of .*, by remove_weight_norm$"):
+        randomize(net, ("1",))
+    nn.utils.remove_weight_norm(net[1])
+    assert list_changed(net, randomize(net, ("1",))[1]) == ["1.bias", "1.weight"]
+
+
+def test_layer_whose_reset_takes_arguments_is_permuted():
+    class Scale(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.arange(8.0).view(8, 1, 1))
+
+        def reset_parameters(self, std):
+            self.weight.data.normal_(std=std)
+
+        def forward(self, images):
+            return images * self.weight.mean()
+
+    net = nn.Sequential(Scale(), GapNet())
+    made = randomize(net, ("0",))[1][0].weight
+    assert not made.equal(net[0].weight)
+    assert made.flatten().sort().values.equal(net[0].weight.flatten())

@@ -12,6 +12,7 @@ from torch.testing import assert_close
 import xcam
 from xcam.core import independent_classes
 from xcam.engine.shared import share_passes
+from xcam.errors import LayerError
 from xcam.metrics import (
     MaxSensitivity,
     RelativeInputStability,
@@ -19,7 +20,7 @@ from xcam.metrics import (
     RelativeRepresentationStability,
 )
 from xcam.metrics.robustness.neighbors import draw_neighbors
-from xcam.models.toy import GapNet
+from xcam.models.toy import GapNet, LinearNet
 
 IMAGES = seeded(3, 1, 8, 8) + 0.1
 KINDS = [RelativeInputStability, RelativeOutputStability, RelativeRepresentationStability]
@@ -138,3 +139,12 @@ def test_all_of_them_explain_a_copy_once(net):
             metric.score(net, IMAGES, explanation)
     handle.remove()
     assert sum(rows) == 3 * (4 + 1 + (4 + 1))  # explained; clean; the layer of the copies and clean
+
+
+def test_net_without_spatial_layers_needs_the_name_of_one():
+    net, images = LinearNet((3, 8, 8)), seeded(2, 3, 8, 8)
+    explanation = xcam.explain(net, images, 1, "saliency")
+    with pytest.raises(LayerError, match=r"give relative_representation_stability one of its"):
+        RelativeRepresentationStability(n_samples=2).score(net, images, explanation)
+    metric = RelativeRepresentationStability(n_samples=2, layer="fc")
+    assert metric.score(net, images, explanation).isfinite().all()

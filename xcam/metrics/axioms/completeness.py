@@ -16,7 +16,7 @@ from xcam.engine.shared import shareable
 from xcam.imaging import Fill
 from xcam.metrics.explaining import read_contrast
 from xcam.metrics.inputs import read_maps, read_target
-from xcam.metrics.precision import to_finest
+from xcam.metrics.precision import to_finest, to_result
 from xcam.metrics.reading import check_changed, make_score_reader
 from xcam.models.normalized import Space, enter_space
 
@@ -72,7 +72,7 @@ class Completeness(Metric):
         total = to_finest(explanation.raw.to(images.device).flatten(1)).sum(1)
         target, contrast = read_target(explanation, images), read_contrast(explanation, images)
         rise = _measure_rise(model, images, target, self.output, self.fill, self.space, contrast)
-        return ((total - rise).abs() <= self.tolerance * rise.abs()).to(images.dtype)
+        return to_result((total - rise).abs() <= self.tolerance * rise.abs(), images)
 
     def finish(self, mean: Tensor) -> Tensor:
         """Return the mean itself."""

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from xcam.core import Count, Explanation, Metric, MetricSpec, NonNegative, Output, Target
 from xcam.engine import untouched
 from xcam.engine.clean import clean_logits
+from xcam.engine.forward import note
 from xcam.engine.masking import masked_passes
 from xcam.engine.shared import shareable
 from xcam.imaging import hash_images
 from xcam.imaging.superpixels import divide_into_grid
 from xcam.metrics.explaining import read_contrast
 from xcam.metrics.inputs import read_maps, read_target
+from xcam.metrics.precision import to_result
 from xcam.metrics.reading import check_changed, make_score_reader
 from xcam.models.normalized import Space, enter_space
 
@@ -31,8 +33,9 @@ class NonSensitivity(Metric):
     as random values in their place never change the score (Nguyen and Rodríguez Martínez, 2020,
     arXiv:2007.07584, who give the number). Parts are the cells of a grid; one for each pixel is the
     paper's. A map that is nowhere exactly zero, such as a smooth one, has no A₀ and pays for all of
-    X₀. Quantus reads the probability, fills in the image's lowest value once, and counts elements
-    below an absolute threshold as zero. In [0, 1], lower is better.
+    X₀. In an image whose values are all the same no value that is drawn differs: all its parts
+    count as X₀, which is noted. Quantus reads the probability, fills in the image's lowest value
+    once, and counts elements below an absolute threshold as zero. In [0, 1], lower is better.
 
     Attributes:
         n_segments: Cells of the grid, about: rectangles, as square as they get.
@@ -88,12 +91,16 @@ class NonSensitivity(Metric):
         )
         scale, changes = changes[:, :1], changes[:, 1:]
         ignored = changes <= self.tolerance * (scale + changes.amax(1, keepdim=True))
+        low, high = images.flatten(2).aminmax(dim=2)
+        for image, is_uniform in enumerate((low == high).all(1).tolist()):
+            if is_uniform:
+                note(f"image {image}: its values are all the same, none was drawn that differs")
         cells, _ = _divide(images, self.n_segments)
         cells = cells.flatten().expand(len(images), -1)
         highest = values.new_zeros(ignored.shape)
         highest.scatter_reduce_(1, cells, values.flatten(1), "amax")
         irrelevant = highest <= self.tolerance * highest.amax(1, keepdim=True)
-        return (ignored != irrelevant).to(images.dtype).mean(1)
+        return to_result(ignored != irrelevant, images).mean(1)
 
     def finish(self, mean: Tensor) -> Tensor:
         """Return the mean itself."""

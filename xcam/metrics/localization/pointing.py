@@ -267,9 +267,10 @@ class TopKIntersection(Metric):
     """Top-k intersection: the share of the map's k highest pixels that lie on the object.
 
     |top_k(map) ∩ object| / k (Theiner et al., 2022, arXiv:2104.14995). Of equal pixels the first
-    count, row after row. In [0, 1], higher is better; an object of fewer than k pixels keeps it
-    below 1, which `RelevanceRank` avoids. Quantus takes `top=1000`, about the default's share of
-    224×224 pixels; its `concept_influence` is `weighted=True`.
+    count, row after row. In [0, 1], if weighted up to 1 / the object's share of the pixels; higher
+    is better; an object of fewer than k pixels keeps it below 1, which `RelevanceRank` avoids.
+    Quantus takes `top=1000`, about the default's share of 224×224 pixels; its `concept_influence`
+    is `weighted=True`.
 
     Attributes:
         top: k; a float is its share of the pixels. Of fewer pixels all are taken.

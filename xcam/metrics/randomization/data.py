@@ -21,7 +21,7 @@ from xcam.models.state_dicts import load_state
 __all__ = ["DataRandomization"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DataRandomization(Metric):
     """Data Randomization Test: does the map change when the net has learned noise instead?
 
@@ -40,12 +40,12 @@ class DataRandomization(Metric):
 
     Attributes:
         weights: The file of the weights of f′, as `xcam.fit` and `xcam.save` write it, or any state
-            dict of the net.
+            dict of the net. What an evaluation in `out` knows it by is its content.
         similarity: `"spearman"`, the rank correlation over pixels, or `"ssim"`, as in `MPRT`.
         absolute: Whether magnitudes are compared.
     """
 
-    weights: str | None = None
+    weights: str | Path | None = None
     similarity: Similarity = "spearman"
     absolute: bool = True
 
@@ -59,6 +59,12 @@ class DataRandomization(Metric):
         question="sanity",
         cost="1 explanation",
     )
+
+    def __post_init__(self) -> None:
+        """Make a path of the file's name, so that its content is part of the settings."""
+        super().__post_init__()
+        if self.weights is not None:
+            object.__setattr__(self, "weights", Path(self.weights))
 
     def score(
         self,
@@ -83,7 +89,7 @@ class DataRandomization(Metric):
         maps, target = read_maps(explanation, images), read_target(explanation, images)
         method = require_method(explanation, self.spec.name)
         contrast = read_contrast(explanation, images)
-        again = _explain_with(model, self.weights, images, method, target, contrast)
+        again = _explain_with(model, str(self.weights), images, method, target, contrast)
         return compare_maps(maps, again, self.similarity, self.absolute)
 
     def finish(self, mean: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from xcam.core import Explanation, Metric, MetricSpec
@@ -59,7 +60,8 @@ class InputInvariance(Metric):
             require_method(explanation, self.spec.name),
             read_contrast(explanation, images),
         )
-        shifted = shift_model(model, self.shift)
+        with torch.inference_mode(False):  # the caller's own would forbid gradients
+            shifted = shift_model(model, self.shift)
         again = explain_again(shifted, images + self.shift, method, target, contrast)
         a, b = (to_finest(each.flatten(1)) for each in (maps, again))
         largest = a.norm(dim=1).maximum(b.norm(dim=1))

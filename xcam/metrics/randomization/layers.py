@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,9 +29,10 @@ class RandomizedModel:
     """A model, some of whose layers have the weights that they are made with.
 
     A layer is a module that holds weights itself. It is made anew by its `reset_parameters`, which
-    all layers of torch have; weights that this leaves alone are permuted. Each layer is drawn from
-    the seed and its place among the layers, whatever else is random. The model itself stays as it
-    is: there is one copy of it, made when it is first needed.
+    all layers of torch have; weights that this leaves alone are permuted, and those of a layer
+    whose `reset_parameters` takes arguments. Each layer is drawn from the seed and its place among
+    the layers, whatever else is random. The model itself stays as it is: there is one copy of it,
+    made when it is first needed.
 
     Attributes:
         model: The classifier.
@@ -152,8 +154,10 @@ def duplicate(net: nn.Module, make: Callable[[Tensor], Tensor]) -> nn.Module:
         return copy.deepcopy(net, memo)
     except Exception as error:
         raise ModelOutputError(
-            f"the weights of a copy are changed, and copy.deepcopy fails on {type(net).__name__}: "
-            f"{' '.join(str(error).split())}"
+            f"the weights of a copy are changed, and copy.deepcopy fails on {type(net).__name__} "
+            f"({' '.join(str(error).split()).split('. ')[0]}); remove from its attributes what "
+            "cannot be copied, such as activations that a hook has kept, a lock, or the weights of "
+            "torch.nn.utils.weight_norm, by remove_weight_norm"
         ) from error
 
 
@@ -183,7 +187,8 @@ def _randomize(layer: nn.Module, seed: int) -> None:
 def _make_anew(layer: nn.Module, seed: int) -> dict[str, Tensor]:
     """Return what `reset_parameters` writes into a layer itself, on the CPU, by name."""
     names = ("reset_parameters", "_reset_parameters")  # nn.MultiheadAttention's is private
-    if not any(hasattr(layer, name) for name in names):
+    name = next((name for name in names if hasattr(layer, name)), None)
+    if name is None or not _takes_nothing(getattr(layer, name)):
         return {}
 
     def make(tensor: Tensor) -> Tensor:
@@ -193,10 +198,19 @@ def _make_anew(layer: nn.Module, seed: int) -> dict[str, Tensor]:
     fresh = duplicate(layer, make)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        next(getattr(fresh, name) for name in names if hasattr(fresh, name))()
+        getattr(fresh, name)()
     own = [*fresh.named_parameters(recurse=False), *fresh.named_buffers(recurse=False)]
     return {
         name: tensor.detach()
         for name, tensor in own
         if tensor.is_floating_point() and not bool(tensor.isnan().any())
     }
+
+
+def _takes_nothing(function: Callable[..., object]) -> bool:
+    """Return whether a function can be called without arguments."""
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        return False
+    return True

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from xcam.core import Count, Explanation, Metric, MetricSpec, NonNegative, Range, Target
 from xcam.engine.chunks import chunks
 from xcam.engine.shared import keep_nothing, shareable
-from xcam.imaging import make_generator
+from xcam.imaging import is_flat, make_generator
 from xcam.metrics.explaining import explain_prepared, read_contrast
 from xcam.metrics.inputs import read_maps, read_target, require_method
 from xcam.metrics.precision import to_finest
@@ -71,8 +71,9 @@ class MPRT(_LayerByLayer):
     The mean over l of s(e(f), e(f_l)), with e the method that made the maps, for the class that was
     explained, and f_l the model with random weights in the first l groups of layers, from the
     scores on (Adebayo et al., 2018, arXiv:1810.03292). In [−1, 1], lower is better: a method that
-    gives 1 does not explain the model. A layer is made anew as torch makes it, each from a seed of
-    its own, and batch norms with it. The curve has the similarity after each step; the last point
+    gives 1 does not explain the model. A layer is made anew as torch makes it, by its
+    `reset_parameters`, each from a seed of its own, and batch norms with it; weights that no such
+    function writes are permuted. The curve has the similarity after each step; the last point
     of a cascade is that of a model which has learned nothing.
 
     What is compared are `Explanation.maps`, one value a pixel, of any method. Quantus randomizes
@@ -280,11 +281,15 @@ class EfficientMPRT(Metric):
 
 
 def measure_histogram_entropy(maps: Tensor, n_bins: int) -> Tensor:
-    """Return the entropies (B,), in nats, of histograms of the values of maps (B, H, W)."""
+    """Return the entropies (B,), in nats, of histograms of the values of maps (B, H, W).
+
+    A map that is flat up to rounding has one bin, entropy 0.
+    """
     values = to_finest(maps.flatten(1))
     low, high = values.aminmax(dim=1, keepdim=True)
     span = (high - low).where(high > low, 1)
     bins = ((values - low) / span * n_bins).long().clamp(max=n_bins - 1)
+    bins = bins.masked_fill(is_flat(maps)[:, None], 0)
     counts = values.new_zeros(len(values), n_bins).scatter_add_(1, bins, torch.ones_like(values))
     entropies: Tensor = torch.special.entr(counts / values.shape[1]).sum(1)
     return entropies

@@ -14,7 +14,7 @@ from xcam.engine.masking import masked_passes
 from xcam.imaging import Fill
 from xcam.metrics.explaining import read_contrast
 from xcam.metrics.inputs import read_maps, read_target
-from xcam.metrics.precision import to_finest
+from xcam.metrics.precision import to_finest, to_result
 from xcam.metrics.reading import check_changed, make_score_reader
 from xcam.metrics.removal.pixels import (
     Fractions,
@@ -222,7 +222,7 @@ class FaithfulnessEstimate(Metric):
         without = check_changed(found.view(batch, parts))
         values = to_finest(level(maps).flatten(1))
         sums = values.new_zeros(batch, parts).scatter_add_(1, part_of_pixel.flatten(1), values)
-        return correlate_samples(sums, -without).to(images.dtype)
+        return to_result(correlate_samples(sums, -without), images)
 
     def finish(self, mean: Tensor) -> Tensor:
         """Return the mean itself."""
@@ -256,4 +256,5 @@ def _correlate_subsets(
         metric.space,
         read_contrast(explanation, images),
     )
-    return correlate_samples(sum_over_subsets(maps, images, *draws), -without).to(images.dtype)
+    sums = sum_over_subsets(maps, images, *draws)
+    return to_result(correlate_samples(sums, -without), images)

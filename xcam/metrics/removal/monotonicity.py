@@ -13,6 +13,7 @@ from xcam.engine import untouched
 from xcam.imaging import Fill
 from xcam.metrics.explaining import read_contrast
 from xcam.metrics.inputs import read_target
+from xcam.metrics.precision import to_result
 from xcam.metrics.reading import make_score_reader
 from xcam.metrics.removal.pixels import (
     Step,
@@ -36,11 +37,11 @@ class Monotonicity(Metric):
     """Monotonicity: how often the score never falls while pixels come in, the lowest first.
 
     1 for an image if s_0 ≤ s_1 ≤ … ≤ s_n, s_k = f(the fill with the k·step lowest pixels of the
-    image), else 0 (Arya et al., 2019, arXiv:1909.03012, who add one feature at a time, in AIX360
-    too). The curves of deep nets hardly ever rise at each of many steps: with `every_step=False`
-    the result is the share of the steps at which they do not fall. Quantus' metric of the name
-    fills in the value that stands there already, and gives 1 for every map. In [0, 1], higher is
-    better.
+    image), else 0 (Arya et al., 2019, arXiv:1909.03012, who add one feature at a time; their AIX360
+    compares from s_1 on, and leaves out s_0 ≤ s_1). The curves of deep nets hardly ever rise at
+    each of many steps: with `every_step=False` the result is the share of the steps at which they
+    do not fall. Quantus' metric of the name fills in the value that stands there already, and gives
+    1 for every map. In [0, 1], higher is better.
 
     Attributes:
         step: Pixels from pass to pass; a float is their share of the image, which makes
@@ -94,8 +95,8 @@ class Monotonicity(Metric):
             net, shown = enter_space(model, images, self.space)
             curves = remove_progressively(net, shown, ranks, counts, read, self.fill, True, name)
         rising = curves.diff() >= -_ROUNDING * curves.abs().amax(1, keepdim=True)
-        shares = rising.to(images.dtype).mean(1)
-        return (shares == 1).to(images.dtype) if self.every_step else shares
+        shares = to_result(rising, images).mean(1)
+        return to_result(shares == 1, images) if self.every_step else shares
 
     def finish(self, mean: Tensor) -> Tensor:
         """Return the mean itself."""

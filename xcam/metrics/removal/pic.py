@@ -17,7 +17,7 @@ from xcam.engine.shared import shareable
 from xcam.forks import importing
 from xcam.imaging import hash_images
 from xcam.metrics.inputs import read_maps, read_target
-from xcam.metrics.precision import to_finest
+from xcam.metrics.precision import to_finest, to_result
 from xcam.metrics.reading import check_changed, make_score_and_hit_reader
 from xcam.metrics.removal.imputation import impute
 from xcam.metrics.removal.pixels import (
@@ -74,7 +74,7 @@ class _InformationCurve(Metric):
         x, order = _relate_to_ends(sizes).sort(dim=1, stable=True)
         curves = _interpolate(x, y.gather(1, order), self.points)
         rows = torch.cat([curves, torch.ones_like(curves[:, :1])], 1) * has_curve[:, None]
-        return rows.to(images.dtype)
+        return to_result(rows, images)
 
     def finish(self, mean: Tensor) -> Tensor:
         """Return the area under the mean curve of the images that have one; NaN if none has."""

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm
 
 from xcam.core import Explanation, MetricSpec, has_independent_classes
-from xcam.engine import capture, find_module, untouched
+from xcam.engine import capture, find_module, untouched, unwrap
 from xcam.engine.chunks import collect
 from xcam.engine.clean import clean_logits
 from xcam.engine.layers import find_default_layer
 from xcam.engine.shared import shareable
+from xcam.errors import LayerError
 from xcam.metrics.inputs import read_target
 from xcam.metrics.precision import to_finest
 from xcam.metrics.reading import is_among_top
@@ -180,7 +181,13 @@ class RelativeRepresentationStability(_RelativeStability):
         self, model: nn.Module, images: Tensor, clean: Tensor, found: dict[str, Tensor]
     ) -> Tensor:
         if self.layer is None:
-            layer = find_default_layer(model, images).name
+            try:
+                layer = find_default_layer(model, images).name
+            except LayerError as error:
+                raise LayerError(
+                    f"the model ({type(unwrap(model)).__name__}) has no layer that CAMs read by "
+                    f"default; give {self.spec.name} one of its layers by name, layer='…'"
+                ) from error
         else:
             layer, _ = find_module(model, self.layer)
         return _measure_representation(
