@@ -1,5 +1,6 @@
 """Methods that other libraries compute: the same numbers, and nothing of the libraries missing."""
 
+import threading
 import warnings
 
 import captum.attr
@@ -370,6 +371,39 @@ def test_lasso_is_that_of_scikit_learn():
 def test_wrong_settings_are_refused(settings, sentence, net):
     with pytest.raises(ValueError, match=sentence):
         xcam.explain(net, IMAGES, 1, "gradient_shap", **settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "sentence", "remedy"),
+    [
+        (
+            *("shapley_value_sampling", {"n_samples": None, "n_segments": 9, "segments": "grid"}),
+            *(r"9 regions have 3.6e\+05; set n_samples=25, or n_segments=4", {"n_segments": 4}),
+        ),
+        (
+            *("kernel_shap", {"n_segments": 2, "segments": "grid", "n_samples": 20}),
+            *("n_segments=2 divides the image into 1 region; set n_segments=4", {"n_segments": 4}),
+        ),
+        (
+            *("internal_influence", {"path": "layer", "times_activation": False, "n_steps": 2}),
+            *("times_activation=False has no effect", {"path": "image"}),
+        ),
+    ],
+)
+def test_settings_that_cannot_apply_are_refused_and_the_remedy_applies(
+    name, settings, sentence, remedy, net
+):
+    with pytest.raises(ValueError, match=sentence):
+        xcam.explain(net, IMAGES[:1], 1, name, **settings)
+    assert xcam.explain(net, IMAGES[:1], 1, name, **settings | remedy).raw.any()
+
+
+def test_net_that_cannot_be_copied_is_refused_and_the_remedy_applies():
+    model = Modules()
+    model.lock = threading.Lock()
+    with pytest.raises(LayerError, match=r"cannot be copied, .*lock.*; use a method without rules"):
+        xcam.explain(model, IMAGES, 1, "deeplift")
+    assert xcam.explain(model, IMAGES, 1, "integrated_gradients", n_steps=2).raw.any()
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -156,6 +156,26 @@ def test_finercam_refuses_a_callable_and_the_remedy_applies(net):
     assert xcam.explain(net, IMAGES, read, "gradcam").raw.isfinite().all()
 
 
+@pytest.mark.parametrize(
+    ("classes", "base", "sentence"),
+    [
+        (5, "finercam", "finercam cannot be the base of finercam"),
+        (5, ("gradcam", {"output": "prob"}), "its base has output='prob'; leave out"),
+        (1, "gradcam", "the model has one output; explain it by the base itself"),
+    ],
+)
+def test_finercam_refuses_what_it_cannot_compare(classes, base, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        xcam.explain(GapNet(num_classes=classes).eval(), IMAGES, 0, "finercam", base=base)
+
+
+def test_shapleycam_takes_the_score_of_a_callable_once():
+    net = GapNet().eval()
+    found = xcam.explain(net, IMAGES, lambda output, rows: output[:, 1], "shapleycam").raw
+    expected = xcam.explain(net, IMAGES, 1, "shapleycam", output="logit").raw
+    torch.testing.assert_close(found, expected)
+
+
 def test_grad_cam_gives_the_same_fullgrad(capsys):
     library = pytest.importorskip("pytorch_grad_cam")
     image = pytest.importorskip("pytorch_grad_cam.utils.image")

@@ -44,6 +44,8 @@ def test_every_counterpart_is_a_method_and_no_bridge_is_forgotten():
     assert {cls.spec.name for cls in BRIDGES} <= named
     assert all(reason.strip() for reason in LEFT_OUT.values())
     assert not LEFT_OUT.keys() & {*CAPTUM, *GRAD_CAM, *TORCH_CAM}
+    own = {name.replace("_", "") for name in xcam.list_methods()}
+    assert not own & {name.lower() for name in LEFT_OUT}
 
 
 def test_the_names_of_the_libraries_are_understood():

@@ -135,6 +135,8 @@ def explain_by_curvature(method: Any, model: nn.Module, images: Tensor, target: 
         prediction = tap(images)
         target.bind(prediction)
         outputs: list[Output] = ["logit", "logprob"] if method.output == "rest" else [method.output]
+        if target.function is not None:
+            outputs = outputs[:1]  # a callable is the score by itself
         scores = sum(target.scores(prediction, output=output) for output in outputs)
         if not isinstance(scores, Tensor):
             raise TypeError("a method explains one output at least")
@@ -158,6 +160,16 @@ def explain_differences(method: Any, model: nn.Module, images: Tensor, target: T
             "or explain the callable by the base itself, such as 'gradcam'"
         )
     base = require_base(method)
+    if base.spec.name == "finercam":
+        raise ValueError(
+            "finercam cannot be the base of finercam: give a CAM that explains any score, such as "
+            "base='gradcam'"
+        )
+    if base.parameters().get("output", "logit") != "logit":
+        raise ValueError(
+            f"finercam explains differences of logits, and its base has output="
+            f"{base.parameters()['output']!r}; leave out the base's output"
+        )
     from_clean = _Differences(method, model, images, target)
     return base.maps(model, images, Target.of(from_clean, images))
 
@@ -170,6 +182,11 @@ class _Differences:
         logits, classes = target.logits, target.classes
         if logits is None or classes is None:
             raise TypeError("finercam needs logits")
+        if logits.shape[1] < 2:
+            raise ValueError(
+                "finercam compares a class with others, and the model has one output; explain it "
+                "by the base itself, such as 'gradcam'"
+            )
         own = logits.gather(1, classes[:, None])
         distance = (logits - own).abs().scatter(1, classes[:, None], torch.inf)
         count = min(method.n_classes, logits.shape[1] - 1)

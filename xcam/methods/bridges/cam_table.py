@@ -228,7 +228,7 @@ CAMS: tuple[Row, ...] = (
             cost="1 forward + backward",
             signed=False,
         ),
-        "FullGrad: gradients at the image and at the biases of all layers.\n\n"
+        "FullGrad: gradients at the image and at the biases of convolutions and batch norms.\n\n"
         "M = ψ(x ⊙ ∂y/∂x) + Σ_l Σ_c ψ(b_c ∂y/∂z_c) over the channels of convolutions and batch "
         "norms, ψ being the magnitude, min-maxed and enlarged (Srinivas and Fleuret, 2019, "
         "arXiv:1905.00780), as grad-cam's `FullGrad`.",

@@ -70,6 +70,15 @@ def _walk_path(method: Any, image: Tensor, rows: int) -> dict[str, Any]:  # noqa
     }
 
 
+def _walk_layer(method: Any, image: Tensor, rows: int) -> dict[str, Any]:  # noqa: ANN401
+    if method.path == "layer" and not method.times_activation:
+        raise ValueError(
+            'times_activation=False has no effect with path="layer", whose factor is the change of '
+            'the activation; leave it out, or set path="image"'
+        )
+    return _walk_path(method, image, rows)
+
+
 def _set_rules(method: Any, net: nn.Module) -> None:  # noqa: ANN401
     from captum.attr._core.lrp import SUPPORTED_LAYERS_WITH_RULES
     from captum.attr._utils import lrp_rules
@@ -221,7 +230,13 @@ GRADIENTS: tuple[Row, ...] = (
             LAYER,
             N_STEPS,
             BASELINE.replace("zero"),
-            Setting("times_activation", bool, True, "Whether to take the factor A_k."),
+            Setting(
+                "times_activation",
+                bool,
+                True,
+                "Whether to take the factor A_k, which neither the paper nor captum's "
+                "`InternalInfluence` has; False only with the path between images.",
+            ),
             Setting(
                 "path",
                 Literal["image", "layer"],
@@ -236,7 +251,7 @@ GRADIENTS: tuple[Row, ...] = (
             lambda method: (
                 "InternalInfluence" if method.path == "image" else "LayerIntegratedGradients"
             ),
-            _walk_path,
+            _walk_layer,
             gives="layer",
             differentiates=True,
         ),

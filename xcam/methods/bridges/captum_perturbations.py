@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 
 import torch
@@ -23,13 +24,14 @@ from xcam.methods.bridges.settings import (
 
 __all__ = ["PERTURBATIONS"]
 
+_MOST_ORDERED = 8  # regions: 9 have 362,880 orders, each of 9 passes
 _Portion = Annotated[float, Range(above=0, most=1)]
 _ORDERS = Setting(
     "n_samples",
     Count | None,
     25,
-    "How many orders are drawn; None for all, whose number is the factorial of that of the "
-    "regions: captum's `ShapleyValues`, exact.",
+    f"How many orders are drawn; None for all, of {_MOST_ORDERED} regions at most, since their "
+    "number is the factorial of that of the regions: captum's `ShapleyValues`, exact.",
 )
 
 
@@ -68,9 +70,31 @@ def _sample_segments(method: Any, image: Tensor, rows: int) -> dict[str, Any]:  
     return {**_remove_segments(method, image, rows), "n_samples": method.n_samples}
 
 
+def _sample_sizes(method: Any, image: Tensor, rows: int) -> dict[str, Any]:  # noqa: ANN401
+    arguments = _sample_segments(method, image, rows)
+    if _count_regions(arguments) < 2:
+        raise ValueError(
+            f"kernel_shap draws sets of regions, and n_segments={method.n_segments} divides the "
+            "image into 1 region; set n_segments=4 or more"
+        )
+    return arguments
+
+
 def _order_segments(method: Any, image: Tensor, rows: int) -> dict[str, Any]:  # noqa: ANN401
     some = _remove_segments(method, image, rows)
-    return some if method.n_samples is None else {**some, "n_samples": method.n_samples}
+    if method.n_samples is not None:
+        return {**some, "n_samples": method.n_samples}
+    count = _count_regions(some)
+    if count > _MOST_ORDERED:
+        raise ValueError(
+            f"n_samples=None takes all orders of the regions, and {count} regions have "
+            f"{math.factorial(count):.2g}; set n_samples=25, or n_segments=4"
+        )
+    return some
+
+
+def _count_regions(arguments: dict[str, Any]) -> int:
+    return int(arguments["feature_mask"].max()) + 1
 
 
 def _fit_on_device(explainer: Any, method: object, net: nn.Module) -> None:  # noqa: ANN401
@@ -181,7 +205,7 @@ PERTURBATIONS: tuple[Row, ...] = (
         "for the baseline (Lundberg and Lee, 2017, arXiv:1705.07874); M_ij = b_r of the region of "
         "(i, j). Computed by captum's `KernelShap`.",
         (N_SAMPLES.replace(500), *SEGMENTS, BASELINE, SEED, OUTPUT),
-        CaptumCall("KernelShap", _sample_segments, gives="pixel", tune=_fit_on_device),
+        CaptumCall("KernelShap", _sample_sizes, gives="pixel", tune=_fit_on_device),
     ),
     Row(
         "Lime",
@@ -206,8 +230,8 @@ PERTURBATIONS: tuple[Row, ...] = (
                 "alpha",
                 Share,
                 0.02,
-                "The weight of the penalty, as a share of the least that leaves no region; 0 for "
-                "none.",
+                "The weight of the penalty, as a share of the smallest at which all b_r are 0; 0 "
+                "for no penalty.",
             ),
             Setting("kernel_width", Positive, 0.25, "How far from the image samples count."),
             BASELINE,

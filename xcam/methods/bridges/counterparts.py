@@ -66,6 +66,7 @@ TORCH_CAM: Mapping[str, str] = {
     "GradCAM": "gradcam",
     "GradCAMpp": "gradcam_plusplus",
     "ISCAM": "iscam",
+    "LeGrad": "legrad",
     "LayerCAM": "layercam",
     "RefineCAM": "refinecam",
     "SSCAM": "sscam",
@@ -80,8 +81,9 @@ _BASE = "a base class, which explains nothing by itself"
 _TEXT = "explains text or embeddings"
 _STATISTIC = "a statistic of attributions"
 _NEURON = (
-    "explains a unit within the net: explain the part of the net up to its layer, by the image "
-    "method of that name, with a callable target that reads the unit"
+    "explains a unit within the net: explain the part of the net up to its layer, with a callable "
+    "target that reads the unit, by the method for images: 'saliency' for NeuronGradient, "
+    "'layer_conductance' for NeuronConductance, of the same name for the others"
 )
 _NEURONS = (
     "Conductance", "Deconvolution", "DeepLift", "DeepLiftShap", "FeatureAblation", "Gradient",
@@ -139,7 +141,7 @@ LEFT_OUT: Mapping[str, str] = {
     "DataLoaderAttribution": "attributes a metric over a data set to features, no image",
     "LayerFeaturePermutation": "permutes a layer's features among the images of a batch, on which "
     "a map here never depends; 'ablationcam' removes them",
-    "ImageMaskInput": "turns masks into features: the regions of 'feature_ablation' and others",
+    "ImageMaskInput": "turns masks into features: regions are superpixels or a grid here",
     "ProductBaselines": "draws baselines of tabular features; the settings baseline and baselines",
     "AblationLayer": "a part of 'ablationcam'",
     "AblationLayerFasterRCNN": "a part of 'ablationcam', for detectors",
@@ -147,6 +149,5 @@ LEFT_OUT: Mapping[str, str] = {
     "ActivationsAndGradients": "hooks: xcam.engine.capture",
     "DeepFeatureFactorization": "gives heat maps of a number of concepts, shared by a batch, none "
     "of which is of the class",
-    "LeGrad": "reads attention weights: belongs to the attention methods of transformers",
 }
 """Public classes without a method here, each with the reason."""

@@ -40,7 +40,7 @@ AT = Setting(
     "summed; None for the image.",
 )
 REDUCE = Setting("reduce", Reduce, "sum", "How the channels become one.")
-SEED = Setting("seed", int, 0, "Of what is drawn, which is drawn again for every image.")
+SEED = Setting("seed", int, 0, "Of the random numbers, which are the same for each image.")
 N_SAMPLES = Setting("n_samples", Count, 200, "How many changed copies of an image are scored.")
 N_STEPS = Setting("n_steps", Count, 50, "Points on the path.")
 BASELINE = Setting(

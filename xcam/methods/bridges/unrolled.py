@@ -41,7 +41,7 @@ class Unrolled(nn.Module):
 
     Raises:
         LayerError: A part of the net is scripted or exported, so that its functions cannot be seen;
-            or the copy computes something else.
+            the net cannot be copied; or the copy computes something else.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Unrolled(nn.Module):
     ) -> None:
         super().__init__()
         check_all_layers(net)
-        self.net = copy.deepcopy(net)
+        self.net = _copy(net)
         self.calls = nn.ModuleList()
         self.training = False
         self._routes, self._count = routes, 0
@@ -132,6 +132,16 @@ def apart(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args)
 
     return run
+
+
+def _copy(net: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(net)
+    except Exception as error:  # whatever an attribute of the net raises: locks, open files
+        raise LayerError(
+            f"the model cannot be copied, as rules for layers need: {error}; use a method without "
+            "rules for layers, such as 'integrated_gradients'"
+        ) from error
 
 
 def _hide(module: nn.Module) -> None:
