@@ -99,7 +99,8 @@ class Example(Settings):
          "shares must be a tuple, each a finite number in [0, 1], such as (0.1, 0.2), "
          "got (0.1, 2)"),
         ({"shares": 0.1}, TypeError,
-         "shares must be a tuple, each a finite number in [0, 1], such as (0.1, 0.2), got 0.1"),
+         "shares must be a tuple, each a finite number in [0, 1], such as (0.1, 0.2), got 0.1; "
+         "give (0.1,)"),
         ({"flag": 1}, TypeError, "flag must be True or False, got 1"),
         ({"title": 3}, TypeError, "title must be a string or None, got 3"),
         ({"odd": "3"}, TypeError, "odd must be an int, such as 1, got '3'"),

@@ -220,7 +220,8 @@ def _check_value(owner: str, name: str, value: object, hint: Any, default: objec
     if error is not None:
         numeric = isinstance(default, int | float | tuple) and not isinstance(default, bool)
         example = f", such as {default!r}" if numeric else ""
-        raise error(f"{owner}: {name} must be {_describe(hint)}{example}, got {value!r}")
+        remedy = f"; give ({value!r},)" if _find_error((value,), hint) is None else ""
+        raise error(f"{owner}: {name} must be {_describe(hint)}{example}, got {value!r}{remedy}")
 
 
 def _find_error(value: Any, hint: Any) -> type[Exception] | None:  # noqa: ANN401
@@ -277,7 +278,9 @@ def _list_alternatives(hint: Any) -> list[str]:  # noqa: ANN401
     if origin is Literal:
         return [repr(choice) for choice in arguments]
     if origin in (Union, UnionType):
-        return [words for each in arguments for words in _list_alternatives(each)]
+        # A tuple comes last: "None" behind it would read as one of its items.
+        words = [words for each in arguments for words in _list_alternatives(each)]
+        return sorted(words, key=lambda each: each.startswith("a tuple"))
     if origin is Annotated:
         return [" ".join([_describe(arguments[0]), *map(str, arguments[1:])])]
     if origin is tuple:

@@ -230,6 +230,10 @@ class TestOtherNets:
             ({"placement": "all"}, "placement must be 'stages', 'released' or None, got 'all'"),
             ({"frozen": "bn"}, "frozen must be True or False, 'weights' or None, got 'bn'"),
             ({"layers": ()}, "layers must name at least one"),
+            (
+                {"layers": "a"},
+                r"layers must be None or a tuple, each a string, got 'a'; give \('a',\)",
+            ),
             ({"variant": "v3", "heads": 2}, "'v3' learns keys for one head, got heads=2"),
             ({"variant": "final", "layers": ("a", "b")}, "'final' has no more blocks than 1, got"),
             ({"variant": "v2", "layers": ("a", "b", "c")}, "'v2' has no more blocks than 2, got"),
