@@ -16,16 +16,13 @@ from torch.utils.data import DataLoader, TensorDataset
 import xcam
 from xcam.errors import LayerError, XcamWarning
 from xcam.imaging import make_fill
-from xcam.methods.bridges import BRIDGES, ROWS
-from xcam.methods.bridges.captum_calls import CaptumCall
+from xcam.methods.bridges import BRIDGES
 from xcam.methods.bridges.linear import LinearModel
 from xcam.methods.bridges.repair import repaired
 from xcam.methods.bridges.settings import make_segments
 from xcam.models.toy import GapNet
-from xcam.testing import quick
 
 IMAGES = pictures(2, size=8)
-CAPTUM = [row for row in ROWS if isinstance(row.run, CaptumCall)]
 
 
 @pytest.fixture(scope="module")
@@ -114,25 +111,11 @@ class Middle(Modules):
         return self.fc(self.second(self.function(self.first(images))).mean((2, 3)))
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("row", CAPTUM, ids=lambda row: row.name)
-def test_captum_gives_the_same_for_each_image(row):
-    """Called by hand, with its own target, on the net itself."""
-    model = Modules()
-    layer = {"layer": "second"} if row.run.gives == "layer" else {}
-    method = quick(xcam.get_method(row.spec.name)(**layer))
-    raw = xcam.explain(model, IMAGES, [1, 3], method).raw
-    for image, target, got in zip(IMAGES, [1, 3], raw, strict=True):
-        torch.manual_seed(0)
-        np.random.seed(0)
-        image = image[None].clone().requires_grad_(row.run.differentiates)
-        layer = (model.second,) if row.run.gives == "layer" else ()
-        found = row.run.attribute(model, method, image, layer, target=target).detach()
-        hidden = model.act1(model.first(model.max_pool(image)))
-        factor = model.second(hidden)[0].detach() if row.name == "InternalInfluence" else 1
-        layer = (found[0] * factor).sum(0)
-        expected = {"pixel": found[0, 0], "layer": layer}.get(row.run.gives, found[0])
-        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
+@pytest.mark.parametrize("name", ["baseline", "baselines"])
+def test_baselines_that_are_not_finite_are_refused(name, net):
+    method = {"baseline": "deeplift", "baselines": "gradient_shap"}[name]
+    with pytest.raises(ValueError, match=r"must be finite, got .* NaN or infinity"):
+        xcam.explain(net, IMAGES, 1, method, **{name: torch.full((1, 3, 8, 8), torch.nan)})
 
 
 def test_occlusion_of_a_linear_net_is_what_a_window_holds():

@@ -106,7 +106,8 @@ def make_fill(images: Tensor, fill: Fill) -> Tensor:
 
     Raises:
         TypeError: `fill` is neither a word nor a tensor.
-        ValueError: An unknown word, or a tensor whose shape does not fit the images.
+        ValueError: An unknown word, or a tensor whose shape does not fit the images or that is not
+            finite.
     """
     check_fill(fill)
     if isinstance(fill, Tensor):
@@ -136,6 +137,8 @@ def _fill_tensor(images: Tensor, fill: Tensor) -> Tensor:
             f"a fill tensor must be a scalar, ({wanted[0]},) or {tuple(wanted)}, the same for all "
             f"images, got {tuple(fill.shape)}"
         )
+    if not bool(fill.isfinite().all()):
+        raise ValueError("a fill tensor must be finite, got one that holds NaN or infinity")
     return fill.to(images).reshape(one).expand_as(images)
 
 

@@ -24,7 +24,7 @@ from xcam.methods.bridges.settings import (
     SEED,
     make_baselines,
 )
-from xcam.methods.bridges.unrolled import ACTIVATIONS, MAX_POOLS, MEANS, SUMS, apart
+from xcam.methods.bridges.unrolled import ACTIVATIONS, MAX_POOLS, MEANS, SUMS, make_unrouted
 
 __all__ = ["GRADIENTS"]
 
@@ -95,7 +95,7 @@ def _set_rules(method: Any, net: nn.Module) -> None:  # noqa: ANN401
             module.rule = rule = makers[method.rule if weighted else "epsilon"]()
             rule.STABILITY_FACTOR = max(least, method.epsilon if weighted else 0)
             # Captum changes weights within the pass: sums of weights are none of features.
-            rule._manipulate_weights = apart(rule._manipulate_weights)
+            rule._manipulate_weights = make_unrouted(rule._manipulate_weights)
 
 
 GRADIENTS: tuple[Row, ...] = (

@@ -89,7 +89,7 @@ def make_baselines(image: Tensor, baselines: Baselines) -> Tensor:
     """Return the baselines (N, C, H, W) of an image (1, C, H, W).
 
     Raises:
-        ValueError: There are none, or images of another shape.
+        ValueError: There are none, or images of another shape, or that are not finite.
     """
     if not isinstance(baselines, Tensor):
         if not baselines:
@@ -100,4 +100,6 @@ def make_baselines(image: Tensor, baselines: Baselines) -> Tensor:
             f"baselines must be images (N, {', '.join(map(str, image.shape[1:]))}), got "
             f"{tuple(baselines.shape)}"
         )
+    if not bool(baselines.isfinite().all()):
+        raise ValueError("baselines must be finite, got images that hold NaN or infinity")
     return baselines.detach().to(image)

@@ -24,7 +24,7 @@ from xcam.engine import forward
 from xcam.engine.wrappers import check_all_layers
 from xcam.errors import LayerError
 
-__all__ = ["ACTIVATIONS", "MAX_POOLS", "MEANS", "SUMS", "Route", "Unrolled", "apart"]
+__all__ = ["ACTIVATIONS", "MAX_POOLS", "MEANS", "SUMS", "Route", "Unrolled", "make_unrouted"]
 
 Route: TypeAlias = Callable[..., "tuple[tuple[Tensor, ...], nn.Module] | None"]
 """From a call's arguments to the tensors and a new module that does the same; None to leave it."""
@@ -123,7 +123,7 @@ def _separate(_module: nn.Module, tensors: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(each.clone() if isinstance(each, Tensor) else each for each in tensors)
 
 
-def apart(function: Callable[..., Any]) -> Callable[..., Any]:
+def make_unrouted(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function within which no call is routed."""
 
     @functools.wraps(function)
