@@ -89,6 +89,11 @@ def check(net, size, family):
     [
         ("swin_tiny_patch4_window7_224", {"depths": (1, 1, 1, 1)}),
         ("deit_tiny_distilled_patch16_224", {"depth": 2}),
+        ("vit_small_patch16_dinov3", {"depth": 2, "embed_dim": 32, "num_heads": 2}),
+        (
+            "vit_small_patch14_reg4_dinov2",
+            {"depth": 2, "embed_dim": 32, "num_heads": 2, "patch_size": 16},
+        ),
         ("test_resnet", {}),
     ],
 )

@@ -208,7 +208,8 @@ CAMS: tuple[Row, ...] = (
         "The image is enlarged to several scales and cut into windows of its own size; each "
         "window's map, min-maxed, counts by the class's probability there, and a pixel has the "
         "mean over the windows that see it (Tursun et al., 2022, arXiv:2207.01769), as grad-cam's "
-        "`SESS`.",
+        "`SESS`. With a callable as target its score counts instead of the probability, 0 where it "
+        "is negative.",
         (
             Setting("n_scales", Count, 12, "How many scales; the first is the image itself."),
             Setting("growth", Positive, 2 / 7, "From scale to scale, as a share of the window."),
