@@ -25,9 +25,9 @@ LAYERS = [
     {"explanations", "_explain"},
     {"methods", "metrics", "data"},
     {"checkpoints", "results"},
-    {"_fit", "_evaluate", "_roar", "pretrained"},
+    {"_fit", "_evaluate", "_roar"},
     {"testing", "recipes", "cli", ""},  # "" is `import xcam`, which loads any of its names
-    {"__main__"},
+    {"__main__", "pretrained"},
 ]
 # What lies below and must stay unknown all the same: maps know no names, nor what scores them.
 FORBIDDEN = {("methods", "registry"), ("methods", "_explain"), ("metrics", "registry")}
@@ -145,6 +145,7 @@ class TestFreshProcess:
         loaded = {name.split(".")[0] for name in result.stdout.split()}
         heavy = {"matplotlib", "captum", "pytorch_grad_cam", "cv2", "pandas", "typer", "timm"}
         assert not loaded & heavy
+        assert "xcam.checkpoints" not in result.stdout.split()
 
     def test_discovery_waits_for_the_first_look_up(self):
         result = run(

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from xcam.data.datasets import list_labels
+
 __all__ = ["Mosaics", "mosaics"]
 
 
@@ -33,8 +35,8 @@ def mosaics(
     Args:
         data: A map-style data set of `(image, label, …)`, its images (C, H, W) tensors of one size.
         count: The number of mosaics.
-        labels: The class of each image; None for `data.labels`, or, without such, those of its
-            items, all of which are then read once.
+        labels: The class of each image; None for those that the data set lists, or, where it lists
+            none, those of its items, all of which are then read once.
         seed: The seed of the choice.
 
     Raises:
@@ -43,9 +45,8 @@ def mosaics(
     """
     size = len(cast(Any, data))
     if labels is None:
-        labels = getattr(data, "labels", None)
-    if labels is None:
-        labels = [int(data[index][1]) for index in range(size)]
+        listed = list_labels(data)
+        labels = cast(Any, listed) or [int(data[index][1]) for index in range(size)]
     known = torch.as_tensor(labels)
     if known.shape != (size,) or known.is_floating_point():
         raise ValueError(f"labels must be one int for each of {size} images, got {known.shape}")
