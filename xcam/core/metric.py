@@ -140,9 +140,10 @@ class Metric(Settings, ABC):
             can read.
         """
 
-    @abstractmethod
     def finish(self, mean: Tensor) -> Tensor:
         """Return the result for a mean over images of what `score` returns, vectorized.
+
+        Here the mean itself; a metric of another statistic than its result overrides it.
 
         Args:
             mean: (…, and the shape of a statistic), such as one row a bootstrap resample.
@@ -150,6 +151,7 @@ class Metric(Settings, ABC):
         Returns:
             (…) results.
         """
+        return mean
 
     def curve(self, mean: Tensor) -> tuple[Tensor, Tensor] | None:
         """Return the curve that is worth plotting beside the result, if there is one.

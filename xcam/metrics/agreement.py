@@ -88,7 +88,3 @@ class Agreement(Metric):
         if self.absolute:
             maps, again = maps.abs(), again.abs()
         return measure_overlap(maps, again, self.top)
-
-    def finish(self, mean: Tensor) -> Tensor:
-        """Return the mean itself."""
-        return mean

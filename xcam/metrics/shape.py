@@ -48,10 +48,6 @@ class Sparseness(Metric):
         spread = (values * (2 * ranks - count - 1)).sum(1)
         return spread / (count * total).where(total > 0, 1)
 
-    def finish(self, mean: Tensor) -> Tensor:
-        """Return the mean itself."""
-        return mean
-
 
 @dataclass(frozen=True)
 class Entropy(Metric):
@@ -85,7 +81,3 @@ class Entropy(Metric):
         shares = torch.where(total > 0, values, 1) / total.where(total > 0, values.shape[1])
         entropies: Tensor = torch.special.entr(shares).sum(1)
         return entropies
-
-    def finish(self, mean: Tensor) -> Tensor:
-        """Return the mean itself."""
-        return mean

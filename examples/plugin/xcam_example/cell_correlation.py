@@ -63,10 +63,6 @@ class CellCorrelation(Metric):
         sums = maps.new_zeros(len(maps), self.cells**2).index_add(1, places, maps.flatten(1))
         return correlation(sums, falls.flatten(1))
 
-    def finish(self, mean: Tensor) -> Tensor:
-        """The mean itself."""
-        return mean
-
 
 def correlation(first: Tensor, second: Tensor) -> Tensor:
     """Pearson's r of each row of two (B, N); 0 where one of them hardly varies."""

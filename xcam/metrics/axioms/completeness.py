@@ -74,10 +74,6 @@ class Completeness(Metric):
         rise = _measure_rise(model, images, target, self.output, self.fill, self.space, contrast)
         return to_result((total - rise).abs() <= self.tolerance * rise.abs(), images)
 
-    def finish(self, mean: Tensor) -> Tensor:
-        """Return the mean itself."""
-        return mean
-
     @property
     def reads_channels(self) -> bool:
         """Return that it adds up the channels of `raw`, whatever the method's `reduce`."""

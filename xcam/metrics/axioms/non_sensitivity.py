@@ -102,10 +102,6 @@ class NonSensitivity(Metric):
         irrelevant = highest <= self.tolerance * highest.amax(1, keepdim=True)
         return to_result(ignored != irrelevant, images).mean(1)
 
-    def finish(self, mean: Tensor) -> Tensor:
-        """Return the mean itself."""
-        return mean
-
 
 def _divide(images: Tensor, n_segments: int) -> tuple[Tensor, int]:
     """Return the cell (H, W) of each pixel, and the number of cells."""

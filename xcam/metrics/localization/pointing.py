@@ -135,10 +135,6 @@ class EnergyPointingGame(Metric):
         maps = read_maps(explanation, images)
         return _measure_mass(maps, *find_objects(truth, images))
 
-    def finish(self, mean: Tensor) -> Tensor:
-        """Return the mean itself."""
-        return mean
-
 
 def _measure_mass(maps: Tensor, objects: Tensor, ignored: Tensor) -> Tensor:
     """Return the share (B,) of the positive mass of maps (B, H, W) that lies on the object."""
@@ -216,10 +212,6 @@ class AttributionLocalization(Metric):
             return share
         return share * (~ignored).sum((1, 2)) / objects.sum((1, 2))
 
-    def finish(self, mean: Tensor) -> Tensor:
-        """Return the mean itself."""
-        return mean
-
 
 @dataclass(frozen=True)
 class RelevanceRank(Metric):
@@ -256,10 +248,6 @@ class RelevanceRank(Metric):
         found = objects.gather(1, order).cumsum(1)
         sizes = objects.sum(1)
         return found.gather(1, sizes[:, None] - 1)[:, 0] / sizes
-
-    def finish(self, mean: Tensor) -> Tensor:
-        """Return the mean itself."""
-        return mean
 
 
 @dataclass(frozen=True)
@@ -310,7 +298,3 @@ class TopKIntersection(Metric):
         order = maps.sort(dim=1, descending=True, stable=True).indices[:, :count]
         share = objects.gather(1, order).sum(1) / pixels.clamp(max=count)
         return share * pixels / objects.sum(1) if self.weighted else share
-
-    def finish(self, mean: Tensor) -> Tensor:
-        """Return the mean itself."""
-        return mean

@@ -75,10 +75,6 @@ class Accuracy(Metric):
         hits = read(logits, torch.arange(len(images), device=images.device))
         return check_finite(hits, describe_unreadable)
 
-    def finish(self, mean: Tensor) -> Tensor:
-        """Return the mean itself."""
-        return mean
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MaskedAccuracy(Metric):
@@ -131,10 +127,6 @@ class MaskedAccuracy(Metric):
         with untouched(model):
             logits = masked_logits(model, images, masks, self.fill, self.space)
         return check_changed(read(logits, torch.arange(len(images), device=images.device)))
-
-    def finish(self, mean: Tensor) -> Tensor:
-        """Return the mean itself."""
-        return mean
 
 
 def check_labels(truth: Tensor | None, images: Tensor) -> Tensor:

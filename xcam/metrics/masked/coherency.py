@@ -83,10 +83,6 @@ class Coherency(MaskedByMap):
         masks = make_masks(explanation, images, self.normalize)
         return measure_coherency(model, images, explanation, masks, self.fill, self.space)
 
-    def finish(self, mean: Tensor) -> Tensor:
-        """Return the mean itself."""
-        return mean
-
 
 @dataclass(frozen=True)
 class Complexity(Metric):
@@ -120,10 +116,6 @@ class Complexity(Metric):
     ) -> Tensor:
         """Return (B,) means; see `Metric.score`."""
         return measure_complexity(make_masks(explanation, images, self.normalize))
-
-    def finish(self, mean: Tensor) -> Tensor:
-        """Return the mean itself."""
-        return mean
 
 
 @shareable

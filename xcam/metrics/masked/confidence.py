@@ -125,10 +125,6 @@ class _Confidence(Metric):
             *measure_confidences(model, images, explanation, masks, self.fill, self.space)
         )
 
-    def finish(self, mean: Tensor) -> Tensor:
-        """Return the mean itself."""
-        return mean
-
     @abstractmethod
     def _share(self, p: Tensor, o: Tensor) -> Tensor:
         """Return the statistic (B,) from the probabilities (B,) of clean and masked images."""

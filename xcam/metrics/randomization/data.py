@@ -92,10 +92,6 @@ class DataRandomization(Metric):
         again = _explain_with(model, str(self.weights), images, method, target, contrast)
         return compare_maps(maps, again, self.similarity, self.absolute)
 
-    def finish(self, mean: Tensor) -> Tensor:
-        """Return the mean itself."""
-        return mean
-
 
 @shareable
 def _explain_with(

@@ -68,10 +68,6 @@ class InputInvariance(Metric):
         distance: Tensor = (a - b).norm(dim=1) / largest.where(largest > 0, 1)
         return distance.float()
 
-    def finish(self, mean: Tensor) -> Tensor:
-        """Return the mean itself."""
-        return mean
-
 
 def shift_model(model: nn.Module, shift: float) -> Normalized:
     """Return a model that gives for images + shift what the given one, inside, gives for images."""

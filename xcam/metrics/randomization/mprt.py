@@ -275,10 +275,6 @@ class EfficientMPRT(Metric):
         before, after = (measure_histogram_entropy(each, self.n_bins) for each in (maps, again))
         return ((after - before) / before.where(before > 0, 1)).float()
 
-    def finish(self, mean: Tensor) -> Tensor:
-        """Return the mean itself."""
-        return mean
-
 
 def measure_histogram_entropy(maps: Tensor, n_bins: int) -> Tensor:
     """Return the entropies (B,), in nats, of histograms of the values of maps (B, H, W).

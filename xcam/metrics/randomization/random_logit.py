@@ -74,10 +74,6 @@ class RandomLogit(Metric):
         again = explain_again(model, images, method, Target.of(others, images), contrast)
         return compare_maps(maps, again, self.similarity, self.absolute)
 
-    def finish(self, mean: Tensor) -> Tensor:
-        """Return the mean itself."""
-        return mean
-
 
 def draw_other_classes(
     model: nn.Module, images: Tensor, explanation: Explanation, seed: int

@@ -85,10 +85,6 @@ class FaithfulnessCorrelation(Metric):
         sizes = _count_pixels((self.size,), images)
         return _correlate_subsets(self, model, images, explanation, sizes)[:, 0]
 
-    def finish(self, mean: Tensor) -> Tensor:
-        """Return the mean itself."""
-        return mean
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SensitivityN(Metric):
@@ -223,10 +219,6 @@ class FaithfulnessEstimate(Metric):
         values = to_finest(level(maps).flatten(1))
         sums = values.new_zeros(batch, parts).scatter_add_(1, part_of_pixel.flatten(1), values)
         return to_result(correlate_samples(sums, -without), images)
-
-    def finish(self, mean: Tensor) -> Tensor:
-        """Return the mean itself."""
-        return mean
 
 
 def _count_pixels(shares: tuple[int | float, ...], images: Tensor) -> tuple[int, ...]:

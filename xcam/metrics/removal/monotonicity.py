@@ -97,7 +97,3 @@ class Monotonicity(Metric):
         rising = curves.diff() >= -_ROUNDING * curves.abs().amax(1, keepdim=True)
         shares = to_result(rising, images).mean(1)
         return to_result(shares == 1, images) if self.every_step else shares
-
-    def finish(self, mean: Tensor) -> Tensor:
-        """Return the mean itself."""
-        return mean

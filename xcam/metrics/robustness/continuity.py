@@ -80,10 +80,6 @@ class Continuity(Metric):
         found = explain_copies(model, images, explanation, self.n_steps, copy, measure)
         return found.view(self.n_steps, count).amax(0)
 
-    def finish(self, mean: Tensor) -> Tensor:
-        """Return the mean itself."""
-        return mean
-
     def _scale(self, maps: Tensor) -> Tensor:
         return scale_by_largest(to_finest(maps)) if self.normalize else to_finest(maps)
 

@@ -114,10 +114,6 @@ class Infidelity(Metric):
             effect = best * effect
         return (effect - drop).square().mean(1)
 
-    def finish(self, mean: Tensor) -> Tensor:
-        """Return the mean itself."""
-        return mean
-
     @property
     def reads_channels(self) -> bool:
         """Return True: a map with a value an element is multiplied element by element."""

@@ -65,10 +65,6 @@ class NeighborMetric(Metric):
         names = ("maps", "scaled_maps", "relative_maps", "images", "relative_images", "logits")
         return dict(zip(names, found, strict=True))
 
-    def finish(self, mean: Tensor) -> Tensor:
-        """Return the mean itself."""
-        return mean
-
 
 @shareable
 def compare_neighbors(
