@@ -243,11 +243,15 @@ class RelevanceRank(Metric):
         """Return (B,) shares; see `Metric.score`."""
         maps = read_maps(explanation, images, order=True)
         objects, ignored = find_objects(truth, images)
-        maps, objects = maps.masked_fill(ignored, -torch.inf).flatten(1), objects.flatten(1)
-        order = maps.sort(dim=1, descending=True, stable=True).indices
-        found = objects.gather(1, order).cumsum(1)
-        sizes = objects.sum(1)
+        found, sizes = _sort_objects(maps, objects, ignored).cumsum(1), objects.sum((1, 2))
         return found.gather(1, sizes[:, None] - 1)[:, 0] / sizes
+
+
+def _sort_objects(maps: Tensor, objects: Tensor, ignored: Tensor) -> Tensor:
+    """Return whether each pixel lies on the object, (B, H * W), from the map's highest on."""
+    maps = maps.masked_fill(ignored, -torch.inf).flatten(1)
+    order = maps.sort(dim=1, descending=True, stable=True).indices
+    return objects.flatten(1).gather(1, order)
 
 
 @dataclass(frozen=True)
@@ -290,11 +294,9 @@ class TopKIntersection(Metric):
         """Return (B,) shares; see `Metric.score`."""
         maps = read_maps(explanation, images, order=True)
         objects, ignored = find_objects(truth, images)
-        maps, objects = maps.masked_fill(ignored, -torch.inf).flatten(1), objects.flatten(1)
-        pixels = (~ignored).sum((1, 2))
+        found, pixels = _sort_objects(maps, objects, ignored), (~ignored).sum((1, 2))
         count = self.top
         if isinstance(count, float):
-            count = max(1, int(count * maps.shape[1] + 1e-6))
-        order = maps.sort(dim=1, descending=True, stable=True).indices[:, :count]
-        share = objects.gather(1, order).sum(1) / pixels.clamp(max=count)
-        return share * pixels / objects.sum(1) if self.weighted else share
+            count = max(1, int(count * found.shape[1] + 1e-6))
+        share = found[:, :count].sum(1) / pixels.clamp(max=count)
+        return share * pixels / objects.sum((1, 2)) if self.weighted else share
