@@ -15,7 +15,7 @@ from xcam.imaging.coloring import (
     shade,
     stretch,
 )
-from xcam.imaging.generators import make_generator
+from xcam.imaging.generators import draw_noise, make_generator
 from xcam.imaging.pictures import Picture, Pictures, list_pictures, read_picture
 from xcam.imaging.reading import read_image, read_pixels
 from xcam.imaging.tensors import (
@@ -45,6 +45,7 @@ __all__ = [
     "brighten",
     "check_fill",
     "colorize",
+    "draw_noise",
     "fade",
     "fit",
     "hash_images",

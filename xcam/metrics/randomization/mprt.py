@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from xcam.core import Count, Explanation, Metric, MetricSpec, NonNegative, Range, Target
 from xcam.engine.chunks import chunks
 from xcam.engine.shared import keep_nothing, shareable
-from xcam.imaging import is_flat, make_generator
+from xcam.imaging import draw_noise, is_flat
 from xcam.metrics.explaining import explain_prepared, read_contrast
 from xcam.metrics.inputs import read_maps, read_target, require_method
 from xcam.metrics.precision import to_finest
@@ -209,15 +209,9 @@ def _average_maps(
     total = torch.zeros_like(images[:, 0], dtype=torch.float32)
 
     def step(part: slice) -> tuple[Tensor, Tensor]:
-        places = torch.arange(part.start, part.stop, device=images.device)
-        first, rows = part.start // count, places % count
-        drawn = [
-            torch.randn(images.shape[1:], generator=make_generator(randomized.seed, copy))
-            for copy in range(first, (part.stop - 1) // count + 1)
-        ]
-        noises = torch.stack(drawn).to(images)[places // count - first]
+        rows = torch.arange(part.start, part.stop, device=images.device) % count
         other = None if contrast is None else contrast.select(rows)
-        copies = images[rows] + sigma[rows] * noises
+        copies = images[rows] + sigma[rows] * draw_noise(images, part, randomized.seed)
         return rows, explain_prepared(prepared, copies, target.select(rows), other).maps
 
     with keep_nothing():

@@ -19,7 +19,7 @@ from xcam.core import Count, Explanation, Metric, Positive
 from xcam.engine import untouched
 from xcam.engine.chunks import collect
 from xcam.engine.shared import shareable
-from xcam.imaging import make_generator
+from xcam.imaging import draw_noise
 from xcam.metrics.explaining import explain_prepared, read_contrast
 from xcam.metrics.inputs import read_maps, read_target, require_method
 from xcam.metrics.precision import to_finest
@@ -122,29 +122,15 @@ def draw_neighbors(
 ) -> tuple[Tensor, Tensor]:
     """Return some of the noisy copies of images, (R, C, H, W), and the image of each, (R,).
 
-    The noise of a copy is the same for every image, and drawn on the CPU: it depends on neither
-    the batch nor the device.
-
     Args:
         images: (B, C, H, W).
-        part: Which copies: B of the first sample, B of the second, and so on.
+        part: Which copies; see `draw_noise`.
         radius: Of the noise of each element: uniform in [−radius, radius], or normal with this σ.
         noise: Its distribution.
         seed: Of the noise.
     """
-    count = len(images)
-    first, last = part.start // count, (part.stop - 1) // count
-    drawn = []
-    for sample in range(first, last + 1):
-        generator = make_generator(seed, sample)
-        if noise == "uniform":
-            drawn.append(2 * torch.rand(images.shape[1:], generator=generator) - 1)
-        else:
-            drawn.append(torch.randn(images.shape[1:], generator=generator))
-    places = torch.arange(part.start, part.stop, device=images.device)
-    rows = places % count
-    noises = (radius * torch.stack(drawn)).to(images)
-    return rows, images[rows] + noises[places // count - first]
+    rows = torch.arange(part.start, part.stop, device=images.device) % len(images)
+    return rows, images[rows] + radius * draw_noise(images, part, seed, noise == "uniform")
 
 
 def explain_copies(

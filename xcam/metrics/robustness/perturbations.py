@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from xcam.imaging import Fill, hash_images, make_fill, make_generator
+from xcam.imaging import Fill, draw_noise, hash_images, make_fill
 
 __all__ = ["Perturbation", "PerturbationKind"]
 
@@ -55,7 +55,7 @@ class Perturbation:
             if find_masks is not None:
                 masks = find_masks(rows, places // len(images))
                 return rows, torch.where(masks, behind, some), masks.to(images.dtype)
-            noise = self._draw_noise(images, part)
+            noise = self.sigma * draw_noise(images, part, self.seed)
             changed = noise + (behind if self.kind == "noisy_baseline" else some)
             distance = some - behind
             shares = (some - changed) / distance.where(distance != 0, torch.inf)
@@ -80,12 +80,3 @@ class Perturbation:
             return (vertical[:, :, None] & horizontal[:, None])[:, None]
 
         return find_masks
-
-    def _draw_noise(self, images: Tensor, part: slice) -> Tensor:
-        """Return the noise (R, C, H, W) of a slice of the copies."""
-        count, shape = len(images), images.shape[1:]
-        samples = range(part.start // count, (part.stop - 1) // count + 1)
-        drawn = [torch.randn(shape, generator=make_generator(self.seed, one)) for one in samples]
-        noise = (self.sigma * torch.stack(drawn)).to(images)
-        places = torch.arange(part.start, part.stop, device=images.device)
-        return noise[places // count - samples.start]
